@@ -1,0 +1,1 @@
+"""Network to Kafka: stream client, REST back-fill, consent, publisher. No Spark, no Dagster."""

@@ -1,0 +1,1 @@
+"""Tables to pictures and CSV files (pandas, matplotlib)."""

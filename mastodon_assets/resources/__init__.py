@@ -1,0 +1,1 @@
+"""Dagster resources: Spark, Kafka, PostgreSQL, model store."""

@@ -1,0 +1,1 @@
+"""Text to labels: corpus, pipeline, training, evaluation, registry, scoring (Spark MLlib)."""

@@ -1,0 +1,1 @@
+"""Kafka to tables: message contract, parsing, sink, offsets ledger, windows."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: the table registry, numbered migrations, connections, whole-table replacement."""

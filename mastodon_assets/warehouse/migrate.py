@@ -1,0 +1,125 @@
+"""Numbered migrations, applied by one function under one lock, with comments from the registry.
+
+What belongs here: how migrations run. What they do stands in `migrations/versions/`.
+"""
+
+from pathlib import Path
+
+from alembic import command, op
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from psycopg import Connection, sql
+from pydantic import SecretStr
+from sqlalchemy import create_engine
+from sqlalchemy import text as sql_text
+from sqlalchemy.pool import NullPool
+
+from mastodon_assets.warehouse.database import MIGRATION_LOCK, sqlalchemy_url, transaction
+from mastodon_assets.warehouse.registry import SCHEMA, TABLES, Table
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_VIEWS = ("v_sentiment_daily",)
+
+
+def migrate(postgres_url: SecretStr) -> str:
+    """Apply what is pending and return the version the schema then has.
+
+    One transaction under an advisory lock: of two callers one waits, and a failure leaves the
+    schema as it was. Raises: ServiceUnavailableError where the database does not answer.
+    """
+    with transaction(postgres_url) as connection:
+        head = _script_directory().get_current_head()
+        if _version(connection) == head:
+            return str(head)
+    engine = create_engine(sqlalchemy_url(postgres_url), poolclass=NullPool)
+    with engine.begin() as bound:
+        bound.execute(sql_text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        bound.execute(sql_text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        config = _config()
+        config.attributes["connection"] = bound
+        command.upgrade(config, "head")
+        context = MigrationContext.configure(
+            bound, opts={"version_table": "schema_version", "version_table_schema": SCHEMA}
+        )
+        version = str(context.get_current_revision())
+        driver_connection = bound.connection.driver_connection
+        assert isinstance(driver_connection, Connection)
+        for view in _VIEWS:
+            apply_view(driver_connection, view)
+        _comment(driver_connection)
+    return version
+
+
+def apply_view(connection: Connection, name: str) -> None:
+    """Create or replace the view `name` from its SQL file, with its comments."""
+    connection.execute(view_sql(name).encode())
+    _comment_table(connection, TABLES[name])
+
+
+def view_sql(name: str) -> str:
+    """The statement that makes the view `name`."""
+    return (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def run_sql(statements: str) -> None:
+    """Run a version's SQL file on alembic's connection, as it stands (no parameters)."""
+    driver_connection = op.get_bind().connection.driver_connection
+    assert isinstance(driver_connection, Connection)
+    driver_connection.execute(statements.encode())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    # An explicit separator, or alembic warns about its old default.
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _script_directory() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _version(connection: Connection) -> str | None:
+    exists = connection.execute(
+        "SELECT to_regclass(%s) IS NOT NULL", (f"{SCHEMA}.schema_version",)
+    ).fetchone()
+    if exists != (True,):
+        return None
+    row = connection.execute(
+        sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(SCHEMA, "schema_version"))
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _comment(connection: Connection) -> None:
+    for table in TABLES.values():
+        _comment_table(connection, table)
+    version_table = sql.Identifier(SCHEMA, "schema_version")
+    connection.execute(
+        sql.SQL("COMMENT ON TABLE {} IS 'Which numbered migration the schema has.'").format(
+            version_table
+        )
+    )
+    connection.execute(
+        sql.SQL("COMMENT ON COLUMN {}.version_num IS 'number of the newest one'").format(
+            version_table
+        )
+    )
+
+
+def _comment_table(connection: Connection, table: Table) -> None:
+    connection.execute(
+        sql.SQL("COMMENT ON {} {} IS {}").format(
+            sql.SQL("VIEW" if table.is_view else "TABLE"),
+            sql.Identifier(SCHEMA, table.name),
+            sql.Literal(table.comment),
+        )
+    )
+    for column in table.columns:
+        connection.execute(
+            sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+                sql.Identifier(SCHEMA, table.name, column.name), sql.Literal(column.comment)
+            )
+        )
