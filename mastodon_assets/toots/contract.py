@@ -1,0 +1,191 @@
+"""The message contract of `mastodon_stream`: JSON bytes to fields and back.
+
+What belongs here: what a message is, and why one is refused. `message.schema.json` decides; this
+module reads it. No Spark, no database. The same functions serve the ingester, Spark's executors,
+replay and the tests.
+"""
+
+import json
+import re
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from mastodon_assets.errors import PlatformError
+
+# What PostgreSQL's text cannot hold: NUL, and halves of a surrogate pair.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_REPLACEMENT = "�"
+_REASON_LENGTH = 300
+
+Message = dict[str, Any]
+
+
+class ContractError(PlatformError):
+    """A message breaks the contract; the text says where, without the value (it may be personal)."""
+
+
+@cache
+def message_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a message."""
+    text = files("mastodon_assets.toots").joinpath("message.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def encode(message: Message) -> bytes:
+    """JSON bytes of a message in UTF-8, with unstorable characters replaced.
+
+    Raises: ContractError where the message breaks the contract.
+    """
+    cleaned = _storable(message)
+    _check(cleaned)
+    return orjson.dumps(cleaned)
+
+
+def message_key(instance: str, status_id: str) -> bytes:
+    """The record's key: it only spreads load, nothing relies on the order it gives."""
+    return _storable(f"{instance}/{status_id}").encode()
+
+
+def decode(value: bytes | None, kafka_time: datetime) -> Message:
+    """The fields of one record, as the tables name them.
+
+    Keys: op, instance, status_id, received_at and, for an upsert, uri, created_at, edited_at,
+    username, user_id, lang, content_txt, content_html, hashtags, favourites, reblogs, replies,
+    visibility, is_bot, is_sensitive, in_reply_to_id. Times are datetimes in UTC; `kafka_time` is
+    `received_at` of messages of the first version, which carry none.
+
+    Raises: ContractError.
+    """
+    document = _parse(value)
+    _check(document)
+    if "v" not in document:
+        return _first_version(document, kafka_time)
+    if document["op"] == "delete":
+        return {
+            "op": "delete",
+            "instance": document["instance"],
+            "status_id": document["id"],
+            "received_at": _time(document["received_at"]),
+        }
+    return _upsert(document)
+
+
+def _parse(value: bytes | None) -> Any:
+    if value is None:
+        raise ContractError("no value")
+    try:
+        document = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        # orjson is right to refuse half of a surrogate pair; we keep such a post.
+        return _storable(_parse_leniently(value))
+    return _storable(document) if b"\\u0000" in value else document
+
+
+def _parse_leniently(value: bytes) -> Any:
+    try:
+        return json.loads(value.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise ContractError("not UTF-8") from error
+    except RecursionError as error:
+        raise ContractError("not JSON: nested too deep") from error
+    except json.JSONDecodeError as error:
+        raise ContractError(f"not JSON: {error.msg} at character {error.pos}") from error
+    except ValueError as error:
+        raise ContractError("not JSON: a number that is none") from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _storable(document: Any) -> Any:
+    if isinstance(document, str):
+        return _UNSTORABLE.sub(_REPLACEMENT, document)
+    if isinstance(document, list):
+        return [_storable(item) for item in document]
+    if isinstance(document, dict):
+        return {_storable(key): _storable(value) for key, value in document.items()}
+    return document
+
+
+@cache
+def _validator() -> Any:
+    return jsonschema_rs.Draft202012Validator(
+        message_schema(), validate_formats=True, mask="value"
+    )
+
+
+def _check(document: Any) -> None:
+    validator = _validator()
+    if validator.is_valid(document):
+        return
+    error = next(validator.iter_errors(document))
+    path = ".".join(str(part) for part in error.instance_path)
+    raise ContractError(f"{path}: {error.message}"[:_REASON_LENGTH] if path else error.message)
+
+
+def _upsert(document: Message) -> Message:
+    edited_at = document.get("edited_at")
+    return {
+        "op": "upsert",
+        "instance": document["instance"],
+        "status_id": document["id"],
+        "uri": document["uri"],
+        "created_at": _time(document["created_at"]),
+        "edited_at": _time(edited_at) if edited_at else None,
+        "received_at": _time(document["received_at"]),
+        "username": document["username"],
+        "user_id": document.get("user_id"),
+        "lang": document.get("language") or "und",
+        "content_txt": document["content"],
+        "content_html": document.get("content_html"),
+        "hashtags": _tags(document["hashtags"]),
+        "favourites": int(document["favourites"]),
+        "reblogs": int(document["reblogs"]),
+        "replies": int(document["replies"]),
+        "visibility": document.get("visibility"),
+        "is_bot": bool(document.get("bot")),
+        "is_sensitive": bool(document.get("sensitive") or document.get("spoiler_text")),
+        "in_reply_to_id": document.get("in_reply_to_id"),
+    }
+
+
+def _first_version(document: Message, kafka_time: datetime) -> Message:
+    status_id = str(document["id"])
+    user_id = document.get("user_id")
+    return {
+        "op": "upsert",
+        "instance": "unknown",
+        "status_id": status_id,
+        "uri": f"unknown/{status_id}",
+        "created_at": _time(document["created_at"]),
+        "edited_at": None,
+        "received_at": kafka_time,
+        "username": document["username"],
+        "user_id": None if user_id is None else str(user_id),
+        "lang": document.get("language") or "und",
+        "content_txt": document.get("content") or "",
+        "content_html": document.get("content_html"),
+        "hashtags": _tags(document.get("hashtags") or []),
+        "favourites": int(document.get("favourites") or 0),
+        "reblogs": int(document.get("reblogs") or 0),
+        "replies": 0,
+        "visibility": None,
+        "is_bot": False,
+        "is_sensitive": False,
+        "in_reply_to_id": None,
+    }
+
+
+def _tags(tags: list[str]) -> list[str]:
+    return list(dict.fromkeys(tag.lower() for tag in tags))
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
