@@ -1,1 +1,1 @@
-"""The embedded stack: a Kafka broker, a PostgreSQL server and Java, for one machine, on loopback."""
+"""The embedded stack: Kafka broker, PostgreSQL and Java for one machine, on loopback."""

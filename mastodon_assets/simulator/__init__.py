@@ -1,1 +1,1 @@
-"""A server with Mastodon's wire format, its faults and synthetic toots, for demo, tests and load."""
+"""A server with Mastodon's wire format and synthetic or recorded toots; for demo, tests, load."""

@@ -26,7 +26,7 @@ Message = dict[str, Any]
 
 
 class ContractError(PlatformError):
-    """A message breaks the contract; the text says where, without the value (it may be personal)."""
+    """A message breaks the contract; says where, without the value, which may be personal."""
 
 
 @cache
@@ -116,9 +116,7 @@ def _storable(document: Any) -> Any:
 
 @cache
 def _validator() -> Any:
-    return jsonschema_rs.Draft202012Validator(
-        message_schema(), validate_formats=True, mask="value"
-    )
+    return jsonschema_rs.Draft202012Validator(message_schema(), validate_formats=True, mask="value")
 
 
 def _check(document: Any) -> None:

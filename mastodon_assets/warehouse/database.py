@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from pydantic import SecretStr
 
-from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 from mastodon_assets.warehouse.registry import SCHEMA, Table
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ MIGRATION_LOCK = 4_611_001
 _WRITE_LOCK = 4_611_002
 
 
+class MissingTablesError(PlatformError):
+    """The database answers but has no tables of ours yet."""
+
+
 def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
     """A connection in UTC that notices a dead server. Close it, or use `transaction`.
 
@@ -30,7 +34,7 @@ def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
     try:
         return psycopg.connect(
             postgres_url.get_secret_value(),
-            connect_timeout=5,
+            connect_timeout=3,
             application_name="mastodon_assets",
             options="-c timezone=UTC",
         )
@@ -48,12 +52,18 @@ def transaction(
     """A connection whose work is committed at the end, or rolled back and closed on an error.
 
     `snapshot` makes it read-only and lets all its reads see the same moment.
+    Raises: ServiceUnavailableError, MissingTablesError.
     """
-    with connect(postgres_url) as connection:
-        if snapshot:
-            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            connection.read_only = True
-        yield connection
+    try:
+        with connect(postgres_url) as connection:
+            if snapshot:
+                connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+                connection.read_only = True
+            yield connection
+    except psycopg.errors.UndefinedTable as error:
+        raise MissingTablesError(
+            f"{str(error).splitlines()[0]}; run: mastodon-assets up (it applies migrations)"
+        ) from error
 
 
 def sqlalchemy_url(postgres_url: SecretStr) -> str:

@@ -1,0 +1,53 @@
+"""What every table asset says of itself, from the registry: description, columns, rows."""
+
+from typing import Any
+
+import dagster as dg
+
+from mastodon_assets.warehouse.database import count_rows, transaction
+from mastodon_assets.warehouse.registry import SCHEMA, Table
+
+
+def describe(table: Table, *, source: str, writes: str) -> str:
+    """The catalogue entry of a table, as Markdown: source, rows, columns, how it stays exact."""
+    lines = [
+        table.comment,
+        "",
+        f"**Source**: {source}",
+        "",
+        f"**Rows**: one for each {', '.join(f'`{name}`' for name in table.key)}",
+        "",
+        "| column | type | null | meaning |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{column.name}` | {column.type} | {'yes' if column.nullable else 'no'}"
+        f" | {column.comment} |"
+        for column in table.columns
+    ]
+    return "\n".join([*lines, "", f"**Writes**: {writes}"])
+
+
+def table_metadata(table: Table) -> dict[str, Any]:
+    """Definition metadata: the web page's column table and storage line."""
+    columns = [
+        dg.TableColumn(
+            name=column.name,
+            type=column.type,
+            description=column.comment,
+            constraints=dg.TableColumnConstraints(
+                nullable=column.nullable, unique=table.key == (column.name,)
+            ),
+        )
+        for column in table.columns
+    ]
+    return {
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "dagster/table_name": f"{SCHEMA}.{table.name}",
+    }
+
+
+def row_count(postgres_url: Any, table: Table) -> dict[str, Any]:
+    """Run metadata: how many rows the table has now."""
+    with transaction(postgres_url, snapshot=True) as connection:
+        return {"dagster/row_count": count_rows(connection, table)}

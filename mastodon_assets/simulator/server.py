@@ -1,0 +1,376 @@
+"""The simulated Mastodon server: routes, tokens, start and stop.
+
+It listens on 127.0.0.1 only and has no default token. What it tells is in `sources`, how the stream
+is shared among clients in `streaming`.
+"""
+
+import asyncio
+import secrets
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from mastodon_assets.errors import PlatformError, SettingsError
+from mastodon_assets.simulator import instance
+from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
+from mastodon_assets.simulator.sources import Source, SyntheticSource
+from mastodon_assets.simulator.streaming import Broadcast, EventStreamResponse
+from mastodon_assets.simulator.synthetic import LivePosts, history
+from mastodon_assets.simulator.timeline import Entry, PageRequest
+
+HOST = "127.0.0.1"
+HEARTBEAT_SECONDS = 15.0
+_DEFAULT_LIMIT, _MAX_LIMIT = 20, 40
+_REQUESTS_PER_WINDOW, _WINDOW = 300, timedelta(minutes=5)
+_START_SECONDS, _STOP_SECONDS, _GRACE_SECONDS = 10, 10, 0.5
+
+
+class SimulatorError(PlatformError):
+    """The simulator cannot be started or stopped as asked."""
+
+
+@dataclass(frozen=True)
+class SimulatorServer:
+    """A running simulator: where it is and the token it wants."""
+
+    base_url: str
+    token: str
+
+
+def create_app(
+    source: Source, *, token: str, heartbeat_seconds: float = HEARTBEAT_SECONDS
+) -> Starlette:
+    """The application. Streams and `verify_credentials` want `token`; a wrong one is always 401."""
+    broadcast = Broadcast(source, heartbeat_seconds=heartbeat_seconds)
+    api = _Api(source, broadcast, token)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with broadcast.posting():
+            yield
+
+    app = Starlette(routes=api.routes(), lifespan=lifespan)
+    app.state.broadcast = broadcast
+    return app
+
+
+def serve(app: Starlette, port: int) -> None:
+    """Serve `app` on 127.0.0.1 until the process is told to stop. Port 0 takes a free one.
+
+    Raises:
+        SimulatorError: the port cannot be used.
+    """
+    _serve(app, _listen(port))
+
+
+def run(
+    *,
+    port: int,
+    seed: int,
+    toots: int,
+    days: int,
+    report: Callable[[SimulatorServer], None],
+    from_file: Path | None = None,
+    rate: float = 0,
+    token: str | None = None,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+) -> None:
+    """Simulate a server until told to stop: recorded statuses of `from_file`, else synthetic toots.
+
+    `report` is called once, when clients may connect. Without `token` one is made. `rate` new posts
+    a second follow the synthetic history.
+
+    Raises:
+        SettingsError: `rate` is given with `from_file`.
+        SimulatorError: the port cannot be used.
+        RecordingError: `from_file` cannot be read or has a line that is no status.
+    """
+    if from_file is None:
+        source: Source = synthetic_source(toots=toots, days=days, seed=seed, rate=rate)
+    elif rate:
+        raise SettingsError("a rate makes synthetic toots; leave it out to replay a file")
+    else:
+        source = RecordedSource(read_statuses(from_file))
+    token = token or new_token()
+    app = create_app(source, token=token, heartbeat_seconds=heartbeat_seconds)
+    listener = _listen(port)
+    report(SimulatorServer(_base_url(listener), token))
+    _serve(app, listener)
+
+
+@contextmanager
+def running(
+    source: Source,
+    *,
+    port: int = 0,
+    token: str | None = None,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+) -> Iterator[SimulatorServer]:
+    """A simulator in a thread of this process, stopped at the end with all its streams.
+
+    Raises:
+        SimulatorError: the port cannot be used, or the server does not start or stop in time.
+    """
+    token = token or new_token()
+    listener = _listen(port)
+    app = create_app(source, token=token, heartbeat_seconds=heartbeat_seconds)
+    server = _Server(app)
+    described = SimulatorServer(_base_url(listener), token)
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listener]}, name="simulator", daemon=True
+    )
+    thread.start()
+    try:
+        _wait_until_started(server, thread)
+        yield described
+    finally:
+        server.should_exit = True
+        thread.join(_STOP_SECONDS)
+        listener.close()
+    if thread.is_alive():
+        raise SimulatorError(f"the simulator at {described.base_url} did not stop; end the process")
+
+
+def synthetic_source(
+    *, toots: int, days: int, seed: int, rate: float = 0, now: datetime | None = None
+) -> SyntheticSource:
+    """A synthetic history before `now` (default: the present), then `rate` posts a second."""
+    now = now or datetime.now(UTC)
+    return SyntheticSource(
+        history(toots=toots, days=days, seed=seed, now=now),
+        live=LivePosts(seed, today=now),
+        rate=rate,
+    )
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(32)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, but open streams end at the stop; alone it would wait for their clients to go."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+            )
+        )
+        self._broadcast: Broadcast = app.state.broadcast
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._broadcast.close()
+        asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._abort_connections)
+        await super().shutdown(sockets)
+
+    def _abort_connections(self) -> None:
+        """A stream whose client does not read cannot end by itself."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+def _serve(app: Starlette, listener: socket.socket) -> None:
+    with listener, suppress(KeyboardInterrupt):
+        _Server(app).run(sockets=[listener])
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen()
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise SimulatorError(
+            f"cannot listen on {HOST}:{port} ({error}); use another port"
+        ) from error
+    return listener
+
+
+def _base_url(listener: socket.socket) -> str:
+    return f"http://{HOST}:{listener.getsockname()[1]}"
+
+
+def _wait_until_started(server: _Server, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise SimulatorError("the simulator did not start; see the log")
+        time.sleep(0.005)
+
+
+class _Api:
+    """The endpoints. Source of paths, parameters and errors: Mastodon's API documentation."""
+
+    def __init__(self, source: Source, broadcast: Broadcast, token: str) -> None:
+        self._source = source
+        self._broadcast = broadcast
+        self._token = token
+
+    def routes(self) -> list[Route]:
+        endpoints: dict[str, Callable[[Request], Any]] = {
+            "/api/v1/instance": self._instance_v1,
+            "/api/v2/instance": self._instance_v2,
+            "/api/v1/streaming/health": self._health,
+            "/api/v1/streaming/public": self._stream,
+            "/api/v1/streaming/public/{kind:str}": self._stream,
+            "/api/v1/timelines/public": self._public_timeline,
+            "/api/v1/statuses": self._statuses,
+            "/api/v1/statuses/{status_id:str}": self._status,
+            "/api/v1/accounts/verify_credentials": self._verify_credentials,
+            "/api/v1/blocks": self._nothing,
+            "/api/v1/mutes": self._nothing,
+            "/api/v1/domain_blocks": self._nothing,
+        }
+        # Mastodon.py asks with a slash at the end for some of them, and a redirect costs a request.
+        return [
+            Route(path + end, endpoint) for path, endpoint in endpoints.items() for end in ("", "/")
+        ]
+
+    async def _instance_v1(self, request: Request) -> Response:
+        return JSONResponse(instance.instance_v1(_streaming_url(request)))
+
+    async def _instance_v2(self, request: Request) -> Response:
+        return JSONResponse(instance.instance_v2(_streaming_url(request)))
+
+    async def _health(self, request: Request) -> Response:
+        return PlainTextResponse("OK")
+
+    async def _stream(self, request: Request) -> Response:
+        kind = request.path_params.get("kind")
+        if kind not in (None, "local", "remote"):
+            return _error(400, "Unknown stream type")
+        given = _bearer_token(request)
+        if given is None:
+            return _error(401, "Missing access token")
+        if not self._is_valid(given):
+            return _error(401, "Invalid access token")
+        is_local = None if kind is None else kind == "local"
+        response = EventStreamResponse(self._broadcast.stream(is_local))
+        response.headers["Cache-Control"] = "private, no-store"
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers["X-Request-Id"] = secrets.token_hex(16)
+        return response
+
+    async def _public_timeline(self, request: Request) -> Response:
+        if self._has_wrong_token(request):
+            return _error(401, "The access token is invalid")
+        asked = _page_request(request)
+        page = self._source.page(asked)
+        return _json_array(
+            [entry.body() for entry in page], _rate_limit_headers() | _links(request, asked, page)
+        )
+
+    async def _statuses(self, request: Request) -> Response:
+        if self._has_wrong_token(request):
+            return _error(401, "The access token is invalid")
+        ids = dict.fromkeys(request.query_params.getlist("id[]"))
+        found = (self._source.status(status_id) for status_id in ids)
+        return _json_array([body for body in found if body is not None], _rate_limit_headers())
+
+    async def _status(self, request: Request) -> Response:
+        if self._has_wrong_token(request):
+            return _error(401, "The access token is invalid")
+        body = self._source.status(request.path_params["status_id"])
+        if body is None:
+            return _error(404, "Record not found")
+        return Response(body, headers=_rate_limit_headers(), media_type="application/json")
+
+    async def _verify_credentials(self, request: Request) -> Response:
+        if not self._is_valid(_bearer_token(request)):
+            return _error(401, "The access token is invalid")
+        return JSONResponse(instance.credential_account(), headers=_rate_limit_headers())
+
+    async def _nothing(self, request: Request) -> Response:
+        """The token's owner blocks and mutes nobody."""
+        if not self._is_valid(_bearer_token(request)):
+            return _error(401, "The access token is invalid")
+        return _json_array([], _rate_limit_headers())
+
+    def _has_wrong_token(self, request: Request) -> bool:
+        given = _bearer_token(request)
+        return given is not None and not self._is_valid(given)
+
+    def _is_valid(self, given: str | None) -> bool:
+        return given is not None and secrets.compare_digest(given.encode(), self._token.encode())
+
+
+def _bearer_token(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _streaming_url(request: Request) -> str:
+    scheme = "wss" if request.url.scheme == "https" else "ws"
+    return f"{scheme}://{request.url.netloc}"
+
+
+def _page_request(request: Request) -> PageRequest:
+    asked = request.query_params
+    limit = asked.get("limit", "")
+    local, remote = (
+        asked.get(name, "").lower() in ("1", "t", "true") for name in ("local", "remote")
+    )
+    return PageRequest(
+        limit=min(max(int(limit), 1), _MAX_LIMIT) if limit.isdecimal() else _DEFAULT_LIMIT,
+        max_id=asked.get("max_id") or None,
+        since_id=asked.get("since_id") or None,
+        min_id=asked.get("min_id") or None,
+        is_local=None if local == remote else local,
+    )
+
+
+def _links(request: Request, asked: PageRequest, page: list[Entry]) -> dict[str, str]:
+    """The Link header: `next` is the page of older entries, `prev` that of newer ones."""
+    if not page:
+        return {}
+    kept = {
+        name: value
+        for name, value in request.query_params.items()
+        if name not in ("max_id", "since_id", "min_id", "limit")
+    } | {"limit": str(asked.limit)}
+    base = request.url.replace(query="")
+
+    def address(name: str, status_id: str) -> str:
+        return f"{base}?{urlencode(kept | {name: status_id})}"
+
+    older, newer = address("max_id", page[-1].status_id), address("min_id", page[0].status_id)
+    return {"Link": f'<{older}>; rel="next", <{newer}>; rel="prev"'}
+
+
+def _rate_limit_headers() -> dict[str, str]:
+    """The headers of a server that has just begun to count: the simulator limits nobody."""
+    reset = datetime.now(UTC) + _WINDOW
+    return {
+        "X-RateLimit-Limit": str(_REQUESTS_PER_WINDOW),
+        "X-RateLimit-Remaining": str(_REQUESTS_PER_WINDOW - 1),
+        "X-RateLimit-Reset": reset.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    }
+
+
+def _json_array(bodies: list[bytes], headers: dict[str, str]) -> Response:
+    return Response(b"[" + b",".join(bodies) + b"]", headers=headers, media_type="application/json")
+
+
+def _error(status_code: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=status_code)

@@ -1,0 +1,156 @@
+"""What a simulated server has to tell: the protocol, synthetic toots, a recorded stream.
+
+What belongs here: what is sent and listed. How it is served is in `server`, recorded statuses are
+in `recorded`. A source does not know its clients.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from mastodon_assets.simulator import wire
+from mastodon_assets.simulator.composing import Status
+from mastodon_assets.simulator.synthetic import Event, LivePosts
+from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Bytes for the stream; `is_local` None goes to local and remote streams alike."""
+
+    data: bytes
+    is_local: bool | None
+
+
+class Source(Protocol):
+    """Everything a server needs to know about its content."""
+
+    @property
+    def greeting(self) -> bytes:
+        """The first bytes of a stream."""
+
+    def history(self) -> Iterator[Frame]:
+        """What the stream carries once, in this order. Called once."""
+
+    def live(self) -> AsyncIterator[Frame]:
+        """What happens after the history, as it happens."""
+
+    def page(self, request: PageRequest) -> list[Entry]:
+        """A page of the public timeline, newest first."""
+
+    def status(self, status_id: str) -> bytes | None:
+        """The present version of a status as JSON; None if it is unknown or deleted."""
+
+
+class SyntheticSource:
+    """Events of a synthetic history, then `rate` new posts a second (0: none)."""
+
+    greeting = wire.GREETING
+
+    def __init__(self, events: Iterable[Event], *, live: LivePosts, rate: float = 0) -> None:
+        self._events = list(events)
+        self._live = live
+        self._rate = rate
+        self._statuses = _present_statuses(self._events)
+        listed = (_entry(status) for status in self._statuses.values() if _is_listed(status))
+        self._timeline = Timeline(listed, position_of=_number)
+
+    def history(self) -> Iterator[Frame]:
+        return map(_frame, self._events)
+
+    async def live(self) -> AsyncIterator[Frame]:
+        if self._rate <= 0:
+            return
+        clock = asyncio.get_running_loop().time
+        started, posted = clock(), 0
+        while True:
+            posted += 1
+            await asyncio.sleep(max(0, started + posted / self._rate - clock()))
+            yield self._post()
+
+    def page(self, request: PageRequest) -> list[Entry]:
+        return self._timeline.page(request)
+
+    def status(self, status_id: str) -> bytes | None:
+        status = self._statuses.get(status_id)
+        if status is None or status["visibility"] == "private":
+            return None
+        return _json(status)
+
+    def _post(self) -> Frame:
+        event = self._live.post(datetime.now(UTC))
+        assert event.status is not None
+        self._statuses[event.status_id] = event.status
+        self._timeline.append(_entry(event.status))
+        return _frame(event)
+
+
+class RawStream:
+    """A recorded stream: the file's bytes as they are, from its own greeting on. No timeline."""
+
+    greeting = b""
+
+    def __init__(self, path: Path) -> None:
+        self._data = path.read_bytes()
+
+    def history(self) -> Iterator[Frame]:
+        yield Frame(self._data, is_local=None)
+
+    async def live(self) -> AsyncIterator[Frame]:
+        return
+        yield
+
+    def page(self, request: PageRequest) -> list[Entry]:
+        return []
+
+    def status(self, status_id: str) -> bytes | None:
+        return None
+
+
+def _present_statuses(events: Iterable[Event]) -> dict[str, Status]:
+    """The latest version of every status that was not deleted, by id."""
+    versions: dict[str, Status] = {}
+    deleted = set()
+    for event in events:
+        if event.kind == "delete":
+            deleted.add(event.status_id)
+        elif event.status is not None:
+            known = versions.get(event.status_id)
+            if known is None or _edited_at(known) < _edited_at(event.status):
+                versions[event.status_id] = event.status
+    return {key: status for key, status in versions.items() if key not in deleted}
+
+
+def _edited_at(status: Status) -> str:
+    return status["edited_at"] or ""
+
+
+def _is_listed(status: Status) -> bool:
+    return status["visibility"] == "public" and status["reblog"] is None
+
+
+def _is_local(status: Status) -> bool:
+    return "@" not in status["account"]["acct"]
+
+
+def _entry(status: Status) -> Entry:
+    return Entry(_number(status["id"]), status["id"], _is_local(status), partial(_json, status))
+
+
+def _number(status_id: str) -> int:
+    return int(status_id) if status_id.isdecimal() else 0
+
+
+def _json(status: Status) -> bytes:
+    return wire.utf8(wire.json_text(status))
+
+
+def _frame(event: Event) -> Frame:
+    if event.status is not None:
+        return Frame(wire.event_frame(event.kind, _json(event.status)), _is_local(event.status))
+    data = event.status_id if event.data is None else event.data
+    return Frame(wire.event_frame(event.kind, wire.utf8(data)), is_local=None)

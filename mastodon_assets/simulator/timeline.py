@@ -1,0 +1,73 @@
+"""The public timeline: which statuses it lists, and how a client pages through them."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A listed status. `position` orders the timeline, `body` gives the status as JSON."""
+
+    position: int
+    status_id: str
+    is_local: bool
+    body: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """What a client asked for, under the API's own names. `is_local` None asks for both kinds."""
+
+    limit: int
+    max_id: str | None = None
+    since_id: str | None = None
+    min_id: str | None = None
+    is_local: bool | None = None
+
+
+class Timeline:
+    """Statuses in ascending order of position.
+
+    `position_of` gives an id's position and, for an id it does not know, one before all others.
+    """
+
+    def __init__(self, entries: Iterable[Entry], *, position_of: Callable[[str], int]) -> None:
+        self._entries = sorted(entries, key=_position)
+        self._position_of = position_of
+
+    def append(self, entry: Entry) -> None:
+        """Add the newest entry."""
+        self._entries.append(entry)
+
+    def page(self, request: PageRequest) -> list[Entry]:
+        """One page, newest first.
+
+        `min_id` gives the page that follows right after it, so that a client can walk forward;
+        `since_id` gives the newest page above it and may leave a hole.
+        """
+        lowest, highest = 0, len(self._entries)
+        for lower in (request.min_id, request.since_id):
+            if lower is not None:
+                above = bisect_right(self._entries, self._position_of(lower), key=_position)
+                lowest = max(lowest, above)
+        if request.max_id is not None:
+            highest = bisect_left(self._entries, self._position_of(request.max_id), key=_position)
+        if request.min_id is not None:
+            return self._take(range(lowest, highest), request)[::-1]
+        return self._take(range(highest - 1, lowest - 1, -1), request)
+
+    def _take(self, indexes: range, request: PageRequest) -> list[Entry]:
+        candidates = (self._entries[index] for index in indexes)
+        wanted = (e for e in candidates if request.is_local in (None, e.is_local))
+        page = list(islice(wanted, request.limit))
+        # The client goes on from the id of the last entry. If that id stands at another position
+        # too, it would go on from there, and skip entries or never end.
+        while len(page) > 1 and self._position_of(page[-1].status_id) != page[-1].position:
+            page.pop()
+        return page
+
+
+def _position(entry: Entry) -> int:
+    return entry.position

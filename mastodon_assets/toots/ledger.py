@@ -1,0 +1,147 @@
+"""The offsets ledger `masto.kafka_offsets`: the only progress that counts.
+
+What belongs here: comparing the ledger with the broker before reading, and moving it, by
+compare-and-set, inside the transaction that writes the rows.
+"""
+
+from typing import Any
+
+from psycopg import Connection
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.toots.topics import Offsets, TopicState
+from mastodon_assets.warehouse.database import take_write_lock
+
+
+class LedgerConflictError(PlatformError):
+    """Somebody else moved the ledger since this batch's offsets were read; start from it again."""
+
+
+class DataLossError(PlatformError):
+    """The topic no longer holds what the ledger expects next."""
+
+
+def read_ledger(connection: Connection[Any], topic: str) -> dict[int, int]:
+    """Partition to the first offset that is not in the tables yet; empty before the first batch."""
+    return dict(
+        connection.execute(
+            "SELECT partition, next_offset FROM masto.kafka_offsets WHERE topic = %s", (topic,)
+        ).fetchall()
+    )
+
+
+def open_ledger(
+    connection: Connection[Any], state: TopicState, *, accept_data_loss: bool
+) -> dict[int, int]:
+    """Compare the ledger with the broker, enter partitions it does not know, return its offsets.
+
+    Raises: DataLossError, naming topic, partition, expected and found offset, where the topic was
+    made anew, retention passed the ledger, or the topic is shorter than the ledger; with
+    `accept_data_loss` the ledger is moved to what there is instead.
+    """
+    take_write_lock(connection)
+    problem = _first_loss(connection, state)
+    if problem and not accept_data_loss:
+        raise DataLossError(
+            f"{problem}; set KAFKA_ACCEPT_DATA_LOSS=true to go on with what there is"
+        )
+    if problem:
+        _accept_loss(connection, state)
+    for partition, earliest in state.earliest.items():
+        connection.execute(
+            "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
+            " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            (state.topic, partition, state.topic_id, earliest),
+        )
+    return read_ledger(connection, state.topic)
+
+
+def advance_ledger(
+    connection: Connection[Any],
+    topic: str,
+    topic_id: str,
+    partition: int,
+    *,
+    start: int,
+    end: int,
+) -> None:
+    """Move one partition from `start` to `end`, if that is where it stands.
+
+    Raises: LedgerConflictError where it stands elsewhere; the caller's transaction must end.
+    """
+    moved = connection.execute(
+        "UPDATE masto.kafka_offsets SET next_offset = %s, updated_at = now()"
+        " WHERE (topic, partition, topic_id, next_offset) = (%s, %s, %s, %s)",
+        (end, topic, partition, topic_id, start),
+    )
+    if moved.rowcount == 1:
+        return
+    # A partition added while the query runs: nothing of it can be in the tables before offset 0.
+    if start == 0 and partition not in read_ledger(connection, topic):
+        connection.execute(
+            "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
+            " VALUES (%s, %s, %s, %s)",
+            (topic, partition, topic_id, end),
+        )
+        return
+    found = read_ledger(connection, topic).get(partition)
+    raise LedgerConflictError(
+        f"{topic}[{partition}]: this batch starts at offset {start}, the ledger is at {found}"
+    )
+
+
+def lag(ledger: Offsets, end: Offsets) -> int:
+    """Records of the topic that are not in the tables yet; unknown partitions count from 0."""
+    return sum(max(0, offset - ledger.get(partition, 0)) for partition, offset in end.items())
+
+
+def _first_loss(connection: Connection[Any], state: TopicState) -> str | None:
+    rows = connection.execute(
+        "SELECT partition, topic_id, next_offset FROM masto.kafka_offsets"
+        " WHERE topic = %s ORDER BY partition",
+        (state.topic,),
+    ).fetchall()
+    for partition, topic_id, expected in rows:
+        place = f"{state.topic}[{partition}]: expected offset {expected}"
+        found = f"found {state.earliest.get(partition)} to {state.end.get(partition)}"
+        if topic_id != state.topic_id:
+            return f"{place}, but the topic was made anew (id {state.topic_id}), {found}"
+        if partition not in state.end:
+            return f"{place}, but the topic has no such partition"
+        if state.earliest[partition] > expected:
+            return f"{place}, but retention has passed it, {found}"
+        if state.end[partition] < expected:
+            return f"{place}, but the topic ends before it, {found}"
+    return None
+
+
+def _accept_loss(connection: Connection[Any], state: TopicState) -> None:
+    # Offsets of a topic made anew start over; the old dead letters keep a key of their own.
+    connection.execute(
+        """
+        UPDATE masto.toots_rejected r SET topic = r.topic || '@' || o.topic_id
+          FROM masto.kafka_offsets o
+         WHERE r.topic = %(topic)s AND o.topic_id <> %(topic_id)s
+           AND (o.topic, o.partition) = (r.topic, r.partition)
+        """,
+        {"topic": state.topic, "topic_id": state.topic_id},
+    )
+    for partition, expected in read_ledger(connection, state.topic).items():
+        earliest = state.earliest.get(partition, 0)
+        is_inside = earliest <= expected <= state.end.get(partition, -1)
+        connection.execute(
+            """
+            UPDATE masto.kafka_offsets
+               SET next_offset = CASE WHEN topic_id = %(topic_id)s AND %(is_inside)s
+                                      THEN next_offset ELSE %(earliest)s END,
+                   topic_id = %(topic_id)s, updated_at = now()
+             WHERE topic = %(topic)s AND partition = %(partition)s
+            """,
+            {
+                "topic": state.topic,
+                "partition": partition,
+                "topic_id": state.topic_id,
+                "is_inside": is_inside,
+                "earliest": earliest,
+            },
+        )

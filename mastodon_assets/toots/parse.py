@@ -1,0 +1,120 @@
+"""Kafka records to staged rows, by Spark, on the executors.
+
+What belongs here: where the contract meets Spark. Nothing is dropped: a record that breaks the
+contract becomes a row with a `reject_reason` and the record's bytes.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from mastodon_assets.toots.contract import ContractError, Message, decode
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_RECORD_FIELDS = [
+    T.StructField("topic", T.StringType(), nullable=False),
+    T.StructField("partition", T.IntegerType(), nullable=False),
+    T.StructField("kafka_offset", T.LongType(), nullable=False),
+    T.StructField("payload_hash", T.LongType(), nullable=False),
+    T.StructField("reject_reason", T.StringType()),
+    T.StructField("payload", T.BinaryType()),
+    T.StructField("message_key", T.BinaryType()),
+]
+_MESSAGE_FIELDS = [
+    T.StructField("op", T.StringType()),
+    T.StructField("created_at", T.TimestampType()),
+    T.StructField("edited_at", T.TimestampType()),
+    T.StructField("received_at", T.TimestampType()),
+    T.StructField("favourites", T.IntegerType()),
+    T.StructField("reblogs", T.IntegerType()),
+    T.StructField("replies", T.IntegerType()),
+    T.StructField("is_bot", T.BooleanType()),
+    T.StructField("is_sensitive", T.BooleanType()),
+    T.StructField("instance", T.StringType()),
+    T.StructField("status_id", T.StringType()),
+    T.StructField("uri", T.StringType()),
+    T.StructField("username", T.StringType()),
+    T.StructField("user_id", T.StringType()),
+    T.StructField("lang", T.StringType()),
+    T.StructField("visibility", T.StringType()),
+    T.StructField("in_reply_to_id", T.StringType()),
+    T.StructField("hashtags", T.ArrayType(T.StringType())),
+    T.StructField("content_txt", T.StringType()),
+    T.StructField("content_html", T.StringType()),
+]
+PARSED_SCHEMA = T.StructType(_RECORD_FIELDS + _MESSAGE_FIELDS)
+
+
+def parse_records(records: DataFrame, *, keep_payloads: bool = False) -> DataFrame:
+    """Rows of `PARSED_SCHEMA` and `id` from the columns of Spark's Kafka source.
+
+    `payload` and `message_key` are null but for rejected records, or, with `keep_payloads`, kept
+    for all. `id` is `xxhash64(uri)`.
+    """
+
+    def parse(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
+        for batch in batches:
+            yield parse_batch(batch, keep_payloads=keep_payloads)
+
+    return (
+        records.select(
+            "topic",
+            "partition",
+            F.col("offset").alias("kafka_offset"),
+            "timestamp",
+            "key",
+            "value",
+            F.xxhash64("value").alias("payload_hash"),
+        )
+        .mapInArrow(parse, PARSED_SCHEMA)
+        .withColumn("id", F.xxhash64("uri"))
+    )
+
+
+def parse_batch(batch: "pa.RecordBatch", *, keep_payloads: bool = False) -> "pa.RecordBatch":
+    """The rows of `PARSED_SCHEMA` for one Arrow batch of records.
+
+    `batch` has topic, partition, kafka_offset, timestamp, key, value, payload_hash.
+    """
+    import pyarrow as pa
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    schema = to_arrow_schema(PARSED_SCHEMA, timezone="UTC")
+    values = batch.column("value").to_pylist()
+    keys = batch.column("key").to_pylist()
+    times = batch.column("timestamp").to_pylist()
+    parsed = [_parse_record(value, time) for value, time in zip(values, times, strict=True)]
+    messages = [message for message, _ in parsed]
+    reasons = [reason for _, reason in parsed]
+    columns: dict[str, Any] = {
+        field.name: [message.get(field.name) for message in messages] for field in _MESSAGE_FIELDS
+    }
+    columns["reject_reason"] = reasons
+    columns["payload"] = _kept(values, reasons, keep_payloads)
+    columns["message_key"] = _kept(keys, reasons, keep_payloads)
+    for name in ("topic", "partition", "kafka_offset", "payload_hash"):
+        columns[name] = batch.column(name).to_pylist()
+    arrays = [pa.array(columns[field.name], field.type) for field in schema]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def _parse_record(value: bytes | None, kafka_time: datetime) -> tuple[Message, str | None]:
+    try:
+        return decode(value, kafka_time), None
+    except ContractError as error:
+        return {}, str(error)
+
+
+def _kept(
+    values: list[bytes | None], reasons: list[str | None], keep_all: bool
+) -> list[bytes | None]:
+    return [
+        value if keep_all or reason is not None else None
+        for value, reason in zip(values, reasons, strict=True)
+    ]

@@ -1,0 +1,88 @@
+"""One-minute windows: moved by what a batch changed, or rebuilt from `toots_raw`.
+
+What belongs here: what a window is. Both ways give the same rows; a check compares their sum with
+the rows of `toots_raw`.
+"""
+
+from typing import Any
+
+from psycopg import Connection, sql
+
+from mastodon_assets.warehouse.database import take_write_lock
+from mastodon_assets.warehouse.registry import (
+    SCHEMA,
+    TOOT_METRICS_WINDOWED,
+    USER_AVG_LENGTH_WINDOWED,
+    Table,
+)
+
+# The column that a window table counts by, besides the minute.
+_DIMENSIONS = {TOOT_METRICS_WINDOWED.name: "lang", USER_AVG_LENGTH_WINDOWED.name: "username"}
+
+# `changed_rows` holds a row of toots_raw before a change with sign -1 and after it with sign +1,
+# so an edit moves only what differs, and a count that comes to nothing removes its window.
+_APPLY_CHANGES = """
+MERGE INTO {table} w
+USING (SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension},
+              sum(sign) AS toots_count, sum(sign * length) AS total_length
+         FROM pg_temp.changed_rows
+        GROUP BY 1, 2
+       HAVING sum(sign) <> 0 OR sum(sign * length) <> 0) c
+   ON w.window_start = c.window_start AND w.{dimension} = c.{dimension}
+ WHEN MATCHED AND w.toots_count + c.toots_count = 0 THEN DELETE
+ WHEN MATCHED THEN UPDATE SET toots_count = w.toots_count + c.toots_count,
+                              total_length = w.total_length + c.total_length
+ WHEN NOT MATCHED THEN
+      INSERT (window_start, window_end, {dimension}, toots_count, total_length)
+      VALUES (c.window_start, c.window_start + interval '1 minute', c.{dimension},
+              c.toots_count, c.total_length)
+"""
+
+_DELETE_WRONG = """
+DELETE FROM {table} w
+ WHERE NOT EXISTS (SELECT FROM pg_temp.rebuilt r
+                    WHERE r.window_start = w.window_start AND r.{dimension} = w.{dimension})
+"""
+
+_REBUILD = """
+CREATE TEMP TABLE rebuilt ON COMMIT DROP AS
+SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension},
+       count(*) AS toots_count, sum(char_length(content_txt)) AS total_length
+  FROM masto.toots_raw
+ GROUP BY 1, 2
+"""
+
+_UPSERT_REBUILT = """
+INSERT INTO {table} AS w (window_start, window_end, {dimension}, toots_count, total_length)
+SELECT window_start, window_start + interval '1 minute', {dimension}, toots_count, total_length
+  FROM pg_temp.rebuilt
+    ON CONFLICT (window_start, {dimension}) DO UPDATE
+   SET toots_count = excluded.toots_count, total_length = excluded.total_length
+ WHERE (w.toots_count, w.total_length) <> (excluded.toots_count, excluded.total_length)
+"""
+
+
+def apply_changes(connection: Connection[Any]) -> None:
+    """Move both window tables by the rows in `pg_temp.changed_rows`.
+
+    Columns there: sign (-1 before, +1 after), event_at, lang, username, length (characters).
+    """
+    for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED):
+        connection.execute(_compose(_APPLY_CHANGES, table))
+
+
+def rebuild_windows(connection: Connection[Any], table: Table) -> int:
+    """Make a window table what `toots_raw` says, in the caller's transaction; rows changed."""
+    take_write_lock(connection)
+    connection.execute(_compose(_REBUILD, table))
+    deleted = connection.execute(_compose(_DELETE_WRONG, table))
+    written = connection.execute(_compose(_UPSERT_REBUILT, table))
+    connection.execute("DROP TABLE pg_temp.rebuilt")
+    return deleted.rowcount + written.rowcount
+
+
+def _compose(statement: Any, table: Table) -> sql.Composed:
+    return sql.SQL(statement).format(
+        table=sql.Identifier(SCHEMA, table.name),
+        dimension=sql.Identifier(_DIMENSIONS[table.name]),
+    )
