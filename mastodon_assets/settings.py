@@ -116,6 +116,19 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("; ".join(_one_line(detail) for detail in error.errors())) from error
 
 
+def as_environment(settings: Settings) -> dict[str, str]:
+    """Variables with which another process has these settings, wherever it runs: paths absolute."""
+    values: dict[str, str] = {}
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        values[name.upper()] = str(value.absolute() if isinstance(value, Path) else value)
+    return values
+
+
 def _one_line(detail: Any) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
     if not detail["loc"]:

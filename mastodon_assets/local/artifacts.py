@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,7 +78,9 @@ def provide(folder: Path, fill: Callable[[Path], None], *, lock: Path) -> Path:
     with FileLock(lock):
         if is_whole(folder):
             return folder
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(left)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             fill(partial)
             write_atomically(partial / MANIFEST, _manifest(partial))
@@ -144,7 +147,7 @@ def _is_whole_archive(jar: Path) -> bool:
     try:
         with zipfile.ZipFile(jar) as archive:
             return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError):
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError):
         return False
 
 

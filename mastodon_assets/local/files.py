@@ -15,6 +15,10 @@ class StateFolderError(PlatformError):
     """The state folder cannot be used by the one who asks."""
 
 
+class StateDamagedError(PlatformError):
+    """A file that `up` wrote to the state folder is gone or changed."""
+
+
 def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
     """Write `text` to `path` so that a reader sees the old or the new file, never a part."""
     descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -64,11 +68,11 @@ def read_text(path: Path) -> str | None:
         return None
 
 
-def last_telling_line(log: Path) -> str:
-    """The last line of `log` that names a failure, else its last line; '' for an empty one."""
+def last_telling_line(log: Path, start: int = 0) -> str:
+    """The last line of `log` from byte `start` that names a failure, else its last; '' for none."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 65_536))
+            file.seek(max(start, log.stat().st_size - 65_536))
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return ""

@@ -7,29 +7,28 @@ Its folder `kafka/` in the state folder:
 `server.properties`, `log4j2.xml` written anew at each start; `data/` the topics; `broker.log`.
 """
 
-import signal
 import shutil
-import subprocess
+import signal
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars
-from mastodon_assets.local.files import last_telling_line
 from mastodon_assets.local.java import java_home
 from mastodon_assets.local.processes import (
-    ServerStartError,
     accepts_connections,
     choose_port,
     find_server,
-    launch,
     read_port,
+    run_tool,
+    start_server,
     stop,
-    wait_until_ready,
 )
 
 KAFKA_VERSION = "4.1.1"
@@ -82,30 +81,30 @@ def start(home: Path, report: Report) -> str:
     """
     folder = home / "kafka"
     broker = find(home)
-    port = read_port(folder / "broker.port")
-    if broker and port and answers(port):
-        return f"127.0.0.1:{port}"
+    if broker and answers(home):
+        return f"127.0.0.1:{port(home)}"
     if broker:
         report("Kafka runs but does not answer; starting it anew")
-        stop_broker(broker)
+        stop_server(broker)
     jars = fetch_jars(
         f"kafka-{KAFKA_VERSION}", JARS, size="43 MB, about half a minute", report=report
     )
     folder.mkdir(mode=0o700, exist_ok=True)
-    port = choose_port(folder / "broker.port")
-    controller_port = choose_port(folder / "controller.port", avoid=[port])
+    broker_port = choose_port(folder / "broker.port")
+    controller_port = choose_port(folder / "controller.port", avoid=[broker_port])
     (folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")
-    _write_properties(folder / "server.properties", port, controller_port, data="data")
+    _write_properties(folder / "server.properties", broker_port, controller_port, data="data")
     if not (folder / "data" / "meta.properties").exists():
-        _format(folder, jars, port, controller_port)
-    report(f"starting Kafka on 127.0.0.1:{port}")
-    server = launch(
+        _format(folder, jars, broker_port, controller_port)
+    report(f"starting Kafka on 127.0.0.1:{broker_port}")
+    start_server(
+        "Kafka",
         [*_java(jars, heap="512m"), _marker(home), "kafka.Kafka", "server.properties"],
+        lambda: answers(home),
         cwd=folder,
-        log=folder / "console.log",
+        log=folder / "broker.log",
     )
-    wait_until_ready("Kafka", server, lambda: answers(port), log=folder / "broker.log")
-    return f"127.0.0.1:{port}"
+    return f"127.0.0.1:{broker_port}"
 
 
 def find(home: Path) -> psutil.Process | None:
@@ -113,22 +112,32 @@ def find(home: Path) -> psutil.Process | None:
     return find_server(_marker(home))
 
 
-def answers(port: int) -> bool:
-    """Whether a broker on 127.0.0.1:`port` tells what topics it has."""
-    if not accepts_connections(port):
-        return False
-    from confluent_kafka import KafkaException
+def port(home: Path) -> int | None:
+    """The port on 127.0.0.1 of the broker's last start; None where there was none."""
+    return read_port(home / "kafka" / "broker.port")
 
+
+def answers(home: Path) -> bool:
+    """Whether the broker tells what topics it has."""
+    broker_port = port(home)
+    if broker_port is None or not accepts_connections(broker_port):
+        return False
     try:
-        _admin(f"127.0.0.1:{port}").list_topics(timeout=5)
+        _admin(f"127.0.0.1:{broker_port}").list_topics(timeout=5)
     except KafkaException:
         return False
     return True
 
 
-def stop_broker(broker: psutil.Process) -> None:
+def stop_server(broker: psutil.Process) -> None:
     """Let the broker write what it holds and end. Raises: ServerStopError."""
     stop(broker, (signal.SIGTERM, 20), (signal.SIGKILL, 10))
+
+
+def wipe(home: Path) -> None:
+    """Remove all that `start` made in `home`."""
+    if (home / "kafka").exists():
+        shutil.rmtree(home / "kafka")
 
 
 def create_topics(bootstrap_servers: str, names: Sequence[str], partitions: int = 4) -> None:
@@ -136,9 +145,6 @@ def create_topics(bootstrap_servers: str, names: Sequence[str], partitions: int 
 
     Raises: ServiceUnavailableError where the broker does not answer or refuses.
     """
-    from confluent_kafka import KafkaError, KafkaException
-    from confluent_kafka.admin import NewTopic
-
     topics = [NewTopic(name, num_partitions=partitions, replication_factor=1) for name in names]
     if not topics:
         return
@@ -154,9 +160,7 @@ def create_topics(bootstrap_servers: str, names: Sequence[str], partitions: int 
                 ) from error
 
 
-def _admin(bootstrap_servers: str):  # type: ignore[no-untyped-def]
-    from confluent_kafka.admin import AdminClient
-
+def _admin(bootstrap_servers: str) -> AdminClient:
     # log_level 0: a broker that goes away would else be told on the terminal, in many lines.
     return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
 
@@ -183,23 +187,13 @@ def _write_properties(path: Path, port: int, controller_port: int, data: str) ->
 def _format(folder: Path, jars: Path, port: int, controller_port: int) -> None:
     """Make `data/`, whole or not at all. Raises: ServerStartError."""
     shutil.rmtree(folder / "data.partial", ignore_errors=True)
-    _write_properties(
-        folder / "format.properties", port, controller_port, data="data.partial"
-    )
+    _write_properties(folder / "format.properties", port, controller_port, data="data.partial")
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     command = [*_java(jars, heap="256m"), "kafka.tools.StorageTool", "format"]
-    with (folder / "format.log").open("wb") as log:
-        status = subprocess.run(
-            [*command, f"--cluster-id={cluster_id}", "--config=format.properties"],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            timeout=120,
-        ).returncode
-    if status != 0:
-        log_path = folder / "format.log"
-        raise ServerStartError(
-            f"Kafka could not format its storage: {last_telling_line(log_path)} (log: {log_path})"
-        )
+    run_tool(
+        "formatting Kafka's storage",
+        [*command, f"--cluster-id={cluster_id}", "--config=format.properties"],
+        cwd=folder,
+        log=folder / "format.log",
+    )
     (folder / "data.partial").rename(folder / "data")

@@ -13,7 +13,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import subprocess
 import tarfile
 import tempfile
 import zipfile
@@ -27,17 +26,20 @@ from psycopg import sql
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars, provide
-from mastodon_assets.local.files import last_telling_line, read_text, write_atomically
+from mastodon_assets.local.files import (
+    StateDamagedError,
+    read_text,
+    write_atomically,
+)
 from mastodon_assets.local.processes import (
     ServerStartError,
     accepts_connections,
-    as_user,
     choose_port,
     find_server,
-    launch,
     read_port,
+    run_tool,
+    start_server,
     stop,
-    wait_until_ready,
 )
 
 POSTGRES_VERSION = "18.6.0"
@@ -57,10 +59,6 @@ class PlatformUnknownError(PlatformError):
     """There are no PostgreSQL binaries for this machine."""
 
 
-class StateDamagedError(PlatformError):
-    """A file that `up` wrote to the state folder is gone or changed."""
-
-
 def start(home: Path, report: Report) -> str:
     """Bring the server of the state folder `home` up, unless it is; its URL with the password.
 
@@ -69,26 +67,19 @@ def start(home: Path, report: Report) -> str:
     """
     folder = home / "postgres"
     server = find(home)
-    port = read_port(folder / "port")
-    password = read_text(folder / "password")
-    if server and port and password and answers(url(port, password)):
-        return url(port, password)
+    if server and answers(home):
+        return _url(home)
     if server:
         report("PostgreSQL runs but does not answer; starting it anew")
         stop_server(server)
     folder.mkdir(mode=0o700, exist_ok=True)
-    place = _place(home)
+    place = _place(home, report)
     binaries = _binaries(report)
     data = place / "data"
     if not data.exists():
         _initialize(folder, place, binaries)
-    password = read_text(folder / "password")
-    if not password:
-        raise StateDamagedError(
-            f"{folder / 'password'} is gone, and with it the way into the data; "
-            "to begin anew, run: mastodon-assets down --wipe"
-        )
-    return _run(home, place, binaries, password, report)
+    _run(home, place, binaries, report)
+    return _url(home)
 
 
 def find(home: Path) -> psutil.Process | None:
@@ -96,15 +87,18 @@ def find(home: Path) -> psutil.Process | None:
     return find_server(_marker(home))
 
 
-def url(port: int, password: str) -> str:
-    """`postgresql://…` of the database, with the password."""
-    return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"
+def port(home: Path) -> int | None:
+    """The port on 127.0.0.1 of the server's last start; None where there was none."""
+    return read_port(home / "postgres" / "port")
 
 
-def answers(server_url: str) -> bool:
-    """Whether the server lets the user of `server_url` in (its database may yet be absent)."""
+def answers(home: Path) -> bool:
+    """Whether the server lets our user in (the database may yet be absent)."""
+    server_port = port(home)
+    if server_port is None or not accepts_connections(server_port):
+        return False
     try:
-        psycopg.connect(server_url, dbname="postgres", connect_timeout=5).close()
+        psycopg.connect(_url(home), dbname="postgres", connect_timeout=5).close()
     except psycopg.OperationalError:
         return False
     return True
@@ -129,35 +123,48 @@ def _marker(home: Path) -> str:
     return f"mastodon_assets.state_folder={home}"
 
 
-def _run(home: Path, place: Path, binaries: Path, password: str, report: Report) -> str:
+def _url(home: Path) -> str:
+    """`postgresql://…` of the database, with the password. Raises: StateDamagedError."""
+    note = home / "postgres" / "password"
+    password = read_text(note)
+    if not password:
+        raise StateDamagedError(
+            f"{note} is gone, and with it the way into the data; to begin anew, run: "
+            "mastodon-assets down --wipe"
+        )
+    return f"postgresql://{USER}:{password}@127.0.0.1:{port(home)}/{DATABASE}"
+
+
+def _run(home: Path, place: Path, binaries: Path, report: Report) -> None:
     folder = home / "postgres"
     data = place / "data"
     _clear_after_crash(data)
-    port = choose_port(folder / "port")
-    report(f"starting PostgreSQL on 127.0.0.1:{port}")
-    options = ("listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=")
-    server = launch(
+    server_port = choose_port(folder / "port")
+    report(f"starting PostgreSQL on 127.0.0.1:{server_port}")
+    options = ("listen_addresses=127.0.0.1", f"port={server_port}", "unix_socket_directories=")
+    start_server(
+        "PostgreSQL",
         [
             *(str(binaries / "bin" / "postgres"), "-D", str(data)),
             *(part for option in (*options, _marker(home)) for part in ("-c", option)),
         ],
+        lambda: answers(home),
         cwd=place,
         log=folder / "server.log",
         user=_server_user(),
     )
-    server_url = url(port, password)
-    wait_until_ready(
-        "PostgreSQL", server, lambda: answers(server_url), log=folder / "server.log"
-    )
-    _create_database(server_url)
-    return server_url
+    _create_database(_url(home))
 
 
 def _create_database(server_url: str) -> None:
-    with psycopg.connect(server_url, dbname="postgres", autocommit=True) as connection:
-        known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
-        if known.fetchone() is None:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+    try:
+        with psycopg.connect(server_url, dbname="postgres", autocommit=True) as connection:
+            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
+            if known.fetchone() is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+    except psycopg.Error as error:
+        reason = str(error).splitlines()[0]
+        raise ServerStartError(f"could not create the database {DATABASE}: {reason}") from error
 
 
 def _clear_after_crash(data: Path) -> None:
@@ -166,7 +173,7 @@ def _clear_after_crash(data: Path) -> None:
     if not note:
         return
     # Its workers end by themselves soon after; until then PostgreSQL refuses to start.
-    workers = [process for process in psutil.process_iter(["cwd"]) if _works_in(process, data)]
+    workers = [process for process in psutil.process_iter() if _works_in(process, data)]
     psutil.wait_procs(workers, timeout=20)
     # A process that got the number of the one that was killed would also make it refuse.
     pid = int(note.splitlines()[0])
@@ -188,7 +195,6 @@ def _initialize(folder: Path, place: Path, binaries: Path) -> None:
     partial = place / "data.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700)
-    log = folder / "initdb.log"
     user = _server_user()
     with tempfile.NamedTemporaryFile("w", dir=place) as password_file:
         password_file.write(f"{password}\n")
@@ -196,22 +202,18 @@ def _initialize(folder: Path, place: Path, binaries: Path) -> None:
         if user is not None:
             os.chown(password_file.name, user, -1)
             os.chown(partial, user, pwd.getpwuid(user).pw_gid)
-        server = launch(
+        run_tool(
+            "making PostgreSQL's data folder",
             [
                 *(str(binaries / "bin" / "initdb"), "-D", str(partial), "-U", USER),
                 *("--auth=scram-sha-256", f"--pwfile={password_file.name}"),
-                # Upper and lower case of all scripts, order by code point, alike on all machines.
+                # Letters of all scripts have case, order is by code point, on any machine.
                 *("-E", "UTF8", "--locale=C"),
                 *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             ],
             cwd=place,
-            log=log,
+            log=folder / "initdb.log",
             user=user,
-        )
-        status = server.wait(timeout=120)
-    if status != 0:
-        raise ServerStartError(
-            f"PostgreSQL could not make its data folder: {last_telling_line(log)} (log: {log})"
         )
     partial.rename(place / "data")
 
@@ -265,16 +267,19 @@ def _server_user() -> int | None:
     )
 
 
-def _place(home: Path) -> Path:
+def _place(home: Path, report: Report) -> Path:
     """The folder that holds `data/`; made if absent."""
     if _server_user() is None:
         return home / "postgres"
     noted = _outside_place(home)
     if noted:
         return noted
-    # The name tells root whose it is; what a state folder that is gone left is not taken over.
+    # Never taken over, only told: without its state folder there is no password to it, and where
+    # that folder was moved it is in use.
     prefix = f"{sha256(str(home).encode()).hexdigest()[:16]}-"
-    place = Path(tempfile.mkdtemp(prefix=prefix, dir=_root_data()))
+    for left in _root_data().glob(f"{prefix}*"):
+        report(f"{left} is from an earlier state folder at {home}; remove it if that is gone")
+    place = Path(tempfile.mkdtemp(prefix=prefix, dir=ROOT_DATA))
     place.chmod(0o755)
     write_atomically(home / "postgres" / "location", f"{place}\n")
     return place

@@ -53,59 +53,79 @@ def find_server(marker: str) -> psutil.Process | None:
     return min(matches, key=lambda process: process.info["create_time"], default=None)
 
 
-def launch(
-    arguments: Sequence[str], *, cwd: Path, log: Path, user: int | None = None
-) -> subprocess.Popen[bytes]:
-    """Start a server that outlives this process and its terminal; its output is added to `log`."""
-    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+def start_server(
+    name: str,
+    arguments: Sequence[str],
+    is_ready: Callable[[], bool],
+    *,
+    cwd: Path,
+    log: Path,
+    user: int | None = None,
+    seconds: float = 60,
+) -> None:
+    """Start a server that outlives this process and its terminal; wait until `is_ready`.
+
+    What it prints is added to `log`. `user` is the id of the user it runs as, if not ours.
+    Raises: ServerStartError where it ends or does not answer within `seconds`.
+    """
     with log.open("ab") as output:
+        log_start = output.tell()
         server = subprocess.Popen(
             arguments,
             cwd=cwd,
-            env=environment | {"TZ": "UTC"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            **as_user(user),
+            **_environment_and_user(user),
         )
     # Reaps it where this process lives on; else a server that ended would stay as a zombie.
     threading.Thread(target=server.wait, daemon=True).start()
-    return server
-
-
-def as_user(user: int | None) -> dict[str, Any]:
-    """Arguments for `subprocess` that run a command as the user of that id, with none of ours."""
-    if user is None:
-        return {}
-    return {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}
-
-
-def wait_until_ready(
-    name: str,
-    server: subprocess.Popen[bytes],
-    is_ready: Callable[[], bool],
-    *,
-    log: Path,
-    seconds: float = 60,
-) -> None:
-    """Wait until `is_ready`.
-
-    Raises: ServerStartError where the server ended or does not answer within `seconds`.
-    """
     deadline = time.monotonic() + seconds
     while not is_ready():
         if server.poll() is not None:
-            raise ServerStartError(
-                f"{name} ended at its start (status {server.returncode}): "
-                f"{last_telling_line(log)} (log: {log})"
-            )
-        if time.monotonic() > deadline:
-            raise ServerStartError(
-                f"{name} did not answer within {seconds:.0f} s: {last_telling_line(log)} "
-                f"(log: {log})"
-            )
-        time.sleep(0.1)
+            failure = "ended at its start"
+        elif time.monotonic() > deadline:
+            failure = f"does not answer after {seconds:.0f} s"
+        else:
+            time.sleep(0.1)
+            continue
+        reason = last_telling_line(log, log_start) or "it printed nothing"
+        raise ServerStartError(f"{name} {failure}: {reason} (log: {log})")
+
+
+def run_tool(
+    name: str, arguments: Sequence[str], *, cwd: Path, log: Path, user: int | None = None
+) -> None:
+    """Run a server's tool to its end, with what it prints in `log`.
+
+    Raises: ServerStartError where it fails or takes more than five minutes.
+    """
+    with log.open("wb") as output:
+        try:
+            status: int | str = subprocess.run(
+                arguments,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=300,
+                **_environment_and_user(user),
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status = "none after five minutes"
+    if status != 0:
+        reason = last_telling_line(log) or "it printed nothing"
+        raise ServerStartError(f"{name} failed (status {status}): {reason} (log: {log})")
+
+
+def _environment_and_user(user: int | None) -> dict[str, Any]:
+    """Arguments for `subprocess`: a small environment, and the user of that id if not ours."""
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    arguments: dict[str, Any] = {"env": environment | {"TZ": "UTC"}}
+    if user is not None:
+        arguments |= {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}
+    return arguments
 
 
 def stop(process: psutil.Process, *steps: tuple[signal.Signals, float]) -> None:
@@ -135,7 +155,7 @@ def choose_port(note: Path, *, avoid: Sequence[int] = ()) -> int:
     noted = read_port(note)
     if noted is not None and noted not in avoid and is_free(noted):
         return noted
-    free = (port for port in random.sample(PORTS, len(PORTS)) if port not in avoid)  # noqa: S311
+    free = (port for port in random.sample(PORTS, len(PORTS)) if port not in avoid)
     port = next((port for port in free if is_free(port)), None)
     if port is None:
         raise ServerStartError(f"no free port on 127.0.0.1 from {PORTS[0]} to {PORTS[-1]}")

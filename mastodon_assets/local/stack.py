@@ -5,12 +5,10 @@ run (kafka.py, postgres.py), tables, Dagster.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -22,12 +20,13 @@ from mastodon_assets.errors import PlatformError
 from mastodon_assets.local import kafka, postgres
 from mastodon_assets.local.artifacts import Report, cache_dir
 from mastodon_assets.local.files import (
+    StateDamagedError,
+    StateFolderError,
     check_own,
     make_private_folder,
     read_text,
     write_atomically,
 )
-from mastodon_assets.local.processes import read_port
 
 
 class StackBusyError(PlatformError):
@@ -74,8 +73,8 @@ def up(home: Path, *, topics: Sequence[str], report: Report = _say_nothing) -> C
             server = pool.submit(postgres.start, home, report)
         connection = Connection(broker.result(), server.result())
         kafka.create_topics(connection.kafka_bootstrap_servers, topics)
-        if read_connection(home) != connection:
-            _write_connection(home, connection)
+        text = json.dumps(asdict(connection), indent=2)
+        write_atomically(home / "connection.json", f"{text}\n")
         return connection
 
 
@@ -92,7 +91,7 @@ def down(home: Path, *, wipe: bool = False, report: Report = _say_nothing) -> No
         broker, server = kafka.find(home), postgres.find(home)
         if broker:
             report("stopping Kafka")
-            kafka.stop_broker(broker)
+            kafka.stop_server(broker)
         if server:
             report("stopping PostgreSQL")
             postgres.stop_server(server)
@@ -106,20 +105,55 @@ def down(home: Path, *, wipe: bool = False, report: Report = _say_nothing) -> No
 def status(home: Path) -> list[ServiceStatus]:
     """What runs of the stack in the state folder `home`: Kafka, then PostgreSQL."""
     home = home.resolve()
-    connection = read_connection(home)
     return [
+        _service_status("Kafka", kafka.find(home), kafka.port(home), lambda: kafka.answers(home)),
         _service_status(
-            "Kafka",
-            kafka.find(home),
-            read_port(home / "kafka" / "broker.port"),
-            kafka.answers,
-            log=home / "kafka" / "broker.log",
-        ),
-        _service_status(
-            "PostgreSQL",
-            postgres.find(home),
-            read_port(home / "postgres" / "port"),
-            lambda _port: connection is not None and postgres.answers(connection.postgres_url),
-            log=home / "postgres" / "server.log",
+            "PostgreSQL", postgres.find(home), postgres.port(home), lambda: postgres.answers(home)
         ),
     ]
+
+
+def read_connection(home: Path) -> Connection | None:
+    """What `up` wrote to `connection.json` last; None where there is none.
+
+    Raises: StateDamagedError where the file is not what `up` writes.
+    """
+    path = home / "connection.json"
+    text = read_text(path)
+    if text is None:
+        return None
+    try:
+        return Connection(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise StateDamagedError(f"{path} is damaged; run: mastodon-assets up") from error
+
+
+def _service_status(
+    name: str, process: psutil.Process | None, port: int | None, answers: Callable[[], bool]
+) -> ServiceStatus:
+    if process is None:
+        return ServiceStatus(name, "stopped", "not running", None)
+    if answers():
+        return ServiceStatus(name, "running", f"127.0.0.1:{port}", process.pid)
+    return ServiceStatus(name, "unhealthy", "does not answer; run up or down", process.pid)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One `up` or `down` at a time. The lock lies in the cache, so that a wipe leaves none."""
+    locks = cache_dir() / "locks"
+    locks.mkdir(exist_ok=True)
+    name = sha256(str(home).encode()).hexdigest()[:16]
+    try:
+        with FileLock(locks / f"{name}.lock", timeout=600):
+            yield
+    except Timeout as error:
+        raise StackBusyError(
+            f"another mastodon-assets up or down has been at work on {home} for ten minutes; "
+            "wait for it or stop it"
+        ) from error
+    except OSError as error:
+        raise StateFolderError(
+            f"cannot work on {error.filename or home}: {error.strerror or error}; look at the "
+            "disk and at who owns it"
+        ) from error

@@ -1,0 +1,20 @@
+"""Where Dagster keeps its runs: DAGSTER_HOME, else a folder in the state folder."""
+
+import os
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+
+FOLDER = "dagster"
+
+
+def dagster_home(state_folder: Path) -> Path:
+    """The absolute folder, made if needed, with our `dagster.yaml` if it has none."""
+    given = os.environ.get("DAGSTER_HOME")
+    home = Path(given) if given else state_folder.absolute() / FOLDER
+    home.mkdir(parents=True, exist_ok=True)
+    configuration = home / "dagster.yaml"
+    if not configuration.exists():
+        with as_file(files("mastodon_assets.local") / "dagster.yaml") as template:
+            shutil.copyfile(template, configuration)
+    return home.absolute()

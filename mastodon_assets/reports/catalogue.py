@@ -1,0 +1,149 @@
+"""Every chart and CSV file by its asset's name, and the two functions that make them.
+
+What belongs here: which read goes with which picture or file. It is light to import: pandas and
+matplotlib are loaded when something is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mastodon_assets.reports import charts, files, previews, queries
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from psycopg import Connection
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A PNG file `<name>.png`. `counts` is the column of posts that the sparkline shows."""
+
+    name: str
+    reads: tuple[str, ...]
+    read: Callable[[Connection[Any]], pd.DataFrame]
+    figure: Callable[[pd.DataFrame], Figure]
+    counts: str
+
+
+@dataclass(frozen=True)
+class Export:
+    """A CSV file `<name>.csv`."""
+
+    name: str
+    reads: tuple[str, ...]
+    read: Callable[[Connection[Any]], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class ChartResult:
+    """`rows` of the frame drawn; `empty` if it had none and the picture says so.
+
+    `preview_markdown` is an image 360 px wide, `sparkline_markdown` one of less than 900
+    characters (empty with `empty`).
+    """
+
+    path: Path
+    preview_markdown: str
+    sparkline_markdown: str
+    rows: int
+    empty: bool
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """`rows` without the header."""
+
+    path: Path
+    rows: int
+
+
+CHARTS: Mapping[str, Chart] = {
+    chart.name: chart
+    for chart in (
+        Chart(
+            name="part5_sentiment_distribution",
+            reads=("toots_raw", "toots_sentiment"),
+            read=queries.sentiment_by_reason,
+            figure=charts.sentiment_distribution,
+            counts="n",
+        ),
+        Chart(
+            name="part5_sentiment_by_day_stacked",
+            reads=("v_sentiment_daily",),
+            read=queries.sentiment_every_day,
+            figure=charts.sentiment_by_day,
+            counts="n_toosts",
+        ),
+        Chart(
+            name="part5_toots_per_day",
+            reads=("batch_toots_per_day",),
+            read=queries.toots_every_day,
+            figure=charts.toots_per_day,
+            counts="toots_count",
+        ),
+        Chart(
+            name="part5_top_hashtags",
+            reads=("batch_hashtag_by_hour",),
+            read=queries.top_hashtags,
+            figure=charts.top_hashtags,
+            counts="n",
+        ),
+    )
+}
+
+EXPORTS: Mapping[str, Export] = {
+    export.name: export
+    for export in (
+        Export(
+            name="viz_sentiment_dist",
+            reads=("toots_raw", "toots_sentiment"),
+            read=queries.sentiment_distribution,
+        ),
+        Export(
+            name="viz_sentiment_daily",
+            reads=("v_sentiment_daily",),
+            read=queries.sentiment_daily,
+        ),
+        Export(
+            name="viz_top_hashtags",
+            reads=("batch_hashtag_by_hour",),
+            read=queries.top_hashtag_counts,
+        ),
+    )
+}
+
+
+def render_chart(connection: Connection[Any], name: str, reports_dir: Path) -> ChartResult:
+    """Read, draw and write the chart `name` of `CHARTS` to `reports_dir/<name>.png`.
+
+    The connection is only read from. Raises: files.ReportFileError.
+    """
+    chart = CHARTS[name]
+    frame = chart.read(connection)
+    figure = chart.figure(frame)
+    path = reports_dir / f"{name}.png"
+    files.write_chart(figure, path)
+    return ChartResult(
+        path=path,
+        preview_markdown=previews.preview_markdown(figure),
+        sparkline_markdown=previews.sparkline_markdown(frame[chart.counts].tolist()),
+        rows=len(frame),
+        empty=frame.empty,
+    )
+
+
+def write_export(connection: Connection[Any], name: str, exports_dir: Path) -> ExportResult:
+    """Read and write the export `name` of `EXPORTS` to `exports_dir/<name>.csv`.
+
+    The connection is only read from. An empty table gives a file with the header alone.
+    Raises: files.ReportFileError.
+    """
+    frame = EXPORTS[name].read(connection)
+    path = exports_dir / f"{name}.csv"
+    files.write_csv(frame, path)
+    return ExportResult(path=path, rows=len(frame))

@@ -1,0 +1,352 @@
+"""The four charts: a frame in, a matplotlib figure out.
+
+What belongs here: how a chart looks. Pure functions on matplotlib's objects; no pyplot and no
+rcParams, which are one state for the whole process. The frames come from `queries`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from mastodon_assets.reports.lettering import glyph_lookup, installed_families, label
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+# Blue against orange keeps apart for every kind of colour blindness, grey takes no side.
+LABEL_COLOURS = {
+    "positive": "#2B6CA3",
+    "neutral": "#A3ADB5",
+    "negative": "#D9772B",
+    "unlabelled": "#E4E7EA",
+}
+_COUNT_COLOUR = "#3D5A73"
+_INK = "#1F2A33"
+_MUTED = "#5B6770"
+_GRID = "#E6E9EB"
+
+_WIDTH_IN = 8.0
+_DPI = 200
+_BARS_UP_TO_DAYS = 62
+_NUMBERS_UP_TO_DAYS = 14
+_TICK_A_DAY_UP_TO_DAYS = 10
+MAX_DAYS = 366
+_HASHTAG_WIDTH = 26
+
+_REASONS = {
+    "unsupported_language": "language without a model",
+    "no_words": "no words",
+    "no_model": "no model yet",
+    "not_scored": "not scored yet",
+}
+# What a public stream leaves out; a reader who does not know it reads the numbers wrong.
+_SOURCE = "Public posts of the observed servers, without boosts, silenced accounts and most replies"
+
+
+def sentiment_distribution(frame: pd.DataFrame) -> Figure:
+    """Bars: posts a label and their share.
+
+    `frame`: `label_str`, `reason`, `n`, `first_day`, `last_day` (`queries.sentiment_by_reason`).
+    """
+    title = "Sentiment of toots"
+    if frame.empty:
+        return _empty_figure(title, "No toots yet: masto.toots_raw has no rows.")
+    total = int(frame["n"].sum())
+    counts = frame.groupby("label_str")["n"].sum()
+    values = [int(counts.get(name, 0)) for name in LABEL_COLOURS]
+    figure, axes = _page(
+        title,
+        f"Posts by label, {_range(frame['first_day'].min(), frame['last_day'].max())}",
+        [f"{_SOURCE}; {_posts(total)}.", _reasons_line(frame)],
+        height=3.9,
+        left=1.15,
+    )
+    axes.barh(range(4), values, height=0.68, color=list(LABEL_COLOURS.values()))
+    _name_rows(axes, list(LABEL_COLOURS))
+    for row, value in enumerate(values):
+        _write_value(axes, value, row, f"{value:,}  ({_share(value, total)})")
+    axes.set_xlim(0, max(values) * 1.2)
+    _count_axis(axes.xaxis, "Posts")
+    return figure
+
+
+def sentiment_by_day(frame: pd.DataFrame) -> Figure:
+    """Stacked bars, or steps for more than 62 days: posts a day by label; the newest 366 days.
+
+    `frame`: `day`, `n_pos`, `n_neu`, `n_neg`, `n_unscored`, `n_toosts`, a row for every day
+    (`queries.sentiment_every_day`).
+    """
+    title = "Sentiment of toots by day"
+    if frame.empty:
+        return _empty_figure(title, "No toots yet: masto.v_sentiment_daily has no rows.")
+    shown = frame.tail(MAX_DAYS)
+    figure, axes = _page(
+        title,
+        f"Posts a day by label, {_range(shown['day'].iloc[0], shown['day'].iloc[-1])}",
+        _day_notes(frame, shown, "n_toosts"),
+        height=4.6,
+        legend=True,
+    )
+    series = ("n_pos", "n_neu", "n_neg", "n_unscored")
+    base = shown["n_pos"] * 0
+    for column, (name, colour) in zip(series, LABEL_COLOURS.items(), strict=True):
+        _draw_days(axes, shown["day"], base, base + shown[column], colour, name)
+        base = base + shown[column]
+    _day_axis(axes, shown["day"])
+    axes.set_ylim(0, int(base.max()) * 1.06)
+    _count_axis(axes.yaxis, "Posts a day")
+    figure.legend(
+        loc="upper left",
+        bbox_to_anchor=(0.012, 1 - 0.7 / figure.get_figheight()),
+        ncols=4,
+        frameon=False,
+        fontsize=9,
+        labelcolor=_INK,
+        handlelength=1,
+        handleheight=1,
+        columnspacing=1.6,
+    )
+    return figure
+
+
+def toots_per_day(frame: pd.DataFrame) -> Figure:
+    """Bars, or steps for more than 62 days: posts a day; the newest 366 days.
+
+    `frame`: `day`, `toots_count`, a row for every day (`queries.toots_every_day`).
+    """
+    title = "Toots per day"
+    if frame.empty:
+        return _empty_figure(title, "No toots yet: masto.batch_toots_per_day has no rows.")
+    shown = frame.tail(MAX_DAYS)
+    counts = shown["toots_count"]
+    figure, axes = _page(
+        title,
+        f"Posts a day, {_range(shown['day'].iloc[0], shown['day'].iloc[-1])}",
+        _day_notes(frame, shown, "toots_count"),
+        height=4.2,
+    )
+    _draw_days(axes, shown["day"], counts * 0, counts, _COUNT_COLOUR, None)
+    _day_axis(axes, shown["day"])
+    axes.set_ylim(0, int(counts.max()) * 1.1)
+    _count_axis(axes.yaxis, "Posts a day")
+    if len(shown) <= _NUMBERS_UP_TO_DAYS:
+        for day, count in zip(_day_numbers(shown["day"]), counts, strict=True):
+            axes.annotate(
+                f"{count:,}",
+                (day, count),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                color=_INK,
+            )
+    return figure
+
+
+def top_hashtags(frame: pd.DataFrame) -> Figure:
+    """Bars: the most used hashtags and how many posts use them.
+
+    `frame`: `hashtag`, `n`, `all_uses`, `all_hashtags`, `first_day`, `last_day`, most used first
+    (`queries.top_hashtags`). Names are drawn as `lettering` describes.
+    """
+    title = "Most used hashtags"
+    if frame.empty:
+        return _empty_figure(title, "No hashtags yet: masto.batch_hashtag_by_hour has no rows.")
+    families = installed_families()
+    has_glyph = glyph_lookup(families)
+    names = [label(f"#{name}", has_glyph, _HASHTAG_WIDTH) for name in frame["hashtag"]]
+    whole = frame.iloc[0]
+    uses = "1 use" if whole["all_uses"] == 1 else f"{whole['all_uses']:,} uses"
+    hashtags = "1 hashtag" if whole["all_hashtags"] == 1 else f"{whole['all_hashtags']:,} hashtags"
+    notes = [f"{_SOURCE}.", f"{uses} of {hashtags}; a post counts once for each hashtag it has."]
+    if any("⟨" in name for name in names):
+        notes.append("⟨ ⟩: code points of characters that no font of this machine has.")
+    figure, axes = _page(
+        title,
+        f"The {len(frame)} most used by posts with them, "
+        f"{_range(whole['first_day'], whole['last_day'])}",
+        notes,
+        height=1.9 + 0.225 * len(frame),
+        left=2.55,
+    )
+    axes.barh(range(len(frame)), frame["n"], height=0.68, color=_COUNT_COLOUR)
+    _name_rows(axes, names, families)
+    for row, value in enumerate(frame["n"]):
+        _write_value(axes, value, row, f"{value:,}")
+    axes.set_xlim(0, int(frame["n"].max()) * 1.12)
+    _count_axis(axes.xaxis, "Posts")
+    return figure
+
+
+def _page(
+    title: str,
+    subtitle: str,
+    notes: Sequence[str],
+    *,
+    height: float,
+    left: float = 0.9,
+    legend: bool = False,
+) -> tuple[Figure, Axes]:
+    """A figure of 8 in by `height` with title, source note and empty axes; margins in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH_IN, height), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    lines = [line for line in notes if line]
+    top = 1.05 if legend else 0.8
+    bottom = 0.62 + 0.16 * len(lines)
+    axes = figure.add_axes(
+        (
+            left / _WIDTH_IN,
+            bottom / height,
+            (_WIDTH_IN - left - 0.3) / _WIDTH_IN,
+            (height - top - bottom) / height,
+        )
+    )
+    x = 0.15 / _WIDTH_IN
+    _write(figure, x, 1 - 0.15 / height, title, size=14, colour=_INK, weight="bold")
+    _write(figure, x, 1 - 0.45 / height, subtitle, size=10, colour=_MUTED)
+    for number, line in enumerate(reversed(lines)):
+        _write(figure, x, (0.25 + 0.16 * number) / height, line, size=7.5, colour=_MUTED)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_MUTED)
+    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _empty_figure(title: str, message: str) -> Figure:
+    figure, axes = _page(title, "Nothing to show", [f"{_SOURCE}."], height=3.4)
+    axes.set_axis_off()
+    axes.text(
+        0.5,
+        0.5,
+        message,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        fontsize=11,
+        color=_MUTED,
+        parse_math=False,
+    )
+    return figure
+
+
+def _write(
+    figure: Figure, x: float, y: float, text: str, *, size: float, colour: str, **font: Any
+) -> None:
+    figure.text(x, y, text, fontsize=size, color=colour, va="top", parse_math=False, **font)
+
+
+def _name_rows(axes: Axes, names: Sequence[str], families: Sequence[str] | None = None) -> None:
+    """Horizontal bars from the top down, each with its name."""
+    axes.set_yticks(range(len(names)), names, parse_math=False, fontfamily=families)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _write_value(axes: Axes, x: float, y: float, text: str) -> None:
+    axes.annotate(
+        text,
+        (x, y),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=_INK,
+    )
+
+
+def _count_axis(axis: Axis, name: str) -> None:
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    axis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.set_label_text(name, fontsize=9, color=_MUTED)
+    axis.grid(visible=True, color=_GRID, linewidth=0.8)
+
+
+def _day_axis(axes: Axes, days: pd.Series) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    numbers = _day_numbers(days)
+    # Days beside a lonely one, so that its bar is not as broad as the page.
+    margin = max(0.6, (7 - len(numbers)) / 2)
+    axes.set_xlim(numbers[0] - margin, numbers[-1] + margin)
+    if len(numbers) <= _TICK_A_DAY_UP_TO_DAYS:
+        axes.set_xticks(numbers, [f"{day:%a}\n{day.isoformat()}" for day in days])
+    else:
+        locator = AutoDateLocator(minticks=4, maxticks=9)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.set_xlabel("Day (UTC)", fontsize=9, color=_MUTED)
+
+
+def _draw_days(
+    axes: Axes,
+    days: pd.Series,
+    base: pd.Series,
+    top: pd.Series,
+    colour: str,
+    name: str | None,
+) -> None:
+    numbers = _day_numbers(days)
+    if len(numbers) <= _BARS_UP_TO_DAYS:
+        axes.bar(numbers, top - base, bottom=base, width=0.8, color=colour, label=name)
+        return
+    # A step has the width of its day; the last one needs an end.
+    edges = [*(number - 0.5 for number in numbers), numbers[-1] + 0.5]
+    axes.fill_between(
+        edges,
+        [*base, base.iloc[-1]],
+        [*top, top.iloc[-1]],
+        step="post",
+        color=colour,
+        linewidth=0,
+        label=name,
+    )
+
+
+def _day_numbers(days: pd.Series) -> list[float]:
+    """Days since 1970, matplotlib's numbers for dates."""
+    return [float(day.toordinal() - date(1970, 1, 1).toordinal()) for day in days]
+
+
+def _day_notes(frame: pd.DataFrame, shown: pd.DataFrame, counts: str) -> list[str]:
+    notes = [
+        f"{_SOURCE}; {_posts(int(shown[counts].sum()))}.",
+        "Days are UTC; the first and the last may be incomplete.",
+    ]
+    earlier = int(frame[counts].sum() - shown[counts].sum())
+    if earlier:
+        notes[1] += f" {_posts(earlier)} of earlier days not shown."
+    return notes
+
+
+def _reasons_line(frame: pd.DataFrame) -> str:
+    reasons = frame[frame["reason"].notna()]
+    parts = [
+        f"{_REASONS[reason]} {n:,}"
+        for reason, n in zip(reasons["reason"], reasons["n"], strict=True)
+    ]
+    return f"Unlabelled: {', '.join(parts)}." if parts else ""
+
+
+def _posts(count: int) -> str:
+    return "1 post" if count == 1 else f"{count:,} posts"
+
+
+def _share(value: int, total: int) -> str:
+    """In percent; a few of many are not `0 %`."""
+    percent = 100 * value / total
+    return "<0.1 %" if 0 < percent < 0.1 else f"{percent:.1f} %"
+
+
+def _range(first: date, last: date) -> str:
+    return first.isoformat() if first == last else f"{first.isoformat()} to {last.isoformat()}"

@@ -1,0 +1,72 @@
+"""Charts and frames as files: whole or not at all, and the same bytes for the same data.
+
+What belongs here: how a file is written. What is in it comes from `charts` and `queries`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mastodon_assets.errors import PlatformError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+# A cell that begins so is a formula to a spreadsheet (OWASP, "CSV Injection").
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+class ReportFileError(PlatformError):
+    """A chart or CSV file could not be written; the one that was there is as it was."""
+
+
+def write_chart(figure: Figure, path: Path) -> None:
+    """Write `figure` to `path` as a PNG, without a time or version in it.
+
+    Raises: ReportFileError.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=figure.dpi, metadata={"Software": None})
+    _replace(path, picture.getvalue())
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write `frame` to `path`: UTF-8, header, `\\n`, ISO dates, six decimals, null empty.
+
+    Text that begins with `= + - @`, tab or line end gets an apostrophe before it, so that no
+    spreadsheet runs it as a formula; Mastodon's own hashtags never begin so. The order of rows
+    is the frame's. Raises: ReportFileError.
+    """
+    text = frame.map(_harmless).to_csv(index=False, lineterminator="\n", float_format="%.6f")
+    _replace(path, text.encode())
+
+
+def _harmless(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a new file in the place of `path` in one step; readers see the old or the new one."""
+    # In the same folder, as a rename is atomic only within one file system; a name of its own, as
+    # two runs may write at once; not by `tempfile`, whose files only their owner may read.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ReportFileError(
+            f"cannot write {path} ({error.strerror}); check the folder's permissions and space, "
+            "or set REPORTS_DIR and EXPORTS_DIR to another one"
+        ) from error

@@ -1,0 +1,80 @@
+"""Rows for the tests of charts and CSV files."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, NamedTuple
+
+from psycopg import Connection
+
+MONDAY = date(2026, 10, 5)
+
+
+class Post(NamedTuple):
+    """`count` equal posts of a day; `label` is a label, a reason, or None if never scored."""
+
+    day: date
+    label: str | None
+    count: int = 1
+
+
+def insert_posts(connection: Connection[Any], posts: list[Post]) -> None:
+    """Rows of `toots_raw`, `toots_sentiment` and, as the batch asset has it, toots per day."""
+    last_id = 0
+    for post in posts:
+        ids = list(range(last_id + 1, last_id + 1 + post.count))
+        last_id += post.count
+        noon = datetime.combine(post.day, time(12), UTC)
+        connection.execute(
+            """
+            INSERT INTO masto.toots_raw
+                (id, created_at, received_at, event_at, payload_hash, favourites, reblogs,
+                 replies, is_bot, is_sensitive, instance, status_id, uri, username, lang,
+                 hashtags, content_txt)
+            SELECT id, %(at)s, %(at)s, %(at)s, 0, 0, 0, 0, false, false, 'example.social', id::text,
+                   'https://example.social/' || id, 'a@example.social', 'en', '{}', 'text'
+              FROM unnest(%(ids)s::bigint[]) id
+            """,
+            {"at": noon, "ids": ids},
+        )
+        if post.label is not None:
+            _insert_scores(connection, ids, post.label)
+    connection.execute(
+        """
+        INSERT INTO masto.batch_toots_per_day
+        SELECT (event_at AT TIME ZONE 'UTC')::date, count(*) FROM masto.toots_raw GROUP BY 1
+        """
+    )
+
+
+def _insert_scores(connection: Connection[Any], ids: list[int], label: str) -> None:
+    probability = {"positive": 0.9, "neutral": 0.5, "negative": 0.2}.get(label)
+    scored = (
+        (None, None, None, label, None)
+        if probability is None
+        else (probability, int(probability >= 0.5), label, None, "v1")
+    )
+    connection.execute(
+        """
+        INSERT INTO masto.toots_sentiment
+            (id, created_at, scored_at, prob_pos, label_bin, lang, label_str, reason,
+             model_version, text)
+        SELECT id, created_at, created_at, %s, %s, lang, %s, %s, %s, content_txt
+          FROM masto.toots_raw
+         WHERE id = ANY(%s)
+        """,
+        (*scored, ids),
+    )
+
+
+def insert_hashtags(
+    connection: Connection[Any], counts: dict[str, int], day: date = MONDAY
+) -> None:
+    """Each hashtag with its uses, spread over two hours of `day` where there are two."""
+    hour = datetime.combine(day, time(9), UTC)
+    for hashtag, count in counts.items():
+        parts = {hour: count - count // 2, hour + timedelta(hours=1): count // 2}
+        for at, part in parts.items():
+            if part:
+                connection.execute(
+                    "INSERT INTO masto.batch_hashtag_by_hour VALUES (%s, %s, %s)",
+                    (at, hashtag, part),
+                )

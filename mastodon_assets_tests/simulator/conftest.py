@@ -1,0 +1,53 @@
+"""What the simulator's tests share: reading a stream as a client does, and the recorded data."""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import httpx
+import pytest
+from httpx_sse import ServerSentEvent, connect_sse
+
+from mastodon_assets.simulator.server import SimulatorServer
+
+RECORDED = Path(__file__).parents[3] / "shared" / "data" / "toots"
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Path:
+    """The folder of recorded statuses and streams, which is not part of the project."""
+    if not RECORDED.is_dir():
+        pytest.skip(f"needs the recorded toots in {RECORDED}")
+    return RECORDED
+
+
+def client(server: SimulatorServer) -> httpx.Client:
+    return httpx.Client(
+        base_url=server.base_url,
+        headers={"Authorization": f"Bearer {server.token}"},
+        timeout=httpx.Timeout(5),
+    )
+
+
+def read_events(
+    server: SimulatorServer, count: int, path: str = "/api/v1/streaming/public"
+) -> list[ServerSentEvent]:
+    """The first `count` events of a new stream."""
+    with client(server) as http, connect_sse(http, "GET", path) as stream:
+        return list(islice(stream.iter_sse(), count))
+
+
+def read_bytes(
+    server: SimulatorServer,
+    until: Callable[[bytearray], bool],
+    path: str = "/api/v1/streaming/public",
+) -> bytes:
+    """The bytes of a new stream until they satisfy `until`."""
+    received = bytearray()
+    with client(server) as http, http.stream("GET", path) as response:
+        response.raise_for_status()
+        for chunk in response.iter_raw():
+            received += chunk
+            if until(received):
+                break
+    return bytes(received)

@@ -1,0 +1,46 @@
+"""Recorded statuses: read line by line, served as they stand."""
+
+from pathlib import Path
+
+import pytest
+
+from mastodon_assets.simulator.recorded import RecordingError, read_statuses
+
+
+def test_lines_are_kept_byte_for_byte_and_empty_ones_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "toots.ndjson"
+    first = b'{"id": "01FVW", "content" :"\\u003cp>\\ud83d caf\xc3\xa9\xe2\x80\xa8"}'
+    path.write_bytes(first + b"\r\n\n   \n" + b'{"id":"2","account":{"acct":"nora"}}')
+    statuses = read_statuses(path)
+    assert [status.line for status in statuses] == [first, b'{"id":"2","account":{"acct":"nora"}}']
+    assert [status.status_id for status in statuses] == ["01FVW", "2"]
+    assert [status.is_local for status in statuses] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"null",
+        b"[]",
+        b'"1"',
+        b"{}",
+        b'{"id": null}',
+        b'{"id": 12}',
+        b'{"id": ""}',
+        b'{"\xff"}',
+    ],
+)
+def test_a_line_that_is_no_status_is_an_error_of_one_line_with_its_number(
+    tmp_path: Path, line: bytes
+) -> None:
+    path = tmp_path / "toots.ndjson"
+    path.write_bytes(b'{"id": "1"}\n\n' + line + b"\n")
+    with pytest.raises(RecordingError, match="line 3: ") as caught:
+        read_statuses(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match=r"cannot read .*missing\.ndjson: No such file"):
+        read_statuses(tmp_path / "missing.ndjson")
