@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars
+from mastodon_assets.local.files import StateDamagedError
 from mastodon_assets.local.java import java_home
 from mastodon_assets.local.processes import (
     accepts_connections,
@@ -77,7 +78,8 @@ LOG4J2 = """\
 def start(home: Path, report: Report) -> str:
     """Bring the broker of the state folder `home` up, unless it is; its bootstrap servers.
 
-    Raises: ArtifactError, JavaNotFoundError, ServerStartError, ServerStopError.
+    Raises: ArtifactError, JavaNotFoundError, ServerStartError, ServerStopError,
+    StateDamagedError.
     """
     folder = home / "kafka"
     broker = find(home)
@@ -85,7 +87,7 @@ def start(home: Path, report: Report) -> str:
         return f"127.0.0.1:{port(home)}"
     if broker:
         report("Kafka runs but does not answer; starting it anew")
-        stop_server(broker)
+        stop_server(home, broker)
     jars = fetch_jars(
         f"kafka-{KAFKA_VERSION}", JARS, size="43 MB, about half a minute", report=report
     )
@@ -129,9 +131,13 @@ def answers(home: Path) -> bool:
     return True
 
 
-def stop_server(broker: psutil.Process) -> None:
+def stop_server(home: Path, broker: psutil.Process) -> None:
     """Let the broker write what it holds and end. Raises: ServerStopError."""
+    was_deleted = not (home / "kafka" / "data").exists()
     stop(broker, (signal.SIGTERM, 20), (signal.SIGKILL, 10))
+    if was_deleted:
+        # A broker whose folder was deleted makes parts of it anew when it ends.
+        wipe(home)
 
 
 def wipe(home: Path) -> None:
@@ -185,7 +191,12 @@ def _write_properties(path: Path, port: int, controller_port: int, data: str) ->
 
 
 def _format(folder: Path, jars: Path, port: int, controller_port: int) -> None:
-    """Make `data/`, whole or not at all. Raises: ServerStartError."""
+    """Make `data/`, whole or not at all. Raises: ServerStartError, StateDamagedError."""
+    if (folder / "data").exists():
+        raise StateDamagedError(
+            f"{folder / 'data'} has lost its meta.properties; to begin anew, run: "
+            "mastodon-assets down --wipe"
+        )
     shutil.rmtree(folder / "data.partial", ignore_errors=True)
     _write_properties(folder / "format.properties", port, controller_port, data="data.partial")
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()

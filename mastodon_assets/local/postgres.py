@@ -78,6 +78,7 @@ def start(home: Path, report: Report) -> str:
     data = place / "data"
     if not data.exists():
         _initialize(folder, place, binaries)
+    _password(home)  # where it is gone, say so before a server runs that nobody can enter
     _run(home, place, binaries, report)
     return _url(home)
 
@@ -125,6 +126,10 @@ def _marker(home: Path) -> str:
 
 def _url(home: Path) -> str:
     """`postgresql://…` of the database, with the password. Raises: StateDamagedError."""
+    return f"postgresql://{USER}:{_password(home)}@127.0.0.1:{port(home)}/{DATABASE}"
+
+
+def _password(home: Path) -> str:
     note = home / "postgres" / "password"
     password = read_text(note)
     if not password:
@@ -132,7 +137,7 @@ def _url(home: Path) -> str:
             f"{note} is gone, and with it the way into the data; to begin anew, run: "
             "mastodon-assets down --wipe"
         )
-    return f"postgresql://{USER}:{password}@127.0.0.1:{port(home)}/{DATABASE}"
+    return password
 
 
 def _run(home: Path, place: Path, binaries: Path, report: Report) -> None:
@@ -169,15 +174,14 @@ def _create_database(server_url: str) -> None:
 
 def _clear_after_crash(data: Path) -> None:
     """Make way for a start on the data of a server that was killed."""
-    note = read_text(data / "postmaster.pid")
-    if not note:
+    if not (data / "postmaster.pid").exists():
         return
     # Its workers end by themselves soon after; until then PostgreSQL refuses to start.
     workers = [process for process in psutil.process_iter() if _works_in(process, data)]
-    psutil.wait_procs(workers, timeout=20)
-    # A process that got the number of the one that was killed would also make it refuse.
-    pid = int(note.splitlines()[0])
-    if psutil.pid_exists(pid) and not _works_in(psutil.Process(pid), data):
+    _, working = psutil.wait_procs(workers, timeout=20)
+    # What is left is a note of a process that is gone. Where another got its number, as after a
+    # restart of the machine, PostgreSQL would take that for the server and refuse to start.
+    if not working:
         (data / "postmaster.pid").unlink()
 
 

@@ -1,0 +1,154 @@
+"""A `Status` document to a message of the contract: pure.
+
+What belongs here: which field of Mastodon's becomes which field of ours. The same functions take
+documents of the stream (times are text, keys may be missing) and of Mastodon.py's REST calls (times
+are datetimes in the local zone, missing keys are None). What a message must look like is decided by
+`toots.contract` alone: an odd value is passed on as it is and refused there.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.mastodon.text import html_to_text
+from mastodon_assets.toots.contract import Message
+
+VERSION = 1
+
+
+class NormaliseError(PlatformError):
+    """A status lacks what a message needs; says what, without any value of it."""
+
+
+def to_upsert(
+    status: Mapping[str, Any], *, instance: str, received_at: datetime, origin: str
+) -> Message:
+    """The message for a post or an edit of it; `instance` is the server it was read from.
+
+    Raises: NormaliseError where id, uri and url, author, text or a time cannot be read.
+    """
+    content_html = status.get("content")
+    if not isinstance(content_html, str):
+        raise NormaliseError("content is missing")
+    account = _account(status)
+    return {
+        "v": VERSION,
+        "op": "upsert",
+        "instance": instance,
+        "id": _required_id(status),
+        "uri": _uri(status),
+        "url": status.get("url"),
+        "created_at": _time("created_at", status.get("created_at")),
+        "edited_at": _optional_time("edited_at", status.get("edited_at")),
+        "received_at": utc_text(received_at),
+        "username": _handle(account, instance),
+        "user_id": readable_id(account.get("id")),
+        "language": status.get("language"),
+        "content_html": content_html,
+        "content": html_to_text(content_html),
+        "hashtags": _hashtags(status.get("tags")),
+        "favourites": _count(status.get("favourites_count")),
+        "reblogs": _count(status.get("reblogs_count")),
+        "replies": _count(status.get("replies_count")),
+        "visibility": status.get("visibility"),
+        "sensitive": status.get("sensitive"),
+        "spoiler_text": status.get("spoiler_text"),
+        "in_reply_to_id": readable_id(status.get("in_reply_to_id")),
+        "bot": account.get("bot"),
+        "origin": origin,
+    }
+
+
+def to_delete(status_id: str, *, instance: str, received_at: datetime, origin: str) -> Message:
+    """The message that takes a post away, for good."""
+    return {
+        "v": VERSION,
+        "op": "delete",
+        "instance": instance,
+        "id": status_id,
+        "received_at": utc_text(received_at),
+        "origin": origin,
+    }
+
+
+def readable_id(value: object) -> str | None:
+    """An id as text; None where `value` is none. Ids are opaque, some servers send numbers."""
+    if isinstance(value, str):
+        return str(value) or None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def utc_text(time: datetime) -> str:
+    """RFC 3339 in UTC, `2026-11-23T17:43:09.904000Z`. `time` has a zone."""
+    text = time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    return f"{text}Z"
+
+
+def _required_id(status: Mapping[str, Any]) -> str:
+    status_id = readable_id(status.get("id"))
+    if status_id is None:
+        raise NormaliseError("id is missing")
+    return status_id
+
+
+def _uri(status: Mapping[str, Any]) -> str:
+    for name in ("uri", "url"):
+        value = status.get(name)
+        if isinstance(value, str) and value:
+            return str(value)
+    raise NormaliseError("uri and url are missing")
+
+
+def _account(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    account = status.get("account")
+    if not isinstance(account, Mapping):
+        raise NormaliseError("account is missing")
+    return account
+
+
+def _handle(account: Mapping[str, Any], instance: str) -> str:
+    """`user@domain`; the name of an account of the server asked comes without its domain."""
+    name = account.get("acct") or account.get("username")
+    if not isinstance(name, str):
+        raise NormaliseError("account.acct is missing")
+    return str(name) if "@" in name else f"{name}@{_domain(account.get('url')) or instance}"
+
+
+def _domain(url: object) -> str | None:
+    if not isinstance(url, str):
+        return None
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # "https://[", say
+        return None
+
+
+def _hashtags(tags: object) -> list[str]:
+    """Names, lower case, each once; in the stream they are objects, elsewhere plain text too."""
+    if not isinstance(tags, Iterable):
+        return []
+    names = (tag.get("name") if isinstance(tag, Mapping) else tag for tag in tags)
+    return list(dict.fromkeys(name.lower() for name in names if isinstance(name, str) and name))
+
+
+def _count(value: object) -> object:
+    return 0 if value is None else value
+
+
+def _optional_time(name: str, value: object) -> str | None:
+    return None if value is None or value == "" else _time(name, value)
+
+
+def _time(name: str, value: object) -> str:
+    """Raises: NormaliseError where `value` is no time, or one without a zone."""
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(time, datetime) and time.tzinfo is not None:
+            return utc_text(time)
+    except (ValueError, OverflowError) as error:
+        raise NormaliseError(f"{name} is not a time of RFC 3339") from error
+    raise NormaliseError(f"{name} is not a time of RFC 3339")

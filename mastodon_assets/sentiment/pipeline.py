@@ -1,0 +1,99 @@
+"""The Spark ML pipeline from text to a probability, with all cleaning inside it.
+
+What belongs here: stages and their parameters. Only stages that plain PySpark loads, and no Python
+a row, so that training, batch and stream do the same to the same text. What does not: where the
+training texts come from (`corpus`) and what a probability is worth (`evaluate`).
+"""
+
+from dataclasses import dataclass
+
+from pyspark.ml import Pipeline, Transformer
+from pyspark.ml.classification import LogisticRegression
+from pyspark.ml.feature import IDF, HashingTF, NGram, RegexTokenizer, SQLTransformer
+from pyspark.ml.functions import vector_to_array
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+# What the model was measured for: first parts of language tags, lower case.
+LANGUAGES = ("en",)
+
+# Java regexes; each begins where a run of its characters begins, so none is quadratic in a text.
+# `www.a.example`, `a.example/path` (what is left of a link with hidden parts), `some-shop.com`.
+_LINK = (
+    r"(?i)\bhttps?://\S+|\bwww\.\S+|\b(?:[a-z0-9-]++\.)+[a-z]{2,}/\S*"
+    r"|\b(?:[a-z0-9-]++\.)+(?:com|org|net|edu|gov|info|io|dev|app|social|online|blog)\b"
+)
+# `@ada`, `@ada@one.example`, `ada@one.example`.
+_HANDLE = r"(?U)(?<![\w.+-])[\w.+-]*+@[\w.-]+(?:@[\w.-]+)?"
+# `:blobcat_happy:`, but not the middle of `10:30:45`.
+_CUSTOM_EMOJI = r"(?<!\w):[A-Za-z0-9_+-]{2,}:(?!\w)"
+# Between the words of `#HappyMonday`.
+_HASHTAG_HUMP = r"(?U)(?<=\p{Ll})(?=\p{Lu})(?<=#\w{0,80})"
+# `soooo` and `sooooooo` are one word, and not `so`.
+_ELONGATION = r"(\p{L})\1{2,}"
+# Words of the model's script, apostrophes kept: `don't`, `gr8`, `o'clock`.
+_WORD = r"\p{IsLatin}[\p{IsLatin}\p{M}\p{N}]*(?:'[\p{IsLatin}\p{M}]+)*"
+
+
+@dataclass(frozen=True)
+class PipelineParameters:
+    """What the model's version depends on; chosen by measuring on Sentiment140."""
+
+    buckets: int = 2**18
+    min_doc_freq: int = 2
+    reg_param: float = 0.003
+    max_iter: int = 100
+
+
+def cleaning_stages() -> list[Transformer]:
+    """text -> cleaned (text in lower case without links, handles and custom emoji) and words."""
+    return [
+        SQLTransformer(statement=f"SELECT *, {_cleaned_sql('text')} AS cleaned FROM __THIS__"),
+        RegexTokenizer(
+            inputCol="cleaned", outputCol="words", pattern=_WORD, gaps=False, toLowercase=False
+        ),
+    ]
+
+
+def build_pipeline(parameters: PipelineParameters) -> Pipeline:
+    """Unfitted pipeline: `text` (and `target`, 0 or 1, to fit) -> `words`, `probability`, …
+
+    `words` is empty where the text has none; `prob_pos` reads `probability`.
+    """
+    return Pipeline(
+        stages=[
+            *cleaning_stages(),
+            NGram(n=2, inputCol="words", outputCol="bigrams"),
+            SQLTransformer(statement="SELECT *, concat(words, bigrams) AS terms FROM __THIS__"),
+            HashingTF(
+                numFeatures=parameters.buckets, binary=True, inputCol="terms", outputCol="presence"
+            ),
+            IDF(minDocFreq=parameters.min_doc_freq, inputCol="presence", outputCol="features"),
+            LogisticRegression(
+                labelCol="target",
+                regParam=parameters.reg_param,
+                maxIter=parameters.max_iter,
+                standardization=False,
+            ),
+        ]
+    )
+
+
+def prob_pos() -> Column:
+    """Probability of positive, from the `probability` vector."""
+    return vector_to_array(F.col("probability"))[1]
+
+
+def _cleaned_sql(column: str) -> str:
+    """SQL of the cleaned text; raw literals, so that a backslash is the regex's own."""
+    sql = f"coalesce({column}, '')"
+    for pattern, replacement in (
+        (_LINK, " "),
+        (_HANDLE, " "),
+        (_CUSTOM_EMOJI, " "),
+        (_HASHTAG_HUMP, " "),
+        (_ELONGATION, "$1$1"),
+    ):
+        sql = f"regexp_replace({sql}, r'{pattern}', '{replacement}')"
+    # Typographic apostrophes are apostrophes.
+    return f'lower(translate({sql}, "’‘ʼ＇", "\'\'\'\'"))'

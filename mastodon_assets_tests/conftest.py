@@ -1,0 +1,155 @@
+"""What all tests share: the embedded stack, a database and a topic of one's own, one Spark session.
+
+Everything is started on first use and once a run. Nothing is skipped for want of a server: the
+project brings its own, and a test without it must fail.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
+
+from mastodon_assets.local import stack as embedded
+from mastodon_assets.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_our_own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No setting of the machine, and no `.env` of the current folder, reaches a test."""
+    patch = pytest.MonkeyPatch()
+    for name in Settings.model_fields:
+        patch.delenv(name.upper(), raising=False)
+    patch.delenv("DAGSTER_HOME", raising=False)
+    patch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+    patch.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def stack_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stack") / "state"
+
+
+@pytest.fixture(scope="session")
+def stack(stack_folder: Path) -> Iterator[embedded.Connection]:
+    """Kafka and PostgreSQL, up for the whole run."""
+    try:
+        yield embedded.up(stack_folder, topics=["mastodon_stream", "mastodon_errors"])
+    finally:
+        embedded.down(stack_folder, wipe=True)
+
+
+@pytest.fixture(scope="module")
+def database_url(stack: embedded.Connection) -> Iterator[SecretStr]:
+    """An empty, migrated database of the module's own."""
+    with new_database(stack) as url:
+        yield url
+
+
+@pytest.fixture
+def fresh_database_url(stack: embedded.Connection) -> Iterator[SecretStr]:
+    """An empty, migrated database of the test's own."""
+    with new_database(stack) as url:
+        yield url
+
+
+@contextmanager
+def new_database(stack: embedded.Connection) -> Iterator[SecretStr]:
+    """Create, migrate and afterwards drop a database."""
+    from mastodon_assets.warehouse.migrate import migrate
+
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(stack.postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    parts = conninfo_to_dict(stack.postgres_url)
+    url = SecretStr(
+        f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{name}"
+    )
+    try:
+        migrate(url)
+        yield url
+    finally:
+        with psycopg.connect(stack.postgres_url, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+
+@pytest.fixture
+def topic(stack: embedded.Connection) -> str:
+    """A topic of the test's own with four partitions."""
+    from mastodon_assets.local.kafka import create_topics
+
+    name = f"stream_{next(_numbers)}"
+    create_topics(stack.kafka_bootstrap_servers, [name])
+    return name
+
+
+@pytest.fixture
+def settings(
+    stack: embedded.Connection, fresh_database_url: SecretStr, topic: str, tmp_path: Path
+) -> Settings:
+    """Settings with a database and a topic of the test's own; files go to its folder."""
+    return load_settings(
+        mastodon_assets_home=tmp_path / "state",
+        kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+        kafka_topic=topic,
+        database_url=fresh_database_url,
+        reports_dir=tmp_path / "reports",
+        exports_dir=tmp_path / "data",
+        model_dir=tmp_path / "models",
+        spark_master="local[2]",
+    )
+
+
+@pytest.fixture
+def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The same settings in the environment, where Dagster's resources read them."""
+    from mastodon_assets.settings import as_environment
+
+    for name, value in as_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    return settings
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator["SparkSession"]:
+    """The one session of the run, configured as the product configures it."""
+    from mastodon_assets.spark_session import build_session
+
+    session = build_session(load_settings(spark_master="local[2]"))
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def produce(stack: embedded.Connection, topic: str) -> Callable[..., None]:
+    """`produce(messages, partition=0)`: to the test's topic, all acknowledged."""
+    from confluent_kafka import Producer
+
+    from mastodon_assets_tests.records import as_value
+
+    producer = Producer({"bootstrap.servers": stack.kafka_bootstrap_servers, "acks": "all"})
+
+    def send(messages: list[object], partition: int = 0) -> None:
+        for message in messages:
+            producer.produce(topic, value=as_value(message), key=b"key", partition=partition)
+        assert producer.flush(30) == 0
+
+    return send

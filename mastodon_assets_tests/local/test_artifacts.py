@@ -1,0 +1,146 @@
+"""Jars are whole or absent, with an Ivy that fails the way networks and disks make it fail."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mastodon_assets.local import artifacts
+from mastodon_assets.local.artifacts import ArtifactError, Coordinate
+
+THING = Coordinate("org.example", "thing", "1.0")
+
+
+class FakeIvy:
+    """Copies jars from its cache, which it fills from a network; both may hold broken ones."""
+
+    def __init__(self, cache: Path, *, failure: str | None = None) -> None:
+        self.cached = cache / "ivy" / "org.example" / "thing" / "jars" / "thing-1.0.jar"
+        self.network: Callable[[Path], None] = write_jar
+        self.failure = failure
+        self.runs = 0
+
+    def run(self, _coordinates: object, target: Path, _cache: Path) -> str | None:
+        self.runs += 1
+        if self.failure:
+            return self.failure
+        if not self.cached.exists():
+            self.cached.parent.mkdir(parents=True, exist_ok=True)
+            self.network(self.cached)
+        (target / "thing-1.0.jar").write_bytes(self.cached.read_bytes())
+        return None
+
+
+def write_jar(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as jar:
+        jar.writestr("Thing.class", bytes(range(256)) * 400)
+
+
+def write_half_a_jar(path: Path) -> None:
+    write_jar(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_damaged_jar(path: Path) -> None:
+    write_jar(path)
+    content = bytearray(path.read_bytes())
+    content[60:80] = b"\xff" * 20
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return artifacts.cache_dir()
+
+
+@pytest.fixture
+def ivy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> FakeIvy:
+    fake = FakeIvy(cache)
+    monkeypatch.setattr(artifacts, "_run_ivy", fake.run)
+    return fake
+
+
+def fetch() -> Path:
+    return artifacts.fetch_jars("thing-1.0", [THING], size="1 kB", report=lambda _line: None)
+
+
+def test_what_is_there_and_whole_is_not_fetched_again(ivy: FakeIvy) -> None:
+    assert fetch() == fetch()
+    assert ivy.runs == 1
+
+
+@pytest.mark.parametrize("damage", [write_half_a_jar, write_damaged_jar])
+def test_a_broken_jar_in_the_cache_is_fetched_once_more(
+    ivy: FakeIvy, damage: Callable[[Path], None]
+) -> None:
+    ivy.cached.parent.mkdir(parents=True)
+    damage(ivy.cached)
+    folder = fetch()
+    assert artifacts.broken_jars(folder) == []
+    assert ivy.runs == 2
+
+
+def test_a_jar_that_arrives_broken_twice_is_told_and_leaves_nothing(
+    ivy: FakeIvy, cache: Path
+) -> None:
+    ivy.network = write_half_a_jar
+    with pytest.raises(ArtifactError, match=r"\Athing-1.0.jar arrives broken, twice; .*\Z"):
+        fetch()
+    assert ivy.runs == 2
+    assert not [path for path in cache.iterdir() if "thing" in path.name]
+
+
+@pytest.mark.parametrize("damage", [write_half_a_jar, Path.unlink])
+def test_a_jar_that_broke_or_vanished_after_it_was_fetched_is_replaced(
+    ivy: FakeIvy, damage: Callable[[Path], None]
+) -> None:
+    jar = fetch() / "thing-1.0.jar"
+    damage(jar)
+    fetch()
+    assert artifacts.broken_jars(jar.parent) == []
+    assert jar.exists()
+
+
+def test_what_a_killed_fetch_left_is_no_jar_folder_and_is_cleared_away(
+    ivy: FakeIvy, cache: Path
+) -> None:
+    left = cache / ".thing-1.0.abc"
+    left.mkdir()
+    (cache / "thing-1.0").mkdir()
+    write_half_a_jar(cache / "thing-1.0" / "thing-1.0.jar")
+    folder = fetch()
+    assert artifacts.broken_jars(folder) == []
+    assert not left.exists()
+
+
+def test_without_network_the_error_is_one_line_and_a_cache_that_may_be_the_cause_is_tried_anew(
+    ivy: FakeIvy,
+) -> None:
+    ivy.cached.parent.mkdir(parents=True)
+    ivy.failure = "could not fetch"
+    with pytest.raises(ArtifactError, match=r"\Acould not fetch\Z"):
+        fetch()
+    assert ivy.runs == 2
+    assert not ivy.cached.parent.exists()
+
+
+def test_the_real_ivy_tells_in_one_line_that_it_reaches_no_network(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=9"
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", nowhere)
+    with pytest.raises(ArtifactError) as raised:
+        artifacts.fetch_jars("x", [THING], size="1 kB", report=lambda _line: None)
+    message = str(raised.value)
+    assert message.startswith("could not fetch org.example:thing:1.0; look at the network")
+    assert "Connection refused" in message
+    assert str(cache / "ivy.log") in message
+    assert "\n" not in message
+
+
+def test_names_go_into_ivys_file_as_text(tmp_path: Path) -> None:
+    assert 'name="a&quot;b&lt;"' in artifacts._ivy_module(
+        [Coordinate("o", 'a"b<', "1")]
+    ) or "name='a\"b&lt;'" in artifacts._ivy_module([Coordinate("o", 'a"b<', "1")])

@@ -1,0 +1,262 @@
+"""The embedded stack for real: both servers started, killed, stopped, wiped. About 30 s.
+
+The state folder lies below /root where root runs the tests: the harder case.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from mastodon_assets.local import kafka, postgres, stack
+
+TOPICS = ["mastodon_stream", "mastodon_errors"]
+IS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=".mastodon_assets_test-", dir=Path.home()))
+    try:
+        stack.up(folder / "state", topics=TOPICS)
+        yield folder / "state"
+    finally:
+        stack.down(folder / "state", wipe=True)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def connection(home: Path) -> stack.Connection:
+    return stack.up(home, topics=TOPICS)
+
+
+def pids(home: Path) -> dict[str, int | None]:
+    return {service.name: service.pid for service in stack.status(home)}
+
+
+def send(connection: stack.Connection, value: bytes) -> None:
+    producer = Producer({"bootstrap.servers": connection.kafka_bootstrap_servers, "acks": "all"})
+    producer.produce("mastodon_stream", value, partition=0)
+    assert producer.flush(30) == 0
+
+
+def received(connection: stack.Connection) -> list[bytes]:
+    servers = connection.kafka_bootstrap_servers
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "test"})
+    try:
+        partition = TopicPartition("mastodon_stream", 0, 0)
+        _, end = consumer.get_watermark_offsets(partition, timeout=30)
+        consumer.assign([partition])
+        return [m.value() or b"" for m in consumer.consume(end, timeout=30)]
+    finally:
+        consumer.close()
+
+
+def write_row(connection: stack.Connection, text: str) -> None:
+    with psycopg.connect(connection.postgres_url) as database:
+        database.execute("CREATE TABLE IF NOT EXISTS kept (text text)")
+        database.execute("INSERT INTO kept VALUES (%s)", [text])
+
+
+def rows(connection: stack.Connection) -> list[str]:
+    with psycopg.connect(connection.postgres_url) as database:
+        return [text for (text,) in database.execute("SELECT text FROM kept ORDER BY text")]
+
+
+def test_up_writes_where_to_connect_for_the_owner_only(
+    home: Path, connection: stack.Connection
+) -> None:
+    path = home / "connection.json"
+    assert json.loads(path.read_text()) == {
+        "kafka_bootstrap_servers": connection.kafka_bootstrap_servers,
+        "postgres_url": connection.postgres_url,
+    }
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert stack.read_connection(home) == connection
+
+
+def test_a_second_up_changes_nothing(home: Path, connection: stack.Connection) -> None:
+    before = pids(home)
+    said: list[str] = []
+    assert stack.up(home, topics=TOPICS, report=said.append) == connection
+    assert pids(home) == before
+    assert None not in before.values()
+    assert said == []
+
+
+def test_status_tells_what_runs_and_where(home: Path, connection: stack.Connection) -> None:
+    broker, server = stack.status(home)
+    assert (broker.name, broker.state) == ("Kafka", "running")
+    assert broker.detail == connection.kafka_bootstrap_servers
+    assert (server.name, server.state) == ("PostgreSQL", "running")
+    assert f"@{server.detail}/" in connection.postgres_url
+
+
+def test_topics_have_four_partitions_and_no_other_topic_comes_by_use(
+    connection: stack.Connection,
+) -> None:
+    admin = AdminClient({"bootstrap.servers": connection.kafka_bootstrap_servers})
+    admin.list_topics("never_created", timeout=30)
+    topics = admin.list_topics(timeout=30).topics
+    assert {name: len(topic.partitions) for name, topic in topics.items() if name[0] != "_"} == {
+        "mastodon_stream": 4,
+        "mastodon_errors": 4,
+    }
+
+
+def test_the_database_counts_in_utc_and_knows_the_case_of_all_scripts(
+    connection: stack.Connection,
+) -> None:
+    with psycopg.connect(connection.postgres_url) as database:
+        row = database.execute(
+            "SELECT current_setting('timezone'), current_setting('server_encoding'), "
+            "current_setting('fsync'), lower('ÄÖЖ')"
+        ).fetchone()
+    assert row == ("UTC", "UTF8", "on", "äöж")
+
+
+def test_the_servers_listen_on_loopback_only(home: Path, connection: stack.Connection) -> None:
+    for pid in pids(home).values():
+        listening = [
+            listener
+            for listener in psutil.Process(pid).net_connections(kind="inet")
+            if listener.status == psutil.CONN_LISTEN
+        ]
+        assert listening
+        assert {listener.laddr.ip.removeprefix("::ffff:") for listener in listening} == {
+            "127.0.0.1"
+        }
+
+
+def test_the_password_is_in_no_process_list_no_log_and_no_repr(
+    home: Path, connection: stack.Connection
+) -> None:
+    password = (home / "postgres" / "password").read_text().strip()
+    assert password in connection.postgres_url
+    assert password not in repr(connection)
+    for process in psutil.process_iter(["cmdline"]):
+        assert password not in " ".join(process.info["cmdline"] or [])
+    for log in [*home.glob("kafka/*.log"), *home.glob("postgres/*.log")]:
+        assert password not in log.read_text()
+
+
+def test_the_database_lets_nobody_in_without_the_password(connection: stack.Connection) -> None:
+    password = connection.postgres_url.split(":")[2].split("@")[0]
+    for wrong in ("", "mastodon", "postgres"):
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(connection.postgres_url.replace(password, wrong)).close()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root has to run PostgreSQL as another user")
+def test_root_runs_postgresql_as_another_user_outside_the_state_folder(
+    home: Path, connection: stack.Connection
+) -> None:
+    server = postgres.find(home)
+    assert server is not None
+    assert server.uids().real != 0
+    place = Path((home / "postgres" / "location").read_text().strip())
+    assert place.stat().st_uid == 0
+    assert (place / "data").stat().st_mode & 0o777 == 0o700
+    assert (place / "data").stat().st_uid == server.uids().real
+
+
+def test_after_kill_9_up_brings_both_back_with_their_data(
+    home: Path, connection: stack.Connection
+) -> None:
+    send(connection, b"before the crash")
+    write_row(connection, "before the crash")
+    before = pids(home)
+    for pid in before.values():
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid) for pid in before.values() if psutil.pid_exists(pid)])
+    assert [service.state for service in stack.status(home)] == ["stopped", "stopped"]
+
+    again = stack.up(home, topics=TOPICS)
+
+    assert again == connection
+    assert not set(before.values()) & set(pids(home).values())
+    assert received(again) == [b"before the crash"]
+    assert rows(again) == ["before the crash"]
+
+
+def test_a_server_that_hangs_is_told_and_started_anew(
+    home: Path, connection: stack.Connection
+) -> None:
+    server = postgres.find(home)
+    assert server is not None
+    data = server.cmdline()[server.cmdline().index("-D") + 1]
+    # A server that no longer knows our user looks to us like one that does not answer.
+    (home / "postgres" / "port").unlink()
+    assert stack.status(home)[1].state == "unhealthy"
+
+    again = stack.up(home, topics=TOPICS)
+
+    successor = postgres.find(home)
+    assert successor is not None
+    assert successor.pid != server.pid
+    assert data in successor.cmdline()
+    assert stack.status(home)[1].state == "running"
+    assert stack.read_connection(home) == again
+
+
+def test_a_port_that_another_program_took_is_left_to_it(
+    home: Path, connection: stack.Connection
+) -> None:
+    write_row(connection, "before the move")
+    stack.down(home)
+    assert [service.state for service in stack.status(home)] == ["stopped", "stopped"]
+    taken = [kafka.port(home), postgres.port(home)]
+    with ExitStack() as squatters:
+        for port in taken:
+            squatter = squatters.enter_context(socket.socket())
+            squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            squatter.bind(("127.0.0.1", port))
+            squatter.listen()
+
+        moved = stack.up(home, topics=TOPICS)
+
+        assert not {kafka.port(home), postgres.port(home)} & set(taken)
+        assert stack.read_connection(home) == moved != connection
+        assert "before the move" in rows(moved)
+
+
+def test_down_leaves_data_and_wipe_leaves_only_what_is_not_ours(tmp_path: Path) -> None:
+    home = tmp_path / "a state, with a comma"
+    (home / "dagster").mkdir(parents=True)
+    try:
+        stack.up(home, topics=["t"])
+        location = home / "postgres" / "location"
+        data = Path(location.read_text().strip()) if IS_ROOT else home / "postgres"
+        stack.down(home)
+        assert pids(home) == {"Kafka": None, "PostgreSQL": None}
+        assert (data / "data").is_dir()
+        assert (home / "kafka" / "data" / "t-3").is_dir()
+    finally:
+        stack.down(home, wipe=True)
+    assert [path.name for path in home.iterdir()] == ["dagster"]
+    assert not (data / "data").exists()
+
+
+def test_what_a_deleted_state_folder_left_running_is_found_and_stopped(home: Path) -> None:
+    stack.up(home, topics=TOPICS)
+    running = pids(home)
+    hidden = home.with_name("hidden")
+    home.rename(hidden)
+    try:
+        stack.down(home)
+    finally:
+        hidden.rename(home)
+    assert not any(psutil.pid_exists(pid) for pid in running.values() if pid)
