@@ -40,7 +40,8 @@ JARS = (
 )
 # Paths are relative to the broker's folder: it may be moved, and hold a comma, at which Kafka
 # splits them. Nothing is thrown away with time: the messages may be older than the broker, and
-# what was not read yet would be lost.
+# what was not read yet would be lost. A broker that was killed may come back when its session has
+# ended, by default after 9 s.
 SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -60,6 +61,8 @@ share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=1000
 """
 LOG4J2 = """\
 <Configuration status="ERROR">

@@ -6,7 +6,7 @@ are datetimes in the local zone, missing keys are None). What a message must loo
 `toots.contract` alone: an odd value is passed on as it is and refused there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -129,7 +129,7 @@ def _domain(url: object) -> str | None:
 
 def _hashtags(tags: object) -> list[str]:
     """Names, lower case, each once; in the stream they are objects, elsewhere plain text too."""
-    if not isinstance(tags, Iterable):
+    if not isinstance(tags, list):
         return []
     names = (tag.get("name") if isinstance(tag, Mapping) else tag for tag in tags)
     return list(dict.fromkeys(name.lower() for name in names if isinstance(name, str) and name))

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 # Blue against orange keeps apart for every kind of colour blindness, grey takes no side.
 LABEL_COLOURS = {
     "positive": "#2B6CA3",
-    "neutral": "#A3ADB5",
+    "neutral": "#94A0A8",
     "negative": "#D9772B",
-    "unlabelled": "#E4E7EA",
+    "unlabelled": "#DADFE3",
 }
 _COUNT_COLOUR = "#3D5A73"
 _INK = "#1F2A33"
@@ -61,7 +61,7 @@ def sentiment_distribution(frame: pd.DataFrame) -> Figure:
     values = [int(counts.get(name, 0)) for name in LABEL_COLOURS]
     figure, axes = _page(
         title,
-        f"Posts by label, {_range(frame['first_day'].min(), frame['last_day'].max())}",
+        f"Public posts by label, {_range(frame['first_day'].min(), frame['last_day'].max())}",
         [f"{_SOURCE}; {_posts(total)}.", _reasons_line(frame)],
         height=3.9,
         left=1.15,
@@ -87,10 +87,11 @@ def sentiment_by_day(frame: pd.DataFrame) -> Figure:
     shown = frame.tail(MAX_DAYS)
     figure, axes = _page(
         title,
-        f"Posts a day by label, {_range(shown['day'].iloc[0], shown['day'].iloc[-1])}",
+        f"Public posts by day and label, {_range(shown['day'].iloc[0], shown['day'].iloc[-1])}",
         _day_notes(frame, shown, "n_toosts"),
-        height=4.6,
+        height=4.7,
         legend=True,
+        day_ticks=True,
     )
     series = ("n_pos", "n_neu", "n_neg", "n_unscored")
     base = shown["n_pos"] * 0
@@ -126,9 +127,10 @@ def toots_per_day(frame: pd.DataFrame) -> Figure:
     counts = shown["toots_count"]
     figure, axes = _page(
         title,
-        f"Posts a day, {_range(shown['day'].iloc[0], shown['day'].iloc[-1])}",
+        f"Public posts by day, {_range(shown['day'].iloc[0], shown['day'].iloc[-1])}",
         _day_notes(frame, shown, "toots_count"),
-        height=4.2,
+        height=4.4,
+        day_ticks=True,
     )
     _draw_days(axes, shown["day"], counts * 0, counts, _COUNT_COLOUR, None)
     _day_axis(axes, shown["day"])
@@ -168,7 +170,7 @@ def top_hashtags(frame: pd.DataFrame) -> Figure:
         notes.append("⟨ ⟩: code points of characters that no font of this machine has.")
     figure, axes = _page(
         title,
-        f"The {len(frame)} most used by posts with them, "
+        f"The {len(frame)} hashtags in most public posts, "
         f"{_range(whole['first_day'], whole['last_day'])}",
         notes,
         height=1.9 + 0.225 * len(frame),
@@ -191,6 +193,7 @@ def _page(
     height: float,
     left: float = 0.9,
     legend: bool = False,
+    day_ticks: bool = False,
 ) -> tuple[Figure, Axes]:
     """A figure of 8 in by `height` with title, source note and empty axes; margins in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -200,7 +203,7 @@ def _page(
     FigureCanvasAgg(figure)
     lines = [line for line in notes if line]
     top = 1.05 if legend else 0.8
-    bottom = 0.62 + 0.16 * len(lines)
+    bottom = (0.82 if day_ticks else 0.66) + 0.16 * len(lines)
     axes = figure.add_axes(
         (
             left / _WIDTH_IN,
@@ -257,9 +260,10 @@ def _write_value(axes: Axes, x: float, y: float, text: str) -> None:
         (x, y),
         xytext=(4, 0),
         textcoords="offset points",
-        va="center",
+        va="center_baseline",
         fontsize=9,
         color=_INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )
 
 
@@ -284,7 +288,15 @@ def _day_axis(axes: Axes, days: pd.Series) -> None:
     else:
         locator = AutoDateLocator(minticks=4, maxticks=9)
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        # Months spelled at every tick; the years stand in the subtitle.
+        axes.xaxis.set_major_formatter(
+            ConciseDateFormatter(
+                locator,
+                formats=["%Y", "%b", "%d %b", "%d %b", "%d %b", "%d %b"],
+                zero_formats=["", "%Y", "%d %b", "%d %b", "%d %b", "%d %b"],
+                show_offset=False,
+            )
+        )
     axes.set_xlabel("Day (UTC)", fontsize=9, color=_MUTED)
 
 
@@ -319,9 +331,10 @@ def _day_numbers(days: pd.Series) -> list[float]:
 
 
 def _day_notes(frame: pd.DataFrame, shown: pd.DataFrame, counts: str) -> list[str]:
+    incomplete = "the first and the last" if len(shown) > 1 else "this one"
     notes = [
         f"{_SOURCE}; {_posts(int(shown[counts].sum()))}.",
-        "Days are UTC; the first and the last may be incomplete.",
+        f"Days are UTC; {incomplete} may be incomplete.",
     ]
     earlier = int(frame[counts].sum() - shown[counts].sum())
     if earlier:

@@ -36,8 +36,7 @@ ACCEPTED: dict[str, bytes] = {
         {
             key: value
             for key, value in upsert().items()
-            if key
-            not in ("url", "edited_at", "user_id", "language", "content_html", "visibility")
+            if key not in ("url", "edited_at", "user_id", "language", "content_html", "visibility")
             and key not in ("sensitive", "spoiler_text", "in_reply_to_id", "bot")
         }
     ),
@@ -127,7 +126,9 @@ REJECTED: dict[str, bytes | None] = {
     "huge handle": _with(username="x" * 501),
     "unknown origin": _with(origin="carrier pigeon"),
     "bot as text": _with(bot="no"),
-    "delete without id": orjson.dumps({"v": 1, "op": "delete", "instance": "a", "origin": "stream"}),
+    "delete without id": orjson.dumps(
+        {"v": 1, "op": "delete", "instance": "a", "origin": "stream"}
+    ),
     "delete with text": orjson.dumps(delete(content="x")),
     "first version with a field more": orjson.dumps({**_FIRST_VERSION, "uri": "x"}),
     "first version without time": orjson.dumps({"id": "1", "username": "ada"}),

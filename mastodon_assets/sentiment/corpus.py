@@ -1,0 +1,178 @@
+"""Training texts: Sentiment140's format from a file, repeats removed, split into train and test.
+
+What belongs here: from a file, or our own synthetic texts, to rows that train or measure a model.
+"""
+
+import codecs
+import gzip
+import hashlib
+import html
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.sentiment.pipeline import cleaning_stages
+from mastodon_assets.sentiment.synthetic import synthetic_texts
+from mastodon_assets.spark_session import file_uri
+
+SYNTHETIC_CORPUS = "synthetic (demo only)"
+
+EXPECTED_FORMAT = (
+    "expected is Sentiment140's: six quoted columns without header (target 0, 2 or 4, id, date,"
+    " flag, user, text), plain or .gz, UTF-8 or ISO-8859-1"
+)
+_SCHEMA = "target string, id string, date string, flag string, user string, text string, broken string"
+_CHUNK_BYTES = 1 << 20
+# One text in five is held out.
+_FOLDS = 5
+
+
+class CorpusUnreadableError(PlatformError):
+    """The file that SENTIMENT_CORPUS names is missing, damaged or in another format."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a model is trained on; `path` is None for the synthetic one.
+
+    `name` is what `sentiment_models.corpus` says, `fingerprint` a SHA-256 of the content.
+    """
+
+    name: str
+    fingerprint: str
+    path: Path | None
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.path is None
+
+
+def find_corpus(path: Path | None) -> Corpus:
+    """The corpus in the file, or the synthetic one. Raises: CorpusUnreadableError."""
+    if path is None:
+        return Corpus(SYNTHETIC_CORPUS, _synthetic_fingerprint(), None)
+    fingerprint = corpus_fingerprint(path)
+    return Corpus(f"{path.name} sha256:{fingerprint[:12]}", fingerprint, path)
+
+
+def load_corpus(spark: SparkSession, corpus: Corpus) -> DataFrame:
+    """target (double, 0 negative or 1 positive), text. Raises: CorpusUnreadableError."""
+    if corpus.path is not None:
+        return read_corpus(spark, corpus.path)
+    texts, targets = zip(*synthetic_texts(), strict=True)
+    rows = pa.table({"target": pa.array(targets, pa.float64()), "text": pa.array(texts)})
+    return spark.createDataFrame(rows)
+
+
+def read_corpus(spark: SparkSession, path: Path) -> DataFrame:
+    """target (double, 0 negative or 1 positive), text; neutral rows are left out.
+
+    HTML entities are resolved; a text may end in a backslash.
+    Raises: CorpusUnreadableError.
+    """
+    rows = (
+        spark.read.schema(_SCHEMA)
+        .option("encoding", _encoding(path))
+        .option("escape", '"')
+        .option("columnNameOfCorruptRecord", "broken")
+        # A parser that skips the columns nobody asks for loses texts that begin with commas.
+        .option("columnPruning", "false")
+        .csv(file_uri(path))
+    )
+    _check_format(path, rows)
+    return rows.where("target <> '2'").select(
+        F.when(F.col("target") == "4", 1.0).otherwise(0.0).alias("target"),
+        F.udf(html.unescape, "string")("text").alias("text"),
+    )
+
+
+def corpus_fingerprint(path: Path) -> str:
+    """SHA-256 of the content, uncompressed: the same for a file and its .gz.
+
+    The order of rows counts. Raises: CorpusUnreadableError.
+    """
+    digest = hashlib.sha256()
+    for chunk in _chunks(path):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def distinct_texts(texts: DataFrame) -> DataFrame:
+    """target, text, is_held_out: one row a cleaned text, that has words, by majority.
+
+    A text that is as often positive as negative teaches nothing and is left out. Neither the order
+    of rows nor a repeat changes on which side of the split a text stands.
+    """
+    for stage in cleaning_stages():
+        texts = stage.transform(texts)
+    return (
+        texts.withColumn("cleaned", F.concat_ws(" ", "words"))
+        .where("cleaned <> ''")
+        .groupBy("cleaned")
+        .agg(F.avg("target").alias("share_positive"), F.min("text").alias("text"))
+        .where("share_positive <> 0.5")
+        .select(
+            F.when(F.col("share_positive") > 0.5, 1.0).otherwise(0.0).alias("target"),
+            "text",
+            (F.pmod(F.xxhash64("cleaned"), F.lit(_FOLDS)) == 0).alias("is_held_out"),
+        )
+    )
+
+
+def _check_format(path: Path, rows: DataFrame) -> None:
+    is_row = F.col("broken").isNull() & F.col("target").isin("0", "2", "4")
+    counts = rows.agg(
+        F.count("*").alias("rows"),
+        F.count_if(~F.coalesce(is_row, F.lit(False))).alias("broken"),
+        F.count_if(is_row & (F.col("target") == "0")).alias("negative"),
+        F.count_if(is_row & (F.col("target") == "4")).alias("positive"),
+    ).first()
+    assert isinstance(counts, Row)
+    if counts.broken:
+        raise CorpusUnreadableError(
+            f"{path}: {counts.broken} of {counts.rows} rows are in another format;"
+            f" {EXPECTED_FORMAT}"
+        )
+    if not counts.negative or not counts.positive:
+        raise CorpusUnreadableError(
+            f"{path}: needs both negative (0) and positive (4) rows, has {counts.negative} and"
+            f" {counts.positive}; {EXPECTED_FORMAT}"
+        )
+
+
+def _encoding(path: Path) -> str:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for chunk in _chunks(path):
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return "ISO-8859-1"
+    return "UTF-8"
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The content, uncompressed. Raises: CorpusUnreadableError."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CorpusUnreadableError(
+            f"SENTIMENT_CORPUS={path} cannot be read ({reason}); {EXPECTED_FORMAT}"
+        ) from error
+
+
+def _synthetic_fingerprint() -> str:
+    digest = hashlib.sha256()
+    for text, target in synthetic_texts():
+        digest.update(f"{target:.0f}\t{text}\n".encode())
+    return digest.hexdigest()
