@@ -145,7 +145,9 @@ def produce(stack: embedded.Connection, topic: str) -> Callable[..., None]:
 
     from mastodon_assets_tests.records import as_value
 
-    producer = Producer({"bootstrap.servers": stack.kafka_bootstrap_servers, "acks": "all"})
+    producer = Producer(
+        {"bootstrap.servers": stack.kafka_bootstrap_servers, "acks": "all", "log_level": 0}
+    )
 
     def send(messages: list[object], partition: int = 0) -> None:
         for message in messages:

@@ -90,7 +90,7 @@ def start(home: Path, report: Report) -> str:
         return f"127.0.0.1:{port(home)}"
     if broker:
         report("Kafka runs but does not answer; starting it anew")
-        stop_server(home, broker)
+        stop_server(broker)
     jars = fetch_jars(
         f"kafka-{KAFKA_VERSION}", JARS, size="43 MB, about half a minute", report=report
     )
@@ -134,13 +134,9 @@ def answers(home: Path) -> bool:
     return True
 
 
-def stop_server(home: Path, broker: psutil.Process) -> None:
+def stop_server(broker: psutil.Process) -> None:
     """Let the broker write what it holds and end. Raises: ServerStopError."""
-    was_deleted = not (home / "kafka" / "data").exists()
     stop(broker, (signal.SIGTERM, 20), (signal.SIGKILL, 10))
-    if was_deleted:
-        # A broker whose folder was deleted makes parts of it anew when it ends.
-        wipe(home)
 
 
 def wipe(home: Path) -> None:
@@ -193,13 +189,23 @@ def _write_properties(path: Path, port: int, controller_port: int, data: str) ->
     path.write_text(text, encoding="utf-8")
 
 
+def clear_leftovers(data: Path) -> None:
+    """Remove what a broker whose folder was deleted made anew of it before it ended.
+
+    Raises: StateDamagedError where there are messages in it, so that it is more than that.
+    """
+    if any(segment.stat().st_size for segment in data.rglob("*.log")):
+        raise StateDamagedError(
+            f"{data} holds messages but has lost its meta.properties; put that file back, or to "
+            "begin anew, run: mastodon-assets down --wipe"
+        )
+    if data.exists():
+        shutil.rmtree(data)
+
+
 def _format(folder: Path, jars: Path, port: int, controller_port: int) -> None:
     """Make `data/`, whole or not at all. Raises: ServerStartError, StateDamagedError."""
-    if (folder / "data").exists():
-        raise StateDamagedError(
-            f"{folder / 'data'} has lost its meta.properties; to begin anew, run: "
-            "mastodon-assets down --wipe"
-        )
+    clear_leftovers(folder / "data")
     shutil.rmtree(folder / "data.partial", ignore_errors=True)
     _write_properties(folder / "format.properties", port, controller_port, data="data.partial")
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()

@@ -91,7 +91,7 @@ def down(home: Path, *, wipe: bool = False, report: Report = _say_nothing) -> No
         broker, server = kafka.find(home), postgres.find(home)
         if broker:
             report("stopping Kafka")
-            kafka.stop_server(home, broker)
+            kafka.stop_server(broker)
         if server:
             report("stopping PostgreSQL")
             postgres.stop_server(server)

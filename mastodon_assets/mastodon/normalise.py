@@ -33,7 +33,7 @@ def to_upsert(
     if not isinstance(content_html, str):
         raise NormaliseError("content is missing")
     account = _account(status)
-    return {
+    message = {
         "v": VERSION,
         "op": "upsert",
         "instance": instance,
@@ -59,6 +59,10 @@ def to_upsert(
         "bot": account.get("bot"),
         "origin": origin,
     }
+    for name, value in message.items():
+        if name != "hashtags" and isinstance(value, list | Mapping):
+            raise NormaliseError(f"{name} is not a plain value")
+    return message
 
 
 def to_delete(status_id: str, *, instance: str, received_at: datetime, origin: str) -> Message:

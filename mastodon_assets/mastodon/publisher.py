@@ -46,9 +46,10 @@ class Publisher:
     def publish_error(
         self, *, reason: str, error: str, payload: str | None, origin: str, instance: str
     ) -> None:
-        """Hand over what could not be published: `payload` is JSON text, None if it may not be kept.
+        """Hand over what could not be published.
 
-        A payload too large for Kafka is left out and the error says so.
+        `payload` is JSON text, None where it may not be kept. A payload too large for
+        Kafka is left out and the error says so.
         Raises: ServiceUnavailableError.
         """
         document: dict[str, Any] = {

@@ -11,11 +11,9 @@ from selectolax.lexbor import LexborHTMLParser
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
 
-_BLOCKS = frozenset(
-    "address article aside blockquote dd div dl dt figure footer h1 h2 h3 h4 h5 h6 header hr main"
-    " ol p pre section table ul".split()
-)
-_LINES = frozenset({"br", "li", "tr"})
+_BLOCKS = frozenset({"blockquote", "div", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "hr"})
+_BLOCKS |= {"ol", "p", "pre", "section", "table", "ul"}
+_LINES = frozenset({"br", "dd", "dt", "li", "tr"})
 _UNSEEN = frozenset({"script", "style", "template", "title", "iframe", "noembed", "noframes"})
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

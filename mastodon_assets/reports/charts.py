@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from mastodon_assets.reports.lettering import glyph_lookup, installed_families, label
+from mastodon_assets.reports.lettering import glyph_lookup, installed_families, label, text_width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,12 +31,15 @@ _MUTED = "#5B6770"
 _GRID = "#E6E9EB"
 
 _WIDTH_IN = 8.0
+_MARGIN_IN = 0.15
 _DPI = 200
 _BARS_UP_TO_DAYS = 62
 _NUMBERS_UP_TO_DAYS = 14
 _TICK_A_DAY_UP_TO_DAYS = 10
+_DAY_TICKS_UP_TO_DAYS = 92
 MAX_DAYS = 366
-_HASHTAG_WIDTH = 26
+_HASHTAG_WIDTH_IN = 2.25
+_TICK_SIZE = 9
 
 _REASONS = {
     "unsupported_language": "language without a model",
@@ -64,13 +67,12 @@ def sentiment_distribution(frame: pd.DataFrame) -> Figure:
         f"Public posts by label, {_range(frame['first_day'].min(), frame['last_day'].max())}",
         [f"{_SOURCE}; {_posts(total)}.", _reasons_line(frame)],
         height=3.9,
-        left=1.15,
     )
     axes.barh(range(4), values, height=0.68, color=list(LABEL_COLOURS.values()))
     _name_rows(axes, list(LABEL_COLOURS))
     for row, value in enumerate(values):
         _write_value(axes, value, row, f"{value:,}  ({_share(value, total)})")
-    axes.set_xlim(0, max(values) * 1.2)
+    axes.set_xlim(0, max(values) * 1.3)
     _count_axis(axes.xaxis, "Posts")
     return figure
 
@@ -91,7 +93,7 @@ def sentiment_by_day(frame: pd.DataFrame) -> Figure:
         _day_notes(frame, shown, "n_toosts"),
         height=4.7,
         legend=True,
-        day_ticks=True,
+        tick_lines=2 if len(shown) <= _TICK_A_DAY_UP_TO_DAYS else 1,
     )
     series = ("n_pos", "n_neu", "n_neg", "n_unscored")
     base = shown["n_pos"] * 0
@@ -103,10 +105,12 @@ def sentiment_by_day(frame: pd.DataFrame) -> Figure:
     _count_axis(axes.yaxis, "Posts a day")
     figure.legend(
         loc="upper left",
-        bbox_to_anchor=(0.012, 1 - 0.7 / figure.get_figheight()),
+        bbox_to_anchor=(_MARGIN_IN / _WIDTH_IN, 1 - 0.77 / figure.get_figheight()),
+        borderpad=0,
+        borderaxespad=0,
         ncols=4,
         frameon=False,
-        fontsize=9,
+        fontsize=_TICK_SIZE,
         labelcolor=_INK,
         handlelength=1,
         handleheight=1,
@@ -130,7 +134,7 @@ def toots_per_day(frame: pd.DataFrame) -> Figure:
         f"Public posts by day, {_range(shown['day'].iloc[0], shown['day'].iloc[-1])}",
         _day_notes(frame, shown, "toots_count"),
         height=4.4,
-        day_ticks=True,
+        tick_lines=2 if len(shown) <= _TICK_A_DAY_UP_TO_DAYS else 1,
     )
     _draw_days(axes, shown["day"], counts * 0, counts, _COUNT_COLOUR, None)
     _day_axis(axes, shown["day"])
@@ -144,7 +148,7 @@ def toots_per_day(frame: pd.DataFrame) -> Figure:
                 xytext=(0, 3),
                 textcoords="offset points",
                 ha="center",
-                fontsize=9,
+                fontsize=_TICK_SIZE,
                 color=_INK,
             )
     return figure
@@ -161,7 +165,11 @@ def top_hashtags(frame: pd.DataFrame) -> Figure:
         return _empty_figure(title, "No hashtags yet: masto.batch_hashtag_by_hour has no rows.")
     families = installed_families()
     has_glyph = glyph_lookup(families)
-    names = [label(f"#{name}", has_glyph, _HASHTAG_WIDTH) for name in frame["hashtag"]]
+    width = text_width(families, _TICK_SIZE)
+    names = [
+        label(f"#{name}", has_glyph, lambda text: width(text) <= _HASHTAG_WIDTH_IN)
+        for name in frame["hashtag"]
+    ]
     whole = frame.iloc[0]
     uses = "1 use" if whole["all_uses"] == 1 else f"{whole['all_uses']:,} uses"
     hashtags = "1 hashtag" if whole["all_hashtags"] == 1 else f"{whole['all_hashtags']:,} hashtags"
@@ -180,7 +188,7 @@ def top_hashtags(frame: pd.DataFrame) -> Figure:
     _name_rows(axes, names, families)
     for row, value in enumerate(frame["n"]):
         _write_value(axes, value, row, f"{value:,}")
-    axes.set_xlim(0, int(frame["n"].max()) * 1.12)
+    axes.set_xlim(0, int(frame["n"].max()) * 1.2)
     _count_axis(axes.xaxis, "Posts")
     return figure
 
@@ -191,9 +199,9 @@ def _page(
     notes: Sequence[str],
     *,
     height: float,
-    left: float = 0.9,
+    left: float = 1.1,
     legend: bool = False,
-    day_ticks: bool = False,
+    tick_lines: int = 1,
 ) -> tuple[Figure, Axes]:
     """A figure of 8 in by `height` with title, source note and empty axes; margins in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -203,7 +211,7 @@ def _page(
     FigureCanvasAgg(figure)
     lines = [line for line in notes if line]
     top = 1.05 if legend else 0.8
-    bottom = (0.82 if day_ticks else 0.66) + 0.16 * len(lines)
+    bottom = 0.5 + 0.16 * tick_lines + 0.16 * len(lines)
     axes = figure.add_axes(
         (
             left / _WIDTH_IN,
@@ -212,15 +220,15 @@ def _page(
             (height - top - bottom) / height,
         )
     )
-    x = 0.15 / _WIDTH_IN
-    _write(figure, x, 1 - 0.15 / height, title, size=14, colour=_INK, weight="bold")
+    x = _MARGIN_IN / _WIDTH_IN
+    _write(figure, x, 1 - _MARGIN_IN / height, title, size=14, colour=_INK, weight="bold")
     _write(figure, x, 1 - 0.45 / height, subtitle, size=10, colour=_MUTED)
     for number, line in enumerate(reversed(lines)):
         _write(figure, x, (0.25 + 0.16 * number) / height, line, size=7.5, colour=_MUTED)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(_MUTED)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
+    axes.tick_params(length=0, labelsize=_TICK_SIZE, labelcolor=_INK)
     axes.set_axisbelow(True)
     return figure, axes
 
@@ -261,7 +269,7 @@ def _write_value(axes: Axes, x: float, y: float, text: str) -> None:
         xytext=(4, 0),
         textcoords="offset points",
         va="center_baseline",
-        fontsize=9,
+        fontsize=_TICK_SIZE,
         color=_INK,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
     )
@@ -272,12 +280,12 @@ def _count_axis(axis: Axis, name: str) -> None:
 
     axis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axis.set_label_text(name, fontsize=9, color=_MUTED)
+    axis.set_label_text(name, fontsize=_TICK_SIZE, color=_MUTED)
     axis.grid(visible=True, color=_GRID, linewidth=0.8)
 
 
 def _day_axis(axes: Axes, days: pd.Series) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.dates import ConciseDateFormatter, MonthLocator
 
     numbers = _day_numbers(days)
     # Days beside a lonely one, so that its bar is not as broad as the page.
@@ -285,19 +293,14 @@ def _day_axis(axes: Axes, days: pd.Series) -> None:
     axes.set_xlim(numbers[0] - margin, numbers[-1] + margin)
     if len(numbers) <= _TICK_A_DAY_UP_TO_DAYS:
         axes.set_xticks(numbers, [f"{day:%a}\n{day.isoformat()}" for day in days])
+    elif len(numbers) <= _DAY_TICKS_UP_TO_DAYS:
+        step = -(-len(numbers) // 8)
+        axes.set_xticks(numbers[::step], [f"{day:%d %b}" for day in days[::step]])
     else:
-        locator = AutoDateLocator(minticks=4, maxticks=9)
+        locator = MonthLocator()
         axes.xaxis.set_major_locator(locator)
-        # Months spelled at every tick; the years stand in the subtitle.
-        axes.xaxis.set_major_formatter(
-            ConciseDateFormatter(
-                locator,
-                formats=["%Y", "%b", "%d %b", "%d %b", "%d %b", "%d %b"],
-                zero_formats=["", "%Y", "%d %b", "%d %b", "%d %b", "%d %b"],
-                show_offset=False,
-            )
-        )
-    axes.set_xlabel("Day (UTC)", fontsize=9, color=_MUTED)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+    axes.set_xlabel("Day (UTC)", fontsize=_TICK_SIZE, color=_MUTED)
 
 
 def _draw_days(

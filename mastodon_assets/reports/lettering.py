@@ -39,6 +39,10 @@ FONT_FAMILIES = (
 )
 # In Persian and Indic words these two decide which letters join.
 _JOINERS = "\u200c\u200d"
+# Marks take no room of their own: without this, one name could pile up thousands.
+_MAX_CHARACTERS = 60
+_POINTS_PER_INCH = 72
+_SUBPIXELS = 64
 
 
 def installed_families(wanted: Sequence[str] = FONT_FAMILIES) -> list[str]:
@@ -51,30 +55,37 @@ def installed_families(wanted: Sequence[str] = FONT_FAMILIES) -> list[str]:
 
 def glyph_lookup(families: Sequence[str]) -> Callable[[str], bool]:
     """A function that says whether one of `families`, all installed, has a character's glyph."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
+    from matplotlib.font_manager import get_font
 
-    fonts = [
-        get_font(findfont(FontProperties(family=family), fallback_to_default=False))
-        for family in families
-    ]
+    fonts = [get_font(file) for file in _files(families)]
     return lambda character: any(font.get_char_index(ord(character)) for font in fonts)
 
 
-def label(text: str, has_glyph: Callable[[str], bool], max_width: int) -> str:
-    """`text` as it can be drawn, cut with an ellipsis to `max_width` letters.
+def text_width(families: Sequence[str], size: float) -> Callable[[str], float]:
+    """A function that measures text of `size` points in `families`, all installed, in inches."""
+    from matplotlib.font_manager import get_font
 
-    A character of East Asian width counts as two. Characters without a glyph, and those that
-    are invisible or turn the writing direction, become their code points in angle brackets.
+    font = get_font(_files(families))
+    font.set_size(size, _POINTS_PER_INCH)
+
+    def measure(text: str) -> float:
+        font.set_text(text)
+        return font.get_width_height()[0] / _SUBPIXELS / _POINTS_PER_INCH
+
+    return measure
+
+
+def label(text: str, has_glyph: Callable[[str], bool], fits: Callable[[str], bool]) -> str:
+    """`text` as it can be drawn, cut with an ellipsis to what `fits`, `…` alone at the least.
+
+    Characters without a glyph, and those that are invisible or turn the writing direction,
+    become their code points in angle brackets.
     """
-    whole = spelled_out(text, has_glyph)
-    if _width(whole) <= max_width:
+    beginning = text[:_MAX_CHARACTERS]
+    if beginning == text and fits(whole := spelled_out(text, has_glyph)):
         return whole
-    # No character is drawn narrower than half a letter, joiners and marks aside; those may be cut.
-    for end in range(min(len(text), max_width), 0, -1):
-        beginning = spelled_out(text[:end], has_glyph) + "…"
-        if _width(beginning) <= max_width:
-            return beginning
-    return "…"
+    cuts = (spelled_out(beginning[:end], has_glyph) + "…" for end in range(len(beginning), 0, -1))
+    return next((cut for cut in cuts if fits(cut)), "…")
 
 
 def spelled_out(text: str, has_glyph: Callable[[str], bool]) -> str:
@@ -96,5 +107,10 @@ def _code_points(characters: str) -> str:
     return "⟨" + " ".join(f"{ord(character):04X}" for character in characters) + "⟩"
 
 
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+def _files(families: Sequence[str]) -> list[str]:
+    from matplotlib.font_manager import FontProperties, findfont
+
+    return [
+        str(findfont(FontProperties(family=family), fallback_to_default=False))
+        for family in families
+    ]

@@ -18,16 +18,16 @@ from pyspark.sql import functions as F
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.sentiment.pipeline import cleaning_stages
-from mastodon_assets.sentiment.synthetic import synthetic_texts
+from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS, synthetic_texts
 from mastodon_assets.spark_session import file_uri
-
-SYNTHETIC_CORPUS = "synthetic (demo only)"
 
 EXPECTED_FORMAT = (
     "expected is Sentiment140's: six quoted columns without header (target 0, 2 or 4, id, date,"
     " flag, user, text), plain or .gz, UTF-8 or ISO-8859-1"
 )
-_SCHEMA = "target string, id string, date string, flag string, user string, text string, broken string"
+_SCHEMA = (
+    "target string, id string, date string, flag string, user string, text string, broken string"
+)
 _CHUNK_BYTES = 1 << 20
 # One text in five is held out.
 _FOLDS = 5
@@ -109,6 +109,8 @@ def distinct_texts(texts: DataFrame) -> DataFrame:
     A text that is as often positive as negative teaches nothing and is left out. Neither the order
     of rows nor a repeat changes on which side of the split a text stands.
     """
+    # A .gz is read as one partition; cleaning is for all cores.
+    texts = texts.repartition("text")
     for stage in cleaning_stages():
         texts = stage.transform(texts)
     return (

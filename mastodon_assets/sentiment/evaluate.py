@@ -33,9 +33,7 @@ def evaluate(targets: Floats, probabilities: Floats) -> dict[str, Any]:
             resampled[name].append(metric(targets, probabilities, weights))
     return {
         "rows": len(targets),
-        **{
-            name: _number(metric(targets, probabilities, once)) for name, metric in METRICS.items()
-        },
+        **{name: _number(metric(targets, probabilities, once)) for name, metric in METRICS.items()},
         "intervals": {name: _interval(values) for name, values in resampled.items()},
     }
 

@@ -48,7 +48,7 @@ class PipelineParameters:
 def cleaning_stages() -> list[Transformer]:
     """text -> cleaned (text in lower case without links, handles and custom emoji) and words."""
     return [
-        SQLTransformer(statement=f"SELECT *, {_cleaned_sql('text')} AS cleaned FROM __THIS__"),
+        SQLTransformer(statement=_with_cleaned_text()),
         RegexTokenizer(
             inputCol="cleaned", outputCol="words", pattern=_WORD, gaps=False, toLowercase=False
         ),
@@ -84,9 +84,9 @@ def prob_pos() -> Column:
     return vector_to_array(F.col("probability"))[1]
 
 
-def _cleaned_sql(column: str) -> str:
-    """SQL of the cleaned text; raw literals, so that a backslash is the regex's own."""
-    sql = f"coalesce({column}, '')"
+def _with_cleaned_text() -> str:
+    """The statement; its literals are raw, so that a backslash is the regex's own."""
+    cleaned = "coalesce(text, '')"
     for pattern, replacement in (
         (_LINK, " "),
         (_HANDLE, " "),
@@ -94,6 +94,7 @@ def _cleaned_sql(column: str) -> str:
         (_HASHTAG_HUMP, " "),
         (_ELONGATION, "$1$1"),
     ):
-        sql = f"regexp_replace({sql}, r'{pattern}', '{replacement}')"
+        cleaned = f"regexp_replace({cleaned}, r'{pattern}', '{replacement}')"
     # Typographic apostrophes are apostrophes.
-    return f'lower(translate({sql}, "’‘ʼ＇", "\'\'\'\'"))'
+    cleaned = f"lower(translate({cleaned}, \"’‘ʼ＇\", \"''''\"))"
+    return f"SELECT *, {cleaned} AS cleaned FROM __THIS__"  # noqa: S608 - constants of ours

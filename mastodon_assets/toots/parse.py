@@ -55,7 +55,7 @@ def parse_records(records: DataFrame, *, keep_payloads: bool = False) -> DataFra
     """Rows of `PARSED_SCHEMA` and `id` from the columns of Spark's Kafka source.
 
     `payload` and `message_key` are null but for rejected records, or, with `keep_payloads`, kept
-    for all. `id` is `xxhash64(uri)`.
+    for all. `id` is `xxhash64(uri)`, null where there is no uri.
     """
 
     def parse(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
@@ -73,7 +73,7 @@ def parse_records(records: DataFrame, *, keep_payloads: bool = False) -> DataFra
             F.xxhash64("value").alias("payload_hash"),
         )
         .mapInArrow(parse, PARSED_SCHEMA)
-        .withColumn("id", F.xxhash64("uri"))
+        .withColumn("id", F.when(F.col("uri").isNotNull(), F.xxhash64("uri")))
     )
 
 

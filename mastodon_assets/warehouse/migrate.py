@@ -16,10 +16,10 @@ from sqlalchemy import text as sql_text
 from sqlalchemy.pool import NullPool
 
 from mastodon_assets.warehouse.database import MIGRATION_LOCK, sqlalchemy_url, transaction
-from mastodon_assets.warehouse.registry import SCHEMA, TABLES, Table
+from mastodon_assets.warehouse.registry import SCHEMA, TABLES
+from mastodon_assets.warehouse.views import VIEWS, apply_view, comment_on
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_VIEWS = ("v_sentiment_daily",)
 
 
 def migrate(postgres_url: SecretStr) -> str:
@@ -45,21 +45,10 @@ def migrate(postgres_url: SecretStr) -> str:
         version = str(context.get_current_revision())
         driver_connection = bound.connection.driver_connection
         assert isinstance(driver_connection, Connection)
-        for view in _VIEWS:
+        for view in VIEWS:
             apply_view(driver_connection, view)
         _comment(driver_connection)
     return version
-
-
-def apply_view(connection: Connection, name: str) -> None:
-    """Create or replace the view `name` from its SQL file, with its comments."""
-    connection.execute(view_sql(name).encode())
-    _comment_table(connection, TABLES[name])
-
-
-def view_sql(name: str) -> str:
-    """The statement that makes the view `name`."""
-    return (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def run_sql(statements: str) -> None:
@@ -95,7 +84,7 @@ def _version(connection: Connection) -> str | None:
 
 def _comment(connection: Connection) -> None:
     for table in TABLES.values():
-        _comment_table(connection, table)
+        comment_on(connection, table)
     version_table = sql.Identifier(SCHEMA, "schema_version")
     connection.execute(
         sql.SQL("COMMENT ON TABLE {} IS 'Which numbered migration the schema has.'").format(
@@ -107,19 +96,3 @@ def _comment(connection: Connection) -> None:
             version_table
         )
     )
-
-
-def _comment_table(connection: Connection, table: Table) -> None:
-    connection.execute(
-        sql.SQL("COMMENT ON {} {} IS {}").format(
-            sql.SQL("VIEW" if table.is_view else "TABLE"),
-            sql.Identifier(SCHEMA, table.name),
-            sql.Literal(table.comment),
-        )
-    )
-    for column in table.columns:
-        connection.execute(
-            sql.SQL("COMMENT ON COLUMN {} IS {}").format(
-                sql.Identifier(SCHEMA, table.name, column.name), sql.Literal(column.comment)
-            )
-        )

@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from mastodon_assets.local import kafka, postgres, stack
+from mastodon_assets.local.files import StateDamagedError
 
 TOPICS = ["mastodon_stream", "mastodon_errors"]
 IS_ROOT = os.geteuid() == 0
@@ -239,24 +240,42 @@ def test_down_leaves_data_and_wipe_leaves_only_what_is_not_ours(tmp_path: Path) 
     try:
         stack.up(home, topics=["t"])
         location = home / "postgres" / "location"
-        data = Path(location.read_text().strip()) if IS_ROOT else home / "postgres"
+        place = Path(location.read_text().strip()) if IS_ROOT else home / "postgres"
         stack.down(home)
         assert pids(home) == {"Kafka": None, "PostgreSQL": None}
-        assert (data / "data").is_dir()
+        assert (place / "data").is_dir()
         assert (home / "kafka" / "data" / "t-3").is_dir()
     finally:
         stack.down(home, wipe=True)
     assert [path.name for path in home.iterdir()] == ["dagster"]
-    assert not (data / "data").exists()
+    assert not (place / "data").exists()
 
 
-def test_what_a_deleted_state_folder_left_running_is_found_and_stopped(home: Path) -> None:
-    stack.up(home, topics=TOPICS)
+def test_what_a_deleted_state_folder_left_running_is_found_and_stopped(
+    home: Path, connection: stack.Connection
+) -> None:
     running = pids(home)
-    hidden = home.with_name("hidden")
-    home.rename(hidden)
-    try:
-        stack.down(home)
-    finally:
-        hidden.rename(home)
+    place = home / "postgres" / "location"
+    outside = Path(place.read_text().strip()) if IS_ROOT else None
+    shutil.rmtree(home)
+
+    stack.down(home)
+
     assert not any(psutil.pid_exists(pid) for pid in running.values() if pid)
+    if outside:
+        shutil.rmtree(outside)
+
+
+def test_after_a_deleted_state_folder_up_begins_anew(tmp_path: Path) -> None:
+    """What a broker leaves that ends in a deleted folder is no hindrance, messages are."""
+    left = tmp_path / "data" / "mastodon_stream-0"
+    left.mkdir(parents=True)
+    (left / "00000000000000000000.log").touch()
+    (tmp_path / "data" / "recovery-point-offset-checkpoint").write_text("0\n")
+    kafka.clear_leftovers(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+    left.mkdir(parents=True)
+    (left / "00000000000000000000.log").write_bytes(b"toots")
+    with pytest.raises(StateDamagedError, match="holds messages but has lost"):
+        kafka.clear_leftovers(tmp_path / "data")
+    assert (left / "00000000000000000000.log").exists()

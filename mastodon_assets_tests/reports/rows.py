@@ -1,14 +1,16 @@
 """Rows for the tests of charts and CSV files."""
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from psycopg import Connection
 
 MONDAY = date(2026, 10, 5)
 
 
-class Post(NamedTuple):
+@dataclass(frozen=True)
+class Post:
     """`count` equal posts of a day; `label` is a label, a reason, or None if never scored."""
 
     day: date

@@ -1,0 +1,129 @@
+"""The corpus, the trained model, the scores, and the view of labels a day."""
+
+import hashlib
+
+import dagster as dg
+
+from mastodon_assets.assets.catalogue import describe, row_count, table_metadata
+from mastodon_assets.resources.settings import SettingsResource
+from mastodon_assets.resources.spark import SparkResource
+from mastodon_assets.warehouse.registry import TOOTS_SENTIMENT, V_SENTIMENT_DAILY
+from mastodon_assets.warehouse.views import view_sql
+
+
+@dg.asset(group_name="model", kinds={"csv"})
+def sentiment_corpus(settings: SettingsResource) -> dg.MaterializeResult:
+    """The labelled texts that the model is trained on.
+
+    **Source**: the file named by `SENTIMENT_CORPUS`, in the format of Sentiment140's training file
+    (six quoted columns, plain or gzipped, UTF-8 or ISO-8859-1); without it, a small synthetic
+    corpus of our own, good for a demo only.
+
+    **Metadata**: where it comes from, and the fingerprint of its content.
+
+    Raises: CorpusError where the file is missing or of another format.
+    """
+    from mastodon_assets.sentiment.corpus import describe_corpus
+
+    corpus = describe_corpus(settings.load().sentiment_corpus)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(corpus.fingerprint),
+        metadata={
+            "corpus": corpus.name,
+            "is_synthetic": corpus.is_synthetic,
+            "fingerprint": corpus.fingerprint,
+        },
+    )
+
+
+@dg.asset(group_name="model", kinds={"spark"}, deps=[sentiment_corpus])
+def sentiment_pipeline_model(
+    context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+) -> dg.MaterializeResult:
+    """The Spark MLlib pipeline that gives a text its probability of being positive.
+
+    **Trains on**: `sentiment_corpus`, without repeats, four fifths of it; the fifth that measures
+    is chosen by a hash of the text.
+
+    **Metrics**: AUC, accuracy, macro F1, log loss and calibration error on that fifth.
+
+    **Stored as**: a folder of its own under `MODEL_DIR`, complete before its row in
+    `sentiment_models` exists. The row whose status is `champion` is the model that scores.
+
+    **Reproducible by**: its version, a hash of corpus, code and parameters. A version that exists
+    is not trained again.
+
+    Raises: CorpusError, ModelUnreadableError.
+    """
+    from mastodon_assets.sentiment.train import train
+    from mastodon_assets.warehouse.migrate import migrate
+
+    loaded = settings.load()
+    migrate(loaded.postgres_url)
+    result = train(lambda: spark.spark_session, loaded, report=context.log.info)
+    if result.is_synthetic:
+        context.log.warning(
+            "trained on the synthetic corpus: good for a demo only; set SENTIMENT_CORPUS"
+        )
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(result.version),
+        metadata={
+            "version": result.version,
+            "status": result.status,
+            "was_trained_now": result.trained,
+            "corpus": result.corpus,
+            "is_synthetic": result.is_synthetic,
+            "path": dg.MetadataValue.path(str(result.path)),
+            "metrics": dg.MetadataValue.json(dict(result.metrics)),
+        },
+    )
+
+
+@dg.asset(
+    group_name="sentiment",
+    kinds={"spark", "postgres"},
+    deps=["toots_raw", sentiment_pipeline_model],
+    description=describe(
+        TOOTS_SENTIMENT,
+        source="`toots_raw`, scored by the champion of `sentiment_pipeline_model`",
+        writes="what has no score yet, and only for the version of the row that was scored;"
+        " scoring twice changes nothing.",
+    ),
+    metadata=table_metadata(TOOTS_SENTIMENT),
+)
+def toots_sentiment(
+    context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+) -> dg.MaterializeResult:
+    from mastodon_assets.sentiment.score import score_pending
+
+    loaded = settings.load()
+    result = score_pending(lambda: spark.spark_session, loaded, report=context.log.info)
+    return dg.MaterializeResult(
+        metadata={
+            "scored": result.scored,
+            "model_version": result.model_version or "none",
+            **row_count(loaded.postgres_url, TOOTS_SENTIMENT),
+        }
+    )
+
+
+@dg.asset(
+    group_name="sentiment",
+    kinds={"postgres", "view"},
+    deps=["toots_raw", toots_sentiment],
+    code_version=hashlib.sha256(view_sql(V_SENTIMENT_DAILY.name).encode()).hexdigest()[:12],
+    description=describe(
+        V_SENTIMENT_DAILY,
+        source="`toots_raw` and `toots_sentiment`",
+        writes="nothing: a view, made again from its SQL file.",
+    ),
+    metadata=table_metadata(V_SENTIMENT_DAILY),
+)
+def v_sentiment_daily(settings: SettingsResource) -> dg.MaterializeResult:
+    from mastodon_assets.warehouse.database import transaction
+    from mastodon_assets.warehouse.views import apply_view
+
+    loaded = settings.load()
+    with transaction(loaded.postgres_url) as connection:
+        apply_view(connection, V_SENTIMENT_DAILY.name)
+    return dg.MaterializeResult(metadata=row_count(loaded.postgres_url, V_SENTIMENT_DAILY))

@@ -1,0 +1,289 @@
+"""One Mastodon server: who it is, its public timeline by REST, its public stream.
+
+What belongs here: requests, and what their failures mean. Mastodon.py asks for documents and pages;
+the stream is read by httpx, whose reader is a hundred times faster and outlives odd events. The
+token travels in the Authorization header alone, and only over TLS or to this machine.
+"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import httpx
+from httpx_sse import EventSource, SSEError
+from pydantic import SecretStr
+
+from mastodon_assets.errors import ServiceUnavailableError, SettingsError
+
+if TYPE_CHECKING:
+    from mastodon import Mastodon
+
+OLDEST = "0"
+PAGE_SIZE = 40
+_REST_SECONDS = 10
+_CONNECT_SECONDS = 10
+# Three heartbeats: a server sends one every 15 s (streaming/index.js).
+_SILENCE_SECONDS = 45
+# What a server says of itself is printed and stored.
+_DOMAIN = re.compile(r"[\w.-]{1,250}(?::\d{1,5})?")
+
+
+class RateLimitedError(ServiceUnavailableError):
+    """The server wants fewer requests; `reset_at` is when it takes more, if it said so."""
+
+    def __init__(self, message: str, reset_at: datetime | None) -> None:
+        super().__init__(message)
+        self.reset_at = reset_at
+
+
+@dataclass(frozen=True)
+class StreamEvent:
+    """An event as it came; `data` is the payload's text, `received_at` our clock."""
+
+    name: str
+    data: str
+    received_at: datetime
+
+
+class EventStream:
+    """An open stream: iterate it in one thread, `close` it from any."""
+
+    def __init__(self, response: httpx.Response, host: str) -> None:
+        self._response = response
+        self._host = host
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[StreamEvent]:
+        """Events until the server or `close` ends the stream; heartbeats are no events.
+
+        Raises: ServiceUnavailableError where the connection breaks or is silent for 45 s.
+        """
+        # By the standard a stream is UTF-8, whatever its header says.
+        self._response.encoding = "utf-8"
+        try:
+            for event in EventSource(self._response).iter_sse():
+                yield StreamEvent(event.event, event.data, datetime.now(UTC))
+        except SSEError as error:
+            raise ServiceUnavailableError(
+                f"{self._host} sent no event stream; is MASTODON_API_BASE_URL a Mastodon server?"
+            ) from error
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            if not self._is_closed:
+                raise _unreachable(self._host, "the stream broke", error) from error
+
+    def close(self) -> None:
+        """End the stream, and the wait of the thread that reads it."""
+        self._is_closed = True
+        sock = self._response.extensions["network_stream"].get_extra_info("socket")
+        try:
+            # A reader that waits for bytes is not woken by a mere close of the socket.
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # the connection was gone already
+
+
+class MastodonClient:
+    """Asks one server. Nothing is requested before a method is called.
+
+    Raises: SettingsError for an address that would send the token in the clear.
+    """
+
+    def __init__(self, base_url: str, token: SecretStr | None) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._token = token
+        self._host = _checked_host(self._base_url)
+        self._api_client: Mastodon | None = None
+        self._document: Mapping[str, Any] | None = None
+
+    def instance_domain(self) -> str:
+        """The server's name for itself, else the host asked.
+
+        Raises: ServiceUnavailableError.
+        """
+        document = self._instance()
+        for name in ("domain", "uri"):
+            value = document.get(name)
+            if isinstance(value, str):
+                domain = value.strip().rpartition("://")[2].partition("/")[0].lower()
+                if _DOMAIN.fullmatch(domain):
+                    return domain
+        return self._host
+
+    def stream_url(self) -> str:
+        """Where the public stream is; the server may name another host for it.
+
+        Raises: ServiceUnavailableError, SettingsError for an address without TLS.
+        """
+        base = _streaming_base(self._instance()) or self._base_url
+        _checked_host(base)
+        return f"{base.rstrip('/')}/api/v1/streaming/public"
+
+    def timeline_page(self, min_id: str) -> list[Mapping[str, Any]]:
+        """The page of at most 40 posts that follows right after `min_id`, newest first.
+
+        `OLDEST` asks for the oldest posts served. An empty page is the timeline's end.
+        Raises: RateLimitedError, ServiceUnavailableError.
+        """
+        with self._asking():
+            return list(self._api().timeline_public(min_id=min_id, limit=PAGE_SIZE))
+
+    @contextmanager
+    def open_stream(self) -> Iterator[EventStream]:
+        """The public stream, connected.
+
+        Raises: ServiceUnavailableError where the server cannot be reached or refuses.
+        """
+        url = self.stream_url()
+        host = urlsplit(url).hostname or url
+        timeout = httpx.Timeout(_CONNECT_SECONDS, read=_SILENCE_SECONDS)
+        with httpx.Client(headers=self._headers(), timeout=timeout) as client:
+            try:
+                response = client.send(client.build_request("GET", url), stream=True)
+            except httpx.HTTPError as error:
+                raise _unreachable(host, "no stream", error) from error
+            try:
+                if response.status_code != httpx.codes.OK:
+                    raise self._refused(host, response.status_code)
+                yield EventStream(response, host)
+            finally:
+                response.close()
+
+    def _instance(self) -> Mapping[str, Any]:
+        """The instance document, asked for once: version 2, else version 1 (before 4.0)."""
+        from mastodon.errors import MastodonAPIError, MastodonUnauthorizedError
+
+        if self._document is None:
+            with self._asking():
+                api = self._api()
+                try:
+                    self._document = api.instance_v2()
+                except MastodonUnauthorizedError:
+                    raise
+                except MastodonAPIError:
+                    self._document = api.instance_v1()
+        return self._document
+
+    def _api(self) -> "Mastodon":
+        from mastodon import Mastodon
+
+        if self._api_client is None:
+            self._api_client = Mastodon(
+                api_base_url=self._base_url,
+                access_token=self._token.get_secret_value() if self._token else None,
+                ratelimit_method="throw",
+                request_timeout=_REST_SECONDS,
+                user_agent=_user_agent(),
+            )
+        return self._api_client
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        from mastodon.errors import (
+            MastodonAPIError,
+            MastodonError,
+            MastodonNetworkError,
+            MastodonRatelimitError,
+        )
+
+        try:
+            yield
+        except MastodonRatelimitError as error:
+            raise self._rate_limited() from error
+        except MastodonNetworkError as error:
+            raise _unreachable(self._host, "no answer", error.__context__ or error) from error
+        except MastodonAPIError as error:
+            # Arguments of a refusal: text, status code, reason, the server's own words.
+            status_code = error.args[1] if len(error.args) > 1 else None
+            if isinstance(status_code, int):
+                raise self._refused(self._host, status_code) from error
+            raise ServiceUnavailableError(
+                f"{self._host} sent no JSON; is MASTODON_API_BASE_URL a Mastodon server?"
+            ) from error
+        except MastodonError as error:
+            raise _unreachable(self._host, "no usable answer", error) from error
+
+    def _rate_limited(self) -> RateLimitedError:
+        reset = self._api().ratelimit_reset
+        return RateLimitedError(
+            f"{self._host} wants fewer requests; start again later, it goes on where it was",
+            None if reset is None else datetime.fromtimestamp(reset, UTC),
+        )
+
+    def _refused(self, host: str, status_code: int) -> ServiceUnavailableError:
+        # Not the server's own words: they could hold anything, the token as well.
+        wanted = "a user token with the scope read:statuses"
+        if status_code == httpx.codes.UNAUTHORIZED and self._token is None:
+            advice = f"it wants a token; set MASTODON_ACCESS_TOKEN to {wanted}"
+        elif status_code == httpx.codes.UNAUTHORIZED:
+            advice = f"it does not accept the token; set MASTODON_ACCESS_TOKEN to {wanted}"
+        elif status_code == httpx.codes.FORBIDDEN:
+            advice = f"the token may not read this; set MASTODON_ACCESS_TOKEN to {wanted}"
+        elif status_code == httpx.codes.NOT_FOUND:
+            advice = "it has no such address; is MASTODON_API_BASE_URL a Mastodon server?"
+        else:
+            advice = "try again later"
+        return ServiceUnavailableError(f"{host} answered {status_code}: {advice}")
+
+    def _headers(self) -> dict[str, str]:
+        headers = {
+            "User-Agent": _user_agent(),
+            "Accept": "text/event-stream",
+            "Cache-Control": "no-store",
+        }
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+        return headers
+
+
+def _streaming_base(document: Mapping[str, Any]) -> str | None:
+    """`configuration.urls.streaming` of version 2, `urls.streaming_api` of version 1, as http."""
+    configuration = document.get("configuration")
+    newer = configuration.get("urls") if isinstance(configuration, Mapping) else None
+    for urls, name in ((newer, "streaming"), (document.get("urls"), "streaming_api")):
+        value = urls.get(name) if isinstance(urls, Mapping) else None
+        if isinstance(value, str) and value:
+            return f"http{value[2:]}" if value.startswith(("ws://", "wss://")) else value
+    return None
+
+
+def _checked_host(url: str) -> str:
+    """The host of `url`, lower case. Raises: SettingsError unless it is https or this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname
+    if not host or parts.scheme not in ("http", "https"):
+        raise SettingsError(f"MASTODON_API_BASE_URL: {_without_user(url)} is no https:// address")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise SettingsError(
+            f"MASTODON_API_BASE_URL: http://{host} would send the token in the clear; use https://"
+        )
+    return host
+
+
+def _without_user(url: str) -> str:
+    return url.rpartition("@")[2]
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
+
+
+def _user_agent() -> str:
+    return f"mastodon-assets/{version('mastodon-assets')}"
+
+
+def _unreachable(host: str, what: str, error: BaseException) -> ServiceUnavailableError:
+    return ServiceUnavailableError(
+        f"{host}: {what} ({type(error).__name__}); is the server up and the address right?"
+    )

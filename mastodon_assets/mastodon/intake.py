@@ -1,0 +1,209 @@
+"""What becomes of one arrival: an upsert, a delete, a line in the errors topic, or nothing.
+
+What belongs here: the decisions, and their counts. Where arrivals come from stands in `arrivals`.
+
+A withheld post becomes a delete where it may be stored: at every `status.update`, and at an
+`update` or a page of the timeline if this run has published the post before. A withheld post that
+is met for the first time leaves nothing behind, because a delete stands for ever and would be a
+list of those who do not want to be listed.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from mastodon_assets.mastodon.client import StreamEvent
+from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
+from mastodon_assets.mastodon.normalise import (
+    NormaliseError,
+    readable_id,
+    to_delete,
+    to_upsert,
+    utc_text,
+)
+from mastodon_assets.mastodon.publisher import Publisher
+from mastodon_assets.toots.contract import ContractError, Message
+
+_SIMULATED_INSTANCE = "simulator.example"
+# `status_update` is what mastodon_mock calls it.
+_EDITS = frozenset({"status.update", "status_update"})
+_REMEMBERED_POSTS = 100_000
+_PUBLISHED, _NEVER_EDITED = "published", "never edited"
+
+
+@dataclass
+class IngestSummary:
+    """Counts of a run.
+
+    `received` is `upserts` and `duplicates` and the sum of `withheld` and of `errors`, and the
+    deletes that the server sent; `deletes` counts those published, for withheld posts too.
+    `ignored` are events of other kinds. `cursor` is the last one saved.
+    """
+
+    instance: str
+    received: int = 0
+    upserts: int = 0
+    deletes: int = 0
+    duplicates: int = 0
+    ignored: int = 0
+    withheld: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    cursor: str | None = None
+
+
+class Intake:
+    """Takes arrivals one by one and publishes what they become."""
+
+    def __init__(self, publisher: Publisher, *, instance: str, policy: ConsentPolicy) -> None:
+        self._publisher = publisher
+        self._instance = instance
+        self._policy = policy
+        self._seen = _Seen(_REMEMBERED_POSTS)
+        self.summary = IngestSummary(instance)
+
+    def take_event(self, event: StreamEvent) -> str | None:
+        """Returns the id of a post that was published as new, None for all else.
+
+        Raises: ServiceUnavailableError where Kafka does not take a message.
+        """
+        origin = self._origin("stream")
+        if event.name == "delete":
+            self._take_delete(event, origin)
+        elif event.name == "update" or event.name in _EDITS:
+            self.summary.received += 1
+            try:
+                status = json.loads(event.data, parse_constant=_refuse_constant)
+            except (ValueError, RecursionError):
+                self._fail("not_json", "the payload is not JSON", None, origin)
+                return None
+            is_edit = event.name in _EDITS
+            published = self._take_status(
+                status, event.data, is_edit=is_edit, received_at=event.received_at, origin=origin
+            )
+            return None if is_edit else published
+        else:
+            self.summary.ignored += 1
+        return None
+
+    def take_listed(self, status: Mapping[str, Any], received_at: datetime) -> None:
+        """A status of the timeline, as Mastodon.py gives it.
+
+        Raises: ServiceUnavailableError where Kafka does not take a message.
+        """
+        self.summary.received += 1
+        self._take_status(
+            status, None, is_edit=False, received_at=received_at, origin=self._origin("backfill")
+        )
+
+    def _take_delete(self, event: StreamEvent, origin: str) -> None:
+        self.summary.received += 1
+        if not self._publish_delete(event.data.strip(), event.received_at, origin):
+            # What is no id could be a whole post, of which nothing says that it may be kept.
+            self._fail("bad_delete", "the payload is not an id", None, origin)
+
+    def _take_status(
+        self,
+        status: Any,
+        text: str | None,
+        *,
+        is_edit: bool,
+        received_at: datetime,
+        origin: str,
+    ) -> str | None:
+        reason = withheld_reason(status, policy=self._policy)
+        if reason is not None:
+            self._withhold(status, reason, is_edit=is_edit, received_at=received_at, origin=origin)
+            return None
+        try:
+            message = to_upsert(
+                status, instance=self._instance, received_at=received_at, origin=origin
+            )
+            return self._publish_upsert(message)
+        except NormaliseError as error:
+            self._fail("not_normalised", str(error), _json_text(status, text), origin)
+        except ContractError as error:
+            self._fail("contract", str(error), _json_text(status, text), origin)
+        return None
+
+    def _publish_upsert(self, message: Message) -> str | None:
+        status_id, version = str(message["id"]), message["edited_at"] or _NEVER_EDITED
+        if self._seen.has(status_id, version):
+            self.summary.duplicates += 1
+            return None
+        self._publisher.publish(message)
+        self._seen.add(status_id, version)
+        self._seen.add(status_id, _PUBLISHED)
+        self.summary.upserts += 1
+        return status_id
+
+    def _withhold(
+        self, status: Any, reason: str, *, is_edit: bool, received_at: datetime, origin: str
+    ) -> None:
+        status_id = readable_id(status.get("id")) if isinstance(status, Mapping) else None
+        if status_id is not None and not is_edit and self._seen.has(status_id, reason):
+            self.summary.duplicates += 1
+            return
+        self.summary.withheld[reason] += 1
+        if reason == "unreadable":
+            self._publish_error(reason, "consent cannot be read from the payload", None, origin)
+        if status_id is None:
+            return
+        if is_edit or self._seen.has(status_id, _PUBLISHED):
+            self._publish_delete(status_id, received_at, origin)
+        self._seen.add(status_id, reason)
+
+    def _publish_delete(self, status_id: str, received_at: datetime, origin: str) -> bool:
+        """False where `status_id` cannot be one."""
+        message = to_delete(
+            status_id, instance=self._instance, received_at=received_at, origin=origin
+        )
+        try:
+            self._publisher.publish(message)
+        except ContractError:
+            return False
+        self.summary.deletes += 1
+        return True
+
+    def _fail(self, reason: str, error: str, payload: str | None, origin: str) -> None:
+        self.summary.errors[reason] += 1
+        self._publish_error(reason, error, payload, origin)
+
+    def _publish_error(self, reason: str, error: str, payload: str | None, origin: str) -> None:
+        self._publisher.publish_error(
+            reason=reason, error=error, payload=payload, origin=origin, instance=self._instance
+        )
+
+    def _origin(self, origin: str) -> str:
+        return "simulator" if self._instance == _SIMULATED_INSTANCE else origin
+
+
+class _Seen:
+    """What was seen of the last `limit` posts of this run; older ones are forgotten."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._notes: dict[str, set[str]] = {}
+
+    def has(self, status_id: str, note: str) -> bool:
+        return note in self._notes.get(status_id, ())
+
+    def add(self, status_id: str, note: str) -> None:
+        self._notes.setdefault(status_id, set()).add(note)
+        if len(self._notes) > self._limit:
+            del self._notes[next(iter(self._notes))]
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _json_text(status: Any, text: str | None) -> str:
+    """The document as it came, or as near to it as Mastodon.py leaves it."""
+    return text if text is not None else json.dumps(status, default=_json_value)
+
+
+def _json_value(value: object) -> str:
+    return utc_text(value) if isinstance(value, datetime) and value.tzinfo else str(value)

@@ -1,0 +1,228 @@
+"""Toots to labels: the label rule, and the refresh of `toots_sentiment`.
+
+What belongs here: what a probability means for a toot, which toots wait for a score, and writing
+scores so that each stands for the version of the row that was scored.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from psycopg import Connection, sql
+from pydantic import SecretStr
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from mastodon_assets.sentiment.pipeline import prob_pos
+from mastodon_assets.sentiment.registry import champion
+from mastodon_assets.sentiment.store import LoadedModel, load_model
+from mastodon_assets.settings import Settings
+from mastodon_assets.warehouse.database import (
+    copy_arrow,
+    note_progress,
+    take_write_lock,
+    toots_version,
+    transaction,
+)
+
+Report = Callable[[str], None]
+
+_ROWS_A_CHUNK = 50_000
+
+# A new champion scores again only what had no model.
+_READ_PENDING = """
+SELECT r.id, r.payload_hash, r.created_at, r.lang, r.content_txt
+  FROM masto.toots_raw r LEFT JOIN masto.toots_sentiment s ON s.id = r.id
+ WHERE (%(after)s::bigint IS NULL OR r.id > %(after)s)
+   AND (s.id IS NULL
+        OR (s.reason = 'no_model' AND %(has_champion)s)
+        OR (s.text, s.lang, s.created_at) IS DISTINCT FROM (r.content_txt, r.lang, r.created_at))
+ ORDER BY r.id LIMIT %(limit)s
+"""
+_PENDING_SCHEMA = pa.schema(
+    {
+        "id": pa.int64(),
+        "payload_hash": pa.int64(),
+        "created_at": pa.timestamp("us", "UTC"),
+        "lang": pa.string(),
+        "text": pa.string(),
+    }
+)
+
+_STAGE = """
+CREATE TEMP TABLE staged_sentiment (
+    id bigint, payload_hash bigint, created_at timestamptz, lang text, text text,
+    label_bin smallint, prob_pos double precision, label_str text, reason text, model_version text
+) ON COMMIT DROP
+"""
+# A toot that was edited or deleted since it was read has another payload_hash, or no row.
+_MERGE = """
+WITH written AS (
+    INSERT INTO masto.toots_sentiment AS t
+           (id, created_at, scored_at, prob_pos, label_bin, lang, label_str, reason,
+            model_version, text)
+    SELECT s.id, s.created_at, now(), s.prob_pos, s.label_bin, s.lang, s.label_str, s.reason,
+           s.model_version, s.text
+      FROM staged_sentiment s
+      JOIN masto.toots_raw r ON r.id = s.id AND r.payload_hash = s.payload_hash
+    ON CONFLICT (id) DO UPDATE SET
+           created_at = excluded.created_at, scored_at = excluded.scored_at,
+           prob_pos = excluded.prob_pos, label_bin = excluded.label_bin, lang = excluded.lang,
+           label_str = excluded.label_str, reason = excluded.reason,
+           model_version = excluded.model_version, text = excluded.text
+     WHERE (t.created_at, t.prob_pos, t.label_bin, t.lang, t.label_str, t.reason,
+            t.model_version, t.text)
+           IS DISTINCT FROM
+           (excluded.created_at, excluded.prob_pos, excluded.label_bin, excluded.lang,
+            excluded.label_str, excluded.reason, excluded.model_version, excluded.text)
+    RETURNING coalesce(t.label_str, t.reason) AS outcome
+)
+SELECT outcome, count(*) FROM written GROUP BY outcome
+"""
+
+
+@dataclass(frozen=True)
+class ScoringResult:
+    """Rows written to `toots_sentiment`: how many, and by label or by the reason for none."""
+
+    scored: int
+    by_outcome: dict[str, int] = field(default_factory=dict)
+    model_version: str | None = None
+
+
+def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: float) -> DataFrame:
+    """Label toots; a toot without a ground to stand on gets a reason instead.
+
+    `toots`: id, payload_hash, created_at, lang, text. Returns these and label_bin (smallint, 1 if
+    prob_pos >= .5), prob_pos, label_str (positive from `high` up, negative from `low` down, else
+    neutral), reason (unsupported_language, no_words, no_model), model_version.
+    """
+    judged = _without_model(toots) if model is None else _with_model(toots, model)
+    probability = F.col("prob_pos")
+    return judged.select(
+        "id",
+        "payload_hash",
+        "created_at",
+        "lang",
+        "text",
+        (probability >= 0.5).cast("smallint").alias("label_bin"),
+        "prob_pos",
+        F.when(probability >= high, "positive")
+        .when(probability <= low, "negative")
+        .when(probability.isNotNull(), "neutral")
+        .alias("label_str"),
+        "reason",
+        F.lit(model.version if model else None).cast("string").alias("model_version"),
+    )
+
+
+def score_pending(spark: SparkSession, settings: Settings, report: Report) -> ScoringResult:
+    """Score the toots that have no score, or one of another text or without a model.
+
+    Scoring again what is scored changes no row. A toot that changes meanwhile is left for the next
+    refresh, which is due because the version noted was read before the toots.
+    Raises: ModelUnreadableError, ServiceUnavailableError, MissingTablesError.
+    """
+    url = settings.postgres_url
+    with transaction(url, snapshot=True) as connection:
+        version = toots_version(connection)
+        current = champion(connection)
+    if current is None:
+        report("no sentiment model yet: toots stay without a label (no_model)")
+    model: LoadedModel | None = None
+    by_outcome: dict[str, int] = {}
+    for pending in _pending_chunks(url, has_champion=current is not None):
+        if current and model is None:
+            model = load_model(spark, Path(current.path))
+        scored = score(
+            spark.createDataFrame(pending),
+            model,
+            low=settings.neutral_low,
+            high=settings.neutral_high,
+        ).toArrow()
+        for outcome, count in write_scores(url, scored).items():
+            by_outcome[outcome] = by_outcome.get(outcome, 0) + count
+    current_version = current.version if current else None
+    with transaction(url) as connection:
+        note_progress(
+            connection, "toots_sentiment", toots_version=version, model_version=current_version
+        )
+    result = ScoringResult(sum(by_outcome.values()), by_outcome, current_version)
+    report(f"scored {result.scored:,} toots {by_outcome or ''}".rstrip())
+    return result
+
+
+def write_scores(postgres_url: SecretStr, scored: pa.Table) -> dict[str, int]:
+    """Write the rows of `score` whose toot is still the version scored; rows written by outcome."""
+    with transaction(postgres_url) as connection:
+        take_write_lock(connection)
+        connection.execute(_STAGE)
+        copy_arrow(connection, sql.Identifier("pg_temp", "staged_sentiment"), scored)
+        return dict(connection.execute(_MERGE).fetchall())
+
+
+def read_pending(
+    connection: Connection[Any], *, has_champion: bool, after: int | None, limit: int
+) -> pa.Table:
+    """id, payload_hash, created_at, lang, text of up to `limit` toots to score, by id."""
+    rows = connection.execute(
+        _READ_PENDING, {"after": after, "has_champion": has_champion, "limit": limit}
+    ).fetchall()
+    columns = zip(*rows, strict=True) if rows else ((),) * len(_PENDING_SCHEMA)
+    arrays = [
+        pa.array(column, field.type) for column, field in zip(columns, _PENDING_SCHEMA, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=_PENDING_SCHEMA)
+
+
+def _pending_chunks(postgres_url: SecretStr, *, has_champion: bool) -> Iterator[pa.Table]:
+    """Chunks by rising id, so that it ends even where a row cannot be written."""
+    after: int | None = None
+    while True:
+        with transaction(postgres_url, snapshot=True) as connection:
+            chunk = read_pending(
+                connection, has_champion=has_champion, after=after, limit=_ROWS_A_CHUNK
+            )
+        if chunk.num_rows == 0:
+            return
+        yield chunk
+        if chunk.num_rows < _ROWS_A_CHUNK:
+            return
+        after = chunk["id"][-1].as_py()
+
+
+def _without_model(toots: DataFrame) -> DataFrame:
+    return toots.withColumns({"prob_pos": F.lit(None).cast("double"), "reason": F.lit("no_model")})
+
+
+def _with_model(toots: DataFrame, model: LoadedModel) -> DataFrame:
+    is_supported = _first_part(F.col("lang")).isin(*model.languages)
+    prepared = toots.select(
+        "id",
+        "payload_hash",
+        "created_at",
+        "lang",
+        F.col("text").alias("whole_text"),
+        # The pipeline does no work for what it cannot judge.
+        F.when(is_supported, F.col("text")).otherwise("").alias("text"),
+        is_supported.alias("is_supported"),
+    )
+    reason = F.when(~F.col("is_supported"), "unsupported_language").when(
+        F.size("words") == 0, "no_words"
+    )
+    return model.pipeline.transform(prepared).select(
+        "id",
+        "payload_hash",
+        "created_at",
+        "lang",
+        F.col("whole_text").alias("text"),
+        F.when(reason.isNull(), prob_pos()).alias("prob_pos"),
+        reason.alias("reason"),
+    )
+
+
+def _first_part(tag: Column) -> Column:
+    """`en` of `en-GB`, `EN_us` and `en`."""
+    return F.lower(F.split(tag, "[-_]")[0])

@@ -1,0 +1,133 @@
+"""Folders of trained models: written whole or not at all, read only where complete.
+
+What belongs here: `<model_dir>/<version>/` with the saved pipeline and `model.json`.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkException
+from pyspark.ml import PipelineModel
+from pyspark.sql import SparkSession
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.spark_session import file_uri
+
+_DESCRIPTION = "model.json"
+_PIPELINE = "pipeline"
+
+
+class ModelUnreadableError(PlatformError):
+    """A model's folder is missing, incomplete, or of another Spark."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `model.json` says: everything that the row in `sentiment_models` needs, and more."""
+
+    version: str
+    spark_version: str
+    trained_at: str
+    corpus: str
+    languages: list[str]
+    parameters: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def trained_at_time(self) -> datetime:
+        return datetime.fromisoformat(self.trained_at)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that can score; `languages` are first parts of tags, lower case."""
+
+    version: str
+    languages: tuple[str, ...]
+    pipeline: PipelineModel
+
+
+def save_model(model_dir: Path, pipeline: PipelineModel, description: Description) -> Path:
+    """Write `<model_dir>/<version>` and return it; it appears under that name when complete.
+
+    The caller holds the folder's lock: what an earlier process left half written is removed.
+    """
+    remove_leftovers(model_dir)
+    target = model_dir / description.version
+    partial = model_dir / f".{description.version}.partial"
+    partial.mkdir(parents=True)
+    pipeline.save(file_uri(partial / _PIPELINE))
+    (partial / _DESCRIPTION).write_text(
+        json.dumps(asdict(description), indent=2, sort_keys=True), encoding="utf-8"
+    )
+    if target.exists():
+        # Not complete, or the caller would have used it.
+        shutil.rmtree(target)
+    os.rename(partial, target)
+    return target
+
+
+def remove_leftovers(model_dir: Path) -> None:
+    """Remove the folders of trainings that did not end."""
+    for partial in model_dir.glob(".*.partial"):
+        shutil.rmtree(partial)
+
+
+def read_description(folder: Path) -> Description:
+    """What the folder says about its model. Raises: ModelUnreadableError."""
+    try:
+        described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        description = Description(**described)
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelUnreadableError(
+            f"no complete sentiment model in {folder} ({type(error).__name__}); {_REMEDY}"
+        ) from error
+    if description.version != folder.name:
+        raise ModelUnreadableError(
+            f"{folder} holds the sentiment model {description.version}; {_REMEDY}"
+        )
+    return description
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the folder says of itself that all of it was written."""
+    try:
+        read_description(folder)
+    except ModelUnreadableError:
+        return False
+    return (folder / _PIPELINE / "metadata").is_dir()
+
+
+def load_model(spark: SparkSession, folder: Path) -> LoadedModel:
+    """Load the model in the folder.
+
+    Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
+    """
+    description = read_description(folder)
+    if spark_minor(description.spark_version) != spark_minor(spark.version):
+        raise ModelUnreadableError(
+            f"the sentiment model in {folder} was trained with Spark {description.spark_version},"
+            f" this is Spark {spark.version}; {_REMEDY}"
+        )
+    try:
+        pipeline = PipelineModel.load(file_uri(folder / _PIPELINE))
+    except (PySparkException, Py4JError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelUnreadableError(
+            f"the sentiment model in {folder} cannot be loaded ({reason}); {_REMEDY}"
+        ) from error
+    return LoadedModel(description.version, tuple(description.languages), pipeline)
+
+
+def spark_minor(version: str) -> str:
+    """`4.2` of `4.2.0`: saved models are read by the same minor version."""
+    return ".".join(version.split(".")[:2])
+
+
+_REMEDY = "train it again: delete the folder and materialize sentiment_pipeline_model"

@@ -1,0 +1,212 @@
+"""From a corpus to a registered model: the order of the steps, and what is never done twice.
+
+What belongs here: the way from settings to a row of `sentiment_models`.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pyspark.ml import PipelineModel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.sentiment import corpus as corpus_module
+from mastodon_assets.sentiment import pipeline as pipeline_module
+from mastodon_assets.sentiment.corpus import Corpus, distinct_texts, find_corpus, load_corpus
+from mastodon_assets.sentiment.evaluate import evaluate
+from mastodon_assets.sentiment.pipeline import (
+    LANGUAGES,
+    PipelineParameters,
+    build_pipeline,
+    prob_pos,
+)
+from mastodon_assets.sentiment.registry import Model, find, model_version, register
+from mastodon_assets.sentiment.store import (
+    Description,
+    is_complete,
+    read_description,
+    save_model,
+    spark_minor,
+)
+from mastodon_assets.settings import Settings
+from mastodon_assets.warehouse.database import transaction
+
+Report = Callable[[str], None]
+
+
+class CorpusTooSmallError(PlatformError):
+    """After removing repeats, the training part does not hold both classes."""
+
+
+class TrainingUnderwayError(PlatformError):
+    """Another process is training into the same folder."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The model that stands for the settings; `trained` is False where it existed already.
+
+    `metrics` are those of the row in `sentiment_models`, `status` is candidate, champion or
+    retired, `path` the absolute path of its folder.
+    """
+
+    version: str
+    metrics: dict[str, Any]
+    corpus: str
+    trained: bool
+    status: str
+    path: Path
+
+
+def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingResult:
+    """Train the model of SENTIMENT_CORPUS, or of the synthetic corpus, unless it exists.
+
+    The version is a hash of corpus, code and parameters. Where its row and folder exist, nothing
+    is trained and no row changed. `report` gets a line a step.
+    Raises: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
+    ServiceUnavailableError, MissingTablesError.
+    """
+    corpus = find_corpus(settings.sentiment_corpus)
+    if corpus.is_synthetic:
+        report(
+            "SYNTHETIC CORPUS: the model learns from a few thousand made-up sentences, for"
+            " demonstration only; set SENTIMENT_CORPUS to a file like Sentiment140 for a real one"
+        )
+    parameters = PipelineParameters()
+    version = model_version(corpus.fingerprint, asdict(parameters), code_version(spark.version))
+    with transaction(settings.postgres_url) as connection:
+        known = find(connection, version)
+    if known and is_complete(known.folder):
+        report(f"model {version} exists ({known.status}); nothing to train")
+        return _result(known, trained=False)
+
+    model_dir = settings.model_dir.absolute()
+    folder = model_dir / version
+    with _only_training(model_dir):
+        # Complete without a row: an earlier training ended between the two.
+        trained = not is_complete(folder)
+        if trained:
+            fitted, metrics = _fit(spark, corpus, parameters, report)
+            save_model(
+                model_dir,
+                fitted,
+                Description(
+                    version=version,
+                    spark_version=spark.version,
+                    trained_at=datetime.now(UTC).isoformat(),
+                    corpus=corpus.name,
+                    languages=list(LANGUAGES),
+                    parameters=asdict(parameters),
+                    metrics=metrics,
+                ),
+            )
+        described = read_description(folder)
+        with transaction(settings.postgres_url) as connection:
+            model = register(
+                connection,
+                version=version,
+                trained_at=described.trained_at_time,
+                metrics=described.metrics,
+                corpus=described.corpus,
+                path=folder,
+            )
+    report(f"model {version} is {model.status}: {folder}")
+    return _result(model, trained=trained)
+
+
+def code_version(spark_version: str) -> str:
+    """Stands for the code that decides what a model is, and for Spark's major and minor version.
+
+    A change of either gives new versions, so a model that this program cannot load, or would not
+    make again, is never taken for the one asked for.
+    """
+    digest = hashlib.sha256(spark_minor(spark_version).encode())
+    for module in (pipeline_module, corpus_module):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()
+
+
+def _fit(
+    spark: SparkSession, corpus: Corpus, parameters: PipelineParameters, report: Report
+) -> tuple[PipelineModel, dict[str, Any]]:
+    started = time.monotonic()
+    texts = distinct_texts(load_corpus(spark, corpus)).cache()
+    try:
+        train_rows = _check_classes(corpus, texts)
+        report(f"training on {train_rows:,} distinct texts of {corpus.name}")
+        fitted = build_pipeline(parameters).fit(texts.where("NOT is_held_out"))
+        held_out = fitted.transform(texts.where("is_held_out")).select(
+            "target", prob_pos().alias("prob_pos")
+        )
+        columns = held_out.toArrow()
+    finally:
+        texts.unpersist()
+    measured = evaluate(columns["target"].to_numpy(), columns["prob_pos"].to_numpy())
+    seconds = round(time.monotonic() - started, 1)
+    report(
+        f"held out: {measured['rows']:,} texts, AUC {_shown(measured['auc'])},"
+        f" accuracy {_shown(measured['accuracy'])}; {seconds} s"
+    )
+    return fitted, {
+        **measured,
+        "train_rows": train_rows,
+        "training_seconds": seconds,
+        "is_synthetic": corpus.is_synthetic,
+        "corpus_sha256": corpus.fingerprint,
+        "languages": list(LANGUAGES),
+        "parameters": asdict(parameters),
+        "spark_version": spark.version,
+    }
+
+
+def _check_classes(corpus: Corpus, texts: DataFrame) -> int:
+    counts = {
+        row["target"]: int(row["count"])
+        for row in texts.where("NOT is_held_out")
+        .groupBy("target")
+        .agg(F.count("*").alias("count"))
+        .collect()
+    }
+    if len(counts) < 2:
+        raise CorpusTooSmallError(
+            f"{corpus.name}: without repeats and the held-out fifth, training has"
+            f" {int(counts.get(0.0, 0))} negative and {int(counts.get(1.0, 0))} positive texts;"
+            " it needs both"
+        )
+    return sum(counts.values())
+
+
+@contextmanager
+def _only_training(model_dir: Path) -> Iterator[None]:
+    model_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        # Let go by the system when the process ends, however it ends.
+        with FileLock(model_dir / ".training.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise TrainingUnderwayError(
+            f"another process is training a model in {model_dir}; wait until it has ended"
+        ) from error
+
+
+def _result(model: Model, *, trained: bool) -> TrainingResult:
+    return TrainingResult(
+        version=model.version,
+        metrics=model.metrics,
+        corpus=model.corpus,
+        trained=trained,
+        status=model.status,
+        path=model.folder,
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

@@ -1,0 +1,38 @@
+"""Views from their SQL files, and the comments that every table and view carries."""
+
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection, sql
+
+from mastodon_assets.warehouse.registry import SCHEMA, TABLES, Table
+
+VIEWS = ("v_sentiment_daily",)
+
+
+def view_sql(name: str) -> str:
+    """The statement that makes the view `name`."""
+    return (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def apply_view(connection: Connection[Any], name: str) -> None:
+    """Create or replace the view `name`, with its comments."""
+    connection.execute(view_sql(name).encode())
+    comment_on(connection, TABLES[name])
+
+
+def comment_on(connection: Connection[Any], table: Table) -> None:
+    """Put the registry's comments on a table or view and its columns."""
+    connection.execute(
+        sql.SQL("COMMENT ON {} {} IS {}").format(
+            sql.SQL("VIEW" if table.is_view else "TABLE"),
+            sql.Identifier(SCHEMA, table.name),
+            sql.Literal(table.comment),
+        )
+    )
+    for column in table.columns:
+        connection.execute(
+            sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+                sql.Identifier(SCHEMA, table.name, column.name), sql.Literal(column.comment)
+            )
+        )

@@ -1,0 +1,42 @@
+"""Drain a topic and die on the way: `killed_drain.py before-commit|after-commit BATCH`.
+
+Run as a process of its own, in its own process group, by the test of it. SIGKILL goes to the whole
+group, which is this Python and its JVM.
+"""
+
+import os
+import signal
+import sys
+
+import mastodon_assets.toots.drain as drain_module
+from mastodon_assets.settings import load_settings
+from mastodon_assets.spark_session import build_session
+from mastodon_assets.toots.sink import BatchCounts
+
+
+def main() -> None:
+    moment, fatal_batch = sys.argv[1], int(sys.argv[2])
+    # After write_batch the rows are there but not committed; after _write_rows they are, and Spark
+    # does not know yet.
+    owner, name = {
+        "before-commit": (drain_module, "write_batch"),
+        "after-commit": (drain_module._Query, "_write_rows"),
+    }[moment]
+    original = getattr(owner, name)
+    calls = 0
+
+    def write_and_die(*arguments: object) -> BatchCounts:
+        nonlocal calls
+        counts: BatchCounts = original(*arguments)
+        calls += 1
+        if calls == fatal_batch:
+            os.killpg(0, signal.SIGKILL)
+        return counts
+
+    setattr(owner, name, write_and_die)
+    settings = load_settings()
+    drain_module.drain(lambda: build_session(settings), settings, report=print)
+
+
+if __name__ == "__main__":
+    main()

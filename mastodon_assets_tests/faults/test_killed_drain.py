@@ -1,0 +1,90 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.local.stack import Connection
+from mastodon_assets.settings import Settings, as_environment
+from mastodon_assets.toots.drain import drain
+from mastodon_assets.warehouse.checks import window_sum_and_rows
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.records import delete, upsert
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_COMPARED = {
+    "toots_raw": "*",
+    "toot_metrics_windowed": "*",
+    "user_avg_length_windowed": "*",
+    "toots_deleted": "*",
+    "toot_aliases": "*",
+    "toots_rejected": "topic, partition, kafka_offset, reason, payload, message_key",
+    "kafka_offsets": "topic, partition, topic_id, next_offset",
+}
+
+
+def _messages(partition: int) -> list[Any]:
+    messages: list[Any] = [
+        upsert(f"{partition}-{number}", username=f"user{number % 7}@one.example")
+        for number in range(40)
+    ]
+    messages += [
+        upsert(f"{partition}-3", edited_at="2026-11-20T12:01:00Z", content="edited"),
+        delete(f"{partition}-4"),
+        b"garbage",
+        upsert(f"{partition}-5"),
+    ]
+    return messages
+
+
+def _tables(postgres_url: SecretStr) -> dict[str, list[Any]]:
+    with transaction(postgres_url, snapshot=True) as connection:
+        return {
+            name: sorted(
+                connection.execute(f"SELECT {columns} FROM masto.{name}".encode()).fetchall()  # noqa: S608 - constants
+            )
+            for name, columns in _COMPARED.items()
+        }
+
+
+@pytest.mark.parametrize("moment", ["before-commit", "after-commit"])
+def test_a_kill_at_any_side_of_the_commit_changes_no_row(
+    moment: str,
+    stack: Connection,
+    spark: "SparkSession",
+    settings: Settings,
+    produce: Callable[..., None],
+) -> None:
+    for partition in range(4):
+        produce(_messages(partition), partition)
+    small = settings.model_copy(update={"max_offsets_per_batch": 50})
+    killed = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("killed_drain.py")), moment, "2"],
+        env={**os.environ, **as_environment(small)},
+        start_new_session=True,
+        capture_output=True,
+        timeout=180,
+        check=False,
+    )
+    assert killed.returncode == -9, killed.stderr.decode()[-2000:]
+    after_kill = _tables(settings.postgres_url)
+    stored = sum(row[-1] for row in after_kill["kafka_offsets"])
+    # Batches have at most 50 messages: one is in the tables, or two.
+    assert stored in (range(1, 51) if moment == "before-commit" else range(51, 101))
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        in_windows, rows = window_sum_and_rows(connection)
+    assert in_windows == rows > 0
+
+    drain(lambda: spark, small, report=print)
+    with new_database(stack) as undisturbed:
+        drain(
+            lambda: spark, settings.model_copy(update={"database_url": undisturbed}), report=print
+        )
+        assert _tables(settings.postgres_url) == _tables(undisturbed)

@@ -1,0 +1,154 @@
+"""From the tables to files: every chart and export, from an empty database to a year of posts."""
+
+import csv
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from psycopg import Connection
+from pydantic import SecretStr
+
+from mastodon_assets.reports.catalogue import CHARTS, EXPORTS, render_chart, write_export
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.registry import TABLES
+from mastodon_assets_tests.reports.rows import MONDAY, Post, insert_hashtags, insert_posts
+from mastodon_assets_tests.reports.test_charts import ODD_HASHTAGS
+
+
+def _fill(connection: Connection[Any], days: int) -> None:
+    insert_posts(
+        connection,
+        [
+            Post(MONDAY - timedelta(days=day), label, 1 + day % 3)
+            for day in range(days)
+            for label in ("positive", "negative", "no_words", None)
+        ],
+    )
+    names = [*ODD_HASHTAGS, *(f"tag{number}" for number in range(30))]
+    insert_hashtags(connection, {name: 1 + rank for rank, name in enumerate(names)})
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def _width(path: Path) -> int:
+    with Image.open(path) as picture:
+        return picture.width
+
+
+def test_the_names_are_those_of_the_first_version() -> None:
+    assert list(CHARTS) == [
+        "part5_sentiment_distribution",
+        "part5_sentiment_by_day_stacked",
+        "part5_toots_per_day",
+        "part5_top_hashtags",
+    ]
+    assert list(EXPORTS) == ["viz_sentiment_dist", "viz_sentiment_daily", "viz_top_hashtags"]
+
+
+def test_each_chart_and_export_reads_tables_that_exist() -> None:
+    read = [chart.reads for chart in CHARTS.values()]
+    read += [export.reads for export in EXPORTS.values()]
+    assert {table for tables in read for table in tables} <= set(TABLES)
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_an_empty_table_gives_an_honest_picture(
+    connection: Connection[Any], name: str, tmp_path: Path
+) -> None:
+    result = render_chart(connection, name, tmp_path)
+    assert result.empty
+    assert result.rows == 0
+    assert result.sparkline_markdown == ""
+    assert result.path == tmp_path / f"{name}.png"
+    assert _width(result.path) == 1600
+
+
+@pytest.mark.parametrize("days", [1, 7, 366])
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_chart_is_drawn_from_a_day_a_week_and_a_year(
+    connection: Connection[Any], name: str, days: int, tmp_path: Path
+) -> None:
+    _fill(connection, days)
+    result = render_chart(connection, name, tmp_path)
+    assert not result.empty
+    assert result.rows > 0
+    assert _width(result.path) == 1600
+    assert result.preview_markdown.startswith("![preview](data:image/png;base64,")
+    assert 0 < len(result.sparkline_markdown) < 900
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_second_run_on_the_same_data_changes_no_chart(
+    connection: Connection[Any], name: str, tmp_path: Path
+) -> None:
+    _fill(connection, 7)
+    first = render_chart(connection, name, tmp_path)
+    content = first.path.read_bytes()
+    assert render_chart(connection, name, tmp_path) == first
+    assert first.path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("viz_sentiment_dist", "label_str,n"),
+        ("viz_sentiment_daily", "day,n_toosts,n_pos,n_neg,n_neu,avg_prob_pos,n_unscored"),
+        ("viz_top_hashtags", "hashtag,n"),
+    ],
+)
+def test_an_export_of_an_empty_table_is_its_header(
+    connection: Connection[Any], name: str, header: str, tmp_path: Path
+) -> None:
+    result = write_export(connection, name, tmp_path)
+    assert result.rows == 0
+    assert result.path.read_text() == f"{header}\n"
+
+
+def test_the_exports_hold_what_the_tables_hold(connection: Connection[Any], tmp_path: Path) -> None:
+    insert_posts(
+        connection,
+        [
+            Post(MONDAY, "no_model", 2),
+            Post(MONDAY + timedelta(days=2), "positive", 2),
+            Post(MONDAY + timedelta(days=2), "negative", 1),
+            Post(MONDAY + timedelta(days=2), None, 1),
+        ],
+    )
+    insert_hashtags(connection, {"日本語": 4, "=1+1": 3, "caturday": 3})
+    results = [write_export(connection, name, tmp_path) for name in EXPORTS]
+    assert [_rows(result.path)[1:] for result in results] == [
+        [["positive", "2"], ["negative", "1"], ["unlabelled", "3"]],
+        [
+            ["2026-10-05", "2", "0", "0", "0", "", "2"],
+            ["2026-10-07", "4", "2", "1", "0", "0.666667", "1"],
+        ],
+        [["日本語", "4"], ["'=1+1", "3"], ["caturday", "3"]],
+    ]
+    assert [result.rows for result in results] == [3, 2, 3]
+
+
+def test_a_read_only_snapshot_is_enough(database_url: SecretStr, tmp_path: Path) -> None:
+    with transaction(database_url, snapshot=True) as connection:
+        for name in CHARTS:
+            render_chart(connection, name, tmp_path)
+        for name in EXPORTS:
+            write_export(connection, name, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_the_catalogue_loads_neither_pandas_nor_matplotlib() -> None:
+    program = (
+        "import sys, mastodon_assets.reports.catalogue;"
+        "print(sorted({'pandas', 'matplotlib', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

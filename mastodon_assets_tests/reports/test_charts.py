@@ -1,0 +1,215 @@
+"""The pictures: everything on the page, nothing false, nothing that depends on the process."""
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from functools import partial
+from itertools import pairwise
+
+import matplotlib
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from mastodon_assets.reports import charts
+from mastodon_assets_tests.reports.rows import MONDAY
+
+ODD_HASHTAGS = [
+    "مرحبا_بالعالم",
+    "日本語",
+    "日" * 60,
+    "한국어",
+    "🎉party",
+    "$x$",
+    "$\\frac{$",
+    "<b>bold</b>",
+    "W" * 200,
+    "नमस्ते",
+    "Ελλάδα",
+    "x\u202ey",
+    "a\u0301" * 50,
+    "עברית" * 20,
+]
+
+
+def by_day(days: int, posts: int = 100) -> pd.DataFrame:
+    """Every second day has half of the posts."""
+    counts = [posts if day % 2 == 0 else posts // 2 for day in range(days)]
+    frame = pd.DataFrame(
+        {
+            "day": [MONDAY - timedelta(days=days - 1 - day) for day in range(days)],
+            "n_pos": [count // 2 for count in counts],
+            "n_neu": [count // 10 for count in counts],
+            "n_neg": [count // 10 for count in counts],
+        }
+    )
+    frame["n_unscored"] = pd.Series(counts, dtype="int64") - frame.iloc[:, 1:].sum(axis=1)
+    frame["n_toosts"] = counts
+    return frame
+
+
+def per_day(days: int, posts: int = 100) -> pd.DataFrame:
+    return by_day(days, posts)[["day", "n_toosts"]].rename(columns={"n_toosts": "toots_count"})
+
+
+def by_reason(posts: int = 100) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            ("positive", None, posts // 2),
+            ("negative", None, posts // 5),
+            ("unlabelled", "unsupported_language", posts),
+            ("unlabelled", "not_scored", posts // 4),
+            ("unlabelled", "no_model", posts // 5),
+            ("unlabelled", "no_words", posts // 10),
+        ],
+        columns=["label_str", "reason", "n"],
+    ).assign(first_day=MONDAY, last_day=date(2027, 10, 5))
+
+
+def hashtags(names: list[str], posts: int = 100) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"hashtag": names, "n": [posts // (1 + rank) for rank in range(len(names))]}
+    ).assign(all_uses=posts * 10, all_hashtags=1234, first_day=MONDAY, last_day=MONDAY)
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+_THIRTY = [*ODD_HASHTAGS, *(f"tag{number}" for number in range(30 - len(ODD_HASHTAGS)))]
+_FIGURES: dict[str, Callable[[], Figure]] = {
+    "distribution of a few": lambda: charts.sentiment_distribution(by_reason(10)),
+    "distribution of many": lambda: charts.sentiment_distribution(by_reason(10**9)),
+    "hashtags": lambda: charts.top_hashtags(hashtags(_THIRTY)),
+    "hashtags of many": lambda: charts.top_hashtags(hashtags(_THIRTY, 10**9)),
+    "one hashtag": lambda: charts.top_hashtags(hashtags(["news"], 1)),
+    "no distribution": lambda: charts.sentiment_distribution(by_reason().head(0)),
+    "no hashtags": lambda: charts.top_hashtags(hashtags([])),
+    "no labels by day": lambda: charts.sentiment_by_day(by_day(0)),
+    "no days": lambda: charts.toots_per_day(per_day(0)),
+}
+# Both sides of each number of days at which a chart changes its looks.
+for _days in (1, 2, 7, 10, 11, 14, 31, 62, 63, 92, 93, 366, 1000):
+    for _posts in (1, 10**7):
+        _FIGURES[f"labels, {_days} days of {_posts}"] = partial(
+            lambda days, posts: charts.sentiment_by_day(by_day(days, posts)), _days, _posts
+        )
+        _FIGURES[f"toots, {_days} days of {_posts}"] = partial(
+            lambda days, posts: charts.toots_per_day(per_day(days, posts)), _days, _posts
+        )
+
+
+@pytest.mark.parametrize("draw", _FIGURES.values(), ids=_FIGURES.keys())
+def test_nothing_runs_over_the_edge_of_the_page(draw: Callable[[], Figure]) -> None:
+    figure = draw()
+    drawn = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert drawn.x0 >= 0
+    assert drawn.y0 >= 0
+    assert drawn.x1 <= width
+    assert drawn.y1 <= height
+
+
+@pytest.mark.parametrize("draw", _FIGURES.values(), ids=_FIGURES.keys())
+def test_every_chart_says_what_a_public_stream_leaves_out(draw: Callable[[], Figure]) -> None:
+    assert any(
+        "without boosts, silenced accounts and most replies" in text for text in texts(draw())
+    )
+
+
+@pytest.mark.parametrize("draw", _FIGURES.values(), ids=_FIGURES.keys())
+def test_labels_of_an_axis_do_not_overlap(draw: Callable[[], Figure]) -> None:
+    figure = draw()
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    if not axes.axison:
+        return
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+    low, high = axes.get_window_extent().intervalx
+    shown = [box for box in boxes if low <= (box.x0 + box.x1) / 2 <= high]
+    assert shown
+    assert all(left.x1 < right.x0 for left, right in pairwise(shown))
+
+
+@pytest.mark.parametrize(
+    ("figure", "message"),
+    [
+        (lambda: charts.sentiment_distribution(by_reason().head(0)), "masto.toots_raw"),
+        (lambda: charts.sentiment_by_day(by_day(0)), "masto.v_sentiment_daily"),
+        (lambda: charts.toots_per_day(per_day(0)), "masto.batch_toots_per_day"),
+        (lambda: charts.top_hashtags(hashtags([])), "masto.batch_hashtag_by_hour"),
+    ],
+)
+def test_without_rows_the_picture_says_which_table_is_empty(
+    figure: Callable[[], Figure], message: str
+) -> None:
+    assert any(f"{message} has no rows" in text for text in texts(figure()))
+
+
+def test_counts_begin_at_zero() -> None:
+    assert charts.toots_per_day(per_day(7)).axes[0].get_ylim()[0] == 0
+    assert charts.sentiment_by_day(by_day(366)).axes[0].get_ylim()[0] == 0
+    assert charts.sentiment_distribution(by_reason()).axes[0].get_xlim()[0] == 0
+    assert charts.top_hashtags(hashtags(["a", "b"])).axes[0].get_xlim()[0] == 0
+
+
+def test_a_label_has_the_same_colour_in_both_charts() -> None:
+    (bars,) = charts.sentiment_distribution(by_reason()).axes[0].containers
+    distribution = [to_hex(bar.get_facecolor()) for bar in bars]
+    for days in (7, 366):
+        legend = charts.sentiment_by_day(by_day(days)).legends[0]
+        assert [to_hex(patch.get_facecolor()) for patch in legend.get_patches()] == distribution
+        assert [text.get_text() for text in legend.get_texts()] == list(charts.LABEL_COLOURS)
+
+
+def test_the_stack_of_a_day_is_as_high_as_its_posts() -> None:
+    containers = charts.sentiment_by_day(by_day(7)).axes[0].containers
+    tops = [bar.get_y() + bar.get_height() for bar in containers[-1]]
+    assert tops == by_day(7)["n_toosts"].tolist()
+
+
+def test_the_title_tells_the_range_and_the_note_the_number_of_posts() -> None:
+    words = " ".join(texts(charts.toots_per_day(per_day(7, 1000))))
+    assert "2026-09-29 to 2026-10-05" in words
+    assert "5,500 posts." in words
+
+
+def test_one_post_is_one_post() -> None:
+    words = " ".join(texts(charts.toots_per_day(per_day(1, 1))))
+    assert "1 post." in words
+    assert "this one may be incomplete" in words
+
+
+def test_posts_before_the_newest_366_days_are_counted_in_the_note() -> None:
+    figure = charts.toots_per_day(per_day(368, 10))
+    words = " ".join(texts(figure))
+    assert "15 posts of earlier days not shown" in words
+    assert "2025-10-05 to 2026-10-05" in words
+
+
+def test_a_few_of_many_are_not_nought_percent() -> None:
+    frame = by_reason().head(2).assign(n=[100_000, 1])
+    assert any("(<0.1 %)" in text for text in texts(charts.sentiment_distribution(frame)))
+
+
+def test_a_hashtag_is_text_and_never_markup() -> None:
+    (axes,) = charts.top_hashtags(hashtags(["$x$", "<b>bold</b>", "$\\frac{$"])).axes
+    labels = axes.get_yticklabels()
+    assert [label.get_text() for label in labels] == ["#$x$", "#<b>bold</b>", "#$\\frac{$"]
+    assert not any(label.get_parse_math() for label in labels)
+
+
+def test_code_points_in_place_of_letters_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "installed_families", lambda: ["DejaVu Sans"])
+    words = texts(charts.top_hashtags(hashtags(["日本"])))
+    assert "#⟨65E5 672C⟩" in words
+    assert any("no font of this machine has" in text for text in words)
+    assert not any("no font" in text for text in texts(charts.top_hashtags(hashtags(["caturday"]))))
+
+
+def test_drawing_changes_no_setting_of_the_process() -> None:
+    before = dict(matplotlib.rcParams)
+    charts.top_hashtags(hashtags(_THIRTY)).canvas.draw()
+    charts.sentiment_by_day(by_day(366)).canvas.draw()
+    assert dict(matplotlib.rcParams) == before
