@@ -22,6 +22,7 @@ from mastodon_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from mastodon_assets.demo import DemoResult
+    from mastodon_assets.mastodon.intake import IngestSummary
 
 app = typer.Typer(
     name="mastodon-assets",
@@ -328,9 +329,19 @@ def _fail(error: PlatformError, status: int) -> None:
     raise SystemExit(status)
 
 
-def _print_ingest(summary: Any) -> None:
+def _print_ingest(summary: "IngestSummary") -> None:
     table = Table("events", "count", box=None)
-    for name, count in summary.as_rows():
+    table.columns[1].justify = "right"
+    rows = {
+        "received": summary.received,
+        "published": summary.upserts,
+        "deletes published": summary.deletes,
+        "seen before": summary.duplicates,
+        **{f"withheld: {reason}": count for reason, count in summary.withheld.most_common()},
+        **{f"error: {reason}": count for reason, count in summary.errors.most_common()},
+        "of other kinds": summary.ignored,
+    }
+    for name, count in rows.items():
         table.add_row(name, f"{count:,}")
     out.print(table)
 

@@ -22,7 +22,7 @@ from mastodon_assets.local.dagster_home import dagster_home
 from mastodon_assets.settings import Settings, as_environment, load_settings
 
 if TYPE_CHECKING:
-    from mastodon_assets.mastodon.ingest import IngestSummary
+    from mastodon_assets.mastodon.intake import IngestSummary
 
 # Marks a state folder as a demo's: only such a one is wiped by the next demo.
 _MARKER = "demo"

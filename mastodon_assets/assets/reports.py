@@ -15,7 +15,7 @@ def _chart_asset(name: str, dep: str, title: str) -> dg.AssetsDefinition:
         "\n\n**Empty input gives** a picture that says so.",
     )
     def chart(settings: SettingsResource) -> dg.MaterializeResult:
-        from mastodon_assets.reports.files import render_chart
+        from mastodon_assets.reports.catalogue import render_chart
         from mastodon_assets.warehouse.database import note_progress, toots_version, transaction
 
         loaded = settings.load()
@@ -27,6 +27,7 @@ def _chart_asset(name: str, dep: str, title: str) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 "preview": dg.MetadataValue.md(made.preview_markdown),
+                "sparkline": dg.MetadataValue.md(made.sparkline_markdown),
                 "path": dg.MetadataValue.path(str(made.path)),
                 "rows": made.rows,
                 "is_empty": made.empty,
@@ -46,7 +47,7 @@ def _export_asset(name: str, dep: str, columns: str) -> dg.AssetsDefinition:
         f" {columns}\n\n**Reads**: `{dep}`",
     )
     def export(settings: SettingsResource) -> dg.MaterializeResult:
-        from mastodon_assets.reports.files import write_export
+        from mastodon_assets.reports.catalogue import write_export
         from mastodon_assets.warehouse.database import note_progress, toots_version, transaction
 
         loaded = settings.load()

@@ -21,11 +21,11 @@ def sentiment_corpus(settings: SettingsResource) -> dg.MaterializeResult:
 
     **Metadata**: where it comes from, and the fingerprint of its content.
 
-    Raises: CorpusError where the file is missing or of another format.
+    Raises: CorpusUnreadableError where the file is missing or of another format.
     """
-    from mastodon_assets.sentiment.corpus import describe_corpus
+    from mastodon_assets.sentiment.corpus import find_corpus
 
-    corpus = describe_corpus(settings.load().sentiment_corpus)
+    corpus = find_corpus(settings.load().sentiment_corpus)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(corpus.fingerprint),
         metadata={
@@ -53,7 +53,7 @@ def sentiment_pipeline_model(
     **Reproducible by**: its version, a hash of corpus, code and parameters. A version that exists
     is not trained again.
 
-    Raises: CorpusError, ModelUnreadableError.
+    Raises: CorpusUnreadableError, ModelUnreadableError.
     """
     from mastodon_assets.sentiment.train import train
     from mastodon_assets.warehouse.migrate import migrate

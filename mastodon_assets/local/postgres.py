@@ -4,8 +4,9 @@ What belongs here: the server's files and life, and its one database. What does 
 
 Its folder `postgres/` in the state folder: `port` the port of the last start, taken again while it
 is free; `password`; `server.log`; `data/` the databases. PostgreSQL refuses to run as root. Root
-therefore runs it as another user, and as that user may not enter the state folder, binaries and
-`data/` then lie in a folder of its own below `ROOT_DATA`, which `postgres/location` names.
+therefore runs it as another user, which may not enter the state folder: `data/` then lies in a
+folder of its own below `ROOT_DATA`, which `postgres/location` names, and the binaries lie in
+`ROOT_DATA` instead of the cache, shared and left by a wipe as those in the cache are.
 """
 
 import os

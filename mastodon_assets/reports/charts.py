@@ -34,8 +34,7 @@ _WIDTH_IN = 8.0
 _MARGIN_IN = 0.15
 _DPI = 200
 _BARS_UP_TO_DAYS = 62
-_NUMBERS_UP_TO_DAYS = 14
-_TICK_A_DAY_UP_TO_DAYS = 10
+_TICK_A_DAY_UP_TO_DAYS = 8
 _DAY_TICKS_UP_TO_DAYS = 92
 MAX_DAYS = 366
 _HASHTAG_WIDTH_IN = 2.25
@@ -72,7 +71,7 @@ def sentiment_distribution(frame: pd.DataFrame) -> Figure:
     _name_rows(axes, list(LABEL_COLOURS))
     for row, value in enumerate(values):
         _write_value(axes, value, row, f"{value:,}  ({_share(value, total)})")
-    axes.set_xlim(0, max(values) * 1.3)
+    axes.set_xlim(0, max(values) * 1.35)
     _count_axis(axes.xaxis, "Posts")
     return figure
 
@@ -140,7 +139,7 @@ def toots_per_day(frame: pd.DataFrame) -> Figure:
     _day_axis(axes, shown["day"])
     axes.set_ylim(0, int(counts.max()) * 1.1)
     _count_axis(axes.yaxis, "Posts a day")
-    if len(shown) <= _NUMBERS_UP_TO_DAYS:
+    if len(shown) <= _TICK_A_DAY_UP_TO_DAYS:
         for day, count in zip(_day_numbers(shown["day"]), counts, strict=True):
             axes.annotate(
                 f"{count:,}",
@@ -278,7 +277,7 @@ def _write_value(axes: Axes, x: float, y: float, text: str) -> None:
 def _count_axis(axis: Axis, name: str) -> None:
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    axis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
     axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axis.set_label_text(name, fontsize=_TICK_SIZE, color=_MUTED)
     axis.grid(visible=True, color=_GRID, linewidth=0.8)

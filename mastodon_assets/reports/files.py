@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # A cell that begins so is a formula to a spreadsheet (OWASP, "CSV Injection").
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA_STARTS = ("=", "+", "-", "@")
+_SPACES_FOR_CONTROLS = dict.fromkeys(range(32), " ")
 
 
 class ReportFileError(PlatformError):
@@ -38,16 +39,19 @@ def write_chart(figure: Figure, path: Path) -> None:
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write `frame` to `path`: UTF-8, header, `\\n`, ISO dates, six decimals, null empty.
 
-    Text that begins with `= + - @`, tab or line end gets an apostrophe before it, so that no
-    spreadsheet runs it as a formula; Mastodon's own hashtags never begin so. The order of rows
-    is the frame's. Raises: ReportFileError.
+    Text that begins with `= + - @` gets an apostrophe before it, so that no spreadsheet runs it
+    as a formula, and control characters (line ends, tabs) become spaces; Mastodon's own hashtags
+    have neither. The order of rows is the frame's. Raises: ReportFileError.
     """
     text = frame.map(_harmless).to_csv(index=False, lineterminator="\n", float_format="%.6f")
     _replace(path, text.encode())
 
 
 def _harmless(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+    if not isinstance(cell, str):
+        return cell
+    text = cell.translate(_SPACES_FOR_CONTROLS)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA_STARTS) else text
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -66,9 +66,10 @@ def text_width(families: Sequence[str], size: float) -> Callable[[str], float]:
     from matplotlib.font_manager import get_font
 
     font = get_font(_files(families))
-    font.set_size(size, _POINTS_PER_INCH)
 
     def measure(text: str) -> float:
+        # Each time: matplotlib hands out one font object, and drawing sets its own size.
+        font.set_size(size, _POINTS_PER_INCH)
         font.set_text(text)
         return font.get_width_height()[0] / _SUBPIXELS / _POINTS_PER_INCH
 

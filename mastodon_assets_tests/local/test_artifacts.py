@@ -138,9 +138,3 @@ def test_the_real_ivy_tells_in_one_line_that_it_reaches_no_network(
     assert "Connection refused" in message
     assert str(cache / "ivy.log") in message
     assert "\n" not in message
-
-
-def test_names_go_into_ivys_file_as_text(tmp_path: Path) -> None:
-    assert 'name="a&quot;b&lt;"' in artifacts._ivy_module(
-        [Coordinate("o", 'a"b<', "1")]
-    ) or "name='a\"b&lt;'" in artifacts._ivy_module([Coordinate("o", 'a"b<', "1")])

@@ -107,7 +107,6 @@ def test_a_process_that_got_the_number_of_one_that_is_gone_is_not_stopped() -> N
     with subprocess.Popen(python("import time; time.sleep(60)")) as process:
         other = psutil.Process(process.pid)
         # As if the process that we knew had been started at another time.
-        other._create_time = other._ident = None
         other._ident = (process.pid, 1.0)
         stop(other, (signal.SIGKILL, 1))
         assert process.poll() is None

@@ -193,13 +193,13 @@ def test_after_kill_9_up_brings_both_back_with_their_data(
     assert rows(again) == ["before the crash"]
 
 
-def test_a_server_that_hangs_is_told_and_started_anew(
+def test_a_server_that_cannot_be_reached_is_told_and_started_anew_on_its_data(
     home: Path, connection: stack.Connection
 ) -> None:
     server = postgres.find(home)
     assert server is not None
     data = server.cmdline()[server.cmdline().index("-D") + 1]
-    # A server that no longer knows our user looks to us like one that does not answer.
+    # Without the note of its port it is out of reach.
     (home / "postgres" / "port").unlink()
     assert stack.status(home)[1].state == "unhealthy"
 

@@ -1,0 +1,94 @@
+"""A Kafka broker inside librdkafka, recorded statuses, and cursors without a database."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from mastodon_assets.mastodon import ingest
+from mastodon_assets.settings import Settings
+from mastodon_assets_tests.mastodon.documents import RECORDED
+
+STREAM, ERRORS = "mastodon_stream", "mastodon_errors"
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker that lives as long as its fixture; it speaks the real protocol."""
+
+    servers: str
+
+    def settings(self, **changes: Any) -> Settings:
+        """Settings that read nothing of this machine."""
+        values = {
+            "kafka_bootstrap_servers": self.servers,
+            "database_url": "postgresql://nobody@127.0.0.1:9/nothing",
+        }
+        return Settings(_env_file=None, **{**values, **changes})
+
+    def keys(self, topic: str = STREAM) -> list[bytes | None]:
+        return [key for key, _ in self._read(topic)]
+
+    def messages(self, topic: str = STREAM) -> list[dict[str, Any]]:
+        """All values of the topic, partition by partition."""
+        return [json.loads(value) for _, value in self._read(topic)]
+
+    def _read(self, topic: str) -> list[tuple[bytes | None, bytes]]:
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "test", "log_level": 0})
+        try:
+            partitions = consumer.list_topics(topic, timeout=5).topics[topic].partitions
+            records = []
+            for partition in sorted(partitions):
+                first, end = consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=5
+                )
+                consumer.assign([TopicPartition(topic, partition, first)])
+                for _ in range(end - first):
+                    record = consumer.poll(5)
+                    assert record is not None
+                    assert record.error() is None
+                    records.append((record.key(), record.value()))
+            return records
+        finally:
+            consumer.close()
+
+
+@pytest.fixture
+def bare_broker() -> Iterator[Broker]:
+    """A broker without topics."""
+    producer = Producer(
+        {"test.mock.num.brokers": 1, "bootstrap.servers": "ignored:1", "log_level": 0}
+    )
+    address = next(iter(producer.list_topics(timeout=5).brokers.values()))
+    yield Broker(f"{address.host}:{address.port}")
+    producer.flush(1)
+
+
+@pytest.fixture
+def broker(bare_broker: Broker) -> Broker:
+    producer = Producer({"bootstrap.servers": bare_broker.servers, "log_level": 0})
+    for topic in (STREAM, ERRORS):
+        producer.list_topics(topic, timeout=5)
+    return bare_broker
+
+
+@pytest.fixture
+def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What stands in for `masto.ingest_cursors`: instance to id."""
+    saved: dict[str, str] = {}
+    monkeypatch.setattr(ingest, "read_cursor", lambda _url, instance: saved.get(instance))
+    monkeypatch.setattr(
+        ingest, "save_cursor", lambda _url, instance, newest: saved.update({instance: newest})
+    )
+    return saved
+
+
+@pytest.fixture(scope="session")
+def recorded_statuses() -> list[dict[str, Any]]:
+    path = RECORDED / "statuses.ndjson"
+    if not path.is_file():
+        pytest.skip(f"no recorded statuses at {path}")
+    return [json.loads(line) for line in path.read_bytes().splitlines() if line]
