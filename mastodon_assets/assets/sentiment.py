@@ -60,8 +60,9 @@ def sentiment_pipeline_model(
 
     loaded = settings.load()
     migrate(loaded.postgres_url)
-    result = train(lambda: spark.spark_session, loaded, report=context.log.info)
-    if result.is_synthetic:
+    result = train(spark.spark_session, loaded, report=context.log.info)
+    is_synthetic = bool(result.metrics["is_synthetic"])
+    if is_synthetic:
         context.log.warning(
             "trained on the synthetic corpus: good for a demo only; set SENTIMENT_CORPUS"
         )
@@ -72,7 +73,7 @@ def sentiment_pipeline_model(
             "status": result.status,
             "was_trained_now": result.trained,
             "corpus": result.corpus,
-            "is_synthetic": result.is_synthetic,
+            "is_synthetic": is_synthetic,
             "path": dg.MetadataValue.path(str(result.path)),
             "metrics": dg.MetadataValue.json(dict(result.metrics)),
         },
@@ -97,7 +98,7 @@ def toots_sentiment(
     from mastodon_assets.sentiment.score import score_pending
 
     loaded = settings.load()
-    result = score_pending(lambda: spark.spark_session, loaded, report=context.log.info)
+    result = score_pending(spark.spark_session, loaded, report=context.log.info)
     return dg.MaterializeResult(
         metadata={
             "scored": result.scored,

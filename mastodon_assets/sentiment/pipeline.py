@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from pyspark.ml import Pipeline, Transformer
 from pyspark.ml.classification import LogisticRegression
-from pyspark.ml.feature import IDF, HashingTF, NGram, RegexTokenizer, SQLTransformer
+from pyspark.ml.feature import (
+    IDF,
+    HashingTF,
+    NGram,
+    Normalizer,
+    RegexTokenizer,
+    SQLTransformer,
+)
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -37,12 +44,19 @@ _WORD = r"\p{IsLatin}[\p{IsLatin}\p{M}\p{N}]*(?:'[\p{IsLatin}\p{M}]+)*"
 
 @dataclass(frozen=True)
 class PipelineParameters:
-    """What the model's version depends on; chosen by measuring on Sentiment140."""
+    """What the model's version depends on; chosen by measuring on Sentiment140.
+
+    `inverse_regularization` is the C of the field: the weight of one row against the penalty.
+    """
 
     buckets: int = 2**18
     min_doc_freq: int = 2
-    reg_param: float = 0.003
+    inverse_regularization: float = 1.0
     max_iter: int = 100
+
+
+# A few thousand short texts: more buckets would only cost time.
+DEMO_PARAMETERS = PipelineParameters(buckets=2**14)
 
 
 def cleaning_stages() -> list[Transformer]:
@@ -55,10 +69,11 @@ def cleaning_stages() -> list[Transformer]:
     ]
 
 
-def build_pipeline(parameters: PipelineParameters) -> Pipeline:
+def build_pipeline(parameters: PipelineParameters, *, train_rows: int) -> Pipeline:
     """Unfitted pipeline: `text` (and `target`, 0 or 1, to fit) -> `words`, `probability`, …
 
-    `words` is empty where the text has none; `prob_pos` reads `probability`.
+    `words` is empty where the text has none; `prob_pos` reads `probability`. `train_rows` is the
+    number of rows it will be fitted on: Spark's penalty counts against their mean, not their sum.
     """
     return Pipeline(
         stages=[
@@ -68,10 +83,11 @@ def build_pipeline(parameters: PipelineParameters) -> Pipeline:
             HashingTF(
                 numFeatures=parameters.buckets, binary=True, inputCol="terms", outputCol="presence"
             ),
-            IDF(minDocFreq=parameters.min_doc_freq, inputCol="presence", outputCol="features"),
+            IDF(minDocFreq=parameters.min_doc_freq, inputCol="presence", outputCol="weights"),
+            Normalizer(inputCol="weights", outputCol="features"),
             LogisticRegression(
                 labelCol="target",
-                regParam=parameters.reg_param,
+                regParam=1 / (parameters.inverse_regularization * train_rows),
                 maxIter=parameters.max_iter,
                 standardization=False,
             ),

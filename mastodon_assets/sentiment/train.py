@@ -23,6 +23,7 @@ from mastodon_assets.sentiment import pipeline as pipeline_module
 from mastodon_assets.sentiment.corpus import Corpus, distinct_texts, find_corpus, load_corpus
 from mastodon_assets.sentiment.evaluate import evaluate
 from mastodon_assets.sentiment.pipeline import (
+    DEMO_PARAMETERS,
     LANGUAGES,
     PipelineParameters,
     build_pipeline,
@@ -80,7 +81,7 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
             "SYNTHETIC CORPUS: the model learns from a few thousand made-up sentences, for"
             " demonstration only; set SENTIMENT_CORPUS to a file like Sentiment140 for a real one"
         )
-    parameters = PipelineParameters()
+    parameters = DEMO_PARAMETERS if corpus.is_synthetic else PipelineParameters()
     version = model_version(corpus.fingerprint, asdict(parameters), code_version(spark.version))
     with transaction(settings.postgres_url) as connection:
         known = find(connection, version)
@@ -142,7 +143,9 @@ def _fit(
     try:
         train_rows = _check_classes(corpus, texts)
         report(f"training on {train_rows:,} distinct texts of {corpus.name}")
-        fitted = build_pipeline(parameters).fit(texts.where("NOT is_held_out"))
+        fitted = build_pipeline(parameters, train_rows=train_rows).fit(
+            texts.where("NOT is_held_out")
+        )
         held_out = fitted.transform(texts.where("is_held_out")).select(
             "target", prob_pos().alias("prob_pos")
         )

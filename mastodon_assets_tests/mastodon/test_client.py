@@ -1,0 +1,217 @@
+import json
+import logging
+import threading
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.errors import ServiceUnavailableError, SettingsError
+from mastodon_assets.mastodon import client as client_module
+from mastodon_assets.mastodon.client import OLDEST, MastodonClient, RateLimitedError
+from mastodon_assets_tests.mastodon.odd_server import Answer, OddServer, odd_server, stream
+
+TOKEN = "secret-token-of-the-test"
+STREAM = "/api/v1/streaming/public"
+TIMELINE = "/api/v1/timelines/public"
+
+
+def client_of(server: OddServer, token: str | None = TOKEN) -> MastodonClient:
+    return MastodonClient(server.base_url, SecretStr(token) if token else None)
+
+
+def as_json(document: Any) -> Answer:
+    return Answer(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("documents", "domain"),
+    [
+        ({"/api/v2/instance/": as_json({"domain": "One.Example"})}, "one.example"),
+        ({"/api/v2/instance/": as_json({"domain": "münchen.example"})}, "münchen.example"),
+        ({"/api/v2/instance/": as_json({"domain": 5})}, "127.0.0.1"),
+        ({"/api/v2/instance/": as_json({"domain": "[red]one.example"})}, "127.0.0.1"),
+        ({"/api/v2/instance/": as_json({"domain": "a" * 300})}, "127.0.0.1"),
+        (
+            {
+                "/api/v2/instance/": Answer(b"{}", 404),
+                "/api/v1/instance/": as_json({"uri": "https://old.example/"}),
+            },
+            "old.example",
+        ),
+        (
+            {
+                "/api/v2/instance/": Answer(b"oops", 500),
+                "/api/v1/instance/": as_json({"uri": "old.example"}),
+            },
+            "old.example",
+        ),
+    ],
+)
+def test_the_server_names_itself(documents: dict[str, Answer], domain: str) -> None:
+    with odd_server(documents) as server:
+        assert client_of(server).instance_domain() == domain
+
+
+@pytest.mark.parametrize(
+    ("document", "url"),
+    [
+        ({"configuration": {"urls": {"streaming": "wss://s.example"}}}, "https://s.example"),
+        ({"configuration": {"urls": {"streaming": "wss://s.example/x/"}}}, "https://s.example/x"),
+        ({"configuration": {"urls": {"streaming": "https://s.example"}}}, "https://s.example"),
+        ({"urls": {"streaming_api": "wss://old.example"}}, "https://old.example"),
+        ({"configuration": {"urls": {"streaming": "ws://127.0.0.1:5"}}}, "http://127.0.0.1:5"),
+        ({"configuration": {"urls": {"streaming": None}}, "urls": {}}, None),
+        ({"configuration": None}, None),
+    ],
+)
+def test_the_stream_is_where_the_server_says(document: dict[str, Any], url: str | None) -> None:
+    with odd_server({"/api/v2/instance/": as_json(document)}) as server:
+        assert client_of(server).stream_url() == (url or server.base_url) + STREAM
+
+
+@pytest.mark.parametrize("url", ["http://one.example", "ftp://one.example", "https://", "nonsense"])
+def test_an_address_that_would_show_the_token_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="MASTODON_API_BASE_URL"):
+        MastodonClient(url, SecretStr(TOKEN))
+
+
+def test_a_stream_without_tls_elsewhere_is_refused() -> None:
+    document = {"configuration": {"urls": {"streaming": "ws://s.example"}}}
+    with (
+        odd_server({"/api/v2/instance/": as_json(document)}) as server,
+        pytest.raises(SettingsError, match=r"http://s\.example .* use https"),
+    ):
+        client_of(server).stream_url()
+
+
+def test_events_are_read_whatever_their_line_ends() -> None:
+    body = (
+        b"event: update\ndata: {}\n\n:thump\n"
+        b"event:delete\r\ndata:12\r\n\r\n"
+        b"id: 5\nretry: 3\nevent: x\ndata: a\ndata: b\n\n"
+        b":thump\n\nevent: update\ndata: \xff\xe2\x80\xa8\n\n"
+        b"event: update\ndata: cut off"
+    )
+    with (
+        odd_server({STREAM: stream(body, is_open=False)}) as server,
+        client_of(server).open_stream() as events,
+    ):
+        read = [(event.name, event.data) for event in events if event.name]
+
+    assert read == [("update", "{}"), ("delete", "12"), ("x", "a\nb"), ("update", "\ufffd\u2028")]
+
+
+def test_close_ends_the_wait_of_the_reading_thread() -> None:
+    with odd_server({STREAM: stream(b"event: delete\ndata: 1\n\n")}) as server:
+        with client_of(server).open_stream() as events:
+            read: list[str] = []
+            thread = threading.Thread(target=lambda: read.extend(event.data for event in events))
+            thread.start()
+            events.close()
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def test_a_silent_stream_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_SILENCE_SECONDS", 0.2)
+    with (
+        odd_server({STREAM: stream(b"event: delete\ndata: 1\n\n")}) as server,
+        client_of(server).open_stream() as events,
+        pytest.raises(ServiceUnavailableError, match="the stream broke"),
+    ):
+        list(events)
+
+
+def test_what_is_no_event_stream_is_an_error() -> None:
+    page = Answer(b"<html>", content_type="text/html")
+    with (
+        odd_server({STREAM: page}) as server,
+        client_of(server).open_stream() as events,
+        pytest.raises(ServiceUnavailableError, match="no event stream"),
+    ):
+        list(events)
+
+
+@pytest.mark.parametrize(
+    ("status", "token", "advice"),
+    [
+        (401, None, "401: it wants a token; set MASTODON_ACCESS_TOKEN"),
+        (401, TOKEN, "401: it does not accept the token; set MASTODON_ACCESS_TOKEN"),
+        (403, TOKEN, "403: the token may not read this"),
+        (404, TOKEN, "404: it has no such address"),
+        (503, TOKEN, "503: try again later"),
+    ],
+)
+def test_a_refusal_is_one_line_that_says_what_to_do(
+    status: int, token: str | None, advice: str
+) -> None:
+    refusal = Answer(json.dumps({"error": f"no {TOKEN}\n"}).encode(), status)
+    with odd_server({STREAM: refusal, TIMELINE: refusal}) as server:
+        client = client_of(server, token)
+        with pytest.raises(ServiceUnavailableError) as of_stream, client.open_stream():
+            pass
+        with pytest.raises(ServiceUnavailableError) as of_timeline:
+            client.timeline_page(OLDEST)
+
+    for error in (of_stream, of_timeline):
+        assert advice in str(error.value)
+        assert "\n" not in str(error.value)
+        assert TOKEN not in str(error.value)
+
+
+def test_a_server_that_is_not_there_is_one_line() -> None:
+    with odd_server({}) as server:
+        gone = server
+    client = MastodonClient(gone.base_url, SecretStr(TOKEN))
+
+    with pytest.raises(ServiceUnavailableError, match=r"127\.0\.0\.1: no answer") as caught:
+        client.instance_domain()
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_page_that_is_no_json_is_an_error() -> None:
+    with (
+        odd_server({TIMELINE: Answer(b"<html>")}) as server,
+        pytest.raises(ServiceUnavailableError, match="no JSON"),
+    ):
+        client_of(server).timeline_page(OLDEST)
+
+
+def test_a_rate_limit_says_when_it_ends() -> None:
+    limited = Answer(
+        b'{"error":"Too many requests"}', 429, headers={"X-RateLimit-Reset": "2999-01-01T00:00:00Z"}
+    )
+    with odd_server({TIMELINE: limited}) as server, pytest.raises(RateLimitedError) as caught:
+        client_of(server).timeline_page(OLDEST)
+
+    assert caught.value.reset_at is not None
+    assert caught.value.reset_at.year in (2998, 2999)
+
+
+def test_the_token_is_in_a_header_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with odd_server({STREAM: stream(b"", is_open=False), TIMELINE: Answer()}) as server:
+        client = client_of(server)
+        client.timeline_page("5")
+        with client.open_stream() as events:
+            list(events)
+
+    assert server.requests
+    for path, headers in server.requests:
+        assert TOKEN not in path
+        assert headers["Authorization"] == f"Bearer {TOKEN}"
+        assert headers["User-Agent"].startswith("mastodon-assets/")
+    assert TOKEN not in caplog.text
+
+
+def test_a_page_follows_right_after_its_min_id() -> None:
+    with odd_server({TIMELINE: Answer(b'[{"id":"7"},{"id":"6"}]')}) as server:
+        page = client_of(server).timeline_page("5")
+
+    assert [document["id"] for document in page] == ["7", "6"]
+    asked = [path for path, _ in server.requests if path.startswith(TIMELINE)]
+    assert len(asked) == 1
+    assert "min_id=5" in asked[0]
+    assert "limit=40" in asked[0]

@@ -1,0 +1,232 @@
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mastodon_assets.mastodon import intake as intake_module
+from mastodon_assets.mastodon.client import StreamEvent
+from mastodon_assets.mastodon.consent import ConsentPolicy
+from mastodon_assets.mastodon.intake import Intake
+from mastodon_assets.toots.contract import Message, encode
+from mastodon_assets_tests.mastodon.documents import account, status
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+class Topics:
+    """What a publisher got; the contract is checked as it does."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.errors: list[dict[str, Any]] = []
+
+    def publish(self, message: Message) -> None:
+        self.messages.append(json.loads(encode(message)))
+
+    def publish_error(self, **error: Any) -> None:
+        self.errors.append(error)
+
+    def kinds(self) -> list[tuple[str, str]]:
+        return [(message["op"], message["id"]) for message in self.messages]
+
+
+class Taking:
+    """An intake and what came out of it."""
+
+    def __init__(self, *, instance: str = "one.example", policy: ConsentPolicy = "respect") -> None:
+        self.topics = Topics()
+        self.intake = Intake(self.topics, instance=instance, policy=policy)  # type: ignore[arg-type]
+        self.summary = self.intake.summary
+
+    def event(self, name: str, data: Any) -> str | None:
+        text = data if isinstance(data, str) else json.dumps(data)
+        return self.intake.take_event(StreamEvent(name, text, NOW))
+
+    def listed(self, document: Any) -> None:
+        self.intake.take_listed(document, NOW)
+
+    def payloads(self) -> list[Any]:
+        return [error["payload"] for error in self.topics.errors]
+
+
+def test_updates_edits_and_deletes_are_published() -> None:
+    taking = Taking()
+
+    assert taking.event("update", status("1")) == "1"
+    assert taking.event("status.update", status("1", edited_at="2026-11-20T12:00:00Z")) is None
+    assert taking.event("delete", "1\n") is None
+
+    assert taking.topics.kinds() == [("upsert", "1"), ("upsert", "1"), ("delete", "1")]
+    assert {message["origin"] for message in taking.topics.messages} == {"stream"}
+    assert (taking.summary.received, taking.summary.upserts, taking.summary.deletes) == (3, 2, 1)
+
+
+def test_the_mocks_name_of_an_edit_is_known() -> None:
+    taking = Taking()
+    taking.event("status_update", status(visibility="private"))
+
+    assert taking.topics.kinds() == [("delete", "1")]
+
+
+@pytest.mark.parametrize(
+    ("instance", "origins"),
+    [("one.example", ["stream", "backfill"]), ("simulator.example", ["simulator", "simulator"])],
+)
+def test_a_message_says_where_it_came_from(instance: str, origins: list[str]) -> None:
+    taking = Taking(instance=instance)
+    taking.event("update", status("1"))
+    taking.listed(status("2"))
+
+    assert [message["origin"] for message in taking.topics.messages] == origins
+
+
+@pytest.mark.parametrize("name", ["filters_changed", "notification", "announcement", "", "message"])
+def test_other_events_are_counted_and_not_read(name: str) -> None:
+    taking = Taking()
+    taking.event(name, "undefined")
+
+    assert taking.summary.ignored == 1
+    assert taking.summary.received == 0
+    assert taking.topics.errors == []
+
+
+@pytest.mark.parametrize("data", ["", "undefined", "{", "NaN", "[" * 100_000, "9" * 5000 + "x"])
+def test_of_a_payload_that_is_no_json_only_the_reason_is_kept(data: str) -> None:
+    taking = Taking()
+    taking.event("update", data)
+
+    assert taking.summary.errors == {"not_json": 1}
+    assert taking.payloads() == [None]
+
+
+@pytest.mark.parametrize("document", [None, 5, [], {}, status(account=None)])
+def test_where_consent_cannot_be_read_only_the_reason_is_kept(document: Any) -> None:
+    taking = Taking()
+    taking.event("update", document)
+    taking.listed(document)
+
+    assert taking.payloads()[0] is None
+    assert {error["reason"] for error in taking.topics.errors} == {"unreadable"}
+    assert taking.topics.messages == []
+    assert "Good morning" not in str(taking.topics.errors)
+
+
+def test_a_post_that_consents_but_cannot_be_read_is_kept_whole() -> None:
+    taking = Taking()
+    text = json.dumps(status(created_at="yesterday"))
+    taking.event("update", text)
+    taking.event("update", status("2", favourites_count=-1))
+    taking.listed(status("3", uri=None, url=None, created_at=NOW))
+
+    assert taking.summary.errors == {"not_normalised": 2, "contract": 1}
+    assert taking.payloads()[0] == text
+    assert json.loads(taking.payloads()[1])["id"] == "2"
+    assert json.loads(taking.payloads()[2])["created_at"] == "2026-11-20T12:00:00.000000Z"
+
+
+def test_a_delete_without_an_id_leaves_its_reason() -> None:
+    taking = Taking()
+    taking.event("delete", "")
+    taking.event("delete", json.dumps(status()) * 10)
+
+    assert taking.summary.errors == {"bad_delete": 2}
+    assert taking.payloads() == [None, None]
+    assert taking.topics.messages == []
+
+
+def test_a_withheld_post_leaves_nothing_behind() -> None:
+    taking = Taking()
+    taking.event("update", status("1", visibility="unlisted"))
+    taking.listed(status("2", account=account(note="#nobot")))
+
+    assert taking.summary.withheld == {"not_public": 1, "nobot": 1}
+    assert taking.topics.messages == []
+    assert taking.topics.errors == []
+
+
+def test_an_edit_that_is_withheld_deletes_the_post() -> None:
+    taking = Taking()
+    taking.event("status.update", status("1", visibility="private"))
+    taking.event("status.update", status("2", account=account(noindex=True)))
+    taking.event("status.update", status("3", account=None))
+    taking.event("status.update", status(None, account=None))
+
+    assert taking.topics.kinds() == [("delete", "1"), ("delete", "2"), ("delete", "3")]
+    assert taking.summary.withheld == {"not_public": 1, "noindex": 1, "unreadable": 2}
+
+
+def test_a_published_post_that_no_longer_passes_is_deleted() -> None:
+    taking = Taking()
+    taking.event("update", status("1"))
+    taking.listed(status("1", account=account(note="#nobot")))
+
+    assert taking.topics.kinds() == [("upsert", "1"), ("delete", "1")]
+
+
+def test_a_post_from_stream_and_timeline_is_published_once() -> None:
+    taking = Taking()
+    edited = {"edited_at": "2026-11-20T12:00:00.000Z"}
+    assert taking.event("update", status("1")) == "1"
+    taking.listed(status("1", created_at=NOW))
+    taking.event("status.update", status("1", **edited))
+    taking.listed(status("1", edited_at=NOW))
+    assert taking.event("update", status("1")) is None
+
+    assert len(taking.topics.messages) == 2
+    assert taking.summary.duplicates == 3
+
+
+def test_a_withheld_post_from_both_counts_once() -> None:
+    taking = Taking()
+    taking.event("update", status("1", visibility="unlisted"))
+    taking.listed(status("1", visibility="unlisted"))
+
+    assert taking.summary.withheld == {"not_public": 1}
+    assert taking.summary.duplicates == 1
+
+
+def test_old_posts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_module, "_REMEMBERED_POSTS", 2)
+    taking = Taking()
+    for status_id in ("1", "2", "3", "1", "3"):
+        taking.event("update", status(status_id))
+
+    assert taking.topics.kinds() == [("upsert", each) for each in ("1", "2", "3", "1")]
+
+
+def test_opt_in_is_passed_on() -> None:
+    taking = Taking(policy="opt-in")
+    taking.event("update", status(account=account(indexable=False)))
+
+    assert taking.summary.withheld == {"not_indexable": 1}
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values),
+    max_leaves=4,
+)
+
+
+@given(
+    st.sampled_from(["update", "status.update"]),
+    st.dictionaries(st.sampled_from(sorted(status())), VALUES, max_size=3),
+    st.dictionaries(st.sampled_from(sorted(account())), VALUES, max_size=2),
+)
+def test_whatever_a_status_holds_is_accounted_for(
+    name: str, changes: dict[str, Any], account_changes: dict[str, Any]
+) -> None:
+    taking = Taking()
+    taking.event(name, {**status(account=account(**account_changes)), **changes})
+    summary = taking.summary
+
+    assert summary.received == 1
+    assert summary.upserts + summary.withheld.total() + summary.errors.total() == 1
+    assert summary.upserts == sum(message["op"] == "upsert" for message in taking.topics.messages)
