@@ -56,7 +56,7 @@ class PipelineParameters:
 
 
 # A few thousand short texts: more buckets would only cost time.
-DEMO_PARAMETERS = PipelineParameters(buckets=2**14)
+DEMO_PARAMETERS = PipelineParameters(buckets=2**14, inverse_regularization=10.0, max_iter=30)
 
 
 def cleaning_stages() -> list[Transformer]:

@@ -25,6 +25,7 @@ from mastodon_assets.toots.sink import (
     BatchCounts,
     PayloadsNeededError,
     prepare_session,
+    refresh_statistics,
     write_batch,
 )
 from mastodon_assets.toots.topics import Offsets, TopicState, read_topic
@@ -73,6 +74,8 @@ def drain(
                 query.run_until_available(session(), ledger)
 
         _retrying()(read_once)
+        if summary.batches:
+            refresh_statistics(connection)
         summary.end = _current_ledger(connection, target)
     return summary
 

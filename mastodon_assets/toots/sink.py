@@ -234,6 +234,18 @@ def prepare_session(connection: Connection[Any]) -> None:
     connection.execute("SET work_mem = '128MB'")
 
 
+def refresh_statistics(connection: Connection[Any]) -> None:
+    """Tell the planner how large the tables are now; autovacuum would take a minute to notice.
+
+    Without it a table that was empty a moment ago is joined as if it still were.
+    """
+    with connection.transaction():
+        connection.execute(
+            "ANALYZE masto.toots_raw, masto.toot_aliases, masto.toot_metrics_windowed,"
+            " masto.user_avg_length_windowed"
+        )
+
+
 def write_batch(
     connection: Connection[Any], rows: "pa.Table", topic_ids: Mapping[str, str]
 ) -> BatchCounts:

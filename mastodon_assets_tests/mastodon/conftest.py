@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from mastodon_assets.mastodon import ingest
-from mastodon_assets.settings import Settings
+from mastodon_assets.settings import Settings, load_settings
 from mastodon_assets_tests.mastodon.documents import RECORDED
 
 STREAM, ERRORS = "mastodon_stream", "mastodon_errors"
@@ -27,9 +27,9 @@ class Broker:
             "kafka_bootstrap_servers": self.servers,
             "database_url": "postgresql://nobody@127.0.0.1:9/nothing",
         }
-        return Settings(_env_file=None, **{**values, **changes})
+        return load_settings(_env_file=None, **{**values, **changes})
 
-    def keys(self, topic: str = STREAM) -> list[bytes | None]:
+    def record_keys(self, topic: str = STREAM) -> list[bytes | None]:
         return [key for key, _ in self._read(topic)]
 
     def messages(self, topic: str = STREAM) -> list[dict[str, Any]]:
@@ -50,7 +50,9 @@ class Broker:
                     record = consumer.poll(5)
                     assert record is not None
                     assert record.error() is None
-                    records.append((record.key(), record.value()))
+                    value = record.value()
+                    assert value is not None
+                    records.append((record.key(), value))
             return records
         finally:
             consumer.close()

@@ -37,7 +37,7 @@ def test_what_was_flushed_is_in_kafka(broker: Broker) -> None:
     sent = broker.messages()
     assert sorted(int(found["id"]) for found in sent if found["op"] == "upsert") == [*range(500)]
     assert [found["id"] for found in sent if found["op"] == "delete"] == ["3"]
-    assert b"one.example/7" in broker.keys()
+    assert b"one.example/7" in broker.record_keys()
 
 
 def test_what_breaks_the_contract_is_not_published(broker: Broker) -> None:
@@ -134,7 +134,12 @@ class Producer:
 
 
 def publisher_on(producer: Producer) -> Publisher:
-    return Publisher(producer, topic="stream", errors_topic="errors", servers="broker:1")
+    return Publisher(
+        producer,  # type: ignore[arg-type]
+        topic="stream",
+        errors_topic="errors",
+        servers="broker:1",
+    )
 
 
 def test_a_message_that_was_not_delivered_ends_the_run() -> None:
