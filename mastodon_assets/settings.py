@@ -29,7 +29,6 @@ class Settings(BaseSettings):
     mastodon_api_base_url: str | None = None
     mastodon_access_token: SecretStr | None = None
     mastodon_consent: Literal["respect", "opt-in"] = "respect"
-    mastodon_handle_key: SecretStr | None = None
 
     kafka_bootstrap_servers: str | None = None
     kafka_topic: str = "mastodon_stream"

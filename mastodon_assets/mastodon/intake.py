@@ -40,7 +40,8 @@ class IngestSummary:
 
     `received` is `upserts` and `duplicates` and the sum of `withheld` and of `errors`, and the
     deletes that the server sent; `deletes` counts those published, for withheld posts too.
-    `ignored` are events of other kinds. `cursor` is the last one saved.
+    Those withheld as `unreadable` also leave a line in the errors topic. `ignored` are events of
+    other kinds. `cursor` is the last one saved.
     """
 
     instance: str

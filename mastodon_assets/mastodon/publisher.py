@@ -71,6 +71,7 @@ class Publisher:
 
         Raises: ServiceUnavailableError where something is not.
         """
+        self._check_deliveries()
         missing = self._producer.flush(_FLUSH_SECONDS)
         self._check_deliveries()
         if missing:

@@ -33,26 +33,27 @@ class Broker:
         return [key for key, _ in self._read(topic)]
 
     def messages(self, topic: str = STREAM) -> list[dict[str, Any]]:
-        """All values of the topic, partition by partition."""
+        """All values of the topic; the order within a partition is kept."""
         return [json.loads(value) for _, value in self._read(topic)]
 
     def _read(self, topic: str) -> list[tuple[bytes | None, bytes]]:
         consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "test", "log_level": 0})
         try:
-            partitions = consumer.list_topics(topic, timeout=5).topics[topic].partitions
-            records = []
-            for partition in sorted(partitions):
-                first, end = consumer.get_watermark_offsets(
-                    TopicPartition(topic, partition), timeout=5
-                )
-                consumer.assign([TopicPartition(topic, partition, first)])
-                for _ in range(end - first):
-                    record = consumer.poll(5)
-                    assert record is not None
-                    assert record.error() is None
-                    value = record.value()
-                    assert value is not None
-                    records.append((record.key(), value))
+            places, waiting = [], 0
+            for partition in consumer.list_topics(topic, timeout=5).topics[topic].partitions:
+                place = TopicPartition(topic, partition)
+                first, end = consumer.get_watermark_offsets(place, timeout=5)
+                places.append(TopicPartition(topic, partition, first))
+                waiting += end - first
+            consumer.assign(places)
+            records: list[tuple[bytes | None, bytes]] = []
+            while len(records) < waiting:
+                record = consumer.poll(5)
+                assert record is not None
+                assert record.error() is None
+                value = record.value()
+                assert value is not None
+                records.append((record.key(), value))
             return records
         finally:
             consumer.close()

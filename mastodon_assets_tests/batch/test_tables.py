@@ -1,0 +1,103 @@
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.batch.tables import batch_tables, refresh_batch_table
+from mastodon_assets.toots.ledger import open_ledger
+from mastodon_assets.toots.sink import prepare_session, write_batch
+from mastodon_assets.toots.topics import TopicState
+from mastodon_assets.warehouse.database import connect
+from mastodon_assets_tests.records import TOPIC, on_partition, staged, upsert
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Rows = Callable[[str], list[Any]]
+
+
+def _toots() -> list[Any]:
+    day, next_day = "2026-11-19", "2026-11-20"
+    return [
+        upsert("1", created_at=f"{day}T23:59:59Z", content="four", hashtags=["a", "b"]),
+        upsert("2", created_at=f"{next_day}T00:00:00Z", content="sixsix", hashtags=["a"]),
+        upsert("3", created_at=f"{next_day}T00:59:59Z", content="", hashtags=["b"], language=None),
+        upsert("4", created_at=f"{next_day}T01:00:00Z", content="😀", username="bob@one.example"),
+        upsert("5", created_at="2026-12-24T00:00:00Z", content="dated in the future", hashtags=[]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def stored(database_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
+    topic = TopicState(TOPIC, "topic-id", {0: 0}, {0: 5})
+    with connect(database_url) as connection:
+        with connection.transaction():
+            open_ledger(connection, topic, accept_data_loss=False)
+        prepare_session(connection)
+        connection.commit()
+        with connection.transaction():
+            write_batch(connection, staged(on_partition(_toots())), {TOPIC: "topic-id"})
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def rows(spark: "SparkSession", database_url: SecretStr, stored: psycopg.Connection[Any]) -> Rows:
+    def refreshed(name: str) -> list[Any]:
+        refresh_batch_table(spark, database_url, name, min_toots=3)
+        with stored.transaction():
+            return [
+                tuple(str(value) for value in row)
+                for row in stored.execute(f"TABLE masto.{name}".encode())
+            ]
+
+    return lambda name: sorted(refreshed(name))
+
+
+def test_active_users_have_enough_toots(rows: Rows) -> None:
+    assert rows("batch_active_users") == [("ada@one.example", "4", "7.25")]
+
+
+def test_hashtags_are_counted_by_the_hour_of_their_event(rows: Rows) -> None:
+    assert rows("batch_hashtag_by_hour") == [
+        ("2026-11-19 23:00:00+00:00", "a", "1"),
+        ("2026-11-19 23:00:00+00:00", "b", "1"),
+        ("2026-11-20 00:00:00+00:00", "a", "1"),
+        ("2026-11-20 00:00:00+00:00", "b", "1"),
+        ("2026-11-20 01:00:00+00:00", "news", "1"),
+    ]
+
+
+def test_a_tie_of_hashtags_shares_the_first_rank(rows: Rows) -> None:
+    assert rows("batch_top_hashtag") == [("a", "2", "1"), ("b", "2", "1")]
+
+
+def test_days_begin_at_midnight_utc_and_the_future_is_now(rows: Rows) -> None:
+    assert rows("batch_toots_per_day") == [("2026-11-19", "1"), ("2026-11-20", "4")]
+    assert rows("batch_avg_len_per_day") == [("2026-11-19", "4.0"), ("2026-11-20", "6.5")]
+
+
+def test_languages_are_counted_by_day(rows: Rows) -> None:
+    assert rows("batch_toots_by_lang_per_day") == [
+        ("2026-11-19", "en", "1"),
+        ("2026-11-20", "en", "3"),
+        ("2026-11-20", "und", "1"),
+    ]
+
+
+def test_a_second_refresh_writes_nothing_and_a_wrong_row_is_mended(
+    spark: "SparkSession", database_url: SecretStr, rows: Rows, stored: psycopg.Connection[Any]
+) -> None:
+    for name in batch_tables(min_toots=3):
+        right = rows(name)
+        assert refresh_batch_table(spark, database_url, name, min_toots=3) == 0
+        with stored.transaction():
+            stored.execute(f"DELETE FROM masto.{name}".encode())  # noqa: S608 - our own names
+        assert refresh_batch_table(spark, database_url, name, min_toots=3) == len(right)
+        assert rows(name) == right
+
+
+def test_no_toots_give_empty_tables(spark: "SparkSession", fresh_database_url: SecretStr) -> None:
+    for name in batch_tables(min_toots=3):
+        assert refresh_batch_table(spark, fresh_database_url, name, min_toots=3) == 0

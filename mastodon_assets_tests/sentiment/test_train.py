@@ -1,0 +1,208 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from pydantic import SecretStr
+from pyspark.sql import SparkSession
+
+from mastodon_assets.sentiment.corpus import CorpusUnreadableError
+from mastodon_assets.sentiment.registry import Model, champion, find
+from mastodon_assets.sentiment.store import ModelUnreadableError, is_complete, load_model
+from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS
+from mastodon_assets.sentiment.train import (
+    CorpusTooSmallError,
+    TrainingResult,
+    TrainingUnderwayError,
+    code_version,
+    train,
+)
+from mastodon_assets.settings import Settings
+from mastodon_assets.warehouse.database import transaction
+
+
+def _models(url: SecretStr) -> list[tuple[object, ...]]:
+    with transaction(url) as connection:
+        return connection.execute(
+            "SELECT * FROM masto.sentiment_models ORDER BY version"
+        ).fetchall()
+
+
+def _row(settings: Settings, version: str) -> Model | None:
+    with transaction(settings.postgres_url) as connection:
+        return find(connection, version)
+
+
+def _ignore(line: str) -> None:
+    pass
+
+
+def test_the_synthetic_model_is_champion_and_marked_everywhere(
+    settings: Settings, trained: TrainingResult
+) -> None:
+    assert trained.trained
+    assert trained.status == "champion"
+    assert trained.corpus == SYNTHETIC_CORPUS
+    assert trained.metrics["is_synthetic"] is True
+    assert trained.metrics["auc"] > 0.9
+    assert trained.metrics["rows"] > 500
+    assert trained.path == settings.model_dir.absolute() / trained.version
+    with transaction(settings.postgres_url) as connection:
+        row = champion(connection)
+    assert row is not None
+    assert row.corpus == SYNTHETIC_CORPUS
+    assert row.metrics == trained.metrics
+    described = json.loads((trained.path / "model.json").read_text(encoding="utf-8"))
+    assert described["corpus"] == SYNTHETIC_CORPUS
+    assert described["languages"] == ["en"]
+
+
+def test_training_again_trains_nothing_changes_no_row_and_still_warns(
+    spark: SparkSession, settings: Settings, trained: TrainingResult
+) -> None:
+    before = _models(settings.postgres_url)
+    lines: list[str] = []
+    again = train(spark, settings, lines.append)
+    assert not again.trained
+    assert (again.version, again.path) == (trained.version, trained.path)
+    assert _models(settings.postgres_url) == before
+    assert any("SYNTHETIC CORPUS" in line for line in lines)
+
+
+def test_a_folder_without_a_row_is_registered_and_not_trained_again(
+    spark: SparkSession, settings: Settings, trained: TrainingResult
+) -> None:
+    before = _models(settings.postgres_url)
+    with transaction(settings.postgres_url) as connection:
+        connection.execute("DELETE FROM masto.sentiment_models")
+    result = train(spark, settings, _ignore)
+    assert not result.trained
+    assert _models(settings.postgres_url) == before
+
+
+def test_a_half_written_folder_is_neither_read_nor_left(
+    spark: SparkSession, settings: Settings, trained: TrainingResult, tmp_path: Path
+) -> None:
+    model_dir = tmp_path / "models"
+    half = model_dir / trained.version
+    shutil.copytree(trained.path / "pipeline", half / "pipeline")
+    leftover = model_dir / f".{trained.version}.partial"
+    shutil.copytree(trained.path, leftover)
+    assert not is_complete(half)
+    with pytest.raises(ModelUnreadableError, match="no complete sentiment model"):
+        load_model(spark, half)
+    with transaction(settings.postgres_url) as connection:
+        connection.execute("DELETE FROM masto.sentiment_models")
+
+    result = train(spark, settings.model_copy(update={"model_dir": model_dir}), _ignore)
+
+    assert result.trained
+    assert result.path == half
+    assert not leftover.exists()
+    assert load_model(spark, half).version == trained.version
+    with transaction(settings.postgres_url) as connection:
+        connection.execute("DELETE FROM masto.sentiment_models")
+    train(spark, settings, _ignore)
+
+
+def test_a_model_whose_folder_was_deleted_is_trained_again_under_its_row(
+    spark: SparkSession, settings: Settings, trained: TrainingResult, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.move(trained.path, moved)
+    with pytest.raises(ModelUnreadableError):
+        load_model(spark, trained.path)
+    result = train(spark, settings, _ignore)
+    assert result.trained
+    assert result.status == "champion"
+    assert len(_models(settings.postgres_url)) == 1
+    assert load_model(spark, trained.path).version == trained.version
+
+
+def test_damage_and_another_spark_are_one_line_errors(
+    spark: SparkSession, trained: TrainingResult, tmp_path: Path
+) -> None:
+    for number, victim in enumerate(
+        ["pipeline/metadata", "pipeline/stages", "pipeline/metadata/part-00000", "model.json"]
+    ):
+        folder = tmp_path / str(number) / trained.version
+        shutil.copytree(trained.path, folder)
+        target = folder / victim
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            for part in folder.glob(f"{victim}*"):
+                part.unlink()
+        with pytest.raises(ModelUnreadableError) as raised:
+            load_model(spark, folder)
+        assert "\n" not in str(raised.value)
+        assert str(folder) in str(raised.value)
+
+    folder = tmp_path / "other" / trained.version
+    shutil.copytree(trained.path, folder)
+    described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    described["spark_version"] = "3.5.1"
+    (folder / "model.json").write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(ModelUnreadableError, match=r"Spark 3\.5\.1, this is Spark 4"):
+        load_model(spark, folder)
+
+
+def test_another_minor_version_of_spark_is_another_model() -> None:
+    assert code_version("4.2.0") == code_version("4.2.1") != code_version("4.3.0")
+
+
+def test_two_trainings_at_once_do_not_share_a_folder(
+    spark: SparkSession, settings: Settings, tmp_path: Path
+) -> None:
+    path = _corpus(tmp_path / "corpus.csv", ["good day", "nice day"], ["bad day", "sad day"])
+    elsewhere = settings.model_copy(
+        update={"model_dir": tmp_path / "models", "sentiment_corpus": path}
+    )
+    (tmp_path / "models").mkdir()
+    with (
+        FileLock(tmp_path / "models" / ".training.lock"),
+        pytest.raises(TrainingUnderwayError, match="another process is training"),
+    ):
+        train(spark, elsewhere, _ignore)
+
+
+def test_a_corpus_that_cannot_train_is_a_one_line_error_and_leaves_no_row(
+    spark: SparkSession, settings: Settings, trained: TrainingResult, tmp_path: Path
+) -> None:
+    before = _models(settings.postgres_url)
+    for path, error in [
+        (tmp_path / "nosuch.csv", CorpusUnreadableError),
+        (_corpus(tmp_path / "same.csv", ["a day"], ["a day"]), CorpusTooSmallError),
+    ]:
+        with pytest.raises(error) as raised:
+            train(spark, settings.model_copy(update={"sentiment_corpus": path}), _ignore)
+        assert "\n" not in str(raised.value)
+    assert _models(settings.postgres_url) == before
+    assert [path.name for path in settings.model_dir.iterdir() if path.is_dir()] == [
+        trained.version
+    ]
+
+
+def test_on_30_000_rows_of_sentiment140_the_auc_is_at_least_85_percent(
+    spark: SparkSession, settings: Settings, shared_data: Path, tmp_path: Path
+) -> None:
+    import gzip
+    import itertools
+
+    sample = tmp_path / "sample.csv"
+    with gzip.open(shared_data / "sentiment140.csv.gz", "rb") as rows:
+        sample.write_bytes(b"".join(itertools.islice(rows, 30_000)))
+    result = train(spark, settings.model_copy(update={"sentiment_corpus": sample}), _ignore)
+    assert result.status == "champion"
+    assert result.corpus.startswith("sample.csv sha256:")
+    assert result.metrics["auc"] >= 0.83
+    again = train(spark, settings, _ignore)
+    assert (again.trained, again.status) == (False, "retired")
+
+
+def _corpus(path: Path, positive: list[str], negative: list[str]) -> Path:
+    lines = [f'"4","1","","","","{text}"\n' for text in positive]
+    lines += [f'"0","1","","","","{text}"\n' for text in negative]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
