@@ -24,8 +24,21 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+# The one thing a test may be skipped for in CI: recordings that are no part of the project.
+_NO_RECORDINGS = str(SHARED_DATA)
 
 _numbers = count(1)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI, a test skipped for a missing server or browser is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not os.environ.get("CI"):
+        return
+    for report in reporter.stats.get("skipped", []):
+        if _NO_RECORDINGS not in str(report.longrepr):
+            reporter.write_line(f"skipped in CI, which is a failure: {report.nodeid}", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session", autouse=True)
