@@ -21,6 +21,8 @@ from mastodon_assets.spark_session import file_uri
 
 _DESCRIPTION = "model.json"
 _PIPELINE = "pipeline"
+_FILES = "files"
+_REMEDY = "to train it again, delete the folder and materialize sentiment_pipeline_model"
 
 
 class ModelUnreadableError(PlatformError):
@@ -63,8 +65,9 @@ def save_model(model_dir: Path, pipeline: PipelineModel, description: Descriptio
     partial = model_dir / f".{description.version}.partial"
     partial.mkdir(parents=True)
     pipeline.save(file_uri(partial / _PIPELINE))
+    described = {**asdict(description), _FILES: _file_sizes(partial / _PIPELINE)}
     (partial / _DESCRIPTION).write_text(
-        json.dumps(asdict(description), indent=2, sort_keys=True), encoding="utf-8"
+        json.dumps(described, indent=2, sort_keys=True), encoding="utf-8"
     )
     if target.exists():
         # Not complete, or the caller would have used it.
@@ -80,11 +83,12 @@ def remove_leftovers(model_dir: Path) -> None:
 
 
 def read_description(folder: Path) -> Description:
-    """What the folder says about its model. Raises: ModelUnreadableError."""
+    """What the folder says about its model. Raises: ModelUnreadableError where it is incomplete."""
     try:
         described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        files = described.pop(_FILES)
         description = Description(**described)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelUnreadableError(
             f"no complete sentiment model in {folder} ({type(error).__name__}); {_REMEDY}"
         ) from error
@@ -92,16 +96,20 @@ def read_description(folder: Path) -> Description:
         raise ModelUnreadableError(
             f"{folder} holds the sentiment model {description.version}; {_REMEDY}"
         )
+    if files != _file_sizes(folder / _PIPELINE):
+        raise ModelUnreadableError(
+            f"files of the sentiment model in {folder} are missing or cut short; {_REMEDY}"
+        )
     return description
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder says of itself that all of it was written."""
+    """Whether all of the folder is there as it was written."""
     try:
         read_description(folder)
     except ModelUnreadableError:
         return False
-    return (folder / _PIPELINE / "metadata").is_dir()
+    return True
 
 
 def load_model(spark: SparkSession, folder: Path) -> LoadedModel:
@@ -125,9 +133,15 @@ def load_model(spark: SparkSession, folder: Path) -> LoadedModel:
     return LoadedModel(description.version, tuple(description.languages), pipeline)
 
 
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes by relative path; Spark's checksum files apart, which copies may leave out."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".crc"
+    }
+
+
 def spark_minor(version: str) -> str:
     """`4.2` of `4.2.0`: saved models are read by the same minor version."""
     return ".".join(version.split(".")[:2])
-
-
-_REMEDY = "train it again: delete the folder and materialize sentiment_pipeline_model"

@@ -124,7 +124,7 @@ def test_damage_and_another_spark_are_one_line_errors(
     spark: SparkSession, trained: TrainingResult, tmp_path: Path
 ) -> None:
     for number, victim in enumerate(
-        ["pipeline/metadata", "pipeline/stages", "pipeline/metadata/part-00000", "model.json"]
+        ["pipeline", "pipeline/stages", "pipeline/metadata/part-00000", "model.json"]
     ):
         folder = tmp_path / str(number) / trained.version
         shutil.copytree(trained.path, folder)
@@ -196,7 +196,7 @@ def test_on_30_000_rows_of_sentiment140_the_auc_is_at_least_85_percent(
     result = train(spark, settings.model_copy(update={"sentiment_corpus": sample}), _ignore)
     assert result.status == "champion"
     assert result.corpus.startswith("sample.csv sha256:")
-    assert result.metrics["auc"] >= 0.83
+    assert result.metrics["auc"] >= 0.85
     again = train(spark, settings, _ignore)
     assert (again.trained, again.status) == (False, "retired")
 
