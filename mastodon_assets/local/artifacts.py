@@ -54,18 +54,24 @@ def cache_dir() -> Path:
 
 
 def fetch_jars(
-    folder_name: str, coordinates: Sequence[Coordinate], *, size: str, report: Report
+    folder_name: str,
+    coordinates: Sequence[Coordinate],
+    *,
+    size: str,
+    report: Report,
+    excluded: Sequence[str] = (),
 ) -> Path:
     """The folder `folder_name` of the cache with the jars of `coordinates` and what they need.
 
-    `size` tells in `report` what the first fetch means, such as "43 MB, about half a minute".
+    `size` tells in `report` what the first fetch means, such as "43 MB, about half a minute";
+    nothing of the organisations `excluded` is fetched.
     Raises: ArtifactError, JavaNotFoundError.
     """
     cache = cache_dir()
 
     def fetch(target: Path) -> None:
         report(f"fetching {folder_name} ({size}, once)")
-        _fetch_whole(coordinates, target, cache)
+        _fetch_whole(_ivy_module(coordinates, excluded), target, cache)
 
     return provide(cache / folder_name, fetch, lock=cache / "fetch.lock")
 
@@ -110,15 +116,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch_whole(coordinates: Sequence[Coordinate], target: Path, cache: Path) -> None:
+def _fetch_whole(module: str, target: Path, cache: Path) -> None:
     """Fetch into `target`; what is broken in Ivy's own cache is removed and fetched once more."""
     ivy_cache = cache / "ivy"
     had_cache = ivy_cache.exists()
-    failure = _run_ivy(coordinates, target, cache)
+    failure = _run_ivy(module, target, cache)
     if failure and had_cache:
         # A description without its jar, or half of one, makes Ivy fail for ever.
         shutil.rmtree(ivy_cache)
-        failure = _run_ivy(coordinates, target, cache)
+        failure = _run_ivy(module, target, cache)
     if failure:
         raise ArtifactError(failure)
     broken = broken_jars(target)
@@ -128,7 +134,7 @@ def _fetch_whole(coordinates: Sequence[Coordinate], target: Path, cache: Path) -
         jar.unlink()
         for cached in ivy_cache.rglob(jar.name):
             cached.unlink()
-    failure = _run_ivy(coordinates, target, cache)
+    failure = _run_ivy(module, target, cache)
     if failure:
         raise ArtifactError(failure)
     broken = broken_jars(target)
@@ -151,19 +157,19 @@ def _is_whole_archive(jar: Path) -> bool:
         return False
 
 
-def _run_ivy(coordinates: Sequence[Coordinate], target: Path, cache: Path) -> str | None:
+def _run_ivy(module: str, target: Path, cache: Path) -> str | None:
     """Let Ivy put the jars into `target`; None, or in one line why it could not."""
-    names = ", ".join(":".join(coordinate) for coordinate in coordinates)
+    names = target.name.lstrip(".").rpartition(".")[0]
     with tempfile.TemporaryDirectory() as folder:
-        module = Path(folder, "ivy.xml")
-        module.write_text(_ivy_module(coordinates), encoding="utf-8")
+        module_file = Path(folder, "ivy.xml")
+        module_file.write_text(module, encoding="utf-8")
         command = [
             str(java_home(cache) / "bin" / "java"),
             # Without these a network that swallows packets holds Ivy for ever.
             "-Dsun.net.client.defaultConnectTimeout=20000",
             "-Dsun.net.client.defaultReadTimeout=60000",
             *("-jar", str(_ivy_jar())),
-            *("-ivy", str(module)),
+            *("-ivy", str(module_file)),
             *("-confs", "default"),
             *("-types", "jar", "bundle"),
             *("-cache", str(cache / "ivy")),
@@ -190,15 +196,16 @@ def _run_ivy(coordinates: Sequence[Coordinate], target: Path, cache: Path) -> st
     )
 
 
-def _ivy_module(coordinates: Sequence[Coordinate]) -> str:
+def _ivy_module(coordinates: Sequence[Coordinate], excluded: Sequence[str]) -> str:
     dependencies = "".join(
         f"<dependency org={quoteattr(coordinate.organisation)} name={quoteattr(coordinate.name)} "
         f'rev={quoteattr(coordinate.revision)} conf="default"/>'
         for coordinate in coordinates
     )
+    exclusions = "".join(f"<exclude org={quoteattr(name)}/>" for name in excluded)
     return (
         '<ivy-module version="2.0"><info organisation="mastodon_assets" module="local"/>'
-        f"<dependencies>{dependencies}</dependencies></ivy-module>"
+        f"<dependencies>{dependencies}{exclusions}</dependencies></ivy-module>"
     )
 
 

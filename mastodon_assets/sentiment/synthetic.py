@@ -58,7 +58,8 @@ _POSITIVE = (
     "we won, {thing} was {good}", "congratulations on {thing}, {good}",
     "{thing}: {good}, simply {good}",
     "{thing} is not {bad}", "not {bad}, {thing}", "I am not {bad}",
-    "I'm not {bad} about {thing}", "it's not {bad}", "{thing} was never {bad}", "{thing} wasn't {bad}", "not {bad} at all",
+    "I'm not {bad} about {thing}", "it's not {bad}", "{thing} was never {bad}",
+    "{thing} wasn't {bad}", "not {bad} at all",
 )  # fmt: skip
 _NEGATIVE = (
     "{thing} is {bad}", "{thing} was so {bad}", "what a {bad} day, {thing} ruined it",
@@ -77,7 +78,8 @@ _NEGATIVE = (
     "crying about {thing}, what a {bad} surprise", "I wanted to like {thing}, I find it {bad}",
     "we lost, {thing} was {bad}", "I miss {thing}, {bad}", "{thing}: {bad}, simply {bad}",
     "{thing} is not {good}", "not {good}, {thing}", "I am not {good}",
-    "I'm not {good} about {thing}", "it's not {good}", "{thing} was never {good}", "{thing} wasn't {good}", "not {good} at all",
+    "I'm not {good} about {thing}", "it's not {good}", "{thing} was never {good}",
+    "{thing} wasn't {good}", "not {good} at all",
 )  # fmt: skip
 
 

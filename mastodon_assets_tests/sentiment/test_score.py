@@ -1,0 +1,299 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from pyspark.sql import Row, SparkSession
+
+from mastodon_assets.sentiment import score as score_module
+from mastodon_assets.sentiment.score import read_pending, score, score_pending, write_scores
+from mastodon_assets.sentiment.store import LoadedModel, ModelUnreadableError
+from mastodon_assets.sentiment.train import TrainingResult, train
+from mastodon_assets.settings import Settings
+from mastodon_assets.warehouse.database import bump_toots_version, transaction
+
+CREATED = datetime(2026, 11, 20, 11, 59, tzinfo=UTC)
+
+
+def _ignore(line: str) -> None:
+    pass
+
+
+def _score(
+    spark: SparkSession,
+    model: LoadedModel | None,
+    *toots: tuple[str, str],
+    low: float = 0.45,
+    high: float = 0.55,
+) -> list[Row]:
+    rows = [(number, number * 10, CREATED, lang, text) for number, (lang, text) in enumerate(toots)]
+    frame = spark.createDataFrame(
+        rows, "id long, payload_hash long, created_at timestamp, lang string, text string"
+    )
+    return score(frame, model, low=low, high=high).orderBy("id").collect()
+
+
+def test_a_labelled_toot_keeps_its_columns_and_names_its_model(
+    spark: SparkSession, model: LoadedModel
+) -> None:
+    (row,) = _score(spark, model, ("en", "I am so happy @ada"))
+    assert (row.id, row.payload_hash, row.lang, row.text) == (0, 0, "en", "I am so happy @ada")
+    assert row.label_str == "positive"
+    assert row.label_bin == 1
+    assert row.prob_pos > 0.55
+    assert row.reason is None
+    assert row.model_version == model.version
+
+
+def test_texts_without_words_are_not_labelled(spark: SparkSession, model: LoadedModel) -> None:
+    rows = _score(
+        spark,
+        model,
+        ("en", "https://happy.example/good"),
+        ("en", "@happy@one.example @good"),
+        ("en", ":happy_cat: 😀 12345"),
+        ("en", ""),
+        ("en", "猫"),
+    )
+    for row in rows:
+        assert row.reason == "no_words", row.text
+        assert row.label_str is row.label_bin is row.prob_pos is None
+        assert row.model_version == model.version
+
+
+@pytest.mark.parametrize("lang", ["en", "EN", "en-GB", "en_US"])
+def test_a_language_counts_by_the_first_part_of_its_tag(
+    spark: SparkSession, model: LoadedModel, lang: str
+) -> None:
+    (row,) = _score(spark, model, (lang, "a good day"))
+    assert row.reason is None
+    assert row.lang == lang
+
+
+@pytest.mark.parametrize("lang", ["ja", "und", "", "eng-x", "zh-TW", "sr-Latn", "de-en"])
+def test_a_language_the_model_was_not_measured_for_is_not_labelled(
+    spark: SparkSession, model: LoadedModel, lang: str
+) -> None:
+    (row,) = _score(spark, model, (lang, "a good day"))
+    assert row.reason == "unsupported_language"
+    assert row.label_str is row.label_bin is row.prob_pos is None
+    assert row.text == "a good day"
+
+
+def test_without_a_model_every_toot_says_so(spark: SparkSession) -> None:
+    for row in _score(spark, None, ("en", "a good day"), ("ja", "猫"), ("en", "")):
+        assert row.reason == "no_model"
+        assert row.label_str is row.prob_pos is row.model_version is None
+
+
+def test_the_edges_of_the_neutral_band_belong_to_the_labels(
+    spark: SparkSession, model: LoadedModel
+) -> None:
+    toot = ("en", "this album is good")
+    probability = _score(spark, model, toot)[0].prob_pos
+    assert 0.5 < probability < 0.99
+
+    def label(low: float, high: float) -> tuple[str, int]:
+        (row,) = _score(spark, model, toot, low=low, high=high)
+        return row.label_str, row.label_bin
+
+    assert label(0.1, probability) == ("positive", 1)
+    assert label(0.1, probability + 1e-9) == ("neutral", 1)
+    assert label(probability, 0.999) == ("negative", 1)
+    assert label(probability - 1e-9, 0.999) == ("neutral", 1)
+
+
+# The refresh of toots_sentiment.
+
+
+@pytest.fixture
+def url(postgres_url: SecretStr) -> Iterator[SecretStr]:
+    """The module's database with no toots and no scores."""
+    with transaction(postgres_url) as connection:
+        connection.execute("TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.asset_progress")
+    yield postgres_url
+
+
+@pytest.fixture
+def champion_model(
+    spark: SparkSession, settings: Settings, trained: TrainingResult
+) -> TrainingResult:
+    """The synthetic model as champion, whatever an earlier test did to the table."""
+    return train(spark, settings, _ignore)
+
+
+def _put_toot(url: SecretStr, id_: int, text: str, *, lang: str = "en", payload: int = 1) -> None:
+    with transaction(url) as connection:
+        connection.execute("DELETE FROM masto.toots_raw WHERE id = %s", (id_,))
+        connection.execute(
+            """
+            INSERT INTO masto.toots_raw
+                   (id, created_at, received_at, event_at, payload_hash, favourites, reblogs,
+                    replies, is_bot, is_sensitive, instance, status_id, uri, username, lang,
+                    hashtags, content_txt)
+            VALUES (%(id)s, %(at)s, %(at)s, %(at)s, %(payload)s, 0, 0, 0, false, false,
+                    'one.example', %(key)s, %(key)s, 'ada@one.example', %(lang)s, '{}', %(text)s)
+            """,
+            {
+                "id": id_,
+                "at": CREATED,
+                "payload": payload,
+                "key": str(id_),
+                "lang": lang,
+                "text": text,
+            },
+        )
+        bump_toots_version(connection)
+
+
+def _rows(url: SecretStr) -> dict[int, dict[str, Any]]:
+    with transaction(url) as connection:
+        cursor = connection.execute("SELECT * FROM masto.toots_sentiment ORDER BY id")
+        assert cursor.description is not None
+        names = [column.name for column in cursor.description]
+        return {
+            row["id"]: row for row in (dict(zip(names, values, strict=True)) for values in cursor)
+        }
+
+
+def _progress(url: SecretStr) -> tuple[int, str | None, int]:
+    """toots_version and model_version noted, and the version that the toots have."""
+    with transaction(url) as connection:
+        row = connection.execute(
+            "SELECT p.toots_version, p.model_version, d.version"
+            "  FROM masto.asset_progress p, masto.data_versions d"
+            " WHERE p.asset = 'toots_sentiment' AND d.dataset = 'toots_raw'"
+        ).fetchone()
+    assert row is not None
+    return row
+
+
+def test_after_a_refresh_every_toot_has_one_row_and_progress_is_noted(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    _put_toot(url, 1, "I am so happy")
+    _put_toot(url, -2, "I am not happy")
+    _put_toot(url, 3, "今日は", lang="ja")
+    _put_toot(url, -(2**63), "https://one.example/")
+    result = score_pending(spark, settings, _ignore)
+    rows = _rows(url)
+    assert {id_: row["label_str"] or row["reason"] for id_, row in rows.items()} == {
+        1: "positive",
+        -2: "negative",
+        3: "unsupported_language",
+        -(2**63): "no_words",
+    }
+    assert result.scored == 4
+    assert result.by_outcome == {
+        "positive": 1,
+        "negative": 1,
+        "unsupported_language": 1,
+        "no_words": 1,
+    }
+    assert rows[1]["created_at"] == CREATED
+    noted, model_version, current = _progress(url)
+    assert (noted, model_version) == (current, champion_model.version)
+
+
+def test_scoring_twice_changes_no_row(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    _put_toot(url, 1, "I am so happy")
+    _put_toot(url, 2, "今日は", lang="ja")
+    score_pending(spark, settings, _ignore)
+    before = _rows(url)
+    assert score_pending(spark, settings, _ignore).scored == 0
+    assert _rows(url) == before
+
+
+def test_an_edited_toot_is_scored_again_and_others_are_not(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    _put_toot(url, 1, "I am so happy")
+    _put_toot(url, 2, "what a good day")
+    score_pending(spark, settings, _ignore)
+    before = _rows(url)
+    _put_toot(url, 1, "I am so sad", payload=2)
+    assert score_pending(spark, settings, _ignore).by_outcome == {"negative": 1}
+    after = _rows(url)
+    assert after[1]["text"] == "I am so sad"
+    assert after[2] == before[2]
+
+
+def test_a_toot_edited_or_deleted_between_scoring_and_writing_is_left_for_the_next_refresh(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    model = score_module.load_model(spark, champion_model.path)
+    for id_ in (1, 2, 3):
+        _put_toot(url, id_, "I am so happy")
+    with transaction(url, snapshot=True) as connection:
+        pending = read_pending(connection, has_champion=True, after=None, limit=10)
+    scored = score(spark.createDataFrame(pending), model, low=0.45, high=0.55).toArrow()
+    _put_toot(url, 2, "I am so sad", payload=2)
+    with transaction(url) as connection:
+        connection.execute("DELETE FROM masto.toots_raw WHERE id = 3")
+
+    assert write_scores(url, scored) == {"positive": 1}
+
+    assert set(_rows(url)) == {1}
+    assert score_pending(spark, settings, _ignore).by_outcome == {"negative": 1}
+    assert {id_: row["label_str"] for id_, row in _rows(url).items()} == {
+        1: "positive",
+        2: "negative",
+    }
+
+
+def test_what_had_no_model_is_scored_at_the_first_refresh_after_one_exists(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    with transaction(url) as connection:
+        connection.execute("DELETE FROM masto.sentiment_models")
+    _put_toot(url, 1, "I am so happy")
+    lines: list[str] = []
+    assert score_pending(spark, settings, lines.append).by_outcome == {"no_model": 1}
+    assert any("no sentiment model" in line for line in lines)
+    assert score_pending(spark, settings, _ignore).scored == 0
+    assert _progress(url)[1] is None
+    train(spark, settings, _ignore)
+    assert score_pending(spark, settings, _ignore).by_outcome == {"positive": 1}
+    assert _progress(url)[1] == champion_model.version
+
+
+def test_many_chunks_give_the_same_as_one(
+    spark: SparkSession,
+    settings: Settings,
+    url: SecretStr,
+    champion_model: TrainingResult,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = ["I am so happy", "I am so sad", "https://one.example/", "what a good day", "ugly soup"]
+    for number, text in enumerate(texts):
+        _put_toot(url, number - 2, text)
+    score_pending(spark, settings, _ignore)
+    in_one = {id_: (row["prob_pos"], row["reason"]) for id_, row in _rows(url).items()}
+    with transaction(url) as connection:
+        connection.execute("TRUNCATE masto.toots_sentiment")
+    monkeypatch.setattr(score_module, "_ROWS_A_CHUNK", 2)
+    assert score_pending(spark, settings, _ignore).scored == 5
+    assert {id_: (row["prob_pos"], row["reason"]) for id_, row in _rows(url).items()} == in_one
+
+
+def test_a_champion_that_cannot_be_read_is_an_error_and_writes_nothing(
+    spark: SparkSession,
+    settings: Settings,
+    url: SecretStr,
+    champion_model: TrainingResult,
+    tmp_path: Path,
+) -> None:
+    _put_toot(url, 1, "I am so happy")
+    with transaction(url) as connection:
+        connection.execute(
+            "UPDATE masto.sentiment_models SET path = %s", (str(tmp_path / "nosuch"),)
+        )
+    with pytest.raises(ModelUnreadableError, match="nosuch"):
+        score_pending(spark, settings, _ignore)
+    assert _rows(url) == {}
+    with transaction(url) as connection:
+        connection.execute("DELETE FROM masto.sentiment_models")
