@@ -93,7 +93,7 @@ def staged(records: Sequence[Record], *, keep_payloads: bool = False) -> pa.Tabl
             "timestamp": pa.array([RECEIVED] * len(records), pa.timestamp("us", "UTC")),
             "key": pa.array([record.key for record in records], pa.binary()),
             "value": pa.array([record.value for record in records], pa.binary()),
-            "payload_hash": pa.array([_hash(record.value or b"") for record in records]),
+            "payload_hash": pa.array([_hash(record.value) for record in records]),
         }
     )
     rows = parse_batch(batch, keep_payloads=keep_payloads)
@@ -101,6 +101,9 @@ def staged(records: Sequence[Record], *, keep_payloads: bool = False) -> pa.Tabl
     return pa.Table.from_batches([rows]).append_column("id", pa.array(ids, pa.int64()))
 
 
-def _hash(value: bytes) -> int:
+def _hash(value: bytes | None) -> int:
+    """Spark's `xxhash64`: signed, and of null its seed."""
+    if value is None:
+        return 42
     unsigned = xxhash.xxh64_intdigest(value, seed=42)
     return unsigned - 2**64 if unsigned >= 2**63 else unsigned

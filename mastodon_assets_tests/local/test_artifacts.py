@@ -134,7 +134,7 @@ def test_the_real_ivy_tells_in_one_line_that_it_reaches_no_network(
     with pytest.raises(ArtifactError) as raised:
         artifacts.fetch_jars("x", [THING], size="1 kB", report=lambda _line: None)
     message = str(raised.value)
-    assert message.startswith("could not fetch org.example:thing:1.0; look at the network")
+    assert message.startswith("could not fetch x; look at the network")
     assert "Connection refused" in message
     assert str(cache / "ivy.log") in message
     assert "\n" not in message
