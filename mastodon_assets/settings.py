@@ -5,14 +5,36 @@ data (they stand with the code that means them) and anything Dagster.
 """
 
 import json
+import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastodon_assets.errors import SettingsError
+
+_SERVERS = re.compile(r"\A[^\s,:/]+:\d+(,[^\s,:/]+:\d+)*\Z")
+_TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
+_MEMORY_PATTERN = r"^[1-9][0-9]*[kmgtKMGT]$"
+
+# What pydantic says to a programmer, said to whoever sets the variable.
+_ALLOWED = {
+    "literal_error": "{expected}",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "bool_parsing": "true or false",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+}
+_ALLOWED_PATTERNS = {
+    _TOPIC_PATTERN: "letters, digits, `.`, `_` and `-`, at most 249",
+    _MEMORY_PATTERN: "a number with k, m, g or t, such as 2g",
+}
 
 
 class Settings(BaseSettings):
@@ -31,13 +53,13 @@ class Settings(BaseSettings):
     mastodon_consent: Literal["respect", "opt-in"] = "respect"
 
     kafka_bootstrap_servers: str | None = None
-    kafka_topic: str = "mastodon_stream"
-    kafka_errors_topic: str = "mastodon_errors"
+    kafka_topic: str = Field(default="mastodon_stream", pattern=_TOPIC_PATTERN)
+    kafka_errors_topic: str = Field(default="mastodon_errors", pattern=_TOPIC_PATTERN)
     kafka_accept_data_loss: bool = False
     database_url: SecretStr | None = None
 
     spark_master: str = "local[*]"
-    spark_driver_memory: str = "2g"
+    spark_driver_memory: str = Field(default="2g", pattern=_MEMORY_PATTERN)
     max_offsets_per_batch: int = Field(default=100_000, ge=1)
 
     sentiment_corpus: Path | None = None
@@ -50,24 +72,52 @@ class Settings(BaseSettings):
     activity_min_toots: int = Field(default=5, ge=1)
     refresh_min_seconds: int = Field(default=60, ge=0)
 
+    @field_validator(
+        "mastodon_assets_home", "sentiment_corpus", "model_dir", "reports_dir", "exports_dir"
+    )
+    @classmethod
+    def _with_home_folder(cls, value: Path | None) -> Path | None:
+        # A shell does this, but nobody does it for what stands in `.env`.
+        return Path(os.path.expanduser(value)) if value else value
+
     @field_validator("mastodon_api_base_url")
     @classmethod
     def _is_http_url(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("https://", "http://")):
-            raise ValueError("allowed: a URL that begins with https:// (or http://)")
-        return value.rstrip("/") if value else value
+        if value is None:
+            return value
+        parts = urlsplit(value)
+        is_bare = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
+        if parts.scheme not in ("https", "http") or not parts.hostname or not is_bare:
+            raise ValueError("allowed: a server's URL such as https://mastodon.example")
+        return value.rstrip("/")
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _is_servers(cls, value: str | None) -> str | None:
+        if value is not None and not _SERVERS.match(value):
+            raise ValueError("allowed: host:port, several with commas between")
+        return value
 
     @field_validator("database_url")
     @classmethod
     def _is_postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
-            raise ValueError("allowed: a URL that begins with postgresql://")
+        if value and not _names_a_database(value.get_secret_value()):
+            raise ValueError(
+                "allowed: postgresql://user:password@host:port/database, in which the password's"
+                " : / @ % are written %3A %2F %40 %25"
+            )
         return value
 
     @model_validator(mode="after")
-    def _band_is_ordered(self) -> "Settings":
+    def _agree(self) -> "Settings":
         if self.neutral_low > self.neutral_high:
-            raise ValueError("NEUTRAL_LOW: allowed is at most NEUTRAL_HIGH")
+            raise ValueError(
+                f"NEUTRAL_LOW={self.neutral_low}: allowed: at most NEUTRAL_HIGH={self.neutral_high}"
+            )
+        if self.kafka_topic == self.kafka_errors_topic:
+            raise ValueError(
+                f"KAFKA_ERRORS_TOPIC={self.kafka_errors_topic!r}: allowed: another than KAFKA_TOPIC"
+            )
         return self
 
     @cached_property
@@ -77,8 +127,15 @@ class Settings(BaseSettings):
             connection = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise SettingsError(
+                f"cannot read {path} ({error.strerror}); set MASTODON_ASSETS_HOME to a folder of"
+                " your own"
+            ) from error
         except ValueError as error:
-            raise SettingsError(f"{path} is not JSON ({error}); run: mastodon-assets up") from error
+            raise SettingsError(f"{path} is damaged; run: mastodon-assets up") from error
+        if not isinstance(connection, dict):
+            raise SettingsError(f"{path} is damaged; run: mastodon-assets up")
         return {key: str(value) for key, value in connection.items()}
 
     @property
@@ -112,7 +169,10 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise SettingsError("; ".join(_one_line(detail) for detail in error.errors())) from error
+        # The cause is left out: it holds the values, secrets among them.
+        raise SettingsError("; ".join(_one_line(detail) for detail in error.errors())) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f".env is not UTF-8 ({error.reason}); save it as UTF-8") from error
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
@@ -128,10 +188,38 @@ def as_environment(settings: Settings) -> dict[str, str]:
     return values
 
 
+def _names_a_database(url: str) -> bool:
+    """Whether every part that we hand on to psycopg, SQLAlchemy or JDBC is there and is meant.
+
+    A password with a bare `/` or `@` would else put its rest into host, port or database, and from
+    there into error messages.
+    """
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    if not url.startswith(("postgresql://", "postgres://")):
+        return False
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return False
+    named = [str(parts.get(name) or "") for name in ("user", "host", "dbname")]
+    return (
+        all(named)
+        and not any("@" in name for name in named[1:])
+        and "," not in named[1]
+        and str(parts.get("port", "5432")).isdecimal()
+    )
+
+
 def _one_line(detail: Any) -> str:
     message = str(detail["msg"]).removeprefix("Value error, ")
     if not detail["loc"]:
         return message
+    context = detail.get("ctx", {})
+    allowed = _ALLOWED_PATTERNS.get(context.get("pattern")) or _ALLOWED.get(detail["type"])
+    if allowed:
+        message = f"allowed: {allowed.format(**context)}"
     name = str(detail["loc"][0])
     field = Settings.model_fields.get(name)
     is_secret = field is not None and "SecretStr" in str(field.annotation)

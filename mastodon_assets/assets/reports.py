@@ -1,64 +1,79 @@
 """Charts and CSV files from the tables."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import dagster as dg
+from psycopg import Connection
 
+from mastodon_assets.reports.catalogue import CHARTS, EXPORTS
 from mastodon_assets.resources.settings import SettingsResource
+from mastodon_assets.settings import Settings
 
 
-def _chart_asset(name: str, dep: str, title: str) -> dg.AssetsDefinition:
+def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
+    reads = CHARTS[name].reads
+
     @dg.asset(
         name=name,
         group_name="charts",
         kinds={"matplotlib", "png"},
-        deps=[dep],
-        description=f"{title}.\n\n**File**: `{name}.png` in `REPORTS_DIR`\n\n**Reads**: `{dep}`"
-        "\n\n**Empty input gives** a picture that says so.",
+        deps=reads,
+        description=_entry(
+            f"A chart of {rows}.",
+            reads=reads,
+            file=f"`{name}.png` in `REPORTS_DIR`, 8 inches wide; replaced in one step",
+            empty="a picture that says so",
+            metadata="`preview` (the chart, 360 px wide), `sparkline`, `path`, `rows` drawn,"
+            " `is_empty`",
+        ),
     )
     def chart(settings: SettingsResource) -> dg.MaterializeResult:
         from mastodon_assets.reports.catalogue import render_chart
-        from mastodon_assets.warehouse.database import note_progress, toots_version, transaction
 
         loaded = settings.load()
-        with transaction(loaded.postgres_url, snapshot=True) as connection:
-            version = toots_version(connection)
+        with _noting_progress(loaded, name, shows) as connection:
             made = render_chart(connection, name, loaded.reports_dir)
-        with transaction(loaded.postgres_url) as connection:
-            note_progress(connection, name, toots_version=version)
-        return dg.MaterializeResult(
-            metadata={
-                "preview": dg.MetadataValue.md(made.preview_markdown),
-                "sparkline": dg.MetadataValue.md(made.sparkline_markdown),
-                "path": dg.MetadataValue.path(str(made.path)),
-                "rows": made.rows,
-                "is_empty": made.empty,
-            }
-        )
+        metadata: dict[str, Any] = {
+            "preview": dg.MetadataValue.md(made.preview_markdown),
+            "path": dg.MetadataValue.path(str(made.path.absolute())),
+            "rows": made.rows,
+            "is_empty": made.empty,
+        }
+        if made.sparkline_markdown:
+            metadata["sparkline"] = dg.MetadataValue.md(made.sparkline_markdown)
+        return dg.MaterializeResult(metadata=metadata)
 
     return chart
 
 
-def _export_asset(name: str, dep: str, columns: str) -> dg.AssetsDefinition:
+def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.AssetsDefinition:
+    reads = EXPORTS[name].reads
+
     @dg.asset(
         name=name,
         group_name="exports",
         kinds={"csv"},
-        deps=[dep],
-        description=f"**File**: `{name}.csv` in `EXPORTS_DIR`, UTF-8 with header\n\n**Columns**:"
-        f" {columns}\n\n**Reads**: `{dep}`",
+        deps=reads,
+        description=_entry(
+            f"A CSV file of {rows}.",
+            reads=reads,
+            file=f"`{name}.csv` in `EXPORTS_DIR`, UTF-8, with header; replaced in one step."
+            f" Columns: {columns}",
+            empty="the header alone",
+            metadata="`path`, row count",
+        ),
     )
     def export(settings: SettingsResource) -> dg.MaterializeResult:
         from mastodon_assets.reports.catalogue import write_export
-        from mastodon_assets.warehouse.database import note_progress, toots_version, transaction
 
         loaded = settings.load()
-        with transaction(loaded.postgres_url, snapshot=True) as connection:
-            version = toots_version(connection)
+        with _noting_progress(loaded, name, shows) as connection:
             made = write_export(connection, name, loaded.exports_dir)
-        with transaction(loaded.postgres_url) as connection:
-            note_progress(connection, name, toots_version=version)
         return dg.MaterializeResult(
             metadata={
-                "path": dg.MetadataValue.path(str(made.path)),
+                "path": dg.MetadataValue.path(str(made.path.absolute())),
                 "dagster/row_count": made.rows,
             }
         )
@@ -66,18 +81,68 @@ def _export_asset(name: str, dep: str, columns: str) -> dg.AssetsDefinition:
     return export
 
 
+def _entry(summary: str, *, reads: tuple[str, ...], file: str, empty: str, metadata: str) -> str:
+    sources = " and ".join(f"`{table}`" for table in reads)
+    return (
+        f"{summary}\n\n**Reads**: {sources}\n\n**File**: {file}\n\n"
+        f"**Empty input gives** {empty}.\n\n**Metadata**: {metadata}\n\n"
+        "**Raises**: `ReportFileError` where the file cannot be written."
+    )
+
+
+@contextmanager
+def _noting_progress(settings: Settings, asset: str, shows: str) -> Iterator[Connection[Any]]:
+    """A snapshot to read from; afterwards `asset` shows what the asset `shows` did at its moment.
+
+    Not the newest version of the toots: a picture made between drain and scoring is as old as the
+    scores in it.
+    """
+    from mastodon_assets.warehouse.database import note_progress, transaction
+
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        source = connection.execute(
+            "SELECT toots_version, model_version FROM masto.asset_progress WHERE asset = %s",
+            (shows,),
+        ).fetchone()
+        yield connection
+    version, model = source or (0, None)
+    with transaction(settings.postgres_url) as connection:
+        note_progress(connection, asset, toots_version=version, model_version=model)
+
+
 chart_assets = [
-    _chart_asset("part5_sentiment_distribution", "toots_sentiment", "Toots by label"),
-    _chart_asset("part5_sentiment_by_day_stacked", "v_sentiment_daily", "Toots a day by label"),
-    _chart_asset("part5_toots_per_day", "batch_toots_per_day", "Toots a day"),
-    _chart_asset("part5_top_hashtags", "batch_hashtag_by_hour", "The most used hashtags"),
+    _chart_asset(
+        "part5_sentiment_distribution",
+        rows="the toots by label, with the reasons of those without one",
+        shows="toots_sentiment",
+    ),
+    _chart_asset(
+        "part5_sentiment_by_day_stacked",
+        rows="the toots a day, stacked by label",
+        shows="toots_sentiment",
+    ),
+    _chart_asset("part5_toots_per_day", rows="the toots a day", shows="batch_toots_per_day"),
+    _chart_asset(
+        "part5_top_hashtags", rows="the 30 most used hashtags", shows="batch_hashtag_by_hour"
+    ),
 ]
 export_assets = [
-    _export_asset("viz_sentiment_dist", "toots_sentiment", "`label_str`, `n`"),
+    _export_asset(
+        "viz_sentiment_dist",
+        rows="the toots by label",
+        columns="`label_str` (`unlabelled` for none), `n`",
+        shows="toots_sentiment",
+    ),
     _export_asset(
         "viz_sentiment_daily",
-        "v_sentiment_daily",
-        "`day`, `n_toosts`, `n_pos`, `n_neg`, `n_neu`, `avg_prob_pos`, `n_unscored`",
+        rows="the labels a day, the view as it is",
+        columns="`day`, `n_toosts`, `n_pos`, `n_neg`, `n_neu`, `avg_prob_pos`, `n_unscored`",
+        shows="toots_sentiment",
     ),
-    _export_asset("viz_top_hashtags", "batch_hashtag_by_hour", "`hashtag`, `n`; the 30 most used"),
+    _export_asset(
+        "viz_top_hashtags",
+        rows="the 30 most used hashtags",
+        columns="`hashtag`, `n`",
+        shows="batch_hashtag_by_hour",
+    ),
 ]

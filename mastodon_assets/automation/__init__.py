@@ -1,1 +1,1 @@
-"""Jobs, schedules, sensors and freshness."""
+"""When runs start: jobs, the nightly schedule, and the Kafka sensor with its decision."""

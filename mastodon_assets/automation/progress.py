@@ -6,7 +6,8 @@ from mastodon_assets.settings import Settings
 from mastodon_assets.toots.ledger import read_ledger
 from mastodon_assets.warehouse.database import toots_version, transaction
 
-# Every asset of refresh_job that notes its progress; one that never ran shows version -1.
+# Every asset of refresh_job that notes its progress; one that never ran shows version 0, the
+# version of tables that never had a row.
 DERIVED_ASSETS = (
     "batch_active_users",
     "batch_hashtag_by_hour",
@@ -23,17 +24,27 @@ DERIVED_ASSETS = (
     "viz_sentiment_daily",
     "viz_top_hashtags",
 )
+# Those that show labels, and so also which model made them.
+LABELLED_ASSETS = (
+    "toots_sentiment",
+    "part5_sentiment_distribution",
+    "part5_sentiment_by_day_stacked",
+    "viz_sentiment_dist",
+    "viz_sentiment_daily",
+)
 
 
 @dataclass(frozen=True)
 class ShownState:
-    """`shown_version` is the oldest version that any derived asset shows."""
+    """`shown_version` is the oldest version that any derived asset shows; `shown_champions` are
+    the models whose labels are shown, None where one shows labels of no model.
+    """
 
     ledger: dict[int, int]
     toots_version: int
     shown_version: int
     champion: str | None
-    shown_champion: str | None
+    shown_champions: frozenset[str | None]
 
 
 def shown_state(settings: Settings) -> ShownState:
@@ -50,7 +61,7 @@ def shown_state(settings: Settings) -> ShownState:
         return ShownState(
             ledger=read_ledger(connection, settings.kafka_topic),
             toots_version=toots_version(connection),
-            shown_version=min(versions.get(asset, -1) for asset in DERIVED_ASSETS),
+            shown_version=min(versions.get(asset, 0) for asset in DERIVED_ASSETS),
             champion=champion[0] if champion else None,
-            shown_champion=models.get("toots_sentiment"),
+            shown_champions=frozenset(models.get(asset) for asset in LABELLED_ASSETS),
         )

@@ -1,6 +1,8 @@
 """The Kafka sensor: reads the facts within seconds, decides by `decision`, never works itself."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -9,6 +11,9 @@ from mastodon_assets.automation.jobs import LANE, refresh_job
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.resources.settings import SettingsResource
 from mastodon_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from mastodon_assets.toots.topics import TopicState
 
 # Read back from failed runs, to tell a new reason to refresh from the one that failed.
 TARGET_TAG = "mastodon_assets/target"
@@ -20,7 +25,10 @@ _IN_FLIGHT = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+# What Dagster calls a run of assets selected by hand, in the web page or on the command line.
+_BY_HAND = "__ASSET_JOB"
 _RUNS_LOOKED_AT = 20
+_BROKER_TIMEOUT = 3
 
 
 @dg.sensor(
@@ -34,62 +42,96 @@ def mastodon_stream_sensor(
     context: dg.SensorEvaluationContext, settings: SettingsResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Compare Kafka, tables and what is shown; ask for `refresh_job` or say why not."""
+    from mastodon_assets.toots.topics import read_topic
+
     try:
-        facts = read_facts(context.instance, settings.load())
+        loaded = settings.load()
+        topic, errors_topic = (
+            read_topic(loaded.kafka_servers, name, timeout=_BROKER_TIMEOUT)
+            for name in (loaded.kafka_topic, loaded.kafka_errors_topic)
+        )
+        facts = read_facts(context.instance, loaded, topic)
     except PlatformError as error:
         return dg.SkipReason(str(error))
     decision = decide_refresh(facts)
     if not isinstance(decision, Ask):
         return dg.SkipReason(decision.reason)
-    end_offsets = {str(partition): end for partition, end in sorted(facts.end_offsets.items())}
+    tags = {**LANE, TARGET_TAG: facts.target_key}
     return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(run_key=decision.run_key, tags={**LANE, TARGET_TAG: facts.target_key})
-        ],
+        run_requests=[dg.RunRequest(run_key=decision.run_key, tags=tags)],
         asset_events=[
-            dg.AssetObservation(
-                "mastodon_stream",
-                description=decision.reason,
-                metadata={
-                    "end_offsets": dg.MetadataValue.json(end_offsets),
-                    "messages_ahead_of_tables": facts.lag,
-                },
-            )
+            _observation("mastodon_stream", topic, decision.reason),
+            _observation("mastodon_errors", errors_topic, "read beside mastodon_stream"),
         ],
     )
 
 
-def read_facts(instance: dg.DagsterInstance, settings: Settings) -> RefreshFacts:
-    """What the decision needs, from Kafka, PostgreSQL and Dagster; each bounded by seconds.
+def read_facts(
+    instance: dg.DagsterInstance, settings: Settings, topic: "TopicState"
+) -> RefreshFacts:
+    """What the decision needs of PostgreSQL and Dagster, beside what Kafka says of the topic.
 
-    Raises: PlatformError with the reason where one of them does not answer.
+    Raises: PlatformError with the reason where PostgreSQL does not answer or has no tables.
     """
     from mastodon_assets.automation.progress import shown_state
     from mastodon_assets.toots.ledger import lag
-    from mastodon_assets.toots.topics import read_topic
 
-    topic = read_topic(settings.kafka_servers, settings.kafka_topic, timeout=3)
     shown = shown_state(settings)
-    records = instance.get_run_records(
+    refreshes = instance.get_run_records(
         dg.RunsFilter(job_name=refresh_job.name), limit=_RUNS_LOOKED_AT
     )
-    failed = []
-    for record in records:
-        if record.dagster_run.status == dg.DagsterRunStatus.SUCCESS:
-            break
-        failed.append(record)
-    by_hand = instance.get_runs(dg.RunsFilter(statuses=_IN_FLIGHT), limit=1)
+    in_flight = instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT), limit=1)
     return RefreshFacts(
         now=datetime.now(UTC),
         lag=lag(shown.ledger, topic.end),
+        is_topic_cut=any(topic.end.get(p, -1) < offset for p, offset in shown.ledger.items()),
         end_offsets=topic.end,
         toots_version=shown.toots_version,
         shown_version=shown.shown_version,
         champion=shown.champion,
-        shown_champion=shown.shown_champion,
-        run_in_flight=by_hand[0].run_id[:8] if by_hand else None,
-        last_asked_at=records[0].create_timestamp.astimezone(UTC) if records else None,
-        failures=len(failed),
-        failed_target=failed[0].dagster_run.tags.get(TARGET_TAG) if failed else None,
+        shown_champions=shown.shown_champions,
+        run_in_flight=_named(in_flight[0]) if in_flight else None,
+        last_asked_at=refreshes[0].create_timestamp if refreshes else None,
+        failed_targets=[
+            record.dagster_run.tags.get(TARGET_TAG)
+            for record in _failed_since_success(instance, refreshes)
+        ],
         min_interval=timedelta(seconds=settings.refresh_min_seconds),
+    )
+
+
+def _failed_since_success(
+    instance: dg.DagsterInstance, refreshes: Sequence[dg.RunRecord]
+) -> list[dg.RunRecord]:
+    """The failed ones since a refresh, or assets by hand, succeeded; a canceled one is neither."""
+    succeeded = dg.RunsFilter(job_name=_BY_HAND, statuses=[dg.DagsterRunStatus.SUCCESS])
+    by_hand = instance.get_run_records(succeeded, limit=1)
+    failed = []
+    for record in refreshes:
+        if record.dagster_run.status == dg.DagsterRunStatus.SUCCESS:
+            break
+        if by_hand and record.create_timestamp < by_hand[0].create_timestamp:
+            break
+        if record.dagster_run.status == dg.DagsterRunStatus.FAILURE:
+            failed.append(record)
+    return failed
+
+
+def _named(record: dg.RunRecord) -> str:
+    run = record.dagster_run
+    job = "materialization by hand" if run.job_name == _BY_HAND else run.job_name
+    return f"{job} {run.run_id[:8]} of {record.create_timestamp:%Y-%m-%d %H:%M} UTC"
+
+
+def _observation(asset: str, topic: "TopicState", description: str) -> dg.AssetObservation:
+    return dg.AssetObservation(
+        asset,
+        description=description,
+        metadata={
+            "topic": topic.topic,
+            "end_offsets": dg.MetadataValue.json(
+                {str(partition): end for partition, end in sorted(topic.end.items())}
+            ),
+            "messages": sum(topic.end.values()) - sum(topic.earliest.values()),
+        },
     )

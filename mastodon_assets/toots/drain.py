@@ -8,6 +8,7 @@ ledger.
 import json
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import StreamingQueryException
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from mastodon_assets.settings import Settings
 from mastodon_assets.spark_session import file_uri
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming import StreamingQuery
 
-_CONFLICT_ATTEMPTS = 5
+_CONFLICTS_IN_A_ROW = 5
+_CONFLICT_PAUSE_SECONDS = 1
 _POLL_SECONDS = 1
 
 
@@ -73,7 +74,7 @@ def drain(
                 query = _Query(connection, settings, target, summary, report)
                 query.run_until_available(session(), ledger)
 
-        _retrying()(read_once)
+        _until_no_conflict(read_once, summary)
         if summary.batches:
             refresh_statistics(connection)
         summary.end = _current_ledger(connection, target)
@@ -100,7 +101,7 @@ def follow(
             query = _Query(connection, settings, target, summary, report)
             query.run_until(session(), _current_ledger(connection, target), should_stop)
 
-        _retrying()(read_on)
+        _until_no_conflict(read_on, summary)
         summary.end = _current_ledger(connection, target)
     return summary
 
@@ -112,13 +113,18 @@ def _open(settings: Settings) -> tuple[TopicState, DrainSummary]:
     return target, DrainSummary(topic=target.topic, start=start)
 
 
-def _retrying() -> Retrying:
-    return Retrying(
-        retry=retry_if_exception_type(LedgerConflictError),
-        stop=stop_after_attempt(_CONFLICT_ATTEMPTS),
-        wait=wait_fixed(1),
-        reraise=True,
-    )
+def _until_no_conflict(read: Callable[[], None], summary: DrainSummary) -> None:
+    """Run `read` again where another writer moved the ledger, unless it does so each time."""
+    conflicts = 0
+    while True:
+        batches = summary.batches
+        try:
+            return read()
+        except LedgerConflictError:
+            conflicts = 1 if summary.batches > batches else conflicts + 1
+            if conflicts == _CONFLICTS_IN_A_ROW:
+                raise
+            time.sleep(_CONFLICT_PAUSE_SECONDS)
 
 
 def _current_ledger(connection: "Connection[Any]", target: TopicState) -> dict[int, int]:

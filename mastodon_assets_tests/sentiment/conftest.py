@@ -59,11 +59,11 @@ def postgres_url() -> SecretStr:
 @pytest.fixture(scope="module")
 def settings(postgres_url: SecretStr, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of a place where nothing was trained yet; no environment, no `.env`."""
-    return Settings(
-        _env_file=None,
-        database_url=postgres_url,
-        model_dir=tmp_path_factory.mktemp("data") / "models",
-        sentiment_corpus=None,
+    return Settings.model_validate(
+        {
+            "database_url": postgres_url,
+            "model_dir": tmp_path_factory.mktemp("data") / "models",
+        }
     )
 
 

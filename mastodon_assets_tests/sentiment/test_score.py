@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -109,11 +108,11 @@ def test_the_edges_of_the_neutral_band_belong_to_the_labels(
 
 
 @pytest.fixture
-def url(postgres_url: SecretStr) -> Iterator[SecretStr]:
+def url(postgres_url: SecretStr) -> SecretStr:
     """The module's database with no toots and no scores."""
     with transaction(postgres_url) as connection:
         connection.execute("TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.asset_progress")
-    yield postgres_url
+    return postgres_url
 
 
 @pytest.fixture

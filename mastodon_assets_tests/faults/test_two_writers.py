@@ -1,0 +1,58 @@
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import mastodon_assets.toots.drain as drain_module
+from mastodon_assets.settings import Settings
+from mastodon_assets.toots.ledger import LedgerConflictError
+from mastodon_assets.toots.sink import BatchCounts
+from mastodon_assets.warehouse.checks import window_sum_and_rows
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.records import upsert
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def test_a_writer_that_comes_second_skips_what_the_first_has_written(
+    spark: "SparkSession",
+    settings: Settings,
+    produce: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    produce([upsert("1"), upsert("2")])
+    write_batch = drain_module.write_batch
+
+    def overtaken(*arguments: Any) -> BatchCounts:
+        monkeypatch.setattr(drain_module, "write_batch", write_batch)
+        other = drain_module.drain(lambda: spark, settings, report=print)
+        assert other.counts == BatchCounts(stored=2)
+        return write_batch(*arguments)
+
+    monkeypatch.setattr(drain_module, "_CONFLICT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(drain_module, "write_batch", overtaken)
+    summary = drain_module.drain(lambda: spark, settings, report=print)
+    assert summary.counts == BatchCounts()
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        assert window_sum_and_rows(connection) == (2, 2)
+
+
+def test_a_ledger_that_never_agrees_ends_the_drain_with_its_offsets(
+    spark: "SparkSession",
+    settings: Settings,
+    produce: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    produce([upsert("1")])
+    attempts = []
+
+    def disagree(*arguments: Any) -> BatchCounts:
+        attempts.append(arguments)
+        raise LedgerConflictError("this batch starts at offset 0, the ledger is at 9")
+
+    monkeypatch.setattr(drain_module, "_CONFLICT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(drain_module, "write_batch", disagree)
+    with pytest.raises(LedgerConflictError, match="the ledger is at 9"):
+        drain_module.drain(lambda: spark, settings, report=print)
+    assert len(attempts) == 5
