@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastodon_assets.errors import SettingsError
 
-_SERVERS = re.compile(r"\A[^\s,:/]+:\d+(,[^\s,:/]+:\d+)*\Z")
+_SERVER = re.compile(r"\A([^\s,:/\[\]]+|\[[0-9A-Fa-f:]+\]):\d+\Z")
 _TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
 _MEMORY_PATTERN = r"^[1-9][0-9]*[kmgtKMGT]$"
 
@@ -83,18 +83,14 @@ class Settings(BaseSettings):
     @field_validator("mastodon_api_base_url")
     @classmethod
     def _is_http_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return value
-        parts = urlsplit(value)
-        is_bare = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
-        if parts.scheme not in ("https", "http") or not parts.hostname or not is_bare:
+        if value is not None and not _names_a_server(value):
             raise ValueError("allowed: a server's URL such as https://mastodon.example")
-        return value.rstrip("/")
+        return value.rstrip("/") if value else value
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _is_servers(cls, value: str | None) -> str | None:
-        if value is not None and not _SERVERS.match(value):
+        if value is not None and not all(map(_SERVER.match, value.split(","))):
             raise ValueError("allowed: host:port, several with commas between")
         return value
 
@@ -188,6 +184,21 @@ def as_environment(settings: Settings) -> dict[str, str]:
     return values
 
 
+def _names_a_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_bare = not (parts.path.strip("/") or parts.query or parts.fragment or "@" in url)
+        return (
+            parts.scheme in ("https", "http")
+            and bool(parts.hostname)
+            and is_bare
+            and (parts.port != 0)
+        )
+    except ValueError:
+        # Brackets or a port that are none.
+        return False
+
+
 def _names_a_database(url: str) -> bool:
     """Whether every part that we hand on to psycopg, SQLAlchemy or JDBC is there and is meant.
 
@@ -223,5 +234,6 @@ def _one_line(detail: Any) -> str:
     name = str(detail["loc"][0])
     field = Settings.model_fields.get(name)
     is_secret = field is not None and "SecretStr" in str(field.annotation)
-    shown = "***" if is_secret else repr(detail["input"])
+    # A URL may hold a password before its @.
+    shown = "***" if is_secret or "@" in str(detail["input"]) else repr(detail["input"])
     return f"{name.upper()}={shown}: {message}"

@@ -25,8 +25,11 @@ def _batch_asset(table: Table) -> dg.AssetsDefinition:
         description=describe(
             table,
             source="`toots_raw`",
+            reads="all its rows in one snapshot, by Spark.",
             writes="computed whole, then the difference is written in one transaction: readers"
             " never see a missing or half table, and a run without changes writes nothing.",
+            metadata="`rows_changed`, row count.",
+            raises="`ServiceUnavailableError`, `MissingTablesError`.",
         ),
         metadata=table_metadata(table),
     )

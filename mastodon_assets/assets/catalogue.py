@@ -8,8 +8,10 @@ from mastodon_assets.warehouse.database import count_rows, transaction
 from mastodon_assets.warehouse.registry import SCHEMA, Table
 
 
-def describe(table: Table, *, source: str, writes: str) -> str:
-    """The catalogue entry of a table, as Markdown: source, rows, columns, how it stays exact."""
+def describe(
+    table: Table, *, source: str, reads: str, writes: str, metadata: str, raises: str
+) -> str:
+    """The catalogue entry of a table, as Markdown: what it is, where from, how it stays exact."""
     lines = [
         table.comment,
         "",
@@ -25,7 +27,10 @@ def describe(table: Table, *, source: str, writes: str) -> str:
         f" | {column.comment} |"
         for column in table.columns
     ]
-    return "\n".join([*lines, "", f"**Writes**: {writes}"])
+    parts = {"Reads": reads, "Writes": writes, "Metadata": metadata, "Raises": raises}
+    for title, text in parts.items():
+        lines += ["", f"**{title}**: {text}"]
+    return "\n".join(lines)
 
 
 def table_metadata(table: Table) -> dict[str, Any]:

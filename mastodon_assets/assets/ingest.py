@@ -20,15 +20,19 @@ mastodon_stream = dg.AssetSpec(
     "mastodon_stream",
     group_name="source",
     kinds={"kafka"},
-    description="Kafka topic: one JSON message for each change of a status. Written by"
-    " `mastodon-assets ingest`, observed by `mastodon_stream_sensor`.",
+    description="Kafka topic of the toots.\n\n**Rows**: one JSON message for each new, edited or"
+    " deleted status, as `toots/message.schema.json` defines it\n\n**Written by**:"
+    " `mastodon-assets ingest`; its name is `KAFKA_TOPIC`\n\n**Metadata**: the end offset of each"
+    " partition, observed by `mastodon_stream_sensor` whenever it asks for a refresh",
 )
 mastodon_errors = dg.AssetSpec(
     "mastodon_errors",
     group_name="source",
     kinds={"kafka"},
-    description="Kafka topic: what could not be published, whole, with the reason. Written by"
-    " `mastodon-assets ingest`.",
+    description="Kafka topic of what could not be published.\n\n**Rows**: one JSON message for"
+    " each event of the stream that is no valid status, whole, with the reason\n\n**Written by**:"
+    " `mastodon-assets ingest`; its name is `KAFKA_ERRORS_TOPIC`\n\n**Metadata**: as of"
+    " `mastodon_stream`, and observed together with it",
 )
 
 _RAW_SPEC = dg.AssetSpec(
@@ -39,8 +43,13 @@ _RAW_SPEC = dg.AssetSpec(
     description=describe(
         TOOTS_RAW,
         source="Kafka topic `mastodon_stream`, by Spark Structured Streaming (`availableNow`)",
+        reads="each partition from its offset in the ledger `kafka_offsets` to the end that it has"
+        " at the start.",
         writes="upserts by `id` in one transaction a micro-batch, together with the offsets ledger"
         " `kafka_offsets`; edits and deletes are merged in any order of arrival.",
+        metadata="what became of the messages, the offsets before and after, row count.",
+        raises="`DataLossError` where the topic no longer holds what the ledger expects next;"
+        " `TopicMissingError`, `ServiceUnavailableError`, `LedgerConflictError`.",
     ),
     metadata=table_metadata(TOOTS_RAW),
 )
@@ -53,8 +62,12 @@ _WINDOW_SPECS = [
         description=describe(
             table,
             source="`toots_raw`",
-            writes="moved by what a micro-batch changed, in its transaction; materialized without"
-            " `toots_raw` it is rebuilt from it.",
+            reads="the rows that a micro-batch changes, before and after; all rows where it is"
+            " materialized without `toots_raw`.",
+            writes="moved by what the micro-batch changed, in its transaction; or rebuilt, touching"
+            " only what differs.",
+            metadata="row count; `rows_changed` where it was rebuilt.",
+            raises="as `toots_raw`.",
         ),
         metadata=table_metadata(table),
     )

@@ -87,8 +87,11 @@ def sentiment_pipeline_model(
     description=describe(
         TOOTS_SENTIMENT,
         source="`toots_raw`, scored by the champion of `sentiment_pipeline_model`",
-        writes="what has no score yet, and only for the version of the row that was scored;"
-        " scoring twice changes nothing.",
+        reads="the rows that have no score yet, or one of another text or without a model.",
+        writes="only for the version of the row that was scored; scoring twice changes nothing.",
+        metadata="`scored` in this run, by label or reason, `model_version`, row count.",
+        raises="`ModelUnreadableError` where the champion's folder is missing or damaged;"
+        " `ServiceUnavailableError`, `MissingTablesError`.",
     ),
     metadata=table_metadata(TOOTS_SENTIMENT),
 )
@@ -102,6 +105,7 @@ def toots_sentiment(
     return dg.MaterializeResult(
         metadata={
             "scored": result.scored,
+            "scored_by_outcome": dg.MetadataValue.json(result.by_outcome),
             "model_version": result.model_version or "none",
             **row_count(loaded.postgres_url, TOOTS_SENTIMENT),
         }
@@ -116,7 +120,10 @@ def toots_sentiment(
     description=describe(
         V_SENTIMENT_DAILY,
         source="`toots_raw` and `toots_sentiment`",
-        writes="nothing: a view, made again from its SQL file.",
+        reads="nothing now; PostgreSQL reads both when the view is asked.",
+        writes="no rows: a view, made again from its SQL file.",
+        metadata="row count.",
+        raises="`ServiceUnavailableError`, `MissingTablesError`.",
     ),
     metadata=table_metadata(V_SENTIMENT_DAILY),
 )

@@ -7,9 +7,9 @@ ledger.
 
 import json
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +29,10 @@ from mastodon_assets.toots.sink import (
     write_batch,
 )
 from mastodon_assets.toots.topics import Offsets, TopicState, read_topic
-from mastodon_assets.warehouse.database import connect, transaction
+from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from psycopg import Connection
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming import StreamingQuery
@@ -62,23 +63,19 @@ def drain(
 
     Raises: DataLossError, LedgerConflictError, ServiceUnavailableError, TopicMissingError.
     """
-    target, summary = _open(settings)
-    with connect(settings.postgres_url) as connection:
-        prepare_session(connection)
-        connection.commit()
+    with _opened(settings, report) as reader:
 
-        def read_once() -> None:
-            ledger = _current_ledger(connection, target)
-            if behind := lag(ledger, target.end):
-                report(f"{target.topic}: {behind} messages to read")
-                query = _Query(connection, settings, target, summary, report)
-                query.run_until_available(session(), ledger)
+        def read() -> None:
+            if behind := reader.lag():
+                report(f"{reader.target.topic}: {behind} messages to read")
+                with reader.query(session(), availableNow=True) as query:
+                    query.awaitTermination()
 
-        _until_no_conflict(read_once, summary)
-        if summary.batches:
-            refresh_statistics(connection)
-        summary.end = _current_ledger(connection, target)
-    return summary
+        reader.until_no_conflict(read)
+        if reader.summary.batches:
+            refresh_statistics(reader.connection)
+        reader.summary.end = reader.ledger()
+        return reader.summary
 
 
 def follow(
@@ -88,52 +85,41 @@ def follow(
     report: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> DrainSummary:
-    """Bring each message into the tables as it comes, until `should_stop`; then end.
+    """Bring each message into the tables as it comes, until `should_stop`.
 
     A batch that is being written then is finished first. Raises: as `drain`.
     """
-    target, summary = _open(settings)
-    with connect(settings.postgres_url) as connection:
-        prepare_session(connection)
-        connection.commit()
+    with _opened(settings, report) as reader:
 
-        def read_on() -> None:
-            query = _Query(connection, settings, target, summary, report)
-            query.run_until(session(), _current_ledger(connection, target), should_stop)
+        def read() -> None:
+            with reader.query(session(), processingTime="0 seconds") as query:
+                while not should_stop():
+                    query.awaitTermination(_POLL_SECONDS)
 
-        _until_no_conflict(read_on, summary)
-        summary.end = _current_ledger(connection, target)
-    return summary
+        reader.until_no_conflict(read)
+        reader.summary.end = reader.ledger()
+        return reader.summary
 
 
-def _open(settings: Settings) -> tuple[TopicState, DrainSummary]:
+@contextmanager
+def _opened(settings: Settings, report: Callable[[str], None]) -> "Iterator[_Reader]":
     target = read_topic(settings.kafka_servers, settings.kafka_topic)
     with transaction(settings.postgres_url) as connection:
         start = open_ledger(connection, target, accept_data_loss=settings.kafka_accept_data_loss)
-    return target, DrainSummary(topic=target.topic, start=start)
+    with transaction(settings.postgres_url) as connection:
+        prepare_session(connection)
+        connection.commit()
+        summary = DrainSummary(topic=target.topic, start=start)
+        yield _Reader(connection, settings, target, summary, report)
 
 
-def _until_no_conflict(read: Callable[[], None], summary: DrainSummary) -> None:
-    """Run `read` again where another writer moved the ledger, unless it does so each time."""
-    conflicts = 0
-    while True:
-        batches = summary.batches
-        try:
-            return read()
-        except LedgerConflictError:
-            conflicts = 1 if summary.batches > batches else conflicts + 1
-            if conflicts == _CONFLICTS_IN_A_ROW:
-                raise
-            time.sleep(_CONFLICT_PAUSE_SECONDS)
+class _Reader:
+    """Queries that begin at the ledger, and the one writer behind them.
 
-
-def _current_ledger(connection: "Connection[Any]", target: TopicState) -> dict[int, int]:
-    with connection.transaction():
-        return read_ledger(connection, target.topic)
-
-
-class _Query:
-    """One streaming query and what its writer raised: Spark hands an exception on as text only."""
+    Spark works on a batch while the database takes the one before: the writer is a thread that has
+    one batch at most. That is safe because the ledger, not Spark, says where a restart begins; a
+    query has ended when its writer has.
+    """
 
     def __init__(
         self,
@@ -143,44 +129,65 @@ class _Query:
         summary: DrainSummary,
         report: Callable[[str], None],
     ) -> None:
-        self._connection = connection
+        self.connection = connection
+        self.target = target
+        self.summary = summary
         self._settings = settings
-        self._target = target
-        self._summary = summary
         self._report = report
-        self._failure: BaseException | None = None
-        self._writing = threading.Lock()
+        self._keep_payloads = False
 
-    def run_until_available(self, spark: "SparkSession", ledger: Offsets) -> None:
-        """Read what is there now, then end."""
-        with self._started(spark, ledger, availableNow=True) as query:
-            query.awaitTermination()
+    def ledger(self) -> dict[int, int]:
+        """Where the tables are now."""
+        with self.connection.transaction():
+            return read_ledger(self.connection, self.target.topic)
 
-    def run_until(
-        self, spark: "SparkSession", ledger: Offsets, should_stop: Callable[[], bool]
-    ) -> None:
-        """Read on until `should_stop` says so between two batches."""
-        with self._started(spark, ledger, processingTime="0 seconds") as query:
-            while not should_stop():
-                query.awaitTermination(_POLL_SECONDS)
+    def lag(self) -> int:
+        """Messages between the ledger and the end that the topic had at the start."""
+        return lag(self.ledger(), self.target.end)
+
+    def until_no_conflict(self, read: Callable[[], None]) -> None:
+        """Run `read` again where another writer moved the ledger, unless it does so each time."""
+        conflicts = 0
+        while True:
+            batches = self.summary.batches
+            try:
+                return read()
+            except PayloadsNeededError:
+                self._keep_payloads = True
+            except LedgerConflictError:
+                conflicts = 1 if self.summary.batches > batches else conflicts + 1
+                if conflicts == _CONFLICTS_IN_A_ROW:
+                    raise
+                time.sleep(_CONFLICT_PAUSE_SECONDS)
 
     @contextmanager
-    def _started(
-        self, spark: "SparkSession", ledger: Offsets, **trigger: Any
-    ) -> "Iterator[StreamingQuery]":
-        starting = {str(partition): ledger[partition] for partition in self._target.end}
+    def query(self, spark: "SparkSession", **trigger: Any) -> "Iterator[StreamingQuery]":
+        """A started query from the ledger on; stopped, and its last batch written, at the end."""
+        starting = json.dumps({self.target.topic: self._starting_offsets()})
         records = (
             spark.readStream.format("kafka")
             .option("kafka.bootstrap.servers", self._settings.kafka_servers)
-            .option("subscribe", self._target.topic)
-            .option("startingOffsets", json.dumps({self._target.topic: starting}))
+            .option("subscribe", self.target.topic)
+            .option("startingOffsets", starting)
             .option("failOnDataLoss", "true")
             .option("maxOffsetsPerTrigger", self._settings.max_offsets_per_batch)
             .load()
         )
-        with tempfile.TemporaryDirectory(prefix="mastodon_assets-checkpoint-") as checkpoint:
+        with (
+            tempfile.TemporaryDirectory(prefix="mastodon_assets-checkpoint-") as checkpoint,
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="sink") as writer,
+        ):
+            written: Future[None] = Future()
+            written.set_result(None)
+
+            def hand_over(records: "DataFrame", batch_id: int) -> None:
+                nonlocal written
+                rows = parse_records(records, keep_payloads=self._keep_payloads).toArrow()
+                written.result()
+                written = writer.submit(self._write, rows, batch_id)
+
             query = (
-                records.writeStream.foreachBatch(self._write)
+                records.writeStream.foreachBatch(hand_over)
                 .option("checkpointLocation", file_uri(Path(checkpoint)))
                 .trigger(**trigger)
                 .start()
@@ -188,31 +195,23 @@ class _Query:
             try:
                 yield query
             except StreamingQueryException:
-                if self._failure is not None:
-                    raise self._failure from None
+                # Spark hands on what the writer raised as text only; its future has the exception.
+                written.result()
                 raise
             finally:
-                # The batch at hand is finished first: the lock is the writer's while it writes.
-                with self._writing:
-                    query.stop()
+                query.stop()
+            written.result()
 
-    def _write(self, records: "DataFrame", batch_id: int) -> None:
-        try:
-            with self._writing:
-                counts = self._write_rows(records)
-        except BaseException as error:
-            self._failure = error
-            raise
-        self._summary.batches += 1
-        self._summary.counts += counts
+    def _starting_offsets(self) -> dict[str, int]:
+        ledger = self.ledger()
+        return {str(partition): ledger[partition] for partition in self.target.end}
+
+    def _write(self, rows: "pa.Table", batch_id: int) -> None:
+        counts = self._commit(rows)
+        self.summary.batches += 1
+        self.summary.counts += counts
         self._report(f"batch {batch_id}: {counts}")
 
-    def _write_rows(self, records: "DataFrame") -> BatchCounts:
-        topic_ids = {self._target.topic: self._target.topic_id}
-        try:
-            with self._connection.transaction():
-                return write_batch(self._connection, parse_records(records).toArrow(), topic_ids)
-        except PayloadsNeededError:
-            rows = parse_records(records, keep_payloads=True).toArrow()
-            with self._connection.transaction():
-                return write_batch(self._connection, rows, topic_ids)
+    def _commit(self, rows: "pa.Table") -> BatchCounts:
+        with self.connection.transaction():
+            return write_batch(self.connection, rows, {self.target.topic: self.target.topic_id})

@@ -29,19 +29,23 @@ class MissingTablesError(PlatformError):
 def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
     """A connection in UTC that notices a dead server. Close it, or use `transaction`.
 
-    Raises: ServiceUnavailableError, without the password, where the server does not answer.
+    Raises: ServiceUnavailableError, without the password, where the server does not answer or
+    refuses.
     """
     try:
         return psycopg.connect(
             postgres_url.get_secret_value(),
             connect_timeout=3,
+            keepalives_idle=15,
+            keepalives_interval=5,
+            keepalives_count=3,
             application_name="mastodon_assets",
             options="-c timezone=UTC",
         )
     except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[0]
         raise ServiceUnavailableError(
-            f"PostgreSQL does not answer ({reason}); is it up? see: mastodon-assets status"
+            f"no connection to PostgreSQL ({_reason(error)}); run: mastodon-assets up"
+            " (or look at DATABASE_URL)"
         ) from error
 
 
@@ -52,7 +56,7 @@ def transaction(
     """A connection whose work is committed at the end, or rolled back and closed on an error.
 
     `snapshot` makes it read-only and lets all its reads see the same moment.
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises: ServiceUnavailableError (also where the server goes away meanwhile), MissingTablesError.
     """
     try:
         with connect(postgres_url) as connection:
@@ -62,14 +66,12 @@ def transaction(
             yield connection
     except psycopg.errors.UndefinedTable as error:
         raise MissingTablesError(
-            f"{str(error).splitlines()[0]}; run: mastodon-assets up (it applies migrations)"
+            f"{_reason(error)}; run: mastodon-assets up (it applies migrations)"
         ) from error
-
-
-def sqlalchemy_url(postgres_url: SecretStr) -> str:
-    """The same database for SQLAlchemy, through psycopg 3."""
-    _, _, rest = postgres_url.get_secret_value().partition("://")
-    return f"postgresql+psycopg://{rest}"
+    except psycopg.OperationalError as error:
+        raise ServiceUnavailableError(
+            f"PostgreSQL broke off ({_reason(error)}); this step wrote nothing: run it again"
+        ) from error
 
 
 def take_write_lock(connection: psycopg.Connection[Any]) -> None:
@@ -189,6 +191,11 @@ def count_rows(connection: psycopg.Connection[Any], table: Table) -> int:
     ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def _reason(error: psycopg.Error) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].removeprefix("connection failed: ")
 
 
 def _identifiers(names: Any) -> sql.Composed:

@@ -5,50 +5,53 @@ What belongs here: how migrations run. What they do stands in `migrations/versio
 
 from pathlib import Path
 
+import psycopg
 from alembic import command, op
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg import Connection, sql
 from pydantic import SecretStr
 from sqlalchemy import create_engine
 from sqlalchemy import text as sql_text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from mastodon_assets.warehouse.database import MIGRATION_LOCK, sqlalchemy_url, transaction
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.warehouse.database import MIGRATION_LOCK, connect, transaction
 from mastodon_assets.warehouse.registry import SCHEMA, TABLES
 from mastodon_assets.warehouse.views import VIEWS, apply_view, comment_on
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
+class MigrationError(PlatformError):
+    """The schema is newer than this program, or a migration failed; nothing was changed."""
+
+
 def migrate(postgres_url: SecretStr) -> str:
     """Apply what is pending and return the version the schema then has.
 
     One transaction under an advisory lock: of two callers one waits, and a failure leaves the
-    schema as it was. Raises: ServiceUnavailableError where the database does not answer.
+    schema as it was. Raises: ServiceUnavailableError where the database does not answer,
+    MigrationError.
     """
+    versions = [script.revision for script in _script_directory().walk_revisions()]
     with transaction(postgres_url) as connection:
-        head = _script_directory().get_current_head()
-        if _version(connection) == head:
-            return str(head)
-    engine = create_engine(sqlalchemy_url(postgres_url), poolclass=NullPool)
-    with engine.begin() as bound:
-        bound.execute(sql_text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-        bound.execute(sql_text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-        config = _config()
-        config.attributes["connection"] = bound
-        command.upgrade(config, "head")
-        context = MigrationContext.configure(
-            bound, opts={"version_table": "schema_version", "version_table_schema": SCHEMA}
+        found = _version(connection)
+    if found == versions[0]:
+        return found
+    if found is not None and found not in versions:
+        raise MigrationError(
+            f"the database has schema {found}, which this version does not know; upgrade"
+            " mastodon-assets"
         )
-        version = str(context.get_current_revision())
-        driver_connection = bound.connection.driver_connection
-        assert isinstance(driver_connection, Connection)
-        for view in VIEWS:
-            apply_view(driver_connection, view)
-        _comment(driver_connection)
-    return version
+    try:
+        return _apply_pending(postgres_url)
+    except (psycopg.Error, DBAPIError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MigrationError(
+            f"the schema cannot be brought to version {versions[0]} ({reason}); nothing was changed"
+        ) from error
 
 
 def run_sql(statements: str) -> None:
@@ -56,6 +59,25 @@ def run_sql(statements: str) -> None:
     driver_connection = op.get_bind().connection.driver_connection
     assert isinstance(driver_connection, Connection)
     driver_connection.execute(statements.encode())
+
+
+def _apply_pending(postgres_url: SecretStr) -> str:
+    # `creator`: psycopg alone reads the URL, so that no second parser understands it otherwise.
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(postgres_url), poolclass=NullPool
+    )
+    with engine.begin() as bound:
+        bound.execute(sql_text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        bound.execute(sql_text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        config = _config()
+        config.attributes["connection"] = bound
+        command.upgrade(config, "head")
+        driver_connection = bound.connection.driver_connection
+        assert isinstance(driver_connection, Connection)
+        for view in VIEWS:
+            apply_view(driver_connection, view)
+        _comment(driver_connection)
+        return str(_version(driver_connection))
 
 
 def _config() -> Config:

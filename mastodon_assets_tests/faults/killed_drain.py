@@ -16,11 +16,11 @@ from mastodon_assets.toots.sink import BatchCounts
 
 def main() -> None:
     moment, fatal_batch = sys.argv[1], int(sys.argv[2])
-    # After write_batch the rows are there but not committed; after _write_rows they are, and Spark
-    # does not know yet.
+    # After write_batch the rows are there but not committed; after _commit they are, and Spark does
+    # not know yet.
     owner, name = {
         "before-commit": (drain_module, "write_batch"),
-        "after-commit": (drain_module._Query, "_write_rows"),
+        "after-commit": (drain_module._Reader, "_commit"),
     }[moment]
     original = getattr(owner, name)
     calls = 0

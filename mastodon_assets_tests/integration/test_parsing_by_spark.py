@@ -11,6 +11,7 @@ from mastodon_assets.toots.drain import drain
 from mastodon_assets.toots.parse import parse_records
 from mastodon_assets.toots.sink import BatchCounts
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.collision import uris_with_one_hash
 from mastodon_assets_tests.records import RECEIVED, on_partition, staged, upsert
 from mastodon_assets_tests.toots.cases import ACCEPTED, REJECTED
 
@@ -104,3 +105,16 @@ def test_a_new_drain_needs_no_session_where_nothing_is_new(settings: Settings) -
         raise AssertionError("a session was asked for")
 
     assert drain(no_session, settings, report=print).batches == 0
+
+
+def test_a_post_that_is_rejected_by_what_the_tables_hold_is_kept_with_its_bytes(
+    spark: "SparkSession", settings: Settings, produce: Callable[..., None]
+) -> None:
+    one, other = uris_with_one_hash()
+    produce([upsert("1", uri=one), upsert("2", uri=other), upsert("3")])
+    summary = drain(lambda: spark, settings, report=print)
+    assert summary.counts == BatchCounts(stored=2, rejected=1)
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        rejected = connection.execute("SELECT payload FROM masto.toots_rejected").fetchone()
+    assert rejected is not None
+    assert rejected[0].startswith(b'{"v":1,')

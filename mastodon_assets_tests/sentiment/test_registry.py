@@ -13,9 +13,9 @@ from mastodon_assets.warehouse.database import connect, transaction
 
 
 @pytest.fixture
-def connection(postgres_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
+def connection(database_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
     """A connection whose work is rolled back."""
-    connection = connect(postgres_url)
+    connection = connect(database_url)
     connection.execute("DELETE FROM masto.sentiment_models")
     yield connection
     connection.rollback()
@@ -88,11 +88,11 @@ def test_a_version_registered_again_keeps_its_status(connection: psycopg.Connect
     assert _statuses(connection) == {"a": "retired", "b": "champion"}
 
 
-def test_readers_see_one_champion_until_the_switch_is_committed(postgres_url: SecretStr) -> None:
-    with transaction(postgres_url) as connection:
+def test_readers_see_one_champion_until_the_switch_is_committed(database_url: SecretStr) -> None:
+    with transaction(database_url) as connection:
         connection.execute("DELETE FROM masto.sentiment_models")
         _register(connection, "a", "corpus.csv")
-    with transaction(postgres_url) as writer, transaction(postgres_url) as reader:
+    with transaction(database_url) as writer, transaction(database_url) as reader:
         _register(writer, "b", "corpus.csv")
         seen = champion(reader)
         assert seen is not None

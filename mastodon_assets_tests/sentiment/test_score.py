@@ -108,11 +108,11 @@ def test_the_edges_of_the_neutral_band_belong_to_the_labels(
 
 
 @pytest.fixture
-def url(postgres_url: SecretStr) -> SecretStr:
+def url(database_url: SecretStr) -> SecretStr:
     """The module's database with no toots and no scores."""
-    with transaction(postgres_url) as connection:
+    with transaction(database_url) as connection:
         connection.execute("TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.asset_progress")
-    return postgres_url
+    return database_url
 
 
 @pytest.fixture

@@ -1,0 +1,344 @@
+"""The sensor against a real broker, a real database and Dagster's own record of runs."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from mastodon_assets.automation.progress import DERIVED_ASSETS, LABELLED_ASSETS
+from mastodon_assets.automation.sensors import TARGET_TAG, mastodon_stream_sensor
+from mastodon_assets.definitions import build_definitions
+from mastodon_assets.local import stack as embedded
+from mastodon_assets.resources.settings import SettingsResource
+from mastodon_assets.settings import Settings
+from mastodon_assets.toots.topics import TopicMissingError, read_topic
+from mastodon_assets.warehouse.database import note_progress, transaction
+from mastodon_assets_tests.ports import free_port
+from mastodon_assets_tests.records import upsert
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_REPOSITORY = build_definitions().get_repository_def()
+_STATUS = dg.DagsterRunStatus
+
+AddRun = Callable[..., dg.DagsterRun]
+
+
+@pytest.fixture(autouse=True)
+def _no_minimum(environment: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFRESH_MIN_SECONDS", "0")
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def add_run(instance: dg.DagsterInstance) -> AddRun:
+    """`add_run(status, job="refresh_job", minutes_ago=0, tags=…)`: a run that nobody executes."""
+
+    def add(
+        status: dg.DagsterRunStatus,
+        *,
+        job: str = "refresh_job",
+        minutes_ago: float = 0,
+        tags: dict[str, str] | None = None,
+    ) -> dg.DagsterRun:
+        run = dg.DagsterRun(job_name=job, status=status, tags=tags or {})
+        created_at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+        return instance.run_storage.add_historical_run(run, created_at)
+
+    return add
+
+
+def _tick(instance: dg.DagsterInstance) -> SensorExecutionData:
+    """One evaluation, as Dagster's daemon asks the code location for it."""
+    with dg.build_sensor_context(
+        instance=instance, repository_def=_REPOSITORY, resources={"settings": SettingsResource()}
+    ) as context:
+        return mastodon_stream_sensor.evaluate_tick(context)
+
+
+def _asked(instance: dg.DagsterInstance) -> dg.RunRequest:
+    tick = _tick(instance)
+    assert tick.run_requests, tick.skip_message
+    (request,) = tick.run_requests
+    return request
+
+
+def _skipped(instance: dg.DagsterInstance) -> str:
+    tick = _tick(instance)
+    assert not tick.run_requests
+    assert tick.skip_message
+    return tick.skip_message
+
+
+def _show_everything(settings: Settings, *, version: int = 0, model: str | None = None) -> None:
+    with transaction(settings.postgres_url) as connection:
+        for asset in DERIVED_ASSETS:
+            note_progress(
+                connection,
+                asset,
+                toots_version=version,
+                model_version=model if asset in LABELLED_ASSETS else None,
+            )
+
+
+def _execute(settings: Settings, statement: str, *values: Any) -> None:
+    with transaction(settings.postgres_url) as connection:
+        connection.execute(statement.encode(), values)
+
+
+def test_ten_thousand_messages_make_one_run_and_then_nothing_is_new(
+    spark: "SparkSession",
+    environment: Settings,
+    produce: Callable[..., None],
+    instance: dg.DagsterInstance,
+    add_run: AddRun,
+) -> None:
+    requests: list[dg.RunRequest] = []
+    in_flight: dg.DagsterRun | None = None
+    for portion in range(10):
+        first = 1000 * portion
+        produce([upsert(str(n)) for n in range(first, first + 1000)], partition=portion % 4)
+        tick = _tick(instance)
+        requests += tick.run_requests or []
+        if in_flight is None:
+            in_flight = add_run(_STATUS.STARTED, tags=dict(requests[0].tags))
+    assert len(requests) == 1
+    assert in_flight is not None
+    assert f"10000 new messages; refresh_job {in_flight.run_id[:8]}" in _skipped(instance)
+
+    instance.delete_run(in_flight.run_id)
+    result = _REPOSITORY.get_job("refresh_job").execute_in_process(
+        instance=instance, run_id=in_flight.run_id, tags=dict(requests[0].tags)
+    )
+    assert result.success
+    assert _skipped(instance).startswith("nothing new")
+    with transaction(environment.postgres_url, snapshot=True) as connection:
+        assert connection.execute("SELECT count(*) FROM masto.toots_raw").fetchone() == (10_000,)
+
+    _execute(environment, "UPDATE masto.data_versions SET version = version + 1")
+    assert TARGET_TAG in _asked(instance).tags
+
+
+def test_a_platform_without_a_message_starts_no_run(instance: dg.DagsterInstance) -> None:
+    assert "mastodon-assets ingest" in _skipped(instance)
+
+
+def test_a_request_tells_the_topics_ends_on_the_topics_assets(
+    environment: Settings, produce: Callable[..., None], instance: dg.DagsterInstance
+) -> None:
+    produce([upsert("1"), upsert("2")], partition=3)
+    tick = _tick(instance)
+    stream, errors = tick.asset_events
+    assert stream.asset_key == dg.AssetKey("mastodon_stream")
+    assert stream.description == "2 new messages"
+    assert stream.metadata["end_offsets"].value == {"0": 0, "1": 0, "2": 0, "3": 2}
+    assert stream.metadata["topic"].value == environment.kafka_topic
+    assert errors.asset_key == dg.AssetKey("mastodon_errors")
+    assert errors.metadata["topic"].value == "mastodon_errors"
+
+
+def test_the_request_runs_in_the_lane_of_all_writers(
+    produce: Callable[..., None], instance: dg.DagsterInstance
+) -> None:
+    produce([upsert("1")])
+    assert _asked(instance).tags["lane"] == "toots"
+
+
+def test_after_a_failed_run_it_waits_then_asks_again_without_a_new_message(
+    produce: Callable[..., None], instance: dg.DagsterInstance, add_run: AddRun
+) -> None:
+    produce([upsert("1")])
+    first = _asked(instance)
+    add_run(_STATUS.FAILURE, tags=dict(first.tags))
+    assert "1 refresh failed in a row; next attempt at" in _skipped(instance)
+    instance.delete_run(instance.get_runs(limit=1)[0].run_id)
+
+    add_run(_STATUS.FAILURE, tags=dict(first.tags), minutes_ago=1)
+    again = _asked(instance)
+    assert again.run_key != first.run_key
+    assert again.run_key is not None
+    assert again.run_key.endswith("attempt-2")
+
+
+def test_it_gives_up_after_eight_failures_and_new_messages_are_tried_again(
+    produce: Callable[..., None], instance: dg.DagsterInstance, add_run: AddRun
+) -> None:
+    produce([upsert("1")])
+    tags = dict(_asked(instance).tags)
+    for days in range(8):
+        add_run(_STATUS.FAILURE, tags=tags, minutes_ago=(8 - days) * 24 * 60)
+    assert "gave up after 8" in _skipped(instance)
+    produce([upsert("2")])
+    _asked(instance)
+
+
+def test_success_of_assets_materialized_by_hand_ends_a_row_of_failures(
+    produce: Callable[..., None], instance: dg.DagsterInstance, add_run: AddRun
+) -> None:
+    produce([upsert("1")])
+    for minutes in (4, 3):
+        add_run(_STATUS.FAILURE, minutes_ago=minutes)
+    assert "2 refreshes failed" in _skipped(instance)
+    add_run(_STATUS.SUCCESS, job="__ASSET_JOB", minutes_ago=2)
+    request = _asked(instance)
+    assert request.run_key is not None
+    assert request.run_key.endswith("attempt-1")
+
+
+def test_a_canceled_refresh_counts_neither_as_failed_nor_as_succeeded(
+    produce: Callable[..., None], instance: dg.DagsterInstance, add_run: AddRun
+) -> None:
+    produce([upsert("1")])
+    add_run(_STATUS.CANCELED)
+    _asked(instance)
+    add_run(_STATUS.FAILURE)
+    add_run(_STATUS.CANCELED)
+    assert "1 refresh failed" in _skipped(instance)
+
+
+@pytest.mark.parametrize(
+    ("status", "job", "shown"),
+    [
+        (_STATUS.QUEUED, "refresh_job", "refresh_job"),
+        (_STATUS.STARTED, "train_job", "train_job"),
+        (_STATUS.CANCELING, "__ASSET_JOB", "materialization by hand"),
+    ],
+)
+def test_any_run_in_flight_is_waited_for(
+    status: dg.DagsterRunStatus,
+    job: str,
+    shown: str,
+    produce: Callable[..., None],
+    instance: dg.DagsterInstance,
+    add_run: AddRun,
+) -> None:
+    produce([upsert("1")])
+    run = add_run(status, job=job)
+    assert f"1 new message; {shown} {run.run_id[:8]} of 20" in _skipped(instance)
+
+
+def test_the_minimum_between_refreshes_counts_from_the_last_ones_start_in_any_time_zone(
+    produce: Callable[..., None],
+    instance: dg.DagsterInstance,
+    add_run: AddRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REFRESH_MIN_SECONDS", "60")
+    produce([upsert("1")])
+    add_run(_STATUS.SUCCESS, minutes_ago=0.5)
+    try:
+        for zone in ("UTC", "Asia/Tokyo", "America/Los_Angeles"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            assert "next refresh not before" in _skipped(instance)
+        instance.delete_run(instance.get_runs(limit=1)[0].run_id)
+        add_run(_STATUS.SUCCESS, minutes_ago=1.1)
+        _asked(instance)
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
+def test_a_new_champion_asks_until_scores_and_their_charts_show_it(
+    environment: Settings, instance: dg.DagsterInstance
+) -> None:
+    _show_everything(environment)
+    assert "nothing to show yet" in _skipped(instance)
+    _execute(
+        environment,
+        "INSERT INTO masto.sentiment_models (version, trained_at, metrics, corpus, status, path)"
+        " VALUES ('m1', now(), '{}', 'c', 'champion', '/nowhere')",
+    )
+    _asked(instance)
+    with transaction(environment.postgres_url) as connection:
+        note_progress(connection, "toots_sentiment", toots_version=0, model_version="m1")
+    # The scores are new, but a chart failed.
+    _asked(instance)
+    _show_everything(environment, model="m1")
+    _skipped(instance)
+
+
+def test_one_asset_left_behind_asks_for_a_refresh(
+    environment: Settings, instance: dg.DagsterInstance
+) -> None:
+    _execute(environment, "UPDATE masto.data_versions SET version = 7")
+    for asset in DERIVED_ASSETS:
+        _show_everything(environment, version=7)
+        _skipped(instance)
+        _execute(environment, "DELETE FROM masto.asset_progress WHERE asset = %s", asset)
+        _asked(instance)
+
+
+def test_a_topic_shorter_than_the_ledger_is_asked_about_not_passed_over(
+    environment: Settings, produce: Callable[..., None], instance: dg.DagsterInstance
+) -> None:
+    produce([upsert("1")])
+    _execute(
+        environment,
+        "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
+        " VALUES (%s, 0, 'id', 5)",
+        environment.kafka_topic,
+    )
+    _show_everything(environment)
+    tick = _tick(instance)
+    assert tick.run_requests
+    assert "the topic ends before" in str(tick.asset_events[0].description)
+
+
+def test_a_broker_that_is_down_is_a_skip_with_its_reason_within_seconds(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", nowhere)
+    started = time.monotonic()
+    reason = _skipped(instance)
+    # Stated are 5 s.
+    assert time.monotonic() - started < 15
+    assert nowhere in reason
+    assert "does not answer" in reason
+
+
+@pytest.mark.parametrize("variable", ["KAFKA_TOPIC", "KAFKA_ERRORS_TOPIC"])
+def test_a_missing_topic_is_a_skip_that_names_it_and_does_not_make_it(
+    variable: str,
+    stack: embedded.Connection,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable, "no_such_topic")
+    assert "no_such_topic" in _skipped(instance)
+    with pytest.raises(TopicMissingError):
+        read_topic(stack.kafka_bootstrap_servers, "no_such_topic")
+
+
+def test_a_database_without_tables_is_a_skip_that_says_what_to_run(
+    environment: Settings, instance: dg.DagsterInstance
+) -> None:
+    _execute(environment, "DROP SCHEMA masto CASCADE")
+    assert "run: mastodon-assets up" in _skipped(instance)
+
+
+def test_a_database_that_is_down_is_a_skip_without_the_password(
+    environment: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://ada:secret@127.0.0.1:{free_port()}/toots")
+    reason = _skipped(instance)
+    assert "PostgreSQL does not answer" in reason
+    assert "secret" not in reason
+
+
+def test_wrong_settings_are_a_skip_that_names_the_variable(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFRESH_MIN_SECONDS", "soon")
+    assert "REFRESH_MIN_SECONDS" in _skipped(instance)

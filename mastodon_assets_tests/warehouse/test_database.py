@@ -1,0 +1,386 @@
+"""Rows by Arrow, whole tables by their difference, and what a connection's failures say."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pyarrow as pa
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
+
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.local.stack import Connection as StackConnection
+from mastodon_assets.warehouse.database import (
+    MissingTablesError,
+    bump_toots_version,
+    connect,
+    copy_arrow,
+    count_rows,
+    note_progress,
+    replace_rows,
+    toots_version,
+    transaction,
+)
+from mastodon_assets.warehouse.migrate import migrate
+from mastodon_assets.warehouse.registry import (
+    BATCH_TOOTS_BY_LANG_PER_DAY,
+    BATCH_TOOTS_PER_DAY,
+    TOOT_METRICS_WINDOWED,
+)
+
+PASSWORD = "s3c:r@e/t %?#"
+
+
+def per_day(counts: dict[int, int]) -> pa.Table:
+    return pa.table(
+        {
+            "day": pa.array([date(2026, 1, day) for day in counts], pa.date32()),
+            "toots_count": pa.array(counts.values(), pa.int64()),
+        }
+    )
+
+
+def replace(url: SecretStr, counts: dict[int, int]) -> int:
+    with transaction(url) as connection:
+        return replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day(counts))
+
+
+def stored(url: SecretStr) -> dict[int, tuple[int, str]]:
+    """Day of the month to count and the transaction that wrote the row."""
+    with transaction(url, snapshot=True) as connection:
+        found = connection.execute(
+            "SELECT day, toots_count, xmin::text FROM masto.batch_toots_per_day"
+        )
+        return {day.day: (count, xmin) for day, count, xmin in found}
+
+
+def counts_of(url: SecretStr) -> dict[int, int]:
+    return {day: count for day, (count, _) in stored(url).items()}
+
+
+def fail_after(url: SecretStr, work: Callable[[psycopg.Connection[Any]], Any]) -> None:
+    with transaction(url) as connection:
+        work(connection)
+        connection.execute("SELECT 1 / 0")
+
+
+def test_replacing_writes_only_the_rows_that_differ(fresh_database_url: SecretStr) -> None:
+    assert replace(fresh_database_url, {1: 10, 2: 20, 3: 30}) == 3
+    before = stored(fresh_database_url)
+    assert replace(fresh_database_url, {1: 10, 2: 21, 4: 40}) == 3
+    after = stored(fresh_database_url)
+    assert {day: count for day, (count, _) in after.items()} == {1: 10, 2: 21, 4: 40}
+    assert after[1] == before[1]
+    assert after[2][1] != before[2][1]
+
+
+def test_replacing_by_the_same_rows_writes_none(fresh_database_url: SecretStr) -> None:
+    replace(fresh_database_url, {1: 10, 2: 20})
+    before = stored(fresh_database_url)
+    assert replace(fresh_database_url, {2: 20, 1: 10}) == 0
+    assert stored(fresh_database_url) == before
+
+
+def test_replacing_by_no_rows_empties_the_table(fresh_database_url: SecretStr) -> None:
+    replace(fresh_database_url, {1: 10})
+    assert replace(fresh_database_url, {}) == 1
+    assert stored(fresh_database_url) == {}
+
+
+def test_replacing_leaves_generated_columns_to_postgresql(fresh_database_url: SecretStr) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = pa.table(
+        {
+            # Not in the table's order, and with a column too many.
+            "lang": ["en"],
+            "total_length": pa.array([10], pa.int64()),
+            "toots_count": pa.array([4], pa.int64()),
+            "window_start": pa.array([start], pa.timestamp("us", "UTC")),
+            "window_end": pa.array([start + timedelta(minutes=1)], pa.timestamp("us", "UTC")),
+            "other": ["not stored"],
+        }
+    )
+    with transaction(fresh_database_url) as connection:
+        assert replace_rows(connection, TOOT_METRICS_WINDOWED, rows) == 1
+        assert connection.execute(
+            "SELECT avg_length FROM masto.toot_metrics_windowed"
+        ).fetchone() == (2.5,)
+
+
+def test_two_tables_can_be_replaced_in_one_transaction_and_one_twice(
+    fresh_database_url: SecretStr,
+) -> None:
+    by_lang = pa.table(
+        {
+            "day": pa.array([date(2026, 1, 1)], pa.date32()),
+            "lang": ["en"],
+            "toots_count": pa.array([1], pa.int64()),
+        }
+    )
+    with transaction(fresh_database_url) as connection:
+        assert replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day({1: 1})) == 1
+        assert replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day({1: 2})) == 1
+        assert replace_rows(connection, BATCH_TOOTS_BY_LANG_PER_DAY, by_lang) == 1
+        assert count_rows(connection, BATCH_TOOTS_PER_DAY) == 1
+
+
+def test_a_key_given_twice_replaces_nothing(fresh_database_url: SecretStr) -> None:
+    replace(fresh_database_url, {1: 10})
+    twice = pa.concat_tables([per_day({2: 20}), per_day({2: 21})])
+    with pytest.raises(psycopg.errors.CardinalityViolation), transaction(fresh_database_url) as c:
+        replace_rows(c, BATCH_TOOTS_PER_DAY, twice)
+    assert counts_of(fresh_database_url) == {1: 10}
+
+
+def test_a_reader_sees_the_old_table_until_the_commit_and_never_waits(
+    fresh_database_url: SecretStr,
+) -> None:
+    old, new = {1: 1, 2: 2}, {2: 20, 3: 30}
+    replace(fresh_database_url, old)
+    with transaction(fresh_database_url) as connection:
+        replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day(new))
+        assert counts_of(fresh_database_url) == old
+    assert counts_of(fresh_database_url) == new
+
+
+def test_a_reader_beside_many_replacements_only_ever_sees_whole_tables(
+    fresh_database_url: SecretStr,
+) -> None:
+    tables = [dict.fromkeys(range(1, 28), version) for version in (1, 2)]
+    replace(fresh_database_url, tables[0])
+    is_over = threading.Event()
+    seen: list[dict[int, int]] = []
+
+    def read() -> None:
+        while not is_over.is_set():
+            seen.append(counts_of(fresh_database_url))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(20):
+            replace(fresh_database_url, tables[number % 2])
+    finally:
+        is_over.set()
+        reader.join()
+    assert seen
+    assert all(table in tables for table in seen)
+
+
+def test_an_error_after_the_replacement_rolls_it_back(fresh_database_url: SecretStr) -> None:
+    replace(fresh_database_url, {1: 1})
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        fail_after(
+            fresh_database_url,
+            lambda connection: replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day({2: 2})),
+        )
+    assert counts_of(fresh_database_url) == {1: 1}
+
+
+def test_arrow_rows_arrive_as_they_are(fresh_database_url: SecretStr) -> None:
+    texts = ["plain", "", None]
+    texts += ["„Grüße“ 👩‍👩‍👧 \u200f\u0639\u0631\u0628\u064a 漢字", "a\tb\n\\N\"'\\."]
+    lists = [["x", 'ü,{}"\\'], [], None, ["NULL"], ["", "a b"]]
+    moments = [
+        datetime(2026, 1, 1, 12, 30, 15, 123456, UTC),
+        datetime(1970, 1, 1, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999999, UTC),
+        None,
+        datetime(9999, 12, 31, tzinfo=UTC),
+    ]
+    columns: dict[str, tuple[pa.DataType, str, list[Any]]] = {
+        "t": (pa.string(), "text", texts),
+        "a": (pa.list_(pa.string()), "text[]", lists),
+        "b": (pa.binary(), "bytea", [b"\x00\xff\\x", b"", None, b"{", bytes(range(256))]),
+        "z": (pa.timestamp("us", "UTC"), "timestamptz", moments),
+        "d": (pa.date32(), "date", [date(2026, 2, 28), None, date(1, 1, 1), date.max, date.min]),
+        "i": (pa.int32(), "integer", [0, -1, None, 2**31 - 1, -(2**31)]),
+        "n": (pa.int64(), "bigint", [0, None, -1, 2**63 - 1, -(2**63)]),
+        "s": (pa.int16(), "smallint", [0, 1, None, -1, 32767]),
+        "f": (pa.float64(), "double precision", [0.1, None, -0.0, 1e308, float("inf")]),
+        "o": (pa.bool_(), "boolean", [True, False, None, True, False]),
+    }
+    rows = pa.table({name: pa.array(values, t) for name, (t, _, values) in columns.items()})
+    definition = ", ".join(f"{name} {column[1]}" for name, column in columns.items())
+    with transaction(fresh_database_url) as connection:
+        connection.execute(f"CREATE TEMP TABLE odd ({definition}, more text)".encode())
+        copy_arrow(connection, sql.Identifier("pg_temp", "odd"), rows)
+        found = connection.execute("TABLE odd").fetchall()
+    expected = zip(*(values for _, _, values in columns.values()), strict=True)
+    assert found == [(*row, None) for row in expected]
+
+
+def test_copying_no_rows_is_fine(fresh_database_url: SecretStr) -> None:
+    with transaction(fresh_database_url) as connection:
+        copy_arrow(connection, sql.Identifier("masto", "batch_toots_per_day"), per_day({}))
+        assert count_rows(connection, BATCH_TOOTS_PER_DAY) == 0
+
+
+def test_more_rows_than_one_piece_arrive_once_each(fresh_database_url: SecretStr) -> None:
+    rows = pa.table({"n": pa.array(range(25_001), pa.int64())})
+    with transaction(fresh_database_url) as connection:
+        connection.execute("CREATE TEMP TABLE many (n bigint)")
+        copy_arrow(connection, sql.Identifier("pg_temp", "many"), rows)
+        found = connection.execute("SELECT count(*), count(DISTINCT n), max(n) FROM many")
+        assert found.fetchone() == (25_001, 25_001, 25_000)
+
+
+def test_progress_is_one_row_an_asset_and_moves_only_when_it_changes(
+    fresh_database_url: SecretStr,
+) -> None:
+    def note(version: int, model: str | None) -> tuple[Any, ...]:
+        with transaction(fresh_database_url) as connection:
+            note_progress(connection, "chart", toots_version=version, model_version=model)
+        with transaction(fresh_database_url) as connection:
+            rows = connection.execute(
+                "SELECT toots_version, model_version, updated_at, xmin::text"
+                " FROM masto.asset_progress"
+            ).fetchall()
+        assert len(rows) == 1
+        return tuple(rows[0])
+
+    first = note(1, None)
+    assert first[:2] == (1, None)
+    assert note(1, None) == first
+    second = note(1, "model")
+    assert second[:2] == (1, "model")
+    assert second[2] > first[2]
+    assert note(2, "model")[:2] == (2, "model")
+    assert note(2, None)[:2] == (2, None)
+
+
+def test_the_toots_version_counts_the_transactions_that_were_committed(
+    fresh_database_url: SecretStr,
+) -> None:
+    with transaction(fresh_database_url) as connection:
+        assert toots_version(connection) == 0
+        bump_toots_version(connection)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        fail_after(fresh_database_url, bump_toots_version)
+    with transaction(fresh_database_url) as connection:
+        assert toots_version(connection) == 1
+
+
+def test_a_snapshot_is_read_only_and_sees_one_moment(fresh_database_url: SecretStr) -> None:
+    with transaction(fresh_database_url, snapshot=True) as connection:
+        assert count_rows(connection, BATCH_TOOTS_PER_DAY) == 0
+        replace(fresh_database_url, {1: 1})
+        assert count_rows(connection, BATCH_TOOTS_PER_DAY) == 0
+    with (
+        pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
+        transaction(fresh_database_url, snapshot=True) as connection,
+    ):
+        bump_toots_version(connection)
+
+
+def test_times_come_back_in_utc(database_url: SecretStr) -> None:
+    with transaction(database_url, snapshot=True) as connection:
+        assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
+
+
+def test_a_database_without_tables_says_how_they_are_made(
+    fresh_database_url: SecretStr,
+) -> None:
+    with transaction(fresh_database_url) as connection:
+        connection.execute("DROP SCHEMA masto CASCADE")
+    with (
+        pytest.raises(MissingTablesError, match="run: mastodon-assets up"),
+        transaction(fresh_database_url) as connection,
+    ):
+        toots_version(connection)
+
+
+def in_one_line_without_the_password(error: BaseException) -> bool:
+    told = str(error)
+    return "\n" not in told and not any(part in told for part in ("s3c", "r@e", "r%40e"))
+
+
+def test_a_server_that_is_down_is_told_in_one_line_without_the_password() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        url = SecretStr(f"postgresql://someone:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/d")
+        with pytest.raises(
+            ServiceUnavailableError, match=r"refused.*run: mastodon-assets up"
+        ) as down:
+            connect(url)
+        with pytest.raises(ServiceUnavailableError, match=r"refused.*run: mastodon-assets up"):
+            migrate(url)
+    assert in_one_line_without_the_password(down.value)
+
+
+def test_a_server_that_does_not_answer_is_given_up_within_seconds() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        started = time.monotonic()
+        with pytest.raises(ServiceUnavailableError, match="timeout"):
+            connect(SecretStr(f"postgresql://someone:p@127.0.0.1:{port}/d"))
+        assert time.monotonic() - started < 9
+
+
+def test_a_server_that_goes_away_meanwhile_is_told_in_one_line(
+    fresh_database_url: SecretStr,
+) -> None:
+    def lose_the_server(connection: psycopg.Connection[Any]) -> None:
+        replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day({1: 1}))
+        with psycopg.connect(fresh_database_url.get_secret_value()) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+
+    with pytest.raises(ServiceUnavailableError, match=r"broke off.*run it again"):
+        fail_after(fresh_database_url, lose_the_server)
+    assert counts_of(fresh_database_url) == {}
+
+
+def test_a_wrong_password_is_not_told(database_url: SecretStr) -> None:
+    _, _, place = database_url.get_secret_value().rpartition("@")
+    with pytest.raises(ServiceUnavailableError, match="password authentication failed") as wrong:
+        connect(SecretStr(f"postgresql://mastodon:{quote(PASSWORD, safe='')}@{place}"))
+    assert in_one_line_without_the_password(wrong.value)
+
+
+@pytest.fixture
+def odd_password_url(stack: StackConnection, fresh_database_url: SecretStr) -> Iterator[SecretStr]:
+    """The test's database as a role whose password has every character a URL could trip on."""
+    role = "odd@user"
+    parts = conninfo_to_dict(fresh_database_url.get_secret_value())
+    with psycopg.connect(stack.postgres_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}").format(
+                sql.Identifier(role), sql.Literal(PASSWORD)
+            )
+        )
+        try:
+            yield SecretStr(
+                f"postgresql://{quote(role, safe='')}:{quote(PASSWORD, safe='')}"
+                f"@{parts['host']}:{parts['port']}/{parts['dbname']}"
+            )
+        finally:
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def test_a_password_with_odd_characters_works_for_psycopg_and_migrations(
+    odd_password_url: SecretStr,
+) -> None:
+    with transaction(odd_password_url) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == ("odd@user",)
+        connection.execute("DROP SCHEMA masto CASCADE")
+    assert migrate(odd_password_url) == "0001"
+    with transaction(odd_password_url) as connection:
+        connection.execute("DROP SCHEMA masto CASCADE")
+
+
+def test_a_password_with_odd_characters_works_for_spark(
+    odd_password_url: SecretStr, spark: Any
+) -> None:
+    from mastodon_assets.batch.tables import read_toots
+
+    assert read_toots(spark, odd_password_url).count() == 0
