@@ -186,10 +186,10 @@ def test_success_of_assets_materialized_by_hand_ends_a_row_of_failures(
     produce: Callable[..., None], instance: dg.DagsterInstance, add_run: AddRun
 ) -> None:
     produce([upsert("1")])
-    for minutes in (4, 3):
+    for minutes in (0.4, 0.3):
         add_run(_STATUS.FAILURE, minutes_ago=minutes)
     assert "2 refreshes failed" in _skipped(instance)
-    add_run(_STATUS.SUCCESS, job="__ASSET_JOB", minutes_ago=2)
+    add_run(_STATUS.SUCCESS, job="__ASSET_JOB", minutes_ago=0.2)
     request = _asked(instance)
     assert request.run_key is not None
     assert request.run_key.endswith("attempt-1")
@@ -209,7 +209,7 @@ def test_a_canceled_refresh_counts_neither_as_failed_nor_as_succeeded(
 @pytest.mark.parametrize(
     ("status", "job", "shown"),
     [
-        (_STATUS.QUEUED, "refresh_job", "refresh_job"),
+        (_STATUS.STARTING, "refresh_job", "refresh_job"),
         (_STATUS.STARTED, "train_job", "train_job"),
         (_STATUS.CANCELING, "__ASSET_JOB", "materialization by hand"),
     ],
@@ -333,7 +333,7 @@ def test_a_database_that_is_down_is_a_skip_without_the_password(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://ada:secret@127.0.0.1:{free_port()}/toots")
     reason = _skipped(instance)
-    assert "PostgreSQL does not answer" in reason
+    assert "no connection to PostgreSQL" in reason
     assert "secret" not in reason
 
 

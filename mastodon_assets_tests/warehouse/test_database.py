@@ -211,7 +211,8 @@ def test_arrow_rows_arrive_as_they_are(fresh_database_url: SecretStr) -> None:
     definition = ", ".join(f"{name} {column[1]}" for name, column in columns.items())
     with transaction(fresh_database_url) as connection:
         connection.execute(f"CREATE TEMP TABLE odd ({definition}, more text)".encode())
-        copy_arrow(connection, sql.Identifier("pg_temp", "odd"), rows)
+        # In another order: columns are found by name.
+        copy_arrow(connection, sql.Identifier("pg_temp", "odd"), rows.select(sorted(columns)))
         found = connection.execute("TABLE odd").fetchall()
     expected = zip(*(values for _, _, values in columns.values()), strict=True)
     assert found == [(*row, None) for row in expected]

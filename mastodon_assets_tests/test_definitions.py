@@ -1,0 +1,297 @@
+"""The code location as Dagster loads it: what is in it, and what loading it costs."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+
+import mastodon_assets
+from mastodon_assets.automation.jobs import refresh_job
+from mastodon_assets.automation.progress import DERIVED_ASSETS, LABELLED_ASSETS
+from mastodon_assets.definitions import build_definitions
+from mastodon_assets.warehouse.registry import TABLES
+
+_PACKAGE = Path(mastodon_assets.__file__).parent
+_PROJECT = _PACKAGE.parent
+_GROUPS = {
+    "source": {"mastodon_stream", "mastodon_errors"},
+    "ingest": {"toots_raw", "toot_metrics_windowed", "user_avg_length_windowed"},
+    "batch": {
+        "batch_active_users",
+        "batch_hashtag_by_hour",
+        "batch_top_hashtag",
+        "batch_toots_per_day",
+        "batch_avg_len_per_day",
+        "batch_toots_by_lang_per_day",
+    },
+    "model": {"sentiment_corpus", "sentiment_pipeline_model"},
+    "sentiment": {"toots_sentiment", "v_sentiment_daily"},
+    "charts": {
+        "part5_sentiment_distribution",
+        "part5_sentiment_by_day_stacked",
+        "part5_toots_per_day",
+        "part5_top_hashtags",
+    },
+    "exports": {"viz_sentiment_dist", "viz_sentiment_daily", "viz_top_hashtags"},
+}
+_TABLE_ASSETS = sorted(set().union(*_GROUPS.values()) & TABLES.keys())
+
+# Each folder or module may import those after it in this order of layers, and its own.
+_LAYERS = (
+    {"cli", "demo", "definitions"},
+    {"assets", "automation"},
+    {"resources"},
+    {"simulator"},
+    {"mastodon", "toots", "batch", "sentiment", "reports"},
+    {"local", "spark_session"},
+    {"warehouse"},
+    {"settings"},
+    {"errors"},
+)
+# `demo` reads the runs that it has started; it is the command line's, not the code location's.
+_MAY_IMPORT_DAGSTER = {"definitions", "assets", "automation", "resources", "demo"}
+
+
+@pytest.fixture(scope="module")
+def repository() -> dg.RepositoryDefinition:
+    return build_definitions().get_repository_def()
+
+
+@pytest.fixture(scope="module")
+def graph(repository: dg.RepositoryDefinition) -> AssetGraph:
+    return repository.asset_graph
+
+
+def _names(keys: "set[dg.AssetKey] | frozenset[dg.AssetKey]") -> set[str]:
+    return {key.to_user_string() for key in keys}
+
+
+def _refreshed(repository: dg.RepositoryDefinition) -> set[str]:
+    return _names(set(repository.get_job("refresh_job").asset_layer.executable_asset_keys))
+
+
+def test_every_asset_stands_in_its_group(graph: AssetGraph) -> None:
+    found: dict[str, set[str]] = {}
+    for key in graph.get_all_asset_keys():
+        found.setdefault(str(graph.get(key).group_name), set()).add(key.to_user_string())
+    assert found == _GROUPS
+
+
+def test_the_graph_is_one_lineage_from_the_stream_to_charts_and_files(graph: AssetGraph) -> None:
+    stream = dg.AssetKey("mastodon_stream")
+    downstream = _names(dg.AssetSelection.assets(stream).downstream().resolve(graph))
+    everything = set().union(*_GROUPS.values())
+    # The model is trained on a corpus; what could not be published is read by nobody.
+    assert everything - downstream == _GROUPS["model"] | {"mastodon_errors"}
+    upstream_of_ends = dg.AssetSelection.groups("charts", "exports").upstream().resolve(graph)
+    assert {"mastodon_stream", "toots_raw", *_GROUPS["model"]} <= _names(upstream_of_ends)
+
+
+def test_the_refresh_makes_all_but_the_model_and_training_makes_the_model(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    everything = set().union(*_GROUPS.values())
+    assert _refreshed(repository) == everything - _GROUPS["source"] - _GROUPS["model"]
+    train = repository.get_job("train_job").asset_layer.executable_asset_keys
+    assert _names(set(train)) == _GROUPS["model"]
+
+
+def test_runs_of_both_jobs_stand_in_one_lane(repository: dg.RepositoryDefinition) -> None:
+    for name in ("refresh_job", "train_job"):
+        assert repository.get_job(name).tags["lane"] == "toots"
+
+
+def test_the_sensor_asks_for_the_refresh_and_the_schedule_for_training_at_night(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    (sensor,) = repository.sensor_defs
+    (schedule,) = repository.schedule_defs
+    assert (sensor.name, sensor.job_name) == ("mastodon_stream_sensor", refresh_job.name)
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert (schedule.job_name, schedule.execution_timezone) == ("train_job", "UTC")
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+
+
+def test_progress_is_kept_for_all_that_the_refresh_derives(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    # The drain keeps the ledger, and a view is never behind.
+    assert set(DERIVED_ASSETS) == _refreshed(repository) - _GROUPS["ingest"] - {"v_sentiment_daily"}
+    assert set(LABELLED_ASSETS) <= set(DERIVED_ASSETS)
+
+
+def test_the_assets_that_show_labels_are_those_downstream_of_the_scores(graph: AssetGraph) -> None:
+    scores = dg.AssetSelection.assets("toots_sentiment").downstream().resolve(graph)
+    assert set(LABELLED_ASSETS) == _names(scores) - {"v_sentiment_daily"}
+
+
+@pytest.mark.parametrize("name", _TABLE_ASSETS)
+def test_a_table_asset_has_the_registrys_columns(name: str, graph: AssetGraph) -> None:
+    metadata = graph.get(dg.AssetKey(name)).metadata
+    schema = metadata["dagster/column_schema"]
+    assert [
+        (column.name, column.type, column.constraints.nullable, column.description)
+        for column in schema.columns
+    ] == [
+        (column.name, column.type, column.nullable, column.comment)
+        for column in TABLES[name].columns
+    ]
+    assert metadata["dagster/table_name"] == f"masto.{name}"
+
+
+def test_every_table_asset_has_a_blocking_check_of_its_schema(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    blocking = {
+        key.asset_key.to_user_string()
+        for key in repository.asset_graph.asset_check_keys
+        if repository.asset_graph.get_check_spec(key).blocking
+        and key.name == f"{key.asset_key.to_user_string()}_is_as_registered"
+    }
+    assert blocking == set(_TABLE_ASSETS)
+    assert len(_TABLE_ASSETS) == 11
+
+
+def test_every_asset_has_a_catalogue_entry(graph: AssetGraph) -> None:
+    for key in graph.get_all_asset_keys():
+        summary, *parts = (graph.get(key).description or "").split("\n\n")
+        assert summary.endswith("."), key
+        assert any("**Metadata**" in part for part in parts), key
+        assert graph.get(key).kinds, key
+
+
+def test_a_table_assets_entry_tells_every_column(graph: AssetGraph) -> None:
+    for name in _TABLE_ASSETS:
+        entry = graph.get(dg.AssetKey(name)).description or ""
+        for title in ("Source", "Rows", "Reads", "Writes", "Metadata", "Raises"):
+            assert f"**{title}**: " in entry
+        for column in TABLES[name].columns:
+            assert f"| `{column.name}` | {column.type} |" in entry
+
+
+def test_definitions_are_made_anew_with_overrides() -> None:
+    class Other(dg.ConfigurableResource):
+        pass
+
+    first, second = build_definitions(), build_definitions(resources={"spark": Other()})
+    assert first is not second
+    assert isinstance((second.resources or {})["spark"], Other)
+    assert set(first.resources or {}) == {"settings", "spark"}
+
+
+def test_workspace_and_project_name_the_same_code_location() -> None:
+    workspace = yaml.safe_load((_PROJECT / "workspace.yaml").read_text())
+    (location,) = [entry["python_module"] for entry in workspace["load_from"]]
+    tool = tomllib.loads((_PROJECT / "pyproject.toml").read_text())["tool"]
+    assert location["module_name"] == "mastodon_assets.definitions"
+    assert tool["dagster"]["module_name"] == location["module_name"]
+    assert tool["dagster"]["code_location_name"] == location["location_name"]
+    assert tool["dg"]["project"]["code_location_target_module"] == location["module_name"]
+    assert tool["dg"]["project"]["root_module"] == "mastodon_assets"
+
+
+_LOAD = """
+import json, os, sys, threading
+from mastodon_assets.definitions import build_definitions
+build_definitions().get_repository_def().load_all_definitions()
+import psutil
+print(json.dumps({
+    "modules": sorted(sys.modules),
+    "children": [child.name() for child in psutil.Process().children(recursive=True)],
+}))
+"""
+
+
+def test_definitions_load_with_an_empty_environment_and_nothing_heavy(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(_PROJECT), "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", _LOAD]
+    started = time.monotonic()
+    process = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=120
+    )
+    # Stated are 3 s.
+    assert time.monotonic() - started < 9
+    loaded = json.loads(process.stdout)
+    heavy = {
+        "pyspark.ml",
+        "pandas",
+        "matplotlib",
+        "numpy",
+        "mastodon",
+        "alembic",
+        "confluent_kafka",
+    }
+    assert heavy & set(loaded["modules"]) == set()
+    assert loaded["children"] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_load_test_would_notice_a_heavy_import() -> None:
+    probe = "import sys, pandas; print('pandas' in sys.modules, 'numpy' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True)
+    assert process.stdout.split() == [b"True", b"True"]
+
+
+def _imports() -> Iterator[tuple[Path, str]]:
+    """Each module of the package with each name it imports, wherever in it."""
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((path, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"relative import in {path}"
+                yield path, str(node.module)
+                yield from ((path, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def _part(path: Path) -> str:
+    """The folder, or module, of the package that a file belongs to."""
+    return path.relative_to(_PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_only_four_parts_and_the_demo_import_dagster() -> None:
+    importing = {
+        _part(path) for path, name in _imports() if name.split(".")[0].startswith("dagster")
+    }
+    assert importing == _MAY_IMPORT_DAGSTER
+
+
+def test_the_demo_imports_dagster_in_functions_alone() -> None:
+    tree = ast.parse((_PACKAGE / "demo.py").read_text(encoding="utf-8"))
+    at_import = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert "dagster" not in ast.unparse(ast.Module(at_import, []))
+
+
+def test_imports_follow_the_layers() -> None:
+    rank = {part: number for number, layer in enumerate(_LAYERS) for part in layer}
+    wrong = {
+        f"{path.relative_to(_PROJECT)} imports {name}"
+        for path, name in _imports()
+        if (imported := [*name.split("."), ""][1]) in rank
+        and name.startswith("mastodon_assets.")
+        and _part(path) != "__init__"
+        and imported != _part(path)
+        and rank[imported] < rank[_part(path)]
+    }
+    assert wrong == set()
+
+
+def test_every_part_of_the_package_has_a_layer() -> None:
+    parts = {_part(path) for path in _PACKAGE.rglob("*.py")} - {"__init__"}
+    assert parts == set().union(*_LAYERS)
+
+
+def test_packages_import_nothing_of_their_own_accord() -> None:
+    for path in _PACKAGE.rglob("__init__.py"):
+        (docstring,) = ast.parse(path.read_text(encoding="utf-8")).body
+        assert isinstance(docstring, ast.Expr)

@@ -1,0 +1,279 @@
+"""Settings: what is read from where, how a refusal is told, and what stays secret."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.errors import SettingsError
+from mastodon_assets.settings import Settings, as_environment, load_settings
+
+ROOT = Path(__file__).parents[1]
+SECRET = "s3cr3t"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(**overrides: object) -> str:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(**overrides)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("MASTODON_CONSENT", "foo", "'respect' or 'opt-in'"),
+        ("MASTODON_API_BASE_URL", "mastodon.example", "a server's URL such as https://mastod"),
+        ("MASTODON_API_BASE_URL", "ftp://mastodon.example", "a server's URL such as https://mas"),
+        ("MASTODON_API_BASE_URL", "https://", "a server's URL such as https://mastodon.example"),
+        ("MASTODON_API_BASE_URL", "https://a.example/@me", "a server's URL such as https://mas"),
+        ("MASTODON_API_BASE_URL", "http://[::1", "a server's URL such as https://mastodon.example"),
+        ("MASTODON_API_BASE_URL", "http://a:b", "a server's URL such as https://mastodon.example"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka", "host:port, several with commas between"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "a:1, b:2", "host:port, several with commas between"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "PLAINTEXT://a:1", "host:port, several with commas between"),
+        ("KAFKA_TOPIC", "a,b", "letters, digits, `.`, `_` and `-`, at most 249"),
+        ("KAFKA_TOPIC", "a\nb", "letters, digits, `.`, `_` and `-`, at most 249"),
+        ("KAFKA_ACCEPT_DATA_LOSS", "maybe", "true or false"),
+        ("SPARK_DRIVER_MEMORY", "lots", "a number with k, m, g or t, such as 2g"),
+        ("MAX_OFFSETS_PER_BATCH", "0", "at least 1"),
+        ("NEUTRAL_LOW", "2", "at most 1"),
+        ("NEUTRAL_LOW", "nan", "at most 1"),
+        ("NEUTRAL_HIGH", "-0.5", "at least 0"),
+        ("NEUTRAL_HIGH", "half", "a number"),
+        ("ACTIVITY_MIN_TOOTS", "0", "at least 1"),
+        ("ACTIVITY_MIN_TOOTS", "many", "a whole number"),
+        ("ACTIVITY_MIN_TOOTS", "1.5", "a whole number"),
+        ("REFRESH_MIN_SECONDS", "-1", "at least 0"),
+    ],
+)
+def test_a_bad_value_is_one_line_with_variable_value_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    told = refusal()
+    shown = "***" if "@" in value else repr(value)
+    assert told.startswith(f"{name}={shown}: allowed: {allowed}")
+    assert "\n" not in told
+
+
+def test_several_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEUTRAL_LOW", "2")
+    monkeypatch.setenv("MASTODON_CONSENT", "foo")
+    assert refusal() == (
+        "MASTODON_CONSENT='foo': allowed: 'respect' or 'opt-in';"
+        " NEUTRAL_LOW='2': allowed: at most 1"
+    )
+
+
+def test_a_neutral_band_must_not_end_before_it_begins() -> None:
+    told = refusal(neutral_low=0.7, neutral_high=0.6)
+    assert told == "NEUTRAL_LOW=0.7: allowed: at most NEUTRAL_HIGH=0.6"
+    assert load_settings(neutral_low=0.5, neutral_high=0.5).neutral_low == 0.5
+
+
+def test_the_two_topics_must_differ() -> None:
+    told = refusal(kafka_topic="a", kafka_errors_topic="a")
+    assert told == "KAFKA_ERRORS_TOPIC='a': allowed: another than KAFKA_TOPIC"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql://user:{SECRET}@host:5432/db",
+        f"user:{SECRET}@host/db",
+        f"postgresql://user:{SECRET}@host:port/db",
+        f"postgresql://user:{SECRET}@host:5432",
+        f"postgresql://user:{SECRET}@/db",
+        f"postgresql://:{SECRET}@host/db",
+        f"postgresql://user:{SECRET}@one,two/db",
+        f"postgresql://user:{SECRET}@host/db?no_such_option=1",
+        # Characters of a password that were not written as %…
+        f"postgresql://user:x@{SECRET}@host:5432/db",
+        f"postgresql://user:12/{SECRET}@host:5432/db",
+        f"postgresql://user:x/{SECRET}@host:5432/db",
+        f"postgresql://user:%{SECRET}@host:5432/db",
+    ],
+)
+def test_a_bad_database_url_is_told_without_the_password(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    told = str(refused.value)
+    assert told.startswith(
+        "DATABASE_URL=***: allowed: postgresql://user:password@host:port/databas"
+    )
+    assert "%40" in told
+    error: BaseException | None = refused.value
+    while error is not None:
+        assert SECRET not in repr(error)
+        error = error.__cause__
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:p%40%2F%3A%25?@host:5432/db",
+        "postgres://user@host/db",
+        "postgresql://user:p@[::1]:5432/db?sslmode=require",
+    ],
+)
+def test_a_database_url_in_libpqs_form_is_taken_as_it_is(url: str) -> None:
+    assert load_settings(database_url=url).postgres_url.get_secret_value() == url
+
+
+def test_a_server_url_with_a_password_is_refused_without_showing_it() -> None:
+    told = refusal(mastodon_api_base_url=f"https://me:{SECRET}@mastodon.example")
+    assert told.startswith("MASTODON_API_BASE_URL=***: allowed:")
+
+
+def test_the_slash_at_the_end_of_a_server_url_does_not_count() -> None:
+    loaded = load_settings(mastodon_api_base_url="https://mastodon.example/")
+    assert loaded.mastodon_api_base_url == "https://mastodon.example"
+
+
+def test_secrets_are_in_no_text_of_the_settings(folder: Path) -> None:
+    (folder / ".mastodon_assets").mkdir()
+    (folder / ".mastodon_assets" / "connection.json").write_text(
+        json.dumps({"postgres_url": f"postgresql://u:{SECRET}@h/d"})
+    )
+    loaded = load_settings(
+        mastodon_access_token=SECRET, database_url=f"postgresql://u:{SECRET}@h:1/d"
+    )
+    fallback = load_settings()
+    assert SECRET in fallback.postgres_url.get_secret_value()
+    for settings in (loaded, fallback):
+        texts = (repr(settings), str(settings), str(settings.postgres_url))
+        assert not any(SECRET in text for text in (*texts, settings.model_dump_json()))
+
+
+def test_connections_come_from_the_state_folder_where_no_variable_names_them(folder: Path) -> None:
+    home = folder / "state"
+    home.mkdir()
+    (home / "connection.json").write_text(
+        '{"kafka_bootstrap_servers": "127.0.0.1:1", "postgres_url": "postgresql://u:p@h/d"}'
+    )
+    found = load_settings(mastodon_assets_home=home)
+    assert found.kafka_servers == "127.0.0.1:1"
+    assert found.postgres_url.get_secret_value() == "postgresql://u:p@h/d"
+    named = load_settings(
+        mastodon_assets_home=home,
+        kafka_bootstrap_servers="a:1,[::1]:2",
+        database_url="postgresql://x:y@z/d",
+    )
+    assert named.kafka_servers == "a:1,[::1]:2"
+    assert named.postgres_url.get_secret_value() == "postgresql://x:y@z/d"
+
+
+def test_without_any_connection_the_error_says_how_to_get_one() -> None:
+    with pytest.raises(SettingsError, match=r"run: mastodon-assets up \(or set KAFKA_BOOTSTRAP"):
+        _ = load_settings().kafka_servers
+    with pytest.raises(SettingsError, match=r"run: mastodon-assets up \(or set DATABASE_URL"):
+        _ = load_settings().postgres_url
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"postgresql://u:s3cr3t@h/d"', "\udcff"])
+def test_a_damaged_connection_file_is_told_in_one_line(folder: Path, text: str) -> None:
+    (folder / ".mastodon_assets").mkdir()
+    path = folder / ".mastodon_assets" / "connection.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SettingsError) as damaged:
+        _ = load_settings().postgres_url
+    assert str(damaged.value) == (
+        ".mastodon_assets/connection.json is damaged; run: mastodon-assets up"
+    )
+
+
+def test_a_file_in_the_place_of_the_state_folder_is_told(folder: Path) -> None:
+    (folder / ".mastodon_assets").touch()
+    with pytest.raises(SettingsError, match=r"cannot read .*set MASTODON_ASSETS_HOME"):
+        _ = load_settings().kafka_servers
+
+
+def test_the_environment_wins_over_the_env_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".env").write_text("KAFKA_TOPIC=from_file\nNEUTRAL_LOW=0.2\nOTHERS_VARIABLE=1\n")
+    monkeypatch.setenv("KAFKA_TOPIC", "from_environment")
+    loaded = load_settings()
+    assert (loaded.kafka_topic, loaded.neutral_low) == ("from_environment", 0.2)
+
+
+def test_an_empty_variable_counts_as_not_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".env").write_text("KAFKA_TOPIC=\nDATABASE_URL=\n")
+    monkeypatch.setenv("NEUTRAL_LOW", "")
+    loaded = load_settings()
+    assert (loaded.kafka_topic, loaded.neutral_low) == ("mastodon_stream", 0.45)
+    assert loaded.database_url is None
+
+
+def test_an_env_file_in_another_encoding_is_told(folder: Path) -> None:
+    (folder / ".env").write_bytes("KAFKA_TOPIC=ü".encode("latin-1"))
+    assert refusal().startswith(".env is not UTF-8")
+
+
+def test_a_tilde_in_a_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    loaded = load_settings(sentiment_corpus="~/corpus.csv", model_dir="~no_such_user/x")
+    assert loaded.sentiment_corpus == Path("/home/someone/corpus.csv")
+    assert loaded.model_dir == Path("~no_such_user/x")
+
+
+def test_as_environment_gives_another_process_the_same_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = load_settings(
+        mastodon_api_base_url="https://mastodon.example",
+        mastodon_access_token=SECRET,
+        mastodon_consent="opt-in",
+        kafka_accept_data_loss=True,
+        kafka_bootstrap_servers="a:1",
+        database_url="postgresql://u:p%40@h/d",
+        sentiment_corpus="/corpus.csv",
+        neutral_low=0.1,
+        activity_min_toots=9,
+    )
+    for name, value in as_environment(given).items():
+        monkeypatch.setenv(name, value)
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    expected = given.model_dump()
+    for name in ("mastodon_assets_home", "model_dir", "reports_dir", "exports_dir"):
+        expected[name] = folder / expected[name]
+    assert load_settings().model_dump() == expected
+
+
+def test_as_environment_leaves_out_what_has_no_value() -> None:
+    assert "DATABASE_URL" not in as_environment(load_settings())
+
+
+def test_the_example_file_names_every_setting_once_with_its_default(folder: Path) -> None:
+    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
+    named = {
+        match[1]: match[2] for line in lines if (match := re.match(r"#([A-Z_]+)=(.*)\Z", line))
+    }
+    assert sorted(named) == sorted(name.upper() for name in Settings.model_fields)
+    assert all(line.startswith("#") for line in lines if line)
+    for name, field in Settings.model_fields.items():
+        if field.default is not None:
+            shown = Settings.model_validate({name: named[name.upper()]})
+            assert getattr(shown, name) == field.default
+
+
+def test_the_example_file_is_a_valid_env_file(folder: Path) -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    (folder / ".env").write_text(re.sub(r"(?m)^#(?=[A-Z_]+=)", "", text), encoding="utf-8")
+    loaded = load_settings()
+    assert loaded.mastodon_api_base_url == "https://mastodon.example"
+    assert isinstance(loaded.database_url, SecretStr)
+    assert not os.environ.get("DATABASE_URL")
