@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mastodon_assets import cli_operations
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.settings import Settings, load_settings
 
@@ -32,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cli_operations.register(app)
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

@@ -43,6 +43,13 @@ class Publisher:
         key = message_key(str(message["instance"]), str(message["id"]))
         self._produce(self._topic, encode(message), key)
 
+    def publish_record(self, value: bytes, key: bytes | None) -> None:
+        """Hand over a message that is encoded already and keeps the contract, as it is.
+
+        Raises: ContractError where it is larger than Kafka takes, ServiceUnavailableError.
+        """
+        self._produce(self._topic, value, key)
+
     def publish_error(
         self, *, reason: str, error: str, payload: str | None, origin: str, instance: str
     ) -> None:

@@ -1,0 +1,189 @@
+"""Commands for whoever keeps the platform running: `rejected …` and `doctor`.
+
+What belongs here: their options and what they print. `cli` registers them.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mastodon_assets.settings import load_settings
+
+if TYPE_CHECKING:
+    from mastodon_assets.toots.rejected import DeadLetter, ReplaySummary
+
+_SHOWN_CHARACTERS = 60
+_SHOWN_REASONS = 20
+
+rejected_app = typer.Typer(
+    help="Dead letters: messages the tables refused, and posts that could not be published.",
+    no_args_is_help=True,
+)
+_out = Console(highlight=False)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+_Reason = Annotated[
+    str, typer.Option("--reason", help="Only those whose reason contains this, in any case.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    app.add_typer(rejected_app, name="rejected")
+
+
+@rejected_app.command("list")
+def list_rejected(
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 20,
+    reason: _Reason = "",
+    as_json: _Json = False,
+) -> None:
+    """The newest dead letters, and how many there are of each reason."""
+    from mastodon_assets.mastodon.errors_topic import newest_errors
+    from mastodon_assets.toots.rejected import count_rejected, newest_first, newest_rejected
+
+    settings = load_settings()
+    rejected = newest_rejected(settings.postgres_url, reason=reason, limit=limit)
+    counts = count_rejected(settings.postgres_url, reason=reason)
+    errors, error_counts = newest_errors(settings, reason=reason, limit=limit)
+    letters = newest_first([*rejected, *errors])[:limit]
+    if as_json:
+        document = {
+            "dead_letters": [_described(letter) for letter in letters],
+            "reasons": dict((counts + error_counts).most_common()),
+        }
+        sys.stdout.write(json.dumps(document) + "\n")
+    else:
+        _print_letters(letters, counts + error_counts)
+
+
+@rejected_app.command("show")
+def show_rejected(
+    topic: Annotated[str, typer.Argument(help="As `list` shows it.")],
+    partition: Annotated[int, typer.Argument(min=0)],
+    offset: Annotated[int, typer.Argument(min=0)],
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The payload's bytes alone, as they are.")
+    ] = False,
+) -> None:
+    """All of one dead letter."""
+    from mastodon_assets.mastodon.errors_topic import read_error
+    from mastodon_assets.toots.rejected import escaped, read_rejected
+
+    settings = load_settings()
+    if topic == settings.kafka_errors_topic:
+        letter = read_error(settings, partition, offset)
+    else:
+        letter = read_rejected(settings.postgres_url, topic, partition, offset)
+    if raw:
+        sys.stdout.buffer.write(letter.payload or b"")
+        sys.stdout.buffer.flush()
+        return
+    lines = {
+        "place": _place(letter),
+        "refused at": _time(letter),
+        "reason": escaped(letter.reason.encode("utf-8", "replace")),
+        "key": "none" if letter.key is None else escaped(letter.key),
+        "payload": "none" if letter.payload is None else escaped(letter.payload),
+    }
+    for name, value in lines.items():
+        _out.print(Text(f"{name:<11} {value}"), soft_wrap=True)
+
+
+@rejected_app.command("replay")
+def replay(
+    reason: _Reason = "",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Publish at most so many of each kind.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would become of them.")
+    ] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Posts that could not be published: begin with the oldest kept one."
+        ),
+    ] = False,
+) -> None:
+    """Put dead letters through today's code and publish those that pass. Twice is harmless.
+
+    A refused message that passes goes from the table of the refused; the others stay. Posts that
+    could not be published stay in their topic, and the next replay goes on behind them; with
+    --reason it does not, because it leaves others out.
+    """
+    from mastodon_assets.mastodon.errors_topic import replay_errors
+    from mastodon_assets.mastodon.publisher import publishing
+    from mastodon_assets.toots.rejected import replay_rejected
+    from mastodon_assets.warehouse.migrate import migrate
+
+    settings = load_settings()
+    migrate(settings.postgres_url)
+    with publishing(settings) as opened:
+        publisher = None if dry_run else opened
+        rejected = replay_rejected(settings.postgres_url, publisher, reason=reason, limit=limit)
+        errors = replay_errors(settings, publisher, reason=reason, limit=limit, again=again)
+    verb = "would be published" if dry_run else "published"
+    _print_replay(f"refused by the tables: {rejected.published} {verb}", rejected)
+    _print_replay(f"not published by the ingester: {errors.published} {verb}", errors)
+
+
+def _described(letter: "DeadLetter") -> dict[str, object]:
+    return {
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "at": letter.at and letter.at.isoformat(),
+        "reason": letter.reason,
+        "payload": _shortened(letter),
+    }
+
+
+def _print_letters(letters: "Sequence[DeadLetter]", counts: Counter[str]) -> None:
+    from mastodon_assets.toots.rejected import escaped
+
+    table = Table("topic partition offset", "refused at", "reason", "payload", box=None)
+    for letter in letters:
+        reason = escaped(letter.reason.encode("utf-8", "replace"))
+        cells = (_place(letter), _time(letter), reason, _shortened(letter) or "none")
+        # Text, because what stands in brackets is no markup of ours.
+        table.add_row(*(Text(cell) for cell in cells))
+    if letters:
+        _out.print(table)
+    _out.print(f"{counts.total():,} dead letters")
+    for reason, count in counts.most_common(_SHOWN_REASONS):
+        shown = escaped(reason.encode("utf-8", "replace"))
+        _out.print(Text(f"{count:>9,}  {shown}"), soft_wrap=True)
+    if len(counts) > _SHOWN_REASONS:
+        _out.print(f"           and {len(counts) - _SHOWN_REASONS} other reasons: --json has all")
+
+
+def _print_replay(title: str, summary: "ReplaySummary") -> None:
+    _out.print(Text(f"{title}, {summary.kept.total()} not"), soft_wrap=True)
+    for reason, count in summary.kept.most_common(_SHOWN_REASONS):
+        _out.print(Text(f"{count:>9,}  {reason}"), soft_wrap=True)
+
+
+def _place(letter: "DeadLetter") -> str:
+    return f"{letter.topic} {letter.partition} {letter.offset}"
+
+
+def _time(letter: "DeadLetter") -> str:
+    return "unknown" if letter.at is None else f"{letter.at:%Y-%m-%d %H:%M:%S}Z"
+
+
+def _shortened(letter: "DeadLetter") -> str | None:
+    from mastodon_assets.toots.rejected import escaped
+
+    if letter.payload is None:
+        return None
+    # A character has four bytes at most.
+    start = escaped(letter.payload[: 4 * _SHOWN_CHARACTERS])[:_SHOWN_CHARACTERS]
+    return start if start == escaped(letter.payload) else f"{start}…"

@@ -1,0 +1,256 @@
+"""Dead letters of the ingester, the topic `mastodon_errors`: read, and put through today's code.
+
+What belongs here: entries of that topic, which `publisher.publish_error` writes. The topic is never
+rewritten; how far a replay got is the committed position of a consumer group in Kafka, moved after
+the acknowledgement of what was published. The broker forgets it a week after the last replay
+(`offsets.retention.minutes`) or with the topic: then a replay begins with the oldest entry again,
+which repeats messages and changes no row.
+"""
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
+from mastodon_assets.mastodon.normalise import NormaliseError, to_upsert
+from mastodon_assets.mastodon.publisher import Publisher
+from mastodon_assets.settings import Settings
+from mastodon_assets.toots.contract import ContractError, Message, encode
+from mastodon_assets.toots.rejected import DeadLetter, NoDeadLetterError, ReplaySummary
+from mastodon_assets.toots.topics import Offsets, read_topic
+
+REPLAY_GROUP = "mastodon-assets-replay"
+_ANSWER_SECONDS = 10
+_COMMIT_EVERY = 500
+_NO_ENTRY = "not an entry of the ingester"
+_NO_PAYLOAD = "without a payload"
+
+
+# What reading a document of another form than ours ends in.
+_UNREADABLE = (ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError)
+
+
+class _WithheldError(Exception):
+    """The post may not be published under today's rules of consent."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A dead letter with the server and the origin that its message gets; None for no server."""
+
+    letter: DeadLetter
+    instance: str | None
+    origin: str
+
+
+def newest_errors(
+    settings: Settings, *, reason: str, limit: int
+) -> tuple[list[DeadLetter], Counter[str]]:
+    """The newest entries whose reason contains `reason` (any case), and all of those by reason.
+
+    Reads the whole topic. Raises: ServiceUnavailableError, TopicMissingError.
+    """
+    counts: Counter[str] = Counter()
+    newest: list[tuple[datetime, int, int, DeadLetter]] = []
+    with _reading(settings) as consumer:
+        for entry in _entries(settings, consumer, _bounds(settings)):
+            letter = entry.letter
+            if reason.lower() not in letter.reason.lower():
+                continue
+            counts[letter.reason] += 1
+            place = (letter.at or datetime.min.replace(tzinfo=UTC), letter.partition, letter.offset)
+            heapq.heappush(newest, (*place, letter))
+            if len(newest) > limit:
+                heapq.heappop(newest)
+    newest.sort(key=lambda found: found[:3], reverse=True)
+    return [found[-1] for found in newest], counts
+
+
+def read_error(settings: Settings, partition: int, offset: int) -> DeadLetter:
+    """One entry, its payload being the status that could not be published.
+
+    Raises: NoDeadLetterError, ServiceUnavailableError, TopicMissingError.
+    """
+    topic = settings.kafka_errors_topic
+    first, end = _bounds(settings).get(partition, (0, 0))
+    if first <= offset < end:
+        with _reading(settings) as consumer:
+            for entry in _entries(settings, consumer, {partition: (offset, offset + 1)}):
+                return entry.letter
+    raise NoDeadLetterError(
+        f"no dead letter at {topic} {partition} {offset}; see: mastodon-assets rejected list"
+    )
+
+
+def replay_errors(
+    settings: Settings,
+    publisher: Publisher | None,
+    *,
+    reason: str = "",
+    limit: int | None = None,
+    again: bool = False,
+) -> ReplaySummary:
+    """Publish what passes today's consent, normalising and contract, from where the last one ended.
+
+    Server, time of receipt and origin are the entry's own, so that a repetition is the same
+    message. `again` begins with the oldest entry, as one does after an upgrade; `limit` ends it
+    after so many messages published. With `reason` (contained, any case) the position stays,
+    because other entries are passed over. Without a publisher nothing is done, only counted.
+
+    Raises: ServiceUnavailableError, TopicMissingError.
+    """
+    summary = ReplaySummary()
+    bounds = _bounds(settings)
+    done: dict[int, int] = {}
+    with _reading(settings) as consumer:
+        starts = bounds if again else _from_position(consumer, settings, bounds)
+        for read, entry in enumerate(_entries(settings, consumer, starts), start=1):
+            letter = entry.letter
+            if reason.lower() in letter.reason.lower():
+                problem = _replay(publisher, entry, settings.mastodon_consent)
+                if problem is None:
+                    summary.published += 1
+                else:
+                    summary.kept[problem] += 1
+            done[letter.partition] = letter.offset + 1
+            if read % _COMMIT_EVERY == 0 and publisher is not None:
+                _acknowledge(settings, consumer, publisher, {} if reason else done)
+            if summary.published == limit:
+                break
+        if publisher is not None:
+            _acknowledge(settings, consumer, publisher, {} if reason else done)
+    return summary
+
+
+@contextmanager
+def _reading(settings: Settings) -> Iterator[Consumer]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.kafka_servers,
+            "group.id": REPLAY_GROUP,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "log_level": 0,
+        }
+    )
+    try:
+        yield consumer
+    except KafkaException as error:
+        raise ServiceUnavailableError(
+            f"Kafka at {settings.kafka_servers} does not answer ({error.args[0].str()}); is it up?"
+            " see: mastodon-assets status"
+        ) from error
+    finally:
+        consumer.close()
+
+
+def _bounds(settings: Settings) -> dict[int, tuple[int, int]]:
+    """First and end offset of each partition."""
+    state = read_topic(settings.kafka_servers, settings.kafka_errors_topic)
+    return {partition: (state.earliest[partition], end) for partition, end in state.end.items()}
+
+
+def _from_position(
+    consumer: Consumer, settings: Settings, bounds: Mapping[int, tuple[int, int]]
+) -> dict[int, tuple[int, int]]:
+    places = [TopicPartition(settings.kafka_errors_topic, partition) for partition in bounds]
+    starts = dict(bounds)
+    for place in consumer.committed(places, timeout=_ANSWER_SECONDS):
+        first, end = bounds[place.partition]
+        # None is below zero; past the end it is of a topic that was made anew.
+        if first <= place.offset <= end:
+            starts[place.partition] = (place.offset, end)
+    return starts
+
+
+def _entries(
+    settings: Settings, consumer: Consumer, bounds: Mapping[int, tuple[int, int]]
+) -> Iterator[_Entry]:
+    """The entries between the bounds, one partition after the other."""
+    for partition, (first, end) in bounds.items():
+        if first >= end:
+            continue
+        consumer.assign([TopicPartition(settings.kafka_errors_topic, partition, first)])
+        while True:
+            record = consumer.poll(_ANSWER_SECONDS)
+            if record is None:
+                raise ServiceUnavailableError(
+                    f"Kafka at {settings.kafka_servers} sends nothing of"
+                    f" {settings.kafka_errors_topic}; see: mastodon-assets status"
+                )
+            failure = record.error()
+            if failure is not None:
+                raise KafkaException(failure)
+            offset = record.offset()
+            assert offset is not None, "a record without an error has an offset"
+            if offset < end:
+                yield _entry(settings.kafka_errors_topic, partition, offset, record.value())
+            if offset >= end - 1:
+                break
+
+
+def _entry(topic: str, partition: int, offset: int, value: bytes | None) -> _Entry:
+    """What stands there; what the ingester cannot have written is an entry without a server."""
+    try:
+        document = json.loads(value or b"")
+        payload = document["payload"]
+        letter = DeadLetter(
+            topic,
+            partition,
+            offset,
+            f"{document['reason']}: {document['error']}",
+            None if payload is None else payload.encode("utf-8", "surrogatepass"),
+            datetime.fromisoformat(document["time"]).astimezone(UTC),
+        )
+        return _Entry(letter, str(document["instance"]), str(document["origin"]))
+    except _UNREADABLE:
+        return _Entry(DeadLetter(topic, partition, offset, _NO_ENTRY, value, None), None, "")
+
+
+def _replay(publisher: Publisher | None, entry: _Entry, policy: ConsentPolicy) -> str | None:
+    """Publish it; the reason where it is still refused."""
+    if entry.instance is None:
+        return _NO_ENTRY
+    if entry.letter.payload is None:
+        return _NO_PAYLOAD
+    try:
+        message = _message(entry, json.loads(entry.letter.payload), policy)
+        encode(message)
+        if publisher is not None:
+            publisher.publish(message)
+    except (NormaliseError, ContractError, _WithheldError) as error:
+        return str(error)
+    except (ValueError, RecursionError):
+        return "the payload is not JSON"
+    return None
+
+
+def _message(entry: _Entry, status: Any, policy: ConsentPolicy) -> Message:
+    """Raises: _WithheldError, NormaliseError."""
+    withheld = withheld_reason(status, policy=policy)
+    if withheld is not None:
+        raise _WithheldError(f"withheld: {withheld}")
+    assert entry.instance is not None, "checked by the caller"
+    assert entry.letter.at is not None, "an entry of the ingester has a time"
+    return to_upsert(
+        status, instance=entry.instance, received_at=entry.letter.at, origin=entry.origin
+    )
+
+
+def _acknowledge(
+    settings: Settings, consumer: Consumer, publisher: Publisher, done: Offsets
+) -> None:
+    """Wait for what was published, then move the position to `done`."""
+    publisher.flush()
+    if done:
+        topic = settings.kafka_errors_topic
+        places = [TopicPartition(topic, partition, offset) for partition, offset in done.items()]
+        consumer.commit(offsets=places, asynchronous=False)

@@ -1,0 +1,226 @@
+"""Dead letters of the sink, `masto.toots_rejected`: found, shown, put through today's code.
+
+What belongs here: the table's rows and what a dead letter is. The ingester's own dead letters, the
+topic `mastodon_errors`, stand in `mastodon.errors_topic`; both are shown and replayed alike.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+from psycopg import Connection
+from pydantic import SecretStr
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.toots.contract import ContractError, Message, decode
+from mastodon_assets.warehouse.database import transaction
+
+if TYPE_CHECKING:
+    from mastodon_assets.mastodon.publisher import Publisher
+
+_REPLAYED_AT_ONCE = 500
+
+_COLUMNS = "topic, partition, kafka_offset, reason, payload, rejected_at, message_key"
+_PAGE = f"""
+SELECT {_COLUMNS} FROM masto.toots_rejected
+ WHERE (topic, partition, kafka_offset) > (%(topic)s::text, %(partition)s, %(offset)s)
+   AND strpos(lower(reason), lower(%(reason)s)) > 0
+ ORDER BY topic, partition, kafka_offset LIMIT %(limit)s
+"""  # noqa: S608 - the columns above
+_NEWEST = f"""
+SELECT {_COLUMNS} FROM masto.toots_rejected
+ WHERE strpos(lower(reason), lower(%s)) > 0
+ ORDER BY rejected_at DESC, topic, partition, kafka_offset DESC LIMIT %s
+"""  # noqa: S608
+_ONE = f"""
+SELECT {_COLUMNS} FROM masto.toots_rejected WHERE (topic, partition, kafka_offset) = (%s, %s, %s)
+"""  # noqa: S608
+_COUNTS = """
+SELECT reason, count(*) FROM masto.toots_rejected
+ WHERE strpos(lower(reason), lower(%s)) > 0 GROUP BY reason
+"""
+# What the sink would refuse by what the tables hold (`sink._REJECT_CONFLICTS`).
+_CONFLICT = """
+SELECT CASE
+  WHEN EXISTS (SELECT FROM masto.toots_raw WHERE id = %(id)s AND uri <> %(uri)s)
+  THEN 'uri: another post has this hash'
+  WHEN EXISTS (SELECT FROM masto.toot_aliases
+                WHERE (instance, status_id) = (%(instance)s, %(status_id)s) AND id <> %(id)s)
+  THEN 'id: this server gave it to another uri' END
+"""
+
+
+class NoDeadLetterError(PlatformError):
+    """There is no dead letter at the place asked for."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """What was refused, and where it stands. `payload` is what was refused, byte for byte.
+
+    `at` is when it was refused, None where an entry of the errors topic does not say.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    payload: bytes | None
+    at: datetime | None
+    key: bytes | None = None
+
+
+@dataclass
+class ReplaySummary:
+    """What a replay did: `published` went to the topic, `kept` by reason why not."""
+
+    published: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
+
+
+def newest_first(letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """By the time of refusal; those that do not say one come last."""
+    unknown = datetime.min.replace(tzinfo=UTC)
+    return sorted(letters, key=lambda letter: letter.at or unknown, reverse=True)
+
+
+def escaped(payload: bytes) -> str:
+    """Text that is safe on a terminal: what is no UTF-8 or not printable stands as an escape."""
+    text = payload.decode("utf-8", "backslashreplace")
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def newest_rejected(postgres_url: SecretStr, *, reason: str, limit: int) -> list[DeadLetter]:
+    """The newest rows whose reason contains `reason` (any case), at most `limit`.
+
+    Raises: ServiceUnavailableError, MissingTablesError.
+    """
+    with transaction(postgres_url, snapshot=True) as connection:
+        return [DeadLetter(*row) for row in connection.execute(_NEWEST, (reason, limit))]
+
+
+def count_rejected(postgres_url: SecretStr, *, reason: str) -> Counter[str]:
+    """Rows by reason, of the reasons that contain `reason` (any case).
+
+    Raises: ServiceUnavailableError, MissingTablesError.
+    """
+    with transaction(postgres_url, snapshot=True) as connection:
+        return Counter(dict(connection.execute(_COUNTS, (reason,)).fetchall()))
+
+
+def read_rejected(postgres_url: SecretStr, topic: str, partition: int, offset: int) -> DeadLetter:
+    """One row, whole.
+
+    Raises: NoDeadLetterError, ServiceUnavailableError, MissingTablesError.
+    """
+    with transaction(postgres_url, snapshot=True) as connection:
+        row = connection.execute(_ONE, (topic, partition, offset)).fetchone()
+    if row is None:
+        raise NoDeadLetterError(
+            f"no dead letter at {topic} {partition} {offset}; see: mastodon-assets rejected list"
+        )
+    return DeadLetter(*row)
+
+
+def replay_rejected(
+    postgres_url: SecretStr,
+    publisher: "Publisher | None",
+    *,
+    reason: str = "",
+    limit: int | None = None,
+) -> ReplaySummary:
+    """Publish, byte for byte, what keeps today's contract, and remove its row; the rest stays.
+
+    A row is removed after Kafka's acknowledgement: a crash between the two repeats a message, and
+    the sink's merge makes nothing of that. `reason` limits it to reasons that contain it, `limit`
+    to so many messages published. Without a publisher nothing is done, only counted.
+
+    Raises: ServiceUnavailableError, MissingTablesError.
+    """
+    summary = ReplaySummary()
+    for letters in _pages(postgres_url, reason):
+        accepted: list[DeadLetter] = []
+        for letter, refusal in _tried(postgres_url, letters):
+            if limit is not None and summary.published + len(accepted) >= limit:
+                break
+            problem = refusal or _publish(publisher, letter)
+            if problem is None:
+                accepted.append(letter)
+            else:
+                summary.kept[problem] += 1
+        if publisher is not None:
+            publisher.flush()
+            _remove(postgres_url, accepted)
+        summary.published += len(accepted)
+        if summary.published == limit:
+            break
+    return summary
+
+
+def _pages(postgres_url: SecretStr, reason: str) -> Iterator[list[DeadLetter]]:
+    place: dict[str, Any] = {"topic": "", "partition": 0, "offset": 0}
+    while True:
+        wanted = {**place, "reason": reason, "limit": _REPLAYED_AT_ONCE}
+        with transaction(postgres_url, snapshot=True) as connection:
+            page = [DeadLetter(*row) for row in connection.execute(_PAGE, wanted)]
+        if not page:
+            return
+        yield page
+        last = page[-1]
+        place = {"topic": last.topic, "partition": last.partition, "offset": last.offset}
+
+
+def _tried(
+    postgres_url: SecretStr, letters: Sequence[DeadLetter]
+) -> list[tuple[DeadLetter, str | None]]:
+    """Each with the reason why it is still refused, None where it no longer is."""
+    with transaction(postgres_url, snapshot=True) as connection:
+        return [(letter, _refusal(connection, letter)) for letter in letters]
+
+
+def _refusal(connection: Connection[Any], letter: DeadLetter) -> str | None:
+    assert letter.at is not None, "the column has no nulls"
+    try:
+        message = decode(letter.payload, letter.at)
+    except ContractError as error:
+        return str(error)
+    return _conflict(connection, message) if message["op"] == "upsert" else None
+
+
+def _conflict(connection: Connection[Any], message: Message) -> str | None:
+    hashed = xxhash.xxh64_intdigest(message["uri"].encode(), seed=42)
+    row = connection.execute(
+        _CONFLICT,
+        {
+            "id": hashed - 2**64 if hashed >= 2**63 else hashed,
+            "uri": message["uri"],
+            "instance": message["instance"],
+            "status_id": message["status_id"],
+        },
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _publish(publisher: "Publisher | None", letter: DeadLetter) -> str | None:
+    """Hand it over; the reason where Kafka cannot take it."""
+    if publisher is not None and letter.payload is not None:
+        try:
+            publisher.publish_record(letter.payload, letter.key)
+        except ContractError as error:
+            return str(error)
+    return None
+
+
+def _remove(postgres_url: SecretStr, letters: Sequence[DeadLetter]) -> None:
+    with transaction(postgres_url) as connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "DELETE FROM masto.toots_rejected"
+            " WHERE (topic, partition, kafka_offset) = (%s, %s, %s)",
+            [(letter.topic, letter.partition, letter.offset) for letter in letters],
+        )
