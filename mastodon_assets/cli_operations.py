@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,6 +38,30 @@ _Reason = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
     app.add_typer(rejected_app, name="rejected")
+    app.command()(doctor)
+
+
+def doctor(as_json: _Json = False) -> None:
+    """Look at settings, Java, disk, Kafka, PostgreSQL and the Mastodon server; say what to do.
+
+    Green is well, yellow works but is worth a look, red does not work: then the exit status is 1.
+    """
+    from mastodon_assets.doctor import diagnose
+    from mastodon_assets.toots.rejected import escaped
+
+    findings = diagnose()
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(finding) for finding in findings]) + "\n")
+    else:
+        for finding in findings:
+            line = f"{finding.name}: {finding.text}"
+            if finding.advice:
+                line += f"; {finding.advice}"
+            shown = escaped(line.encode("utf-8", "replace"))
+            word = Text(f"{finding.level:<7}", style=finding.level)
+            _out.print(word.append(shown, style="default"), soft_wrap=True)
+    if any(finding.level == "red" for finding in findings):
+        raise typer.Exit(1)
 
 
 @rejected_app.command("list")
@@ -115,7 +140,7 @@ def replay(
 ) -> None:
     """Put dead letters through today's code and publish those that pass. Twice is harmless.
 
-    A refused message that passes goes from the table of the refused; the others stay. Posts that
+    A refused message that passes leaves the table of the refused; the others stay. Posts that
     could not be published stay in their topic, and the next replay goes on behind them; with
     --reason it does not, because it leaves others out.
     """

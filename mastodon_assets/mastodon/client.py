@@ -125,6 +125,21 @@ class MastodonClient:
         _checked_host(base)
         return f"{base.rstrip('/')}/api/v1/streaming/public"
 
+    def ask(self, path: str) -> httpx.Response:
+        """The server's answer to a GET of `path`, whatever its status, for a diagnosis.
+
+        Raises: ServiceUnavailableError where there is no answer.
+        """
+        return _get(f"{self._base_url}{path}", self._host, self._headers("application/json"))
+
+    def ask_streaming_health(self) -> httpx.Response:
+        """The answer of the streaming server's health check, which wants no token.
+
+        Raises: ServiceUnavailableError, SettingsError for an address without TLS.
+        """
+        url = self.stream_url().removesuffix("public") + "health"
+        return _get(url, urlsplit(url).hostname or url, {"User-Agent": _user_agent()})
+
     def timeline_page(self, min_id: str) -> list[Mapping[str, Any]]:
         """The page of at most 40 posts that follows right after `min_id`, newest first.
 
@@ -143,7 +158,7 @@ class MastodonClient:
         url = self.stream_url()
         host = urlsplit(url).hostname or url
         timeout = httpx.Timeout(_CONNECT_SECONDS, read=_SILENCE_SECONDS)
-        with httpx.Client(headers=self._headers(), timeout=timeout) as client:
+        with httpx.Client(headers=self._headers("text/event-stream"), timeout=timeout) as client:
             try:
                 response = client.send(client.build_request("GET", url), stream=True)
             except httpx.HTTPError as error:
@@ -231,15 +246,22 @@ class MastodonClient:
             advice = "try again later"
         return ServiceUnavailableError(f"{host} answered {status_code}: {advice}")
 
-    def _headers(self) -> dict[str, str]:
+    def _headers(self, accepted: str) -> dict[str, str]:
         headers = {
             "User-Agent": _user_agent(),
-            "Accept": "text/event-stream",
+            "Accept": accepted,
             "Cache-Control": "no-store",
         }
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
         return headers
+
+
+def _get(url: str, host: str, headers: Mapping[str, str]) -> httpx.Response:
+    try:
+        return httpx.get(url, headers=dict(headers), timeout=_REST_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreachable(host, "no answer", error) from error
 
 
 def _streaming_base(document: Mapping[str, Any]) -> str | None:

@@ -35,9 +35,8 @@ def migrate(postgres_url: SecretStr) -> str:
     schema as it was. Raises: ServiceUnavailableError where the database does not answer,
     MigrationError.
     """
-    versions = [script.revision for script in _script_directory().walk_revisions()]
     with transaction(postgres_url) as connection:
-        found = _version(connection)
+        found, versions = schema_versions(connection)
     if found == versions[0]:
         return found
     if found is not None and found not in versions:
@@ -52,6 +51,12 @@ def migrate(postgres_url: SecretStr) -> str:
         raise MigrationError(
             f"the schema cannot be brought to version {versions[0]} ({reason}); nothing was changed"
         ) from error
+
+
+def schema_versions(connection: Connection) -> tuple[str | None, list[str]]:
+    """The version that the schema has, None for none, and those known here, newest first."""
+    known = [script.revision for script in _script_directory().walk_revisions()]
+    return _version(connection), known
 
 
 def run_sql(statements: str) -> None:

@@ -1,0 +1,284 @@
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner, Result
+
+from mastodon_assets import doctor
+from mastodon_assets.cli import app
+from mastodon_assets.doctor import (
+    Finding,
+    check_disk,
+    check_mastodon,
+    check_postgres,
+    check_topic,
+    judge_clock,
+    judge_feeds,
+)
+from mastodon_assets.local.kafka import create_topics
+from mastodon_assets.settings import Settings, as_environment, load_settings
+from mastodon_assets.simulator.server import running, synthetic_source
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.mastodon.odd_server import Answer, odd_server
+from mastodon_assets_tests.ports import free_port
+
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+TOKEN = "the-secret-token"
+
+
+def at_server(base_url: str, token: str | None = TOKEN) -> dict[str, Finding]:
+    settings = load_settings(
+        mastodon_api_base_url=base_url, mastodon_access_token=token and SecretStr(token)
+    )
+    return {finding.name: finding for finding in check_mastodon(settings)}
+
+
+def levels(findings: dict[str, Finding]) -> dict[str, str]:
+    return {name: finding.level for name, finding in findings.items()}
+
+
+@pytest.fixture
+def run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`run("--json", NAME=value)`: the command, with the stack and an errors topic that exists."""
+    topic = f"errors_of_{settings.kafka_topic}"
+    create_topics(settings.kafka_servers, [topic])
+    given = settings.model_copy(update={"kafka_errors_topic": topic})
+    for name, value in as_environment(given).items():
+        monkeypatch.setenv(name, value)
+
+    def command(*arguments: str, **environment: str) -> Result:
+        return CliRunner().invoke(
+            app, ["doctor", *arguments], env={"COLUMNS": "200", **environment}
+        )
+
+    return command
+
+
+def test_a_platform_that_works_has_no_red_finding_and_says_so_by_its_exit_status(
+    run: Callable[..., Result],
+) -> None:
+    with running(synthetic_source(toots=5, days=1, seed=1)) as server:
+        result = run(
+            "--json", MASTODON_API_BASE_URL=server.base_url, MASTODON_ACCESS_TOKEN=server.token
+        )
+
+    found = {finding["name"]: finding["level"] for finding in json.loads(result.stdout)}
+    assert result.exit_code == 0
+    assert "red" not in found.values()
+    assert {name for name in found if not name.startswith("Kafka")} == {
+        "settings",
+        "Java",
+        "disk",
+        "PostgreSQL",
+        "tables",
+        "Mastodon server",
+        "clock",
+        "feeds",
+        "timeline",
+        "streaming",
+        "token",
+        "filters",
+    }
+    assert server.token not in result.stdout
+
+
+def test_a_red_finding_is_exit_status_1_and_a_word_beside_the_colour(
+    run: Callable[..., Result],
+) -> None:
+    result = run(KAFKA_TOPIC="no_such_topic")
+
+    assert result.exit_code == 1
+    assert "red    Kafka topic no_such_topic: " in result.stdout
+    assert "run: mastodon-assets up" in result.stdout
+    assert "yellow Mastodon server: none is named; set MASTODON_API_BASE_URL" in result.stdout
+
+
+def test_a_setting_that_is_not_allowed_is_a_finding(run: Callable[..., Result]) -> None:
+    result = run("--json", NEUTRAL_LOW="high")
+
+    (finding,) = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert finding["level"] == "red"
+    assert "NEUTRAL_LOW" in finding["text"]
+
+
+def test_services_that_are_down_are_red_each(tmp_path: Path) -> None:
+    port = free_port()
+    settings = load_settings(
+        mastodon_assets_home=tmp_path,
+        kafka_bootstrap_servers=f"127.0.0.1:{port}",
+        database_url=f"postgresql://a:hidden@127.0.0.1:{port}/a",
+        mastodon_api_base_url=f"http://127.0.0.1:{port}",
+    )
+
+    findings = [
+        check_topic(settings, "mastodon_stream"),
+        *check_postgres(settings),
+        *check_mastodon(settings),
+    ]
+
+    assert [finding.level for finding in findings] == ["red"] * 3
+    assert not any("hidden" in str(finding) for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("statement", "level", "advice"),
+    [
+        ("DROP TABLE masto.schema_version", "yellow", "run: mastodon-assets up"),
+        ("UPDATE masto.schema_version SET version_num = '9999'", "red", "upgrade mastodon-assets"),
+    ],
+)
+def test_a_schema_of_another_version_is_told(
+    settings: Settings, statement: str, level: str, advice: str
+) -> None:
+    with transaction(settings.postgres_url) as connection:
+        connection.execute(statement.encode())
+
+    postgres, tables = check_postgres(settings)
+
+    assert postgres.level == "green"
+    assert (tables.level, tables.advice) == (level, advice)
+
+
+@pytest.mark.parametrize(
+    ("server_version", "level"), [(140_019, "red"), (150_000, "green"), (180_001, "green")]
+)
+def test_postgresql_must_be_15_or_newer(server_version: int, level: str) -> None:
+    assert doctor._judge_postgres(server_version).level == level
+
+
+@pytest.mark.parametrize(("free", "level"), [(10, "green"), (3, "yellow"), (0.5, "red")])
+def test_a_disk_that_fills_is_told_before_it_is_full(
+    free: float, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = doctor.shutil.disk_usage(tmp_path)._replace(free=int(free * 2**30))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _folder: usage)
+
+    assert check_disk(tmp_path / "not" / "there" / "yet").level == level
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level"),
+    [(0, "green"), (3, "green"), (-3, "green"), (30, "yellow"), (-30, "yellow"), (600, "red")],
+)
+def test_a_clock_apart_from_the_servers_is_told(seconds: int, level: str) -> None:
+    date = format_datetime(NOON + timedelta(seconds=seconds), usegmt=True)
+
+    assert judge_clock(date, NOON, NOON + timedelta(milliseconds=100)).level == level
+
+
+@pytest.mark.parametrize("date", [None, "", "soon"])
+def test_a_server_without_a_clock_is_told(date: str | None) -> None:
+    assert judge_clock(date, NOON, NOON).level == "yellow"
+
+
+def feeds_document(**feeds: Any) -> dict[str, Any]:
+    return {"configuration": {"timelines_access": {"live_feeds": feeds}}}
+
+
+@pytest.mark.parametrize(
+    ("document", "level"),
+    [
+        (feeds_document(local="public", remote="authenticated"), "green"),
+        (feeds_document(local="public", remote="disabled"), "yellow"),
+        (feeds_document(local="disabled", remote="disabled"), "red"),
+        ({}, "green"),
+        ({"configuration": "none"}, "green"),
+        (feeds_document(local=["odd"]), "green"),
+    ],
+)
+def test_feeds_that_the_server_does_not_serve_are_told(
+    document: dict[str, Any], level: str
+) -> None:
+    assert judge_feeds(document).level == level
+
+
+def test_a_wrong_token_is_red_and_not_shown() -> None:
+    with running(synthetic_source(toots=5, days=1, seed=1)) as server:
+        findings = at_server(server.base_url, "another-token")
+
+    assert findings["token"].level == "red"
+    assert "scope read:statuses" in findings["token"].advice
+    assert "another-token" not in str(findings)
+
+
+def test_a_server_without_a_token_is_red_because_streams_want_one() -> None:
+    with running(synthetic_source(toots=5, days=1, seed=1)) as server:
+        findings = at_server(server.base_url, None)
+
+    assert levels(findings)["token"] == "red"
+    assert "filters" not in findings
+
+
+def test_what_filters_the_stream_is_yellow() -> None:
+    routes = {
+        "/api/v2/instance": Answer(b'{"domain":"odd.example","version":"4.5.0"}'),
+        "/api/v1/timelines/public": Answer(b"[]"),
+        "/api/v1/streaming/health": Answer(b"OK"),
+        "/api/v1/accounts/verify_credentials": Answer(b'{"acct":"ada"}'),
+        "/api/v1/blocks": Answer(b"[]"),
+        "/api/v1/mutes": Answer(b'[{"id":"1"},{"id":"2"}]'),
+        "/api/v1/domain_blocks": Answer(b"{}", 403),
+    }
+    with odd_server(routes) as server:
+        findings = at_server(server.base_url)
+
+    assert findings["Mastodon server"].text == "odd.example, version 4.5.0"
+    assert findings["filters"].text == "blocks 0, mutes 2, domain blocks unknown"
+    assert levels(findings) == {
+        "Mastodon server": "green",
+        "clock": "green",
+        "feeds": "green",
+        "timeline": "yellow",
+        "streaming": "green",
+        "token": "green",
+        "filters": "yellow",
+    }
+
+
+def test_a_token_of_the_scope_for_statuses_alone_is_yellow_with_what_to_add() -> None:
+    routes = {
+        "/api/v1/instance": Answer(b'{"uri":"old.example","version":"3.5.3"}'),
+        "/api/v1/timelines/public": Answer(b'[{"id":"1"}]'),
+        **{
+            f"/api/v1/{name}": Answer(b'{"error":"outside the authorized scopes"}', 403)
+            for name in ("accounts/verify_credentials", "blocks", "mutes", "domain_blocks")
+        },
+    }
+    with odd_server(routes) as server:
+        findings = at_server(server.base_url)
+
+    assert findings["Mastodon server"].text == "old.example, version 3.5.3"
+    assert findings["token"].advice.startswith("add the scope read:accounts")
+    assert "read:blocks and read:mutes" in findings["filters"].advice
+    assert levels(findings)["streaming"] == "red"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"domain":' + b"[" * 100_000])
+def test_what_is_no_mastodon_server_is_one_red_finding(body: bytes) -> None:
+    with odd_server({"/api/v2/instance": Answer(body)}) as server:
+        findings = at_server(server.base_url)
+
+    assert levels(findings) == {"Mastodon server": "red"}
+
+
+def test_a_token_would_not_be_sent_in_the_clear() -> None:
+    findings = at_server("http://mastodon.example")
+
+    assert levels(findings) == {"Mastodon server": "red"}
+    assert findings["Mastodon server"].advice == "use https://"
+
+
+def test_what_a_server_says_of_itself_moves_no_terminal(run: Callable[..., Result]) -> None:
+    body = json.dumps({"domain": "odd.example", "version": "\x1b[2J" + "4" * 1000}).encode()
+    with odd_server({"/api/v2/instance": Answer(body)}) as server:
+        result = run(MASTODON_API_BASE_URL=server.base_url)
+
+    assert "\\x1b[2J444" in result.stdout
+    assert "\x1b[2J" not in result.stdout
+    assert "4" * 200 not in result.stdout
