@@ -24,8 +24,7 @@ _SHOWN_CHARACTERS = 60
 _SHOWN_REASONS = 20
 
 rejected_app = typer.Typer(
-    help="Dead letters: messages the tables refused, and posts that could not be published.",
-    no_args_is_help=True,
+    help="Dead letters: messages the tables refused, and posts that could not be published."
 )
 _out = Console(highlight=False)
 
