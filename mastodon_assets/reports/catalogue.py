@@ -74,7 +74,7 @@ CHARTS: Mapping[str, Chart] = {
         ),
         Chart(
             name="part5_sentiment_by_day_stacked",
-            reads=("v_sentiment_daily",),
+            reads=("v_sentiment_daily", "toots_sentiment"),
             read=queries.sentiment_every_day,
             figure=charts.sentiment_by_day,
             counts="n_toosts",
