@@ -39,7 +39,10 @@ def _schema_check(table: Table) -> dg.AssetChecksDefinition:
             duplicates = duplicate_keys(connection, table) if has_key else 0
         return dg.AssetCheckResult(
             passed=not differences and not duplicates,
-            metadata={"differences": differences, "duplicate_keys": duplicates},
+            metadata={
+                "differences": "; ".join(differences) or "none",
+                "duplicate_keys": duplicates,
+            },
         )
 
     return is_as_registered

@@ -21,7 +21,7 @@ def sentiment_corpus(settings: SettingsResource) -> dg.MaterializeResult:
 
     **Metadata**: where it comes from, and the fingerprint of its content.
 
-    Raises: CorpusUnreadableError where the file is missing or of another format.
+    **Raises**: CorpusUnreadableError where the file is missing or of another format.
     """
     from mastodon_assets.sentiment.corpus import find_corpus
 
@@ -55,7 +55,7 @@ def sentiment_pipeline_model(
 
     **Metadata**: version, status (champion, candidate or retired), corpus, the metrics, folder.
 
-    Raises: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError.
+    **Raises**: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError.
     """
     from mastodon_assets.sentiment.train import train
     from mastodon_assets.warehouse.migrate import migrate

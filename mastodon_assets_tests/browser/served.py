@@ -6,13 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 import mastodon_assets
@@ -40,8 +39,6 @@ def dagster_dev(settings: Settings, folder: Path) -> Iterator[str]:
         **os.environ,
         **as_environment(settings),
         "DAGSTER_HOME": str(dagster_home(folder)),
-        # Or pytest's own variable would be taken over by the runs.
-        "PYTHONWARNINGS": "default",
     }
     log = folder / "dagster-dev.log"
     with log.open("wb") as output:
@@ -64,9 +61,9 @@ def _wait_until_up(url: str, process: "subprocess.Popen[bytes]", log: Path) -> N
     deadline = time.monotonic() + _UP_SECONDS
     while True:
         try:
-            with urllib.request.urlopen(f"{url}/server_info", timeout=5):
-                return
-        except (urllib.error.URLError, TimeoutError):
+            httpx.get(f"{url}/server_info", timeout=5).raise_for_status()
+            return
+        except httpx.HTTPError:
             has_ended = process.poll() is not None
         if has_ended or time.monotonic() > deadline:
             pytest.fail(f"dagster dev is not up:\n{log.read_text()[-3000:]}")
@@ -80,12 +77,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     try:
         process.wait(_DOWN_SECONDS)
     finally:
-        # The group may be gone by itself.
-        if any_of_group(process.pid):
+        if _is_any_left(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def any_of_group(group: int) -> bool:
+def _is_any_left(group: int) -> bool:
     """Whether a process of that group is left."""
     try:
         os.killpg(group, 0)
