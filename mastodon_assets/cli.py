@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -253,7 +254,17 @@ def simulate(
         out.print(f"MASTODON_API_BASE_URL={server.base_url}")
         out.print(f"MASTODON_ACCESS_TOKEN={server.token}")
 
-    run(port=port, seed=seed, toots=toots, days=days, rate=rate, from_file=from_file, report=tell)
+    # Being stopped is how it ends, at whatever moment that comes.
+    with suppress(KeyboardInterrupt):
+        run(
+            port=port,
+            seed=seed,
+            toots=toots,
+            days=days,
+            rate=rate,
+            from_file=from_file,
+            report=tell,
+        )
 
 
 @app.command()
@@ -304,7 +315,8 @@ def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | No
     pipeline = {
         "messages_in_kafka": sum(topic.end.values()),
         "messages_ahead_of_tables": lag(shown.ledger, topic.end),
-        "charts_are_current": shown.shown_version == shown.toots_version,
+        "charts_are_current": shown.shown_version == shown.toots_version
+        and shown.shown_champions == {shown.champion},
         "champion": shown.champion or "none",
     }
     return pipeline, None

@@ -3,23 +3,23 @@
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import SecretStr
 
 from mastodon_assets.local.stack import Connection
 from mastodon_assets.settings import Settings, as_environment
+from mastodon_assets.warehouse.database import bump_toots_version, transaction
 
 COMMANDS = ("demo", "up", "down", "status", "ingest", "stream", "simulate", "ui")
 PASSWORD = "s3cr3t"
@@ -84,7 +84,7 @@ def test_each_command_explains_itself_and_each_of_its_options(command: str) -> N
         (["demo", "--toots", "0"], "Invalid value for '--toots'"),
         (["demo", "--toots", "many"], "Invalid value for '--toots'"),
         (["ingest", "--max"], "Option '--max' requires an argument"),
-        (["up", "now"], "Got unexpected extra argument (now)"),
+        (["up", "now"], "Got unexpected extra argument"),
         (["status", "--jsno"], "No such option: --jsno"),
         (["ui", "--port", "70000"], "Invalid value for '--port'"),
         (["simulate", "--rate", "-1"], "Invalid value for '--rate'"),
@@ -169,6 +169,8 @@ def test_the_status_counts_what_the_tables_lack(
     settings: Settings, produce: Callable[..., None]
 ) -> None:
     produce([b"garbage"] * 3)
+    with transaction(settings.postgres_url) as connection:
+        bump_toots_version(connection)
     told = json.loads(run("status", "--json", **as_environment(settings)).stdout)
     assert told["problem"] is None
     assert told["pipeline"] == {
@@ -215,32 +217,32 @@ def test_a_taken_port_is_refused_before_the_web_page_starts() -> None:
 
 
 @contextmanager
-def started(*arguments: str, **environment: str):  # type: ignore[no-untyped-def]
+def started(*arguments: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """The command while it runs; killed at the end, or when it hangs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "mastodon_assets.cli", *arguments],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
+    watchdog = threading.Timer(90, process.kill)
+    watchdog.start()
     try:
         yield process
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        watchdog.cancel()
+        process.kill()
         process.communicate()
 
 
-def read_until(stream: IO[str], wanted: str, seconds: float = 60) -> str:
+def read_until(stream: IO[str] | None, wanted: str) -> str:
+    assert stream is not None
     read = ""
-    deadline = time.monotonic() + seconds
     while wanted not in read:
-        assert time.monotonic() < deadline, read
-        if select.select([stream], [], [], 1)[0]:
-            line = stream.readline()
-            assert line, f"ended after: {read}"
-            read += line
+        line = stream.readline()
+        assert line, f"ended after: {read}"
+        read += line
     return read
 
 
@@ -248,7 +250,9 @@ def read_until(stream: IO[str], wanted: str, seconds: float = 60) -> str:
 def test_the_simulator_ends_in_good_order(sent: signal.Signals) -> None:
     with started("simulate", "--port", "0", "--toots", "5") as process:
         shown = read_until(process.stdout, "MASTODON_ACCESS_TOKEN=")
-        assert re.search(r"^MASTODON_API_BASE_URL=http://127\.0\.0\.1:\d+$", shown, re.MULTILINE)
+        found = re.search(r"(?m)^MASTODON_API_BASE_URL=(http://127\.0\.0\.1:\d+)$", shown)
+        assert found
+        assert httpx.get(f"{found[1]}/api/v2/instance", timeout=30).status_code == 200
         process.send_signal(sent)
         _, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (0, "")
@@ -271,20 +275,20 @@ def test_the_ingester_ends_in_good_order_with_its_counts(
     assert re.search(r"received +\d", out)
 
 
-def test_an_interrupted_command_ends_without_a_traceback(folder: Path) -> None:
-    # It waits for the connection, to a server that listens and says nothing.
+def test_an_interrupted_command_ends_without_a_traceback() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
+        silent.settimeout(60)
         url = f"postgresql://u:{PASSWORD}@127.0.0.1:{silent.getsockname()[1]}/d"
-        with started("status", DATABASE_URL=url, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1") as process:
-            silent.settimeout(30)
-            silent.accept()[0].close()
-            silent.accept()
+        with started("status", DATABASE_URL=url) as process:
+            # Now it waits for an answer that does not come.
+            accepted, _ = silent.accept()
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=30)
-    assert process.returncode in (0, 130)
-    assert "Traceback" not in out + err
+            accepted.close()
+    assert (process.returncode, err) == (130, "")
+    assert "Traceback" not in out
 
 
 def test_the_stack_comes_up_goes_down_and_is_wiped(folder: Path) -> None:
@@ -309,4 +313,3 @@ def test_the_stack_comes_up_goes_down_and_is_wiped(folder: Path) -> None:
         wiped = run("down", "--wipe")
     assert wiped.returncode == 0, wiped.stderr
     assert list(home.iterdir()) == []
-    assert SecretStr(password).get_secret_value() not in wiped.stderr

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chart:
-    """A PNG file `<name>.png`. `counts` is the column of posts that the sparkline shows."""
+    """A PNG file `<name>.png`. `counts` is the column of posts that the sparkline shows.
+
+    `reads` names assets; `sentiment_models`, read for the note, is none: it is before
+    `toots_sentiment`.
+    """
 
     name: str
     reads: tuple[str, ...]

@@ -41,7 +41,7 @@ _TICK_A_DAY_UP_TO_DAYS = 8
 _DAY_TICKS_UP_TO_DAYS = 92
 _DAYS_UP_TO = 366
 _HASHTAG_WIDTH_IN = 2.15
-_CORPUS_WIDTH_IN = 3.2
+_CORPUS_WIDTH_IN = 4.6
 _TICK_SIZE = 9
 _NOTE_SIZE = 7.5
 
@@ -322,21 +322,39 @@ def _edges(unit: str, starts: pd.Series) -> list[float]:
 
 
 def _time_axis(axes: Axes, unit: str, starts: pd.Series, edges: Sequence[float]) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, MonthLocator
+    from matplotlib.dates import ConciseDateFormatter, MonthLocator
 
     # Days beside a lonely one, so that its bar is not as broad as the page.
     margin = max(0.1, (6 - len(starts)) / 2)
     axes.set_xlim(edges[0] - margin, edges[-1] + margin)
     if len(starts) <= _TICK_A_DAY_UP_TO_DAYS:
         axes.set_xticks(_day_numbers(starts), [f"{day:%a}\n{day.isoformat()}" for day in starts])
-    elif unit == "day" and len(starts) <= _DAY_TICKS_UP_TO_DAYS:
+    elif unit == "month":
+        step = _months_a_tick(len(starts))
+        # Amid its bar: at the first of a month the label would stand between two.
+        ticks = [
+            (middle, f"{start:%Y}" if start.month == 1 else f"{start:%b}")
+            for middle, start in zip(_middles(edges), starts, strict=True)
+            if (12 * start.year + start.month - 1) % step == 0
+        ]
+        axes.set_xticks(*zip(*ticks, strict=True))
+    elif len(starts) <= _DAY_TICKS_UP_TO_DAYS:
         shown = starts[:: -(-len(starts) // 8)]
         axes.set_xticks(_day_numbers(shown), [f"{day:%d %b}" for day in shown])
     else:
-        locator = MonthLocator() if unit == "day" else AutoDateLocator(maxticks=12)
+        locator = MonthLocator()
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
     axes.set_xlabel(f"{unit.capitalize()} (UTC)", fontsize=_TICK_SIZE, color=_MUTED)
+
+
+def _months_a_tick(months: int) -> int:
+    """For at most 12 ticks; beyond half a year whole ones, so that each is a January."""
+    return next((step for step in (2, 3, 4, 6) if months <= 12 * step), 12 * -(-months // 144))
+
+
+def _middles(edges: Sequence[float]) -> list[float]:
+    return [(left + right) / 2 for left, right in pairwise(edges)]
 
 
 def _draw_periods(
@@ -348,9 +366,8 @@ def _draw_periods(
     name: str | None,
 ) -> None:
     if len(top) <= _BARS_UP_TO:
-        middles = [(left + right) / 2 for left, right in pairwise(edges)]
         widths = [0.8 * (right - left) for left, right in pairwise(edges)]
-        axes.bar(middles, top - base, bottom=base, width=widths, color=colour, label=name)
+        axes.bar(_middles(edges), top - base, bottom=base, width=widths, color=colour, label=name)
         return
     # A step has the width of its period; the last one needs an end.
     axes.fill_between(
@@ -394,10 +411,10 @@ def _models_line(frame: pd.DataFrame) -> str:
     corpora = {corpus or "a corpus that is not on record" for _, corpus in models}
     is_demo = any(corpus.startswith("synthetic") for corpus in corpora)
     by = f"model {models[0][0]}" if len(models) == 1 else f"{len(models)} models"
-    if len(corpora) == 1:
-        on = _corpus_label(corpora.pop())
-    else:
+    if len(corpora) > 1:
         on = f"{len(corpora)} corpora" + (", a synthetic one among them" if is_demo else "")
+    else:
+        on = "a synthetic corpus" if is_demo else _corpus_label(corpora.pop())
     labels = f"{_DEMO_ONLY}: labels" if is_demo else "Labels"
     return f"{labels} by {by}, trained on {on}."
 
