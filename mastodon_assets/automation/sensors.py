@@ -129,7 +129,7 @@ def _failed_since_success(
 def _named(record: dg.RunRecord) -> str:
     run = record.dagster_run
     job = "materialization by hand" if run.job_name == _BY_HAND else run.job_name
-    return f"{job} {run.run_id[:8]} of {record.create_timestamp:%Y-%m-%d %H:%M} UTC"
+    return f"{job} {run.run_id[:8]} (since {record.create_timestamp:%Y-%m-%d %H:%M} UTC)"
 
 
 def _observations(topics: Mapping[str, "TopicState"]) -> list[dg.AssetObservation]:

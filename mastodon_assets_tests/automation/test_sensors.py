@@ -244,7 +244,7 @@ def test_any_run_in_flight_is_waited_for(
 ) -> None:
     produce([upsert("1")])
     run = add_run(status, job=job)
-    assert f"1 new message; {shown} {run.run_id[:8]} of 20" in _skipped(instance)
+    assert f"1 new message; {shown} {run.run_id[:8]} (since 20" in _skipped(instance)
 
 
 def test_the_minimum_between_refreshes_counts_from_the_last_ones_start_in_any_time_zone(
