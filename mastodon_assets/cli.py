@@ -91,8 +91,9 @@ def demo(
 ) -> None:
     """Show all of it on this machine: simulated server, Kafka, Spark, PostgreSQL, charts.
 
-    Needs no account and no settings. Takes about two minutes; the first time it also fetches
-    75 MB of programs. Charts go to reports/, CSV files to data/.
+    Needs no account and no settings; the first time it fetches 75 MB of programs.
+
+    Takes about two minutes. Charts go to reports/, CSV files to data/.
     """
     from mastodon_assets.demo import running_demo, serve_web_page
 
