@@ -8,13 +8,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mastodon_assets import cli_operations
@@ -29,61 +32,86 @@ app = typer.Typer(
     name="mastodon-assets",
     help="Mastodon to Kafka to Spark to PostgreSQL to sentiment to charts, as one asset graph.\n\n"
     "Start with: mastodon-assets demo",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 cli_operations.register(app)
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Lines are never broken but by the terminal: paths and commands are there to be copied.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+# What typer raises for wrong use; of its kinds it exports only this one.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_INTERRUPTED = 130
+_DEMO_PORT = 3000
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+FromFile = Annotated[
+    Path | None,
+    typer.Option("--from", help="Serve these recorded Status objects instead, one a line."),
+]
+Seed = Annotated[int, typer.Option(help="Same seed, same toots.")]
+Toots = Annotated[int, typer.Option(min=1, help="Synthetic toots to make.")]
+Days = Annotated[int, typer.Option(min=1, help="Past days to spread them over.")]
 
 
 def main() -> None:
-    """Entry point: what an operator can mend is told in one line."""
+    """Entry point: what an operator can mend is told in one line.
+
+    Exit status 2 for wrong use or settings, 1 for a failure, 130 where it was interrupted.
+    """
+    # SIGTERM ends a command as Ctrl-C does: in good order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        status = _INTERRUPTED
+    except _UsageError as error:
+        _fail(_usage_text(error), 2)
     except SettingsError as error:
-        _fail(error, 2)
+        _fail(str(error), 2)
     except PlatformError as error:
-        _fail(error, 1)
+        _fail(str(error), 1)
+    except OSError as error:
+        # A file or folder that cannot be used; anything else is a mistake of ours.
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}", 1)
+    raise SystemExit(status)
 
 
 @app.command()
 def demo(
-    toots: Annotated[int, typer.Option(min=1, help="Synthetic toots to make.")] = 2000,
-    days: Annotated[int, typer.Option(min=1, help="Past days to spread them over.")] = 7,
-    seed: Annotated[int, typer.Option(help="Same seed, same toots.")] = 1,
-    from_file: Annotated[
-        Path | None,
-        typer.Option("--from", help="Serve these recorded Status objects instead, one a line."),
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded stack up.")] = False,
-    ui: Annotated[bool, typer.Option("--ui", help="Serve the web page on the result.")] = False,
+    toots: Toots = 2000,
+    days: Days = 7,
+    seed: Seed = 1,
+    from_file: FromFile = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave Kafka and PostgreSQL up.")] = False,
+    ui: Annotated[
+        bool, typer.Option("--ui", help=f"Serve the web page on the result, port {_DEMO_PORT}.")
+    ] = False,
 ) -> None:
-    """The whole lineage on this machine: simulated server, Kafka, Spark, PostgreSQL, charts."""
-    from mastodon_assets.demo import load_settings_of_demo, run_demo
-    from mastodon_assets.local import stack
+    """Show all of it on this machine: simulated server, Kafka, Spark, PostgreSQL, charts.
 
-    result = run_demo(
-        toots=toots,
-        days=days,
-        seed=seed,
-        from_file=from_file,
-        keep=keep or ui,
-        report=_report,
-    )
-    _print_demo(result)
-    home = load_settings_of_demo().mastodon_assets_home
+    Needs no account and no settings; the first time it fetches 75 MB of programs.
+
+    Takes about two minutes. Charts go to reports/, CSV files to data/.
+    """
+    from mastodon_assets.demo import running_demo, serve_web_page
+
     if ui:
-        _serve_demo(home)
-    if ui and not keep:
-        stack.down(home)
-    elif keep:
+        _refuse_taken_port(_DEMO_PORT)
+    with running_demo(
+        toots=toots, days=days, seed=seed, from_file=from_file, keep=keep, report=_report
+    ) as result:
+        _print_demo(result)
+        if ui:
+            serve_web_page(result.settings, _DEMO_PORT, _report)
+    if keep:
         out.print(
-            "\nThe stack is up. Look around: [bold]mastodon-assets ui[/]; end it:"
-            " [bold]mastodon-assets down --wipe[/]"
+            "\nKafka and PostgreSQL are up.\n"
+            "  look around:  [bold]mastodon-assets ui[/]\n"
+            "  end it:       [bold]mastodon-assets down --wipe[/]"
         )
 
 
@@ -102,69 +130,78 @@ def up() -> None:
         report=_report,
     )
     version = migrate(SecretStr(connection.postgres_url))
-    out.print(
-        f"Kafka at {connection.kafka_bootstrap_servers}; PostgreSQL has schema {version};"
-        f" addresses in {settings.mastodon_assets_home / 'connection.json'}"
-    )
+    out.print(f"Kafka       {connection.kafka_bootstrap_servers}")
+    out.print(f"PostgreSQL  {_address(connection.postgres_url)}, schema {version}")
+    out.print(f"addresses   {settings.mastodon_assets_home / 'connection.json'}")
 
 
 @app.command()
 def down(
-    wipe: Annotated[bool, typer.Option("--wipe", help="Remove the data as well.")] = False,
+    wipe: Annotated[
+        bool, typer.Option("--wipe", help="Remove the data and Dagster's runs as well.")
+    ] = False,
 ) -> None:
-    """Stop the embedded stack; data stays unless --wipe."""
+    """Stop the embedded Kafka and PostgreSQL; their data stays unless --wipe."""
+    from mastodon_assets.demo import wipe_folder
     from mastodon_assets.local import stack
 
-    stack.down(load_settings().mastodon_assets_home, wipe=wipe, report=_report)
+    home = load_settings().mastodon_assets_home
+    if wipe:
+        wipe_folder(home, _report)
+    else:
+        stack.down(home, report=_report)
 
 
 @app.command()
 def status(as_json: Json = False) -> None:
-    """What of the embedded stack runs, and how far the tables are behind Kafka."""
+    """Tell what of the embedded stack runs, and how far the tables are behind Kafka."""
     from mastodon_assets.local import stack
 
     settings = load_settings()
     services = stack.status(settings.mastodon_assets_home)
-    pipeline = _pipeline_state(settings)
+    pipeline, problem = _pipeline_state(settings)
     if as_json:
-        sys.stdout.write(
-            json.dumps(
-                {
-                    "services": [
-                        {"name": s.name, "state": s.state, "detail": s.detail} for s in services
-                    ],
-                    "pipeline": pipeline,
-                }
-            )
-            + "\n"
-        )
+        told = {
+            "services": [{"name": s.name, "state": s.state, "detail": s.detail} for s in services],
+            "pipeline": pipeline,
+            "problem": problem,
+        }
+        sys.stdout.write(f"{json.dumps(told)}\n")
         return
-    table = Table("what", "state", "detail", box=None)
+    table = Table(box=None, show_header=False)
     for service in services:
         table.add_row(service.name, service.state, service.detail)
-    for name, value in pipeline.items():
-        table.add_row(name.replace("_", " "), "", str(value))
+    for name, value in (pipeline or {}).items():
+        table.add_row(name.replace("_", " "), _shown(value))
     out.print(table)
+    if problem:
+        out.print(problem, markup=False)
 
 
 @app.command()
 def ingest(
     max_events: Annotated[
-        int | None, typer.Option("--max", min=1, help="End after so many received events.")
+        int | None,
+        typer.Option("--max", min=1, help="End after so many received events.", metavar="N"),
     ] = None,
     until_caught_up: Annotated[
         bool,
         typer.Option(
-            "--until-caught-up", help="Walk the timeline from the last seen id, then end."
+            "--until-caught-up", help="Read what was posted since the last time, then end."
         ),
     ] = False,
 ) -> None:
-    """Read a Mastodon server's public timeline into Kafka, until stopped."""
+    """Read a Mastodon server's public timeline into Kafka, until stopped (Ctrl-C).
+
+    The server is named by MASTODON_API_BASE_URL, its token by MASTODON_ACCESS_TOKEN.
+    """
+    from mastodon_assets.demo import keep_from_demos
     from mastodon_assets.mastodon.ingest import ingest as run_ingest
     from mastodon_assets.warehouse.migrate import migrate
 
     settings = load_settings()
     migrate(settings.postgres_url)
+    keep_from_demos(settings.mastodon_assets_home)
     summary = run_ingest(
         settings,
         max_events=max_events,
@@ -178,10 +215,10 @@ def ingest(
 @app.command()
 def stream(
     until_caught_up: Annotated[
-        bool, typer.Option("--until-caught-up", help="End at the offsets seen at the start.")
+        bool, typer.Option("--until-caught-up", help="End with what is in Kafka now.")
     ] = False,
 ) -> None:
-    """Bring Kafka's messages into the tables by Spark, until stopped."""
+    """Bring Kafka's messages into the tables by Spark as they come, until stopped (Ctrl-C)."""
     from mastodon_assets.spark_session import build_session
     from mastodon_assets.toots.drain import drain, follow
     from mastodon_assets.warehouse.migrate import migrate
@@ -197,22 +234,22 @@ def stream(
         summary = drain(session, settings, report=_report)
     else:
         summary = follow(session, settings, report=_report, should_stop=should_stop)
-    out.print(f"{summary.counts.messages} messages in {summary.batches} batches: {summary.counts}")
+    out.print(f"{summary.counts.messages:,} messages in {summary.batches} batches")
+    _print_counts(asdict(summary.counts))
 
 
 @app.command()
 def simulate(
-    port: Annotated[int, typer.Option(min=0, help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
-    toots: Annotated[int, typer.Option(min=1, help="Synthetic toots of history.")] = 2000,
-    days: Annotated[int, typer.Option(min=1, help="Past days to spread them over.")] = 7,
-    seed: Annotated[int, typer.Option(help="Same seed, same toots.")] = 1,
-    from_file: Annotated[
-        Path | None,
-        typer.Option("--from", help="Serve these recorded Status objects instead, one a line."),
-    ] = None,
-    rate: Annotated[float, typer.Option(min=0, help="New toots a second after that.")] = 0.0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 8080,
+    toots: Toots = 2000,
+    days: Days = 7,
+    seed: Seed = 1,
+    from_file: FromFile = None,
+    rate: Annotated[float, typer.Option(min=0, help="New toots a second after those.")] = 0.0,
 ) -> None:
-    """Serve Mastodon's REST and streaming API with synthetic toots, until stopped."""
+    """Serve Mastodon's REST and streaming API with synthetic toots, until stopped (Ctrl-C)."""
     from mastodon_assets.simulator.server import SimulatorServer, run
 
     def tell(server: SimulatorServer) -> None:
@@ -220,14 +257,26 @@ def simulate(
         out.print(f"MASTODON_API_BASE_URL={server.base_url}")
         out.print(f"MASTODON_ACCESS_TOKEN={server.token}")
 
-    run(port=port, seed=seed, toots=toots, days=days, rate=rate, from_file=from_file, report=tell)
+    # Being stopped is how it ends, at whatever moment that comes.
+    with suppress(KeyboardInterrupt):
+        run(
+            port=port,
+            seed=seed,
+            toots=toots,
+            days=days,
+            rate=rate,
+            from_file=from_file,
+            report=tell,
+        )
 
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(min=1, help="Port of the web page on 127.0.0.1.")] = 3000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the web page on 127.0.0.1.")
+    ] = 3000,
 ) -> None:
-    """Serve Dagster's web page with sensor and schedule, until stopped."""
+    """Serve Dagster's web page, with sensor and schedule at work, until stopped (Ctrl-C)."""
     from mastodon_assets.local.dagster_home import dagster_home
 
     settings = load_settings()
@@ -238,71 +287,53 @@ def ui(
         else ["-m", "mastodon_assets.definitions"]
     )
     _refuse_taken_port(port)
+    _report(f"the web page comes up at http://127.0.0.1:{port}; Ctrl-C ends it")
+    command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
     os.execve(  # noqa: S606 - our own interpreter, our own arguments
-        sys.executable,
-        [*_dagster_dev(port), *workspace],
-        {**os.environ, "DAGSTER_HOME": str(home)},
+        sys.executable, [*command, *workspace], {**os.environ, "DAGSTER_HOME": str(home)}
     )
-
-
-def _dagster_dev(port: int) -> list[str]:
-    return [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
-
-
-def _serve_demo(home: Path, port: int = 3000) -> None:
-    """The web page on the demo's stack, in its state folder, where no `.env` can interfere."""
-    import subprocess
-
-    from mastodon_assets.demo import load_settings_of_demo
-    from mastodon_assets.local.dagster_home import dagster_home
-    from mastodon_assets.settings import as_environment
-
-    _refuse_taken_port(port)
-    environment = {
-        **os.environ,
-        **as_environment(load_settings_of_demo()),
-        "DAGSTER_HOME": str(dagster_home(home)),
-    }
-    out.print(f"\nThe web page comes up at http://127.0.0.1:{port} ; Ctrl-C ends it.")
-    process = subprocess.Popen(
-        [*_dagster_dev(port), "-m", "mastodon_assets.definitions"], cwd=home, env=environment
-    )
-    try:
-        process.wait()
-    except KeyboardInterrupt:
-        process.wait(timeout=60)
 
 
 def _refuse_taken_port(port: int) -> None:
     # `dagster dev` stays up without its page where the port is taken, and two would share a home.
-    import socket
+    from mastodon_assets.local.processes import is_free
 
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise SettingsError(
-                f"port {port} is taken; end what listens there or choose another with --port"
-            ) from error
+    if not is_free(port):
+        raise SettingsError(
+            f"port {port} is taken; end what listens there (ui takes another with --port)"
+        )
 
 
-def _pipeline_state(settings: Settings) -> dict[str, Any]:
+def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | None]:
+    """How far the tables are, or in one line why that cannot be told."""
     from mastodon_assets.automation.progress import shown_state
     from mastodon_assets.toots.ledger import lag
     from mastodon_assets.toots.topics import read_topic
 
     try:
-        topic = read_topic(settings.kafka_servers, settings.kafka_topic, timeout=3)
         shown = shown_state(settings)
+        topic = read_topic(settings.kafka_servers, settings.kafka_topic, timeout=3)
     except PlatformError as error:
-        return {"pipeline": str(error)}
-    return {
+        return None, _in_one_line(str(error))
+    pipeline = {
         "messages_in_kafka": sum(topic.end.values()),
         "messages_ahead_of_tables": lag(shown.ledger, topic.end),
-        "charts_are_current": shown.shown_version == shown.toots_version,
+        "charts_are_current": shown.shown_version == shown.toots_version
+        and shown.shown_champions == {shown.champion},
         "champion": shown.champion or "none",
     }
+    return pipeline, None
+
+
+def _address(postgres_url: str) -> str:
+    """`host:port/database`, without user and password."""
+    return postgres_url.rpartition("@")[2]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _stop_on_signal() -> Callable[[], bool]:
@@ -318,54 +349,74 @@ def _stop_on_signal() -> Callable[[], bool]:
     return lambda: bool(received)
 
 
+def _usage_text(error: Any) -> str:
+    command = error.ctx.command_path if error.ctx else "mastodon-assets"
+    return f"{error.format_message().rstrip('.')} (see: {command} --help)"
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _report(line: str) -> None:
-    from rich.markup import escape
-
-    err.print(f"[dim]·[/] {escape(line)}", soft_wrap=True)
+    err.print(f"[dim]·[/] {escape(line)}")
 
 
-def _fail(error: PlatformError, status: int) -> None:
-    from rich.markup import escape
-
-    err.print(f"[red]error:[/] {escape(' '.join(str(error).split()))}", soft_wrap=True)
+def _fail(message: str, status: int) -> NoReturn:
+    err.print(f"[red]error:[/] {escape(_in_one_line(message))}")
     raise SystemExit(status)
 
 
 def _print_ingest(summary: "IngestSummary") -> None:
-    table = Table("events", "count", box=None)
-    table.columns[1].justify = "right"
-    rows = {
-        "received": summary.received,
-        "published": summary.upserts,
-        "deletes published": summary.deletes,
-        "seen before": summary.duplicates,
-        **{f"withheld: {reason}": count for reason, count in summary.withheld.most_common()},
-        **{f"error: {reason}": count for reason, count in summary.errors.most_common()},
-        "of other kinds": summary.ignored,
-    }
-    for name, count in rows.items():
-        table.add_row(name, f"{count:,}")
-    out.print(table)
+    _print_counts(
+        {
+            "received": summary.received,
+            "published": summary.upserts,
+            "deletes published": summary.deletes,
+            "seen before": summary.duplicates,
+            **{f"withheld: {reason}": count for reason, count in summary.withheld.most_common()},
+            **{f"error: {reason}": count for reason, count in summary.errors.most_common()},
+            "of other kinds": summary.ignored,
+        }
+    )
 
 
 def _print_demo(result: "DemoResult") -> None:
-    out.print("\n[bold]Read from the server[/]")
+    out.print("\n[bold]Events read from the server[/]")
     _print_ingest(result.ingested)
-    out.print("\n[bold]Tables of the schema masto[/]")
-    table = Table("table", "rows", box=None)
-    table.columns[1].justify = "right"
-    for name, rows in result.rows.items():
-        table.add_row(name, f"{rows:,}")
-    out.print(table)
-    out.print(f"\n[bold]Model[/] {result.champion}")
-    out.print("\n[bold]Charts[/]")
-    for path in result.charts:
-        out.print(f"  {path}", soft_wrap=True)
-    out.print("[bold]CSV files[/]")
-    for path in result.exports:
-        out.print(f"  {path}", soft_wrap=True)
-    steps = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in result.seconds.items())
-    out.print(f"\n{steps}; {sum(result.seconds.values()):.0f} s in all")
+    out.print("\n[bold]Rows of the tables in schema masto[/]")
+    for rows in _in_groups(result.rows):
+        _print_counts(rows)
+        out.print()
+    out.print(f"[bold]Model that scores[/]\n  {escape(result.champion)}")
+    for title, paths in (("Charts", result.charts), ("CSV files", result.exports)):
+        out.print(f"\n[bold]{title}[/]")
+        for path in paths:
+            out.print(f"  {escape(str(path))}")
+    out.print("\n[bold]Seconds[/]")
+    _print_counts({**result.seconds, "in all": sum(result.seconds.values())})
+
+
+def _in_groups(rows: Mapping[str, int]) -> list[dict[str, int]]:
+    """Toots, batch tables, sentiment, bookkeeping; each group in the order of the registry."""
+    groups: list[dict[str, int]] = [{}, {}, {}, {}]
+    for name, count in rows.items():
+        if name == "toots_raw" or name.endswith("_windowed"):
+            group = 0
+        elif name.startswith("batch_"):
+            group = 1
+        elif "sentiment" in name:
+            group = 2
+        else:
+            group = 3
+        groups[group][name] = count
+    return groups
+
+
+def _print_counts(counts: Mapping[str, float]) -> None:
+    # One width for all tables of a screen, so that the numbers stand in one column.
+    for name, count in counts.items():
+        out.print(f"  {escape(name):<40}{count:>12,.0f}")
 
 
 if __name__ == "__main__":

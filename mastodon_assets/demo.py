@@ -5,6 +5,9 @@ whatever environment and `.env` say of Kafka, PostgreSQL and Mastodon.
 """
 
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,17 +20,23 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError, SettingsError
-from mastodon_assets.local import stack
-from mastodon_assets.local.dagster_home import dagster_home
+from mastodon_assets.local import dagster_home, processes, stack
+from mastodon_assets.local.files import last_telling_line
 from mastodon_assets.settings import Settings, as_environment, load_settings
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from mastodon_assets.mastodon.intake import IngestSummary
+    from mastodon_assets.simulator.sources import Source
 
 # Marks a state folder as a demo's: only such a one is wiped by the next demo.
 _MARKER = "demo"
-_LOG = "demo-materialize.log"
-_MATERIALIZE_TIMEOUT = 1800
+_MATERIALIZE_LOG = "demo-materialize.log"
+_UI_LOG = "demo-ui.log"
+_MATERIALIZE_SECONDS = 1800
+_POLL_SECONDS = 1
+_END_STEPS = ((signal.SIGTERM, 30), (signal.SIGKILL, 10))
 
 Report = Callable[[str], None]
 
@@ -36,6 +45,7 @@ Report = Callable[[str], None]
 class DemoResult:
     """What a demo made: rows a table, files, and the seconds of each step."""
 
+    settings: Settings
     ingested: "IngestSummary"
     rows: Mapping[str, int]
     charts: list[Path]
@@ -52,37 +62,44 @@ class MaterializeError(PlatformError):
     """An asset failed; the message names it, the cause and the log."""
 
 
-def run_demo(
+class WebPageError(PlatformError):
+    """The web page ended by itself; the message has the log."""
+
+
+@contextmanager
+def running_demo(
     *, toots: int, days: int, seed: int, from_file: Path | None, keep: bool, report: Report
-) -> DemoResult:
-    """Run it; the stack is stopped at the end unless `keep`.
+) -> Iterator[DemoResult]:
+    """Run it and hand over what it made; the stack is stopped at the end unless `keep`.
 
     Raises: DemoFolderError, MaterializeError, and what the parts raise.
     """
-    home = load_settings_of_demo().mastodon_assets_home
+    home = load_settings_of_demo().mastodon_assets_home.absolute()
+    source = _source(toots, days, seed, from_file)
     prepare_folder(home, report)
     seconds: dict[str, float] = {}
     try:
         with _timed(seconds, "embedded stack"):
-            settings = _start_stack(home, report)
+            settings, has_fetched = _start_stack(home, report)
+        if has_fetched:
+            seconds = {"embedded stack, the first fetch included": seconds["embedded stack"]}
         with _timed(seconds, "toots to Kafka"):
-            ingested = _ingest(settings, toots, days, seed, from_file, report)
+            ingested = _ingest(settings, source, report)
         with _timed(seconds, "assets"):
             materialize_all(settings, report)
-        rows = _table_rows(settings.postgres_url)
-        champion = _champion_corpus(settings.postgres_url)
+        yield DemoResult(
+            settings=settings,
+            ingested=ingested,
+            rows=_table_rows(settings.postgres_url),
+            charts=sorted(settings.reports_dir.absolute().glob("part5_*.png")),
+            exports=sorted(settings.exports_dir.absolute().glob("viz_*.csv")),
+            champion=_champion_corpus(settings.postgres_url),
+            seconds=seconds,
+        )
     finally:
         if not keep:
             report("stopping the embedded stack")
             stack.down(home)
-    return DemoResult(
-        ingested=ingested,
-        rows=rows,
-        charts=sorted(settings.reports_dir.absolute().glob("part5_*.png")),
-        exports=sorted(settings.exports_dir.absolute().glob("viz_*.csv")),
-        champion=champion,
-        seconds=seconds,
-    )
 
 
 def load_settings_of_demo(**overrides: Any) -> Settings:
@@ -95,22 +112,60 @@ def load_settings_of_demo(**overrides: Any) -> Settings:
     return load_settings(**{**ignored, **overrides})
 
 
+def environment_of_demo(settings: Settings) -> dict[str, str]:
+    """The environment for a process of the demo: of our variables only those of `settings`.
+
+    `DAGSTER_HOME` is absolute, as Dagster wants it.
+    """
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if name.lower() not in Settings.model_fields
+    }
+    runs = dagster_home.dagster_home(settings.mastodon_assets_home)
+    return {**others, **as_environment(settings), "DAGSTER_HOME": str(runs)}
+
+
 def prepare_folder(home: Path, report: Report) -> None:
     """Wipe what an earlier demo left and mark the folder as a demo's.
 
     Raises: DemoFolderError where the folder holds anything else.
     """
+    if home.exists() and not home.is_dir():
+        raise DemoFolderError(f"MASTODON_ASSETS_HOME={home} is no folder; choose another one")
     if home.exists() and any(home.iterdir()):
         if not (home / _MARKER).exists():
+            is_ours = (home / "connection.json").exists()
             raise DemoFolderError(
                 f"MASTODON_ASSETS_HOME={home} holds something that no demo made; choose another"
                 " folder for the demo"
+                + (", or remove what is there: mastodon-assets down --wipe" if is_ours else "")
             )
         report(f"wiping what an earlier demo left in {home}")
-        stack.down(home, wipe=True)
-        _remove_runs(home)
+        wipe_folder(home, report)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (home / _MARKER).touch()
+
+
+def keep_from_demos(home: Path) -> None:
+    """From now on the folder holds more than a demo's: the next demo refuses to wipe it."""
+    (home / _MARKER).unlink(missing_ok=True)
+
+
+def wipe_folder(home: Path, report: Report) -> None:
+    """Stop what runs in the state folder and remove all that we made there.
+
+    Runs of Dagster that lie elsewhere, by `DAGSTER_HOME`, stay. Raises: PlatformError.
+    """
+    # A demo that was killed leaves its process behind.
+    while left := processes.find_server(_in_folder(home)):
+        processes.stop(left, *_END_STEPS)
+    stack.down(home, wipe=True, report=report)
+    runs = home / dagster_home.FOLDER
+    if (runs / "dagster.yaml").exists():
+        shutil.rmtree(runs)
+    for name in (_MATERIALIZE_LOG, _UI_LOG, _MARKER):
+        (home / name).unlink(missing_ok=True)
 
 
 def materialize_all(settings: Settings, report: Report) -> None:
@@ -119,57 +174,111 @@ def materialize_all(settings: Settings, report: Report) -> None:
     It runs in the state folder, where no `.env` can put in what the demo ignores, and its output
     goes to a log there. Raises: MaterializeError.
     """
+    import dagster as dg
+
     home = settings.mastodon_assets_home.absolute()
-    runs = dagster_home(home)
-    log = home / _LOG
-    command = [sys.executable, "-m", "dagster", "asset", "materialize"]
-    command += ["--select", "*", "-m", "mastodon_assets.definitions"]
-    environment = {**os.environ, **as_environment(settings), "DAGSTER_HOME": str(runs)}
+    environment = environment_of_demo(settings)
+    log = home / _MATERIALIZE_LOG
+    command = ["asset", "materialize", "--select", "*"]
+    # Opened before the process is: two that make Dagster's tables at once leave them unusable.
+    with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        earlier = {run.run_id for run in instance.get_runs(limit=1)}
+        with _dagster(command, home, environment, log) as process:
+            failure = _follow(process, instance, earlier, report)
+    if process.returncode != 0:
+        reason = failure or last_telling_line(log) or "the run did not start"
+        raise MaterializeError(f"{reason} (log: {log})")
+
+
+def serve_web_page(settings: Settings, port: int, report: Report) -> None:
+    """Dagster's web page on the demo's result, until interrupted. Raises: WebPageError."""
+    home = settings.mastodon_assets_home.absolute()
+    log = home / _UI_LOG
+    command = ["dev", "-h", "127.0.0.1", "-p", str(port)]
+    with _dagster(command, home, environment_of_demo(settings), log) as process:
+        report(f"the web page comes up at http://127.0.0.1:{port} (log: {log}); Ctrl-C ends it")
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            return
+    raise WebPageError(f"the web page ended: {last_telling_line(log)} (log: {log})")
+
+
+@contextmanager
+def _dagster(
+    command: list[str], home: Path, environment: dict[str, str], log: Path
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """`dagster …` on our definitions, ended when the block ends."""
+    command = [sys.executable, "-m", "dagster", *command, "-m", "mastodon_assets.definitions"]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=home, env=environment, stdout=output, stderr=subprocess.STDOUT
+            [*command, _in_folder(home)],
+            cwd=home,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
         try:
-            failure = _follow(process, runs, report)
+            yield process
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(timeout=60)
-    if process.returncode != 0:
-        raise MaterializeError(f"{failure or 'the run did not start'}; see {log}")
+            _end(process)
 
 
-def _start_stack(home: Path, report: Report) -> Settings:
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for sent, seconds in _END_STEPS:
+        if process.poll() is not None:
+            return
+        process.send_signal(sent)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _in_folder(home: Path) -> str:
+    """The argument that names the folder to Dagster, and by which its process is found again."""
+    return f"--working-directory={home.resolve()}"
+
+
+def _source(toots: int, days: int, seed: int, from_file: Path | None) -> "Source":
+    from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
+    from mastodon_assets.simulator.server import synthetic_source
+
+    if from_file is not None:
+        return RecordedSource(read_statuses(from_file))
+    return synthetic_source(toots=toots, days=days, seed=seed)
+
+
+def _start_stack(home: Path, report: Report) -> tuple[Settings, bool]:
+    """Settings with the stack's addresses, and whether programs had to be fetched."""
+    from mastodon_assets.spark_session import connector_jars
     from mastodon_assets.warehouse.migrate import migrate
 
+    fetches: list[str] = []
+
+    def note(line: str) -> None:
+        if line.startswith("fetching "):
+            fetches.append(line)
+        report(line)
+
     settings = load_settings_of_demo()
+    connector_jars(note)
     connection = stack.up(
-        home, topics=[settings.kafka_topic, settings.kafka_errors_topic], report=report
+        home, topics=[settings.kafka_topic, settings.kafka_errors_topic], report=note
     )
     migrate(SecretStr(connection.postgres_url))
-    return load_settings_of_demo(
+    settings = load_settings_of_demo(
         kafka_bootstrap_servers=connection.kafka_bootstrap_servers,
         database_url=connection.postgres_url,
     )
+    return settings, bool(fetches)
 
 
-def _ingest(
-    settings: Settings,
-    toots: int,
-    days: int,
-    seed: int,
-    from_file: Path | None,
-    report: Report,
-) -> "IngestSummary":
+def _ingest(settings: Settings, source: "Source", report: Report) -> "IngestSummary":
     from mastodon_assets.mastodon.ingest import ingest
-    from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
-    from mastodon_assets.simulator.server import running, synthetic_source
+    from mastodon_assets.simulator.server import running
 
-    source = (
-        RecordedSource(read_statuses(from_file))
-        if from_file
-        else synthetic_source(toots=toots, days=days, seed=seed)
-    )
     with running(source) as server:
         report(f"a simulated server answers at {server.base_url}")
         return ingest(
@@ -186,42 +295,57 @@ def _ingest(
         )
 
 
-def _follow(process: "subprocess.Popen[bytes]", runs: Path, report: Report) -> str | None:
+def _follow(
+    process: "subprocess.Popen[bytes]",
+    instance: "dg.DagsterInstance",
+    earlier: set[str],
+    report: Report,
+) -> str | None:
     """Report each materialized asset until the process ends; the first failure, if any."""
+    told: set[str] = set()
+    deadline = time.monotonic() + _MATERIALIZE_SECONDS
+    while True:
+        is_over = process.poll() is not None
+        run_id = _started_run(instance, earlier)
+        for name in _materialized(instance, run_id) if run_id else ():
+            if name not in told:
+                told.add(name)
+                report(f"materialized {name}")
+        if is_over:
+            return _first_failure(instance, run_id) if run_id else None
+        if time.monotonic() > deadline:
+            return f"not done after {_MATERIALIZE_SECONDS} s"
+        time.sleep(_POLL_SECONDS)
+
+
+def _started_run(instance: "dg.DagsterInstance", earlier: set[str]) -> str | None:
+    """The new run, once its own process has made the file of its events."""
     import dagster as dg
 
-    materialized: set[str] = set()
-    deadline = time.monotonic() + _MATERIALIZE_TIMEOUT
-    with dg.DagsterInstance.from_config(str(runs)) as instance:
-        while True:
-            is_over = process.poll() is not None
-            run = next(iter(instance.get_runs(limit=1)), None)
-            if run is not None:
-                for name in _materialized(instance, run.run_id):
-                    if name not in materialized:
-                        materialized.add(name)
-                        report(f"materialized {name}")
-            if is_over:
-                return _first_failure(instance, run.run_id) if run is not None else None
-            if time.monotonic() > deadline:
-                return f"not done after {_MATERIALIZE_TIMEOUT} s"
-            time.sleep(0.5)
+    run = next(iter(instance.get_runs(limit=1)), None)
+    is_new = run is not None and run.run_id not in earlier
+    not_yet = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
+    return run.run_id if run and is_new and run.status not in not_yet else None
 
 
-def _materialized(instance: Any, run_id: str) -> Iterator[str]:
+def _materialized(instance: "dg.DagsterInstance", run_id: str) -> Iterator[str]:
     import dagster as dg
 
     for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
-        yield record.dagster_event.asset_key.to_user_string()
+        if record.dagster_event and record.dagster_event.asset_key:
+            yield record.dagster_event.asset_key.to_user_string()
 
 
-def _first_failure(instance: Any, run_id: str) -> str | None:
+def _first_failure(instance: "dg.DagsterInstance", run_id: str) -> str | None:
     import dagster as dg
 
     for record in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
-        error = record.dagster_event.step_failure_data.error
-        cause = error.cause or error
-        return f"{record.dagster_event.step_key}: {cause.message.strip().splitlines()[0]}"
+        event = record.dagster_event
+        error = event.step_failure_data.error if event else None
+        if event and error:
+            message = (error.cause or error).message.strip().splitlines()[0]
+            without_module = re.sub(r"^([a-z_]\w*[.])+", "", message)
+            return f"{event.step_key}: {without_module}"
     return None
 
 
@@ -241,15 +365,6 @@ def _champion_corpus(postgres_url: SecretStr) -> str:
             "SELECT version, corpus FROM masto.sentiment_models WHERE status = 'champion'"
         ).fetchone()
     return f"{row[0]}, trained on {row[1]}" if row else "none"
-
-
-def _remove_runs(home: Path) -> None:
-    import shutil
-
-    from mastodon_assets.local.dagster_home import FOLDER
-
-    shutil.rmtree(home / FOLDER, ignore_errors=True)
-    (home / _LOG).unlink(missing_ok=True)
 
 
 @contextmanager

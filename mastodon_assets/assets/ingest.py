@@ -23,7 +23,7 @@ mastodon_stream = dg.AssetSpec(
     description="Kafka topic of the toots.\n\n**Rows**: one JSON message for each new, edited or"
     " deleted status, as `toots/message.schema.json` defines it\n\n**Written by**:"
     " `mastodon-assets ingest`; its name is `KAFKA_TOPIC`\n\n**Metadata**: the end offset of each"
-    " partition, observed by `mastodon_stream_sensor` whenever it asks for a refresh",
+    " partition, and messages held; observed by `mastodon_stream_sensor` when they changed",
 )
 mastodon_errors = dg.AssetSpec(
     "mastodon_errors",

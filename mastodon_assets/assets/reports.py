@@ -35,15 +35,16 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
         loaded = settings.load()
         with _noting_progress(loaded, name, shows) as connection:
             made = render_chart(connection, name, loaded.reports_dir)
-        metadata: dict[str, Any] = {
-            "preview": dg.MetadataValue.md(made.preview_markdown),
-            "path": dg.MetadataValue.path(str(made.path.absolute())),
-            "rows": made.rows,
-            "is_empty": made.empty,
-        }
-        if made.sparkline_markdown:
-            metadata["sparkline"] = dg.MetadataValue.md(made.sparkline_markdown)
-        return dg.MaterializeResult(metadata=metadata)
+        sparkline = made.sparkline_markdown
+        return dg.MaterializeResult(
+            metadata={
+                "preview": dg.MetadataValue.md(made.preview_markdown),
+                **({"sparkline": dg.MetadataValue.md(sparkline)} if sparkline else {}),
+                "path": dg.MetadataValue.path(str(made.path.absolute())),
+                "rows": made.rows,
+                "is_empty": made.empty,
+            }
+        )
 
     return chart
 

@@ -21,7 +21,7 @@ def sentiment_corpus(settings: SettingsResource) -> dg.MaterializeResult:
 
     **Metadata**: where it comes from, and the fingerprint of its content.
 
-    Raises: CorpusUnreadableError where the file is missing or of another format.
+    **Raises**: CorpusUnreadableError where the file is missing or of another format.
     """
     from mastodon_assets.sentiment.corpus import find_corpus
 
@@ -53,7 +53,9 @@ def sentiment_pipeline_model(
     **Reproducible by**: its version, a hash of corpus, code and parameters. A version that exists
     is not trained again.
 
-    Raises: CorpusUnreadableError, ModelUnreadableError.
+    **Metadata**: version, status (champion, candidate or retired), corpus, the metrics, folder.
+
+    **Raises**: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError.
     """
     from mastodon_assets.sentiment.train import train
     from mastodon_assets.warehouse.migrate import migrate
@@ -75,7 +77,9 @@ def sentiment_pipeline_model(
             "corpus": result.corpus,
             "is_synthetic": is_synthetic,
             "path": dg.MetadataValue.path(str(result.path)),
-            "metrics": dg.MetadataValue.json(dict(result.metrics)),
+            # Numbers of their own get a plot over time in the web page.
+            **{name: value for name, value in result.metrics.items() if isinstance(value, float)},
+            "all_metrics": dg.MetadataValue.json(dict(result.metrics)),
         },
     )
 

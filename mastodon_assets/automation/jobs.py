@@ -25,4 +25,5 @@ nightly_training_schedule = dg.ScheduleDefinition(
     cron_schedule="0 3 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Trains each night; a model of the same corpus, code and parameters is kept.",
 )

@@ -1,6 +1,7 @@
 """The Kafka sensor: reads the facts within seconds, decides by `decision`, never works itself."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -46,23 +47,31 @@ def mastodon_stream_sensor(
 
     try:
         loaded = settings.load()
-        topic, errors_topic = (
-            read_topic(loaded.kafka_servers, name, timeout=_BROKER_TIMEOUT)
-            for name in (loaded.kafka_topic, loaded.kafka_errors_topic)
-        )
-        facts = read_facts(context.instance, loaded, topic)
+        names = {
+            "mastodon_stream": loaded.kafka_topic,
+            "mastodon_errors": loaded.kafka_errors_topic,
+        }
+        topics = {
+            asset: read_topic(loaded.kafka_servers, name, timeout=_BROKER_TIMEOUT)
+            for asset, name in names.items()
+        }
+        facts = read_facts(context.instance, loaded, topics["mastodon_stream"])
     except PlatformError as error:
         return dg.SkipReason(str(error))
     decision = decide_refresh(facts)
+    # Only for not observing the same twice; progress is the ledger's.
+    cursor = json.dumps({asset: _end_offsets(topic) for asset, topic in topics.items()})
+    observations = [] if cursor == context.cursor else _observations(topics)
     if not isinstance(decision, Ask):
-        return dg.SkipReason(decision.reason)
+        return dg.SensorResult(
+            skip_reason=decision.reason, asset_events=observations, cursor=cursor
+        )
+    context.log.info(f"asking for a refresh: {decision.reason}")
     tags = {**LANE, TARGET_TAG: facts.target_key}
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=decision.run_key, tags=tags)],
-        asset_events=[
-            _observation("mastodon_stream", topic, decision.reason),
-            _observation("mastodon_errors", errors_topic, "read beside mastodon_stream"),
-        ],
+        asset_events=observations,
+        cursor=cursor,
     )
 
 
@@ -120,18 +129,22 @@ def _failed_since_success(
 def _named(record: dg.RunRecord) -> str:
     run = record.dagster_run
     job = "materialization by hand" if run.job_name == _BY_HAND else run.job_name
-    return f"{job} {run.run_id[:8]} of {record.create_timestamp:%Y-%m-%d %H:%M} UTC"
+    return f"{job} {run.run_id[:8]} (since {record.create_timestamp:%Y-%m-%d %H:%M} UTC)"
 
 
-def _observation(asset: str, topic: "TopicState", description: str) -> dg.AssetObservation:
-    return dg.AssetObservation(
-        asset,
-        description=description,
-        metadata={
-            "topic": topic.topic,
-            "end_offsets": dg.MetadataValue.json(
-                {str(partition): end for partition, end in sorted(topic.end.items())}
-            ),
-            "messages": sum(topic.end.values()) - sum(topic.earliest.values()),
-        },
-    )
+def _observations(topics: Mapping[str, "TopicState"]) -> list[dg.AssetObservation]:
+    return [
+        dg.AssetObservation(
+            asset,
+            metadata={
+                "topic": topic.topic,
+                "end_offsets": dg.MetadataValue.json(_end_offsets(topic)),
+                "messages": sum(topic.end.values()) - sum(topic.earliest.values()),
+            },
+        )
+        for asset, topic in topics.items()
+    ]
+
+
+def _end_offsets(topic: "TopicState") -> dict[str, int]:
+    return {str(partition): end for partition, end in sorted(topic.end.items())}

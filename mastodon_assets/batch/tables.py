@@ -25,6 +25,8 @@ SELECT event_at, lang, username, hashtags, char_length(content_txt) AS length
   FROM masto.toots_raw
 """
 
+_TLS_PARAMETERS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+
 _NAMES = (
     "batch_active_users",
     "batch_hashtag_by_hour",
@@ -117,18 +119,33 @@ def refresh_batch_table(
 
 def read_toots(spark: SparkSession, postgres_url: SecretStr) -> DataFrame:
     """event_at, lang, username, hashtags, length (characters) of all toots, in one snapshot."""
-    parts = conninfo_to_dict(postgres_url.get_secret_value())
-    host = f"{parts['host']}:{parts.get('port', 5432)}"
+    options = jdbc_options(postgres_url)
     return (
         spark.read.format("jdbc")
-        .option("driver", "org.postgresql.Driver")
-        .option("url", f"jdbc:postgresql://{host}/{parts['dbname']}")
-        .option("user", str(parts["user"]))
-        .option("password", str(parts.get("password", "")))
+        .options(**options)
         .option("query", _READ_TOOTS)
         .option("fetchsize", 10_000)
         .load()
     )
+
+
+def jdbc_options(postgres_url: SecretStr) -> dict[str, str]:
+    """The database for Spark's JDBC source. The password is an option, never part of the url.
+
+    Of the url's parameters the ones about TLS are handed on; the two drivers share their names.
+    """
+    parts = conninfo_to_dict(postgres_url.get_secret_value())
+    host = str(parts.get("host", "localhost"))
+    address = f"[{host}]" if ":" in host else host
+    url = f"jdbc:postgresql://{address}:{parts.get('port', 5432)}/{parts['dbname']}"
+    tls = {name: str(parts[name]) for name in _TLS_PARAMETERS if name in parts}
+    return {
+        "driver": "org.postgresql.Driver",
+        "url": url,
+        "user": str(parts["user"]),
+        "password": str(parts.get("password", "")),
+        **tls,
+    }
 
 
 def _day() -> Column:

@@ -154,7 +154,8 @@ def _check_topics(producer: Producer, servers: str, topics: tuple[str, ...]) -> 
         known = producer.list_topics(timeout=_METADATA_SECONDS).topics
     except KafkaException as error:
         raise ServiceUnavailableError(
-            f"Kafka at {servers} does not answer; is it up? see: mastodon-assets status"
+            f"Kafka at {servers} does not answer; run: mastodon-assets up"
+            " (or look at KAFKA_BOOTSTRAP_SERVERS)"
         ) from error
     for topic in topics:
         if topic not in known:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chart:
-    """A PNG file `<name>.png`. `counts` is the column of posts that the sparkline shows."""
+    """A PNG file `<name>.png`. `counts` is the column of posts that the sparkline shows.
+
+    `reads` names assets; `sentiment_models`, read for the note, is none: it is before
+    `toots_sentiment`.
+    """
 
     name: str
     reads: tuple[str, ...]
@@ -74,7 +78,7 @@ CHARTS: Mapping[str, Chart] = {
         ),
         Chart(
             name="part5_sentiment_by_day_stacked",
-            reads=("v_sentiment_daily",),
+            reads=("v_sentiment_daily", "toots_sentiment"),
             read=queries.sentiment_every_day,
             figure=charts.sentiment_by_day,
             counts="n_toosts",

@@ -6,8 +6,10 @@ rcParams, which are one state for the whole process. The frames come from `queri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
+from calendar import monthrange
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from mastodon_assets.reports.lettering import glyph_lookup, installed_families, label, text_width
@@ -28,17 +30,20 @@ LABEL_COLOURS = {
 _COUNT_COLOUR = "#3D5A73"
 _INK = "#1F2A33"
 _MUTED = "#5B6770"
+_WARNING = "#A3271F"
 _GRID = "#E6E9EB"
 
 _WIDTH_IN = 8.0
 _MARGIN_IN = 0.15
 _DPI = 200
-_BARS_UP_TO_DAYS = 62
+_BARS_UP_TO = 62
 _TICK_A_DAY_UP_TO_DAYS = 8
 _DAY_TICKS_UP_TO_DAYS = 92
-MAX_DAYS = 366
+_DAYS_UP_TO = 366
 _HASHTAG_WIDTH_IN = 2.15
+_CORPUS_WIDTH_IN = 4.6
 _TICK_SIZE = 9
+_NOTE_SIZE = 7.5
 
 _REASONS = {
     "unsupported_language": "language without a model",
@@ -48,12 +53,14 @@ _REASONS = {
 }
 # What a public stream leaves out; a reader who does not know it reads the numbers wrong.
 _SOURCE = "Public posts of the observed servers, without boosts, silenced accounts and most replies"
+_DEMO_ONLY = "FOR DEMONSTRATION ONLY"
 
 
 def sentiment_distribution(frame: pd.DataFrame) -> Figure:
     """Bars: posts a label and their share.
 
-    `frame`: `label_str`, `reason`, `n`, `first_day`, `last_day` (`queries.sentiment_by_reason`).
+    `frame`: `label_str`, `reason`, `n`, `first_day`, `last_day`, `models`
+    (`queries.sentiment_by_reason`).
     """
     title = "Sentiment of toots"
     if frame.empty:
@@ -64,8 +71,8 @@ def sentiment_distribution(frame: pd.DataFrame) -> Figure:
     figure, axes = _page(
         title,
         f"Public posts by label, {_range(frame['first_day'].min(), frame['last_day'].max())}",
-        [f"{_SOURCE}; {_posts(total)}.", _reasons_line(frame)],
-        height=3.9,
+        [f"{_SOURCE}; {_posts(total)}.", _reasons_line(frame), _models_line(frame)],
+        height=4.1,
     )
     axes.barh(range(4), values, height=0.68, color=list(LABEL_COLOURS.values()))
     _name_rows(axes, list(LABEL_COLOURS))
@@ -77,31 +84,33 @@ def sentiment_distribution(frame: pd.DataFrame) -> Figure:
 
 
 def sentiment_by_day(frame: pd.DataFrame) -> Figure:
-    """Stacked bars, or steps for more than 62 days: posts a day by label; the newest 366 days.
+    """Stacked bars, or steps where they are more than 62: posts by label, a day or a month.
 
-    `frame`: `day`, `n_pos`, `n_neu`, `n_neg`, `n_unscored`, `n_toosts`, a row for every day
-    (`queries.sentiment_every_day`).
+    `frame`: `day`, `n_pos`, `n_neu`, `n_neg`, `n_unscored`, `n_toosts`, `models`, a row for every
+    day (`queries.sentiment_every_day`).
     """
-    title = "Sentiment of toots by day"
     if frame.empty:
-        return _empty_figure(title, "No toots yet: masto.v_sentiment_daily has no rows.")
-    shown = frame.tail(MAX_DAYS)
+        return _empty_figure(
+            "Sentiment of toots by day", "No toots yet: masto.v_sentiment_daily has no rows."
+        )
+    unit, shown = _periods(frame)
     figure, axes = _page(
-        title,
-        f"Public posts by day and label, {_range(shown['day'].iloc[0], shown['day'].iloc[-1])}",
-        _day_notes(frame, shown, "n_toosts"),
-        height=4.7,
+        f"Sentiment of toots by {unit}",
+        f"Public posts by {unit} and label, {_range(frame['day'].iloc[0], frame['day'].iloc[-1])}",
+        [*_period_notes(unit, shown["n_toosts"]), _models_line(frame)],
+        height=4.9,
         legend=True,
         tick_lines=2 if len(shown) <= _TICK_A_DAY_UP_TO_DAYS else 1,
     )
     series = ("n_pos", "n_neu", "n_neg", "n_unscored")
+    edges = _edges(unit, shown["day"])
     base = shown["n_pos"] * 0
     for column, (name, colour) in zip(series, LABEL_COLOURS.items(), strict=True):
-        _draw_days(axes, shown["day"], base, base + shown[column], colour, name)
+        _draw_periods(axes, edges, base, base + shown[column], colour, name)
         base = base + shown[column]
-    _day_axis(axes, shown["day"])
+    _time_axis(axes, unit, shown["day"], edges)
     axes.set_ylim(0, int(base.max()) * 1.06)
-    _count_axis(axes.yaxis, "Posts a day")
+    _count_axis(axes.yaxis, f"Posts a {unit}")
     figure.legend(
         loc="upper left",
         bbox_to_anchor=(_MARGIN_IN / _WIDTH_IN, 1 - 0.77 / figure.get_figheight()),
@@ -119,26 +128,28 @@ def sentiment_by_day(frame: pd.DataFrame) -> Figure:
 
 
 def toots_per_day(frame: pd.DataFrame) -> Figure:
-    """Bars, or steps for more than 62 days: posts a day; the newest 366 days.
+    """Bars, or steps where they are more than 62: posts a day or a month.
 
     `frame`: `day`, `toots_count`, a row for every day (`queries.toots_every_day`).
     """
-    title = "Toots per day"
     if frame.empty:
-        return _empty_figure(title, "No toots yet: masto.batch_toots_per_day has no rows.")
-    shown = frame.tail(MAX_DAYS)
+        return _empty_figure(
+            "Toots per day", "No toots yet: masto.batch_toots_per_day has no rows."
+        )
+    unit, shown = _periods(frame)
     counts = shown["toots_count"]
     figure, axes = _page(
-        title,
-        f"Public posts by day, {_range(shown['day'].iloc[0], shown['day'].iloc[-1])}",
-        _day_notes(frame, shown, "toots_count"),
+        f"Toots per {unit}",
+        f"Public posts by {unit}, {_range(frame['day'].iloc[0], frame['day'].iloc[-1])}",
+        _period_notes(unit, counts),
         height=4.4,
         tick_lines=2 if len(shown) <= _TICK_A_DAY_UP_TO_DAYS else 1,
     )
-    _draw_days(axes, shown["day"], counts * 0, counts, _COUNT_COLOUR, None)
-    _day_axis(axes, shown["day"])
+    edges = _edges(unit, shown["day"])
+    _draw_periods(axes, edges, counts * 0, counts, _COUNT_COLOUR, None)
+    _time_axis(axes, unit, shown["day"], edges)
     axes.set_ylim(0, int(counts.max()) * 1.1)
-    _count_axis(axes.yaxis, "Posts a day")
+    _count_axis(axes.yaxis, f"Posts a {unit}")
     if len(shown) <= _TICK_A_DAY_UP_TO_DAYS:
         for day, count in zip(_day_numbers(shown["day"]), counts, strict=True):
             axes.annotate(
@@ -192,6 +203,12 @@ def top_hashtags(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def by_month(frame: pd.DataFrame) -> pd.DataFrame:
+    """The counts of a frame of days summed by month; `day` is then the first of the month."""
+    months = frame["day"].map(lambda day: day.replace(day=1))
+    return frame.groupby(months).sum(numeric_only=True).reset_index()
+
+
 def _page(
     title: str,
     subtitle: str,
@@ -223,7 +240,16 @@ def _page(
     _write(figure, x, 1 - _MARGIN_IN / height, title, size=14, colour=_INK, weight="bold")
     _write(figure, x, 1 - 0.45 / height, subtitle, size=10, colour=_MUTED)
     for number, line in enumerate(reversed(lines)):
-        _write(figure, x, (0.25 + 0.16 * number) / height, line, size=7.5, colour=_MUTED)
+        is_warning = line.startswith(_DEMO_ONLY)
+        _write(
+            figure,
+            x,
+            (0.25 + 0.16 * number) / height,
+            line,
+            size=_NOTE_SIZE,
+            colour=_WARNING if is_warning else _MUTED,
+            weight="bold" if is_warning else "normal",
+        )
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(_MUTED)
@@ -283,39 +309,67 @@ def _count_axis(axis: Axis, name: str) -> None:
     axis.grid(visible=True, color=_GRID, linewidth=0.8)
 
 
-def _day_axis(axes: Axes, days: pd.Series) -> None:
+def _periods(frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """`day` and the days as they are; `month` and the months where the days are too many."""
+    return ("day", frame) if len(frame) <= _DAYS_UP_TO else ("month", by_month(frame))
+
+
+def _edges(unit: str, starts: pd.Series) -> list[float]:
+    """Where the periods meet, and both ends; a day is as broad as one and its number amid it."""
+    last = starts.iloc[-1]
+    length = 1 if unit == "day" else monthrange(last.year, last.month)[1]
+    return [number - 0.5 for number in _day_numbers([*starts, last + timedelta(days=length)])]
+
+
+def _time_axis(axes: Axes, unit: str, starts: pd.Series, edges: Sequence[float]) -> None:
     from matplotlib.dates import ConciseDateFormatter, MonthLocator
 
-    numbers = _day_numbers(days)
     # Days beside a lonely one, so that its bar is not as broad as the page.
-    margin = max(0.6, (7 - len(numbers)) / 2)
-    axes.set_xlim(numbers[0] - margin, numbers[-1] + margin)
-    if len(numbers) <= _TICK_A_DAY_UP_TO_DAYS:
-        axes.set_xticks(numbers, [f"{day:%a}\n{day.isoformat()}" for day in days])
-    elif len(numbers) <= _DAY_TICKS_UP_TO_DAYS:
-        step = -(-len(numbers) // 8)
-        axes.set_xticks(numbers[::step], [f"{day:%d %b}" for day in days[::step]])
+    margin = max(0.1, (6 - len(starts)) / 2)
+    axes.set_xlim(edges[0] - margin, edges[-1] + margin)
+    if len(starts) <= _TICK_A_DAY_UP_TO_DAYS:
+        axes.set_xticks(_day_numbers(starts), [f"{day:%a}\n{day.isoformat()}" for day in starts])
+    elif unit == "month":
+        step = _months_a_tick(len(starts))
+        # Amid its bar: at the first of a month the label would stand between two.
+        ticks = [
+            (middle, f"{start:%Y}" if start.month == 1 else f"{start:%b}")
+            for middle, start in zip(_middles(edges), starts, strict=True)
+            if (12 * start.year + start.month - 1) % step == 0
+        ]
+        axes.set_xticks(*zip(*ticks, strict=True))
+    elif len(starts) <= _DAY_TICKS_UP_TO_DAYS:
+        shown = starts[:: -(-len(starts) // 8)]
+        axes.set_xticks(_day_numbers(shown), [f"{day:%d %b}" for day in shown])
     else:
         locator = MonthLocator()
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
-    axes.set_xlabel("Day (UTC)", fontsize=_TICK_SIZE, color=_MUTED)
+    axes.set_xlabel(f"{unit.capitalize()} (UTC)", fontsize=_TICK_SIZE, color=_MUTED)
 
 
-def _draw_days(
+def _months_a_tick(months: int) -> int:
+    """For at most 12 ticks; beyond half a year whole ones, so that each is a January."""
+    return next((step for step in (2, 3, 4, 6) if months <= 12 * step), 12 * -(-months // 144))
+
+
+def _middles(edges: Sequence[float]) -> list[float]:
+    return [(left + right) / 2 for left, right in pairwise(edges)]
+
+
+def _draw_periods(
     axes: Axes,
-    days: pd.Series,
+    edges: Sequence[float],
     base: pd.Series,
     top: pd.Series,
     colour: str,
     name: str | None,
 ) -> None:
-    numbers = _day_numbers(days)
-    if len(numbers) <= _BARS_UP_TO_DAYS:
-        axes.bar(numbers, top - base, bottom=base, width=0.8, color=colour, label=name)
+    if len(top) <= _BARS_UP_TO:
+        widths = [0.8 * (right - left) for left, right in pairwise(edges)]
+        axes.bar(_middles(edges), top - base, bottom=base, width=widths, color=colour, label=name)
         return
-    # A step has the width of its day; the last one needs an end.
-    edges = [*(number - 0.5 for number in numbers), numbers[-1] + 0.5]
+    # A step has the width of its period; the last one needs an end.
     axes.fill_between(
         edges,
         [*base, base.iloc[-1]],
@@ -327,21 +381,17 @@ def _draw_days(
     )
 
 
-def _day_numbers(days: pd.Series) -> list[float]:
+def _day_numbers(days: Iterable[date]) -> list[float]:
     """Days since 1970, matplotlib's numbers for dates."""
     return [float(day.toordinal() - date(1970, 1, 1).toordinal()) for day in days]
 
 
-def _day_notes(frame: pd.DataFrame, shown: pd.DataFrame, counts: str) -> list[str]:
-    incomplete = "the first and the last" if len(shown) > 1 else "this one"
-    notes = [
-        f"{_SOURCE}; {_posts(int(shown[counts].sum()))}.",
-        f"Days are UTC; {incomplete} may be incomplete.",
+def _period_notes(unit: str, counts: pd.Series) -> list[str]:
+    incomplete = "the first and the last" if len(counts) > 1 else "this one"
+    return [
+        f"{_SOURCE}; {_posts(int(counts.sum()))}.",
+        f"{unit.capitalize()}s are UTC; {incomplete} may be incomplete.",
     ]
-    earlier = int(frame[counts].sum() - shown[counts].sum())
-    if earlier:
-        notes[1] += f" {_posts(earlier)} of earlier days not shown."
-    return notes
 
 
 def _reasons_line(frame: pd.DataFrame) -> str:
@@ -351,6 +401,29 @@ def _reasons_line(frame: pd.DataFrame) -> str:
         for reason, n in zip(reasons["reason"], reasons["n"], strict=True)
     ]
     return f"Unlabelled: {', '.join(parts)}." if parts else ""
+
+
+def _models_line(frame: pd.DataFrame) -> str:
+    """Which models made the labels; loud where one of them has learnt from nothing real."""
+    models = frame["models"].iloc[0]
+    if not models:
+        return ""
+    corpora = {corpus or "a corpus that is not on record" for _, corpus in models}
+    is_demo = any(corpus.startswith("synthetic") for corpus in corpora)
+    by = f"model {models[0][0]}" if len(models) == 1 else f"{len(models)} models"
+    if len(corpora) > 1:
+        on = f"{len(corpora)} corpora" + (", a synthetic one among them" if is_demo else "")
+    else:
+        on = "a synthetic corpus" if is_demo else _corpus_label(corpora.pop())
+    labels = f"{_DEMO_ONLY}: labels" if is_demo else "Labels"
+    return f"{labels} by {by}, trained on {on}."
+
+
+def _corpus_label(corpus: str) -> str:
+    """A file's name can be of any length and script; notes are in matplotlib's own font."""
+    family = ["DejaVu Sans"]
+    width = text_width(family, _NOTE_SIZE)
+    return label(corpus, glyph_lookup(family), lambda text: width(text) <= _CORPUS_WIDTH_IN)
 
 
 def _posts(count: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, LiteralString
 
+from psycopg import sql
 from psycopg.rows import tuple_row
 
 if TYPE_CHECKING:
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 TOP_HASHTAGS = 30
+# One value: the models that made the labels, not only the champion, which makes the next ones.
+_MODELS = sql.SQL("""
+    SELECT coalesce(jsonb_agg(jsonb_build_array(version, corpus) ORDER BY version), '[]')
+      FROM (SELECT DISTINCT model_version AS version
+              FROM masto.toots_sentiment
+             WHERE label_str IS NOT NULL) used
+      LEFT JOIN masto.sentiment_models USING (version)
+""")
 
 
 def sentiment_by_reason(connection: Connection[Any]) -> pd.DataFrame:
@@ -23,14 +32,17 @@ def sentiment_by_reason(connection: Connection[Any]) -> pd.DataFrame:
     Counts every row of `toots_raw`, as `v_sentiment_daily` does, so both always add up to the
     same posts. Columns: `label_str` (positive, neutral, negative, unlabelled, in this order),
     `reason` (None for a label; `not_scored` for a post that scoring has not seen yet), `n`,
-    `first_day` and `last_day` (dates of `event_at`, UTC). Only what occurs has a row.
+    `first_day` and `last_day` (dates of `event_at`, UTC); and of all labels, the same in every
+    row: `models` (`[version, corpus]` of each model that made some; no corpus without a row in
+    `sentiment_models`). Only what occurs has a row.
     """
     return _frame(
         connection,
-        """
+        sql.SQL("""
         SELECT label_str, reason, count(*) AS n,
                (min(event_at) AT TIME ZONE 'UTC')::date AS first_day,
-               (max(event_at) AT TIME ZONE 'UTC')::date AS last_day
+               (max(event_at) AT TIME ZONE 'UTC')::date AS last_day,
+               ({models}) AS models
           FROM (SELECT r.event_at,
                        coalesce(s.label_str, 'unlabelled') AS label_str,
                        CASE WHEN s.id IS NULL THEN 'not_scored' ELSE s.reason END AS reason
@@ -40,7 +52,7 @@ def sentiment_by_reason(connection: Connection[Any]) -> pd.DataFrame:
          ORDER BY array_position(
                       ARRAY['positive', 'neutral', 'negative', 'unlabelled'], label_str),
                   n DESC, reason COLLATE "C"
-        """,
+        """).format(models=_MODELS),
     )
 
 
@@ -67,22 +79,24 @@ def sentiment_daily(connection: Connection[Any]) -> pd.DataFrame:
 def sentiment_every_day(connection: Connection[Any]) -> pd.DataFrame:
     """Labels a day, with zeros for the days between first and last that have no post.
 
-    Columns: `day` (date, UTC), `n_pos`, `n_neu`, `n_neg`, `n_unscored`, `n_toosts` (their sum).
+    Columns: `day` (date, UTC), `n_pos`, `n_neu`, `n_neg`, `n_unscored`, `n_toosts` (their sum),
+    and `models` as in `sentiment_by_reason`.
     """
     return _frame(
         connection,
-        """
+        sql.SQL("""
         WITH daily AS MATERIALIZED (SELECT * FROM masto.v_sentiment_daily)
         SELECT day,
                coalesce(n_pos, 0) AS n_pos,
                coalesce(n_neu, 0) AS n_neu,
                coalesce(n_neg, 0) AS n_neg,
                coalesce(n_unscored, 0) AS n_unscored,
-               coalesce(n_toosts, 0) AS n_toosts
+               coalesce(n_toosts, 0) AS n_toosts,
+               ({models}) AS models
           FROM (SELECT min(day) + generate_series(0, max(day) - min(day)) AS day FROM daily) days
           LEFT JOIN daily USING (day)
          ORDER BY day
-        """,
+        """).format(models=_MODELS),
     )
 
 
@@ -133,7 +147,9 @@ def top_hashtag_counts(connection: Connection[Any]) -> pd.DataFrame:
 
 
 def _frame(
-    connection: Connection[Any], statement: LiteralString, parameters: tuple[object, ...] = ()
+    connection: Connection[Any],
+    statement: LiteralString | sql.Composed,
+    parameters: tuple[object, ...] = (),
 ) -> pd.DataFrame:
     import pandas as pd
 

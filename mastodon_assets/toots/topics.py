@@ -51,7 +51,8 @@ def read_topic(servers: str, topic: str, *, timeout: float = 5) -> TopicState:
         )
     except (KafkaException, TimeoutError) as error:
         raise ServiceUnavailableError(
-            f"Kafka at {servers} does not answer; is it up? see: mastodon-assets status"
+            f"Kafka at {servers} does not answer; run: mastodon-assets up"
+            " (or look at KAFKA_BOOTSTRAP_SERVERS)"
         ) from error
 
 

@@ -5,7 +5,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.batch.tables import batch_tables, refresh_batch_table
+from mastodon_assets.batch.tables import batch_tables, jdbc_options, refresh_batch_table
 from mastodon_assets.toots.ledger import open_ledger
 from mastodon_assets.toots.sink import prepare_session, write_batch
 from mastodon_assets.toots.topics import TopicState
@@ -96,6 +96,15 @@ def test_a_second_refresh_writes_nothing_and_a_wrong_row_is_mended(
             stored.execute(f"DELETE FROM masto.{name}".encode())  # noqa: S608 - our own names
         assert refresh_batch_table(spark, database_url, name, min_toots=3) == len(right)
         assert rows(name) == right
+
+
+def test_the_jdbc_url_has_host_and_tls_but_never_the_password() -> None:
+    options = jdbc_options(
+        SecretStr("postgresql://ada:p%40ss%2Fword@[::1]:5433/toots?sslmode=verify-full")
+    )
+    assert options["url"] == "jdbc:postgresql://[::1]:5433/toots"
+    assert (options["user"], options["password"]) == ("ada", "p@ss/word")
+    assert options["sslmode"] == "verify-full"
 
 
 def test_no_toots_give_empty_tables(spark: "SparkSession", fresh_database_url: SecretStr) -> None:

@@ -64,7 +64,7 @@ def _dagster() -> Iterator[Callable[[str], dg.ExecuteInProcessResult]]:
     with dg.DagsterInstance.ephemeral() as instance:
         repository = build_definitions().get_repository_def()
 
-        def materialize(selection: str = "*") -> dg.ExecuteInProcessResult:
+        def materialize(selection: str) -> dg.ExecuteInProcessResult:
             keys = dg.AssetSelection.from_string(selection).resolve(repository.asset_graph)
             job = repository.get_implicit_global_asset_job_def()
             executable = keys & repository.asset_graph.executable_asset_keys
@@ -99,10 +99,10 @@ def test_toots_go_from_the_stream_to_the_pictures_and_a_second_run_changes_nothi
     summary = _ingest(environment, synthetic_source(toots=300, days=3, seed=4))
     assert summary.upserts > 200
     with _dagster() as materialize:
-        assert materialize().success
+        assert materialize("*").success
         tables = _tables(environment.postgres_url)
         made = _bytes(environment)
-        assert materialize().success
+        assert materialize("*").success
     assert _tables(environment.postgres_url) == tables
     assert _bytes(environment) == made
 

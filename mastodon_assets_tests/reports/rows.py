@@ -16,6 +16,7 @@ class Post:
     day: date
     label: str | None
     count: int = 1
+    model: str = "v1"
 
 
 def insert_posts(connection: Connection[Any], posts: list[Post]) -> None:
@@ -38,7 +39,7 @@ def insert_posts(connection: Connection[Any], posts: list[Post]) -> None:
             {"at": noon, "ids": ids},
         )
         if post.label is not None:
-            _insert_scores(connection, ids, post.label)
+            _insert_scores(connection, ids, post.label, post.model)
     connection.execute(
         """
         INSERT INTO masto.batch_toots_per_day
@@ -47,12 +48,20 @@ def insert_posts(connection: Connection[Any], posts: list[Post]) -> None:
     )
 
 
-def _insert_scores(connection: Connection[Any], ids: list[int], label: str) -> None:
+def insert_model(connection: Connection[Any], version: str, corpus: str, status: str) -> None:
+    """A row of `sentiment_models`."""
+    connection.execute(
+        "INSERT INTO masto.sentiment_models VALUES (%s, now(), '{}', %s, %s, '/models')",
+        (version, corpus, status),
+    )
+
+
+def _insert_scores(connection: Connection[Any], ids: list[int], label: str, model: str) -> None:
     probability = {"positive": 0.9, "neutral": 0.5, "negative": 0.2}.get(label)
     scored = (
-        (None, None, None, label, None)
+        (None, None, None, label, model)
         if probability is None
-        else (probability, int(probability >= 0.5), label, None, "v1")
+        else (probability, int(probability >= 0.5), label, None, model)
     )
     connection.execute(
         """

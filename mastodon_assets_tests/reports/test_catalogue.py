@@ -1,4 +1,4 @@
-"""From the tables to files: every chart and export, from an empty database to a year of posts."""
+"""From the tables to files: every chart and export, from an empty database to years of posts."""
 
 import csv
 import subprocess
@@ -70,9 +70,9 @@ def test_an_empty_table_gives_an_honest_picture(
     assert _width(result.path) == 1600
 
 
-@pytest.mark.parametrize("days", [1, 7, 366])
+@pytest.mark.parametrize("days", [1, 7, 366, 1000])
 @pytest.mark.parametrize("name", CHARTS)
-def test_a_chart_is_drawn_from_a_day_a_week_and_a_year(
+def test_a_chart_is_drawn_from_a_day_a_week_a_year_and_three(
     connection: Connection[Any], name: str, days: int, tmp_path: Path
 ) -> None:
     _fill(connection, days)

@@ -1,6 +1,6 @@
 """The pictures: everything on the page, nothing false, nothing that depends on the process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from functools import partial
 from itertools import pairwise
@@ -9,6 +9,7 @@ import matplotlib
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.dates import date2num, num2date
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -32,8 +33,13 @@ ODD_HASHTAGS = [
     "עברית" * 20,
 ]
 
+_SYNTHETIC: list[str | None] = ["f717468d3d3c48b1", "synthetic (demo only)"]
+_REAL: list[str | None] = ["0123456789abcdef", "tweets.csv.gz sha256:0123456789ab"]
 
-def by_day(days: int, posts: int = 100) -> pd.DataFrame:
+
+def by_day(
+    days: int, posts: int = 100, models: Sequence[list[str | None]] = (_REAL,)
+) -> pd.DataFrame:
     """Every second day has half of the posts."""
     counts = [posts if day % 2 == 0 else posts // 2 for day in range(days)]
     frame = pd.DataFrame(
@@ -46,6 +52,7 @@ def by_day(days: int, posts: int = 100) -> pd.DataFrame:
     )
     frame["n_unscored"] = pd.Series(counts, dtype="int64") - frame.iloc[:, 1:].sum(axis=1)
     frame["n_toosts"] = counts
+    frame["models"] = pd.Series([models] * days, dtype="object")
     return frame
 
 
@@ -53,8 +60,8 @@ def per_day(days: int, posts: int = 100) -> pd.DataFrame:
     return by_day(days, posts)[["day", "n_toosts"]].rename(columns={"n_toosts": "toots_count"})
 
 
-def by_reason(posts: int = 100) -> pd.DataFrame:
-    return pd.DataFrame(
+def by_reason(posts: int = 100, models: Sequence[list[str | None]] = (_REAL,)) -> pd.DataFrame:
+    frame = pd.DataFrame(
         [
             ("positive", None, posts // 2),
             ("negative", None, posts // 5),
@@ -64,7 +71,12 @@ def by_reason(posts: int = 100) -> pd.DataFrame:
             ("unlabelled", "no_words", posts // 10),
         ],
         columns=["label_str", "reason", "n"],
-    ).assign(first_day=MONDAY, last_day=date(2027, 10, 5))
+    )
+    return frame.assign(
+        first_day=MONDAY,
+        last_day=date(2027, 10, 5),
+        models=pd.Series([models] * len(frame), dtype="object"),
+    )
 
 
 def hashtags(names: list[str], posts: int = 100) -> pd.DataFrame:
@@ -89,8 +101,19 @@ _FIGURES: dict[str, Callable[[], Figure]] = {
     "no labels by day": lambda: charts.sentiment_by_day(by_day(0)),
     "no days": lambda: charts.toots_per_day(per_day(0)),
 }
-# Both sides of each number of days at which a chart changes its looks.
-for _days in (1, 2, 7, 8, 9, 31, 62, 63, 92, 93, 366, 1000):
+for _corpus in ("W", "i", "日", "synthetic"):
+    _FIGURES[f"distribution by a model of {_corpus}"] = partial(
+        lambda corpus: charts.sentiment_distribution(
+            by_reason(10**8, [["0123456789abcdef", corpus * 250]])
+        ),
+        _corpus,
+    )
+_FIGURES["labels by many models"] = lambda: charts.sentiment_by_day(
+    by_day(7, models=[[f"v{number}", f"synthetic {number}"] for number in range(1000)])
+)
+# Both sides of each number of days at which a chart changes its looks: 366 and 367 days; 62 and
+# 63 months; and the ticks of two, nine and eighty years.
+for _days in (1, 2, 7, 8, 9, 31, 62, 63, 92, 93, 366, 367, 731, 1861, 1862, 3512, 30_000):
     for _posts in (1, 10**7):
         _FIGURES[f"labels, {_days} days of {_posts}"] = partial(
             lambda days, posts: charts.sentiment_by_day(by_day(days, posts)), _days, _posts
@@ -181,11 +204,107 @@ def test_one_post_is_one_post() -> None:
     assert "this one may be incomplete" in words
 
 
-def test_posts_before_the_newest_366_days_are_counted_in_the_note() -> None:
-    figure = charts.toots_per_day(per_day(368, 10))
-    words = " ".join(texts(figure))
-    assert "15 posts of earlier days not shown" in words
-    assert "2025-10-05 to 2026-10-05" in words
+def test_a_year_is_drawn_by_day_and_a_day_more_by_month() -> None:
+    for draw, frame in ((charts.toots_per_day, per_day), (charts.sentiment_by_day, by_day)):
+        year, longer = draw(frame(366)), draw(frame(367))
+        assert year.axes[0].get_ylabel() == "Posts a day"
+        assert longer.axes[0].get_ylabel() == "Posts a month"
+        assert longer.axes[0].get_xlabel() == "Month (UTC)"
+        title, subtitle = (text.get_text() for text in longer.texts[:2])
+        assert title.endswith(" month")
+        assert "by month" in subtitle
+        assert "2025-10-04 to 2026-10-05" in subtitle
+
+
+def test_no_post_of_nine_years_is_hidden() -> None:
+    words = " ".join(texts(charts.toots_per_day(per_day(3512, 10))))
+    assert f"{3512 // 2 * 15:,} posts." in words
+    assert "2017-02-23 to 2026-10-05" in words
+
+
+@pytest.mark.parametrize(
+    ("days", "labels"),
+    [
+        (367, ["Nov", "2026", "Mar", "May", "Jul", "Sep"]),
+        (1000, ["2024", "Apr", "Jul", "Oct", "2025", "Apr", "Jul", "Oct", "2026", "Apr", "Jul"]),
+        (3512, [str(year) for year in range(2018, 2027)]),
+    ],
+)
+def test_the_label_of_a_month_stands_amid_it(days: int, labels: list[str]) -> None:
+    (axes,) = charts.toots_per_day(per_day(days)).axes
+    assert [label.get_text() for label in axes.get_xticklabels()][: len(labels)] == labels
+    january = labels.index("2026")
+    assert num2date(axes.get_xticks()[january]).date() == date(2026, 1, 16)
+
+
+def test_months_are_the_sums_of_their_days_and_a_month_without_posts_is_zero() -> None:
+    days = [date(2024, 1, 30) + timedelta(days=offset) for offset in range(63)]
+    frame = pd.DataFrame(
+        {"day": days, "toots_count": [5, 7, *[0] * 29, *[1] * 31, 9], "models": [[]] * 63}
+    )
+    assert charts.by_month(frame).values.tolist() == [
+        [date(2024, 1, 1), 12],
+        [date(2024, 2, 1), 0],
+        [date(2024, 3, 1), 31],
+        [date(2024, 4, 1), 9],
+    ]
+
+
+@pytest.mark.parametrize("days", [1861, 1862])
+def test_a_month_is_as_broad_as_its_days_in_bars_and_in_steps(days: int) -> None:
+    (axes,) = charts.toots_per_day(per_day(days)).axes
+    first, end = MONDAY - timedelta(days=days - 1), date(2026, 11, 1)
+    low, high = axes.get_xlim()
+    assert low == pytest.approx(date2num(first.replace(day=1)) - 0.6)
+    assert high == pytest.approx(date2num(end) - 0.4)
+    if days == 1861:
+        assert len(axes.patches) == 62
+        assert axes.dataLim.x1 == pytest.approx(date2num(end) - 0.5 - 0.1 * 31)
+    else:
+        assert not axes.patches
+
+
+@pytest.mark.parametrize(
+    ("models", "note"),
+    [
+        (
+            [_REAL],
+            "Labels by model 0123456789abcdef, trained on tweets.csv.gz sha256:0123456789ab.",
+        ),
+        ([["v1", None]], "Labels by model v1, trained on a corpus that is not on record."),
+        ([["v1", "a.csv"], ["v2", "a.csv"]], "Labels by 2 models, trained on a.csv."),
+        ([["v1", "a.csv"], ["v2", "b.csv"]], "Labels by 2 models, trained on 2 corpora."),
+        (
+            [_SYNTHETIC],
+            "FOR DEMONSTRATION ONLY: labels by model f717468d3d3c48b1, "
+            "trained on a synthetic corpus.",
+        ),
+        (
+            [_REAL, _SYNTHETIC],
+            "FOR DEMONSTRATION ONLY: labels by 2 models, "
+            "trained on 2 corpora, a synthetic one among them.",
+        ),
+    ],
+)
+def test_the_note_says_which_models_made_the_labels_and_is_loud_for_a_synthetic_corpus(
+    models: Sequence[list[str | None]], note: str
+) -> None:
+    for figure in (
+        charts.sentiment_distribution(by_reason(models=models)),
+        charts.sentiment_by_day(by_day(7, models=models)),
+        charts.sentiment_by_day(by_day(1000, models=models)),
+    ):
+        (line,) = (text for text in figure.texts if "trained on" in text.get_text())
+        assert line.get_text() == note
+        assert (line.get_fontweight() == "bold") == ("DEMONSTRATION" in note)
+
+
+def test_without_labels_no_model_is_named() -> None:
+    for figure in (
+        charts.sentiment_distribution(by_reason(models=[])),
+        charts.sentiment_by_day(by_day(7, models=[])),
+    ):
+        assert not any("trained on" in text for text in texts(figure))
 
 
 def test_a_few_of_many_are_not_nought_percent() -> None:

@@ -7,7 +7,13 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from mastodon_assets.reports import queries
-from mastodon_assets_tests.reports.rows import MONDAY, Post, insert_hashtags, insert_posts
+from mastodon_assets_tests.reports.rows import (
+    MONDAY,
+    Post,
+    insert_hashtags,
+    insert_model,
+    insert_posts,
+)
 
 _MIXED = [
     Post(MONDAY, "negative", 2),
@@ -61,6 +67,33 @@ def test_days_without_posts_between_the_first_and_the_last_are_zero(
     assert sentiment["day"].tolist() == days
     assert sentiment["n_toosts"].tolist() == [7, 0, 0, 10]
     assert sentiment["n_unscored"].tolist() == [5, 0, 0, 2]
+
+
+def test_the_models_are_those_that_made_labels_whichever_scores_now(
+    connection: Connection[Any],
+) -> None:
+    insert_model(connection, "a", "a.csv", "retired")
+    insert_model(connection, "b", "synthetic (demo only)", "retired")
+    insert_model(connection, "c", "c.csv", "champion")
+    insert_posts(
+        connection,
+        [
+            Post(MONDAY, "negative", 2, model="b"),
+            Post(MONDAY, "positive", 1, model="a"),
+            Post(MONDAY + timedelta(days=2), "neutral", 1, model="gone"),
+            Post(MONDAY + timedelta(days=2), "no_words", 1, model="c"),
+        ],
+    )
+    models = [["a", "a.csv"], ["b", "synthetic (demo only)"], ["gone", None]]
+    assert queries.sentiment_by_reason(connection)["models"].tolist() == [models] * 4
+    assert queries.sentiment_every_day(connection)["models"].tolist() == [models] * 3
+
+
+def test_without_labels_there_are_no_models(connection: Connection[Any]) -> None:
+    insert_model(connection, "a", "a.csv", "champion")
+    insert_posts(connection, [Post(MONDAY, "no_words"), Post(MONDAY, None)])
+    assert queries.sentiment_by_reason(connection)["models"].tolist() == [[], []]
+    assert queries.sentiment_every_day(connection)["models"].tolist() == [[]]
 
 
 def test_the_daily_frame_has_the_columns_of_the_view_and_only_days_with_posts(

@@ -1,0 +1,113 @@
+"""The blocking checks, on tables that were damaged."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from mastodon_assets.assets.checks import table_checks
+from mastodon_assets.definitions import build_definitions
+from mastodon_assets.resources.settings import SettingsResource
+from mastodon_assets.settings import Settings
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.records import upsert
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def _execute(settings: Settings, *statements: str) -> None:
+    with transaction(settings.postgres_url) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def _check(name: str) -> dg.AssetCheckResult:
+    (check,) = [check for check in table_checks if check.check_key.name == name]
+    result = check(settings=SettingsResource())
+    assert isinstance(result, dg.AssetCheckResult)
+    return result
+
+
+def _differences(table: str) -> list[str]:
+    result = _check(f"{table}_is_as_registered")
+    assert not result.passed
+    return str(result.metadata["differences"].value).split("; ")
+
+
+def test_all_checks_pass_on_the_tables_that_migrations_make(environment: Settings) -> None:
+    for check in table_checks:
+        assert _check(check.check_key.name).passed, check.check_key.name
+
+
+def test_a_column_of_another_type_fails_its_tables_check(environment: Settings) -> None:
+    _execute(environment, "ALTER TABLE masto.batch_toots_per_day ALTER toots_count TYPE integer")
+    assert _differences("batch_toots_per_day") == [
+        "toots_count: integer not null instead of bigint not null"
+    ]
+    assert _check("batch_avg_len_per_day_is_as_registered").passed
+
+
+def test_a_column_too_many_and_one_too_few_fail_the_check(environment: Settings) -> None:
+    _execute(
+        environment,
+        "ALTER TABLE masto.batch_toots_per_day ADD extra text",
+        "ALTER TABLE masto.batch_avg_len_per_day DROP avg_len",
+    )
+    assert _differences("batch_toots_per_day") == ["extra: not in the registry"]
+    assert _differences("batch_avg_len_per_day") == ["avg_len: missing"]
+
+
+def test_a_key_column_that_is_gone_fails_the_check_and_not_the_run(environment: Settings) -> None:
+    _execute(environment, "ALTER TABLE masto.batch_toots_per_day DROP day")
+    assert "day: missing" in _differences("batch_toots_per_day")
+
+
+def test_rows_that_share_a_key_fail_the_check(environment: Settings) -> None:
+    _execute(
+        environment,
+        "ALTER TABLE masto.batch_toots_per_day DROP CONSTRAINT batch_toots_per_day_pkey",
+        "INSERT INTO masto.batch_toots_per_day VALUES ('2026-11-20', 1), ('2026-11-20', 2)",
+    )
+    result = _check("batch_toots_per_day_is_as_registered")
+    assert not result.passed
+    assert result.metadata["duplicate_keys"].value == 1
+
+
+def test_a_view_with_a_wrong_column_fails_the_check(environment: Settings) -> None:
+    _execute(environment, "ALTER VIEW masto.v_sentiment_daily RENAME n_toosts TO n_toots")
+    assert _differences("v_sentiment_daily") == [
+        "n_toosts: missing",
+        "n_toots: not in the registry",
+    ]
+
+
+def test_windows_that_do_not_add_up_to_the_rows_fail_the_check(environment: Settings) -> None:
+    _execute(
+        environment,
+        "INSERT INTO masto.toot_metrics_windowed"
+        " VALUES ('2026-11-20 12:00Z', '2026-11-20 12:01Z', 3, 30, 'en')",
+    )
+    result = _check("windows_add_up_to_rows")
+    assert not result.passed
+    assert result.metadata["sum_of_toots_count"].value == 3
+    assert result.metadata["rows_of_toots_raw"].value == 0
+
+
+def test_what_a_damaged_table_feeds_is_not_made(
+    spark: "SparkSession", environment: Settings, produce: Callable[..., None]
+) -> None:
+    produce([upsert("1")])
+    _execute(environment, "ALTER TABLE masto.batch_toots_per_day ADD extra text")
+    refresh = build_definitions().get_repository_def().get_job("refresh_job")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = refresh.execute_in_process(instance=instance, raise_on_error=False)
+    assert not result.success
+    made = {
+        event.asset_key.to_user_string()
+        for event in result.get_asset_materialization_events()
+        if event.asset_key
+    }
+    assert "part5_toots_per_day" not in made
+    # One damaged table holds up no more than what it feeds.
+    assert {"part5_top_hashtags", "part5_sentiment_distribution", "viz_sentiment_dist"} <= made

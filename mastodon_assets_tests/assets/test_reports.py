@@ -1,0 +1,70 @@
+"""What a chart or file says it shows."""
+
+import dagster as dg
+import pytest
+
+from mastodon_assets.assets.reports import chart_assets, export_assets
+from mastodon_assets.resources.settings import SettingsResource
+from mastodon_assets.settings import Settings
+from mastodon_assets.warehouse.database import note_progress, transaction
+
+
+def _materialize(name: str) -> dg.ExecuteInProcessResult:
+    (asset,) = [a for a in (*chart_assets, *export_assets) if a.key.to_user_string() == name]
+    return dg.materialize([asset], resources={"settings": SettingsResource()})
+
+
+def _progress(settings: Settings, name: str) -> tuple[int, str | None] | None:
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        return connection.execute(
+            "SELECT toots_version, model_version FROM masto.asset_progress WHERE asset = %s",
+            (name,),
+        ).fetchone()
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("part5_sentiment_by_day_stacked", "toots_sentiment"),
+        ("viz_sentiment_dist", "toots_sentiment"),
+        ("part5_toots_per_day", "batch_toots_per_day"),
+        ("viz_top_hashtags", "batch_hashtag_by_hour"),
+    ],
+)
+def test_it_shows_what_its_source_shows_not_what_the_toots_are_by_now(
+    name: str, source: str, environment: Settings
+) -> None:
+    assert _materialize(name).success
+    assert _progress(environment, name) == (0, None)
+    with transaction(environment.postgres_url) as connection:
+        connection.execute("UPDATE masto.data_versions SET version = 5")
+        note_progress(connection, source, toots_version=3, model_version="m1")
+    assert _materialize(name).success
+    assert _progress(environment, name) == (3, "m1")
+
+
+def test_a_chart_that_could_not_be_written_shows_nothing_new(
+    environment: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment.reports_dir.write_text("a file where the folder should be")
+    with pytest.raises(Exception, match="cannot write"):
+        _materialize("part5_toots_per_day")
+    assert _progress(environment, "part5_toots_per_day") is None
+
+
+def test_a_charts_metadata_has_its_preview_and_where_it_lies(
+    environment: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(environment.reports_dir.parent)
+    monkeypatch.setenv("REPORTS_DIR", "reports")
+    with transaction(environment.postgres_url) as connection:
+        connection.execute("INSERT INTO masto.batch_toots_per_day VALUES ('2026-11-20', 3)")
+    (made,) = _materialize("part5_toots_per_day").asset_materializations_for_node(
+        "part5_toots_per_day"
+    )
+    assert str(made.metadata["preview"].value).startswith("![preview](data:image/png;base64,")
+    assert str(made.metadata["sparkline"].value).startswith("![sparkline](data:image/svg+xml")
+    path = environment.reports_dir / "part5_toots_per_day.png"
+    assert made.metadata["path"].value == str(path)
+    assert made.metadata["rows"].value == 1
+    assert path.is_file()

@@ -1,0 +1,168 @@
+"""Drain N messages from a cold JVM: ours, the usual way, and the limit, one after the other.
+
+    python -m mastodon_assets_tests.benchmarks.drain --messages 500000 --json drain.json
+
+*ours* is `mastodon-assets stream --until-caught-up`. *peer* is the usual way: three streaming
+queries of their own (raw rows, counts a minute and language, average length a minute and user) in
+update mode with Spark's defaults, that append by JDBC. *limit* is a plain COPY of the same rows
+into keyed tables and the windows by one SQL statement each. All on this machine, on real parts;
+each from a process of its own, in a database and (but for the limit) a JVM of its own.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from psycopg import Connection
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from mastodon_assets.local import stack as embedded
+from mastodon_assets.settings import as_environment, load_settings
+from mastodon_assets.warehouse.checks import window_sum_and_rows
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.records import as_value, upsert
+
+_WORDS = (
+    *("the", "a", "cat", "garden", "train", "coffee", "morning", "rain", "music", "book"),
+    *("street", "photo", "not", "very", "happy"),
+)
+_TOPIC = "mastodon_stream"
+_WINDOWS = """
+INSERT INTO masto.{table} (window_start, window_end, {column}, toots_count, total_length)
+SELECT date_trunc('minute', event_at), date_trunc('minute', event_at) + interval '1 minute',
+       {column}, count(*), sum(char_length(content_txt))
+  FROM masto.toots_raw GROUP BY 1, 2, 3
+"""
+
+
+def main() -> None:
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "state"
+        stack = embedded.up(home, topics=[_TOPIC, "mastodon_errors"])
+        try:
+            _produce(stack.kafka_bootstrap_servers, arguments.messages)
+            with new_database(stack) as ours, new_database(stack) as peer:
+                seconds = {
+                    "ours": _run(
+                        stack, ours, "-m", "mastodon_assets.cli", "stream", "--until-caught-up"
+                    ),
+                    "peer": _run(stack, peer, "-m", "mastodon_assets_tests.benchmarks.drain_peer"),
+                    "limit": _limit(stack, ours),
+                }
+                _check(ours, arguments.messages)
+        finally:
+            embedded.down(home, wipe=True)
+    _print(seconds, arguments.messages)
+    if arguments.json:
+        arguments.json.write_text(
+            json.dumps({"messages": arguments.messages, "seconds": seconds}, indent=2)
+        )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=500_000)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def _produce(servers: str, messages: int) -> None:
+    from confluent_kafka import Producer
+
+    generator = random.Random(1)
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 50, "compression.type": "lz4"})
+    for number in range(messages):
+        text = " ".join(generator.choices(_WORDS, k=20))
+        user = int(generator.paretovariate(0.6)) % 50_000
+        second = generator.randrange(7 * 86_400)
+        value = as_value(
+            upsert(
+                str(number),
+                created_at=f"2026-11-{13 + second // 86_400:02d}T{second // 3600 % 24:02d}:"
+                f"{second // 60 % 60:02d}:{second % 60:02d}Z",
+                username=f"user{user}@one.example",
+                language=generator.choice(["en", "en", "de", "ja", None]),
+                content=text,
+                content_html=f"<p>{text}</p>",
+            )
+        )
+        producer.produce(_TOPIC, value)
+        if number % 10_000 == 0:
+            producer.poll(0.05)
+        while len(producer) > 80_000:
+            producer.poll(0.1)
+    assert producer.flush(120) == 0
+
+
+def _run(stack: embedded.Connection, url: SecretStr, *command: str) -> float:
+    """Seconds of the command, from the start of its process to its end."""
+    settings = load_settings(
+        kafka_bootstrap_servers=stack.kafka_bootstrap_servers, database_url=url
+    )
+    started = time.monotonic()
+    subprocess.run(
+        [sys.executable, *command], env={**os.environ, **as_environment(settings)}, check=True
+    )
+    return time.monotonic() - started
+
+
+def _check(url: SecretStr, messages: int) -> None:
+    with transaction(url, snapshot=True) as connection:
+        assert window_sum_and_rows(connection) == (messages, messages)
+
+
+def _limit(stack: embedded.Connection, source: SecretStr) -> float:
+    """COPY of the rows that our drain stored into the same keyed tables, then the windows in SQL.
+
+    Reading the rows out of the source is not counted: they wait in a file.
+    """
+    with new_database(stack) as url, tempfile.TemporaryFile() as rows:
+        with transaction(source, snapshot=True) as connection:
+            _copy_out(connection, rows)
+        rows.seek(0)
+        started = time.monotonic()
+        with transaction(url) as connection:
+            _copy_in(connection, rows)
+            for table, column in (
+                ("toot_metrics_windowed", "lang"),
+                ("user_avg_length_windowed", "username"),
+            ):
+                connection.execute(_WINDOWS.format(table=table, column=column).encode())
+        return time.monotonic() - started
+
+
+def _copy_out(connection: Connection[Any], file: IO[bytes]) -> None:
+    statement = "COPY masto.toots_raw TO STDOUT (FORMAT BINARY)"
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for block in copy:
+            file.write(block)
+
+
+def _copy_in(connection: Connection[Any], file: IO[bytes]) -> None:
+    statement = "COPY masto.toots_raw FROM STDIN (FORMAT BINARY)"
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        while block := file.read(1 << 20):
+            copy.write(block)
+
+
+def _print(seconds: dict[str, float], messages: int) -> None:
+    table = Table("what", "seconds", "messages/s", "times the peer", box=None)
+    for name, taken in seconds.items():
+        ratio = f"{seconds['peer'] / taken:.1f}" if "peer" in seconds else ""
+        table.add_row(name, f"{taken:.1f}", f"{messages / taken:,.0f}", ratio)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""`dagster dev` on a port and a DAGSTER_HOME of its own, and a Chromium to look at it with."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+import mastodon_assets
+from mastodon_assets.local.dagster_home import dagster_home
+from mastodon_assets.settings import Settings, as_environment
+from mastodon_assets_tests.ports import free_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+_WORKSPACE = Path(mastodon_assets.__file__).parents[1] / "workspace.yaml"
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_UP_SECONDS = 120
+_DOWN_SECONDS = 60
+
+
+@contextmanager
+def dagster_dev(settings: Settings, folder: Path) -> Iterator[str]:
+    """The base URL of `dagster dev`, started in `folder` with these settings."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    # From a shell's background, SIGINT would be inherited as ignored, and dev never end.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "dagster", "dev"]
+    command += ["-w", str(_WORKSPACE), "-h", "127.0.0.1", "-p", str(port)]
+    environment = {
+        **os.environ,
+        **as_environment(settings),
+        "DAGSTER_HOME": str(dagster_home(folder)),
+    }
+    log = folder / "dagster-dev.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_up(url, process, log)
+        yield url
+    finally:
+        _end(process)
+
+
+def _wait_until_up(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + _UP_SECONDS
+    while True:
+        try:
+            httpx.get(f"{url}/server_info", timeout=5).raise_for_status()
+            return
+        except httpx.HTTPError:
+            has_ended = process.poll() is not None
+        if has_ended or time.monotonic() > deadline:
+            pytest.fail(f"dagster dev is not up:\n{log.read_text()[-3000:]}")
+        time.sleep(0.2)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """As a user ends it, by Ctrl-C; what of its group is left then is killed."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_DOWN_SECONDS)
+    finally:
+        if _is_any_left(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _is_any_left(group: int) -> bool:
+    """Whether a process of that group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def browser_page() -> Iterator["Page"]:
+    """A page of the machine's Chromium; without one the test is skipped, in CI it fails."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if chromium is None:
+        reason = "no Chromium in PATH; install it: apt-get install -y chromium"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        # No sandbox: it needs rights that containers do not give.
+        arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+        arguments += ["--disable-background-networking", "--disable-component-update"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        try:
+            page = browser.new_page(viewport={"width": 1600, "height": 1000})
+            page.set_default_timeout(30_000)
+            yield page
+        finally:
+            browser.close()

@@ -1,0 +1,76 @@
+"""The resources, in processes of their own where a JVM matters."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+
+from mastodon_assets.errors import SettingsError
+from mastodon_assets.resources.settings import SettingsResource
+from mastodon_assets.resources.spark import SparkResource
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_TWO_RUNS = """
+import json
+import dagster as dg
+import psutil
+from pyspark.sql import SparkSession
+from mastodon_assets.resources.spark import SparkResource
+
+@dg.asset
+def without_spark(spark: SparkResource) -> None: ...
+
+@dg.asset
+def counted(spark: SparkResource) -> int:
+    return spark.spark_session.range(3).count()
+
+def run(asset):
+    assert dg.materialize([asset], resources={"spark": SparkResource()}).success
+    java = [child for child in psutil.Process().children(recursive=True) if "java" in child.name()]
+    return {"jvms": len(java), "session": SparkSession.getActiveSession() is not None}
+
+print(json.dumps([run(without_spark), run(counted), run(counted)]))
+"""
+
+
+def test_a_run_without_a_spark_step_starts_no_jvm_and_one_with_it_stops_its_session(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "two_runs.py"
+    script.write_text(_TWO_RUNS)
+    environment = {**os.environ, "SPARK_MASTER": "local[1]", "DAGSTER_HOME": str(tmp_path)}
+    process = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    without, first, second = json.loads(process.stdout.splitlines()[-1])
+    assert without == {"jvms": 0, "session": False}
+    assert first == second == {"jvms": 1, "session": False}
+
+
+def test_a_session_that_was_there_before_the_run_outlives_it(spark: "SparkSession") -> None:
+    @dg.asset
+    def counted(spark: SparkResource) -> None:
+        assert spark.spark_session.range(3).count() == 3
+
+    assert dg.materialize([counted], resources={"spark": SparkResource()}).success
+    assert spark.range(2).count() == 2
+
+
+def test_settings_are_read_when_asked_for_and_are_no_run_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resource = SettingsResource()
+    monkeypatch.setenv("ACTIVITY_MIN_TOOTS", "9")
+    assert resource.load().activity_min_toots == 9
+    monkeypatch.setenv("ACTIVITY_MIN_TOOTS", "0")
+    with pytest.raises(SettingsError, match="ACTIVITY_MIN_TOOTS"):
+        resource.load()
+    assert SettingsResource.to_config_schema().as_field().config_type.fields == {}  # type: ignore[attr-defined]
