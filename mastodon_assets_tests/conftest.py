@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
@@ -28,6 +30,12 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 _NO_RECORDINGS = str(SHARED_DATA)
 
 _numbers = count(1)
+
+# How long an example takes says how busy the machine is, nothing else.
+hypothesis_settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("untimed")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
