@@ -183,9 +183,9 @@ class _Run:
                     raise arrival.error
                 self._report(self._repairs.fail(arrival.error))
             case _:
-                new_id = self._intake.take_event(arrival)
-                if new_id is not None:
-                    self._repairs.note_streamed(new_id)
+                status_id = self._intake.take_event(arrival)
+                if status_id is not None:
+                    self._repairs.note_streamed(status_id)
         self._last_arrival_at = time.monotonic()
 
     def _take_connected(self, connected: Connected) -> None:
@@ -269,6 +269,7 @@ class _Repairs:
         self._try_again_at: float | None = None
         self._failures = 0
         self._recovered = 0
+        self._newest_streamed: str | None = None
         self._has_walked = False
         self.is_walking = False
 
@@ -293,11 +294,12 @@ class _Repairs:
         self.is_walking = self._is_behind_stream = True
         self._try_again_at = None
         self._recovered = 0
+        self._newest_streamed = None
         self._arrivals.walk(route)
         return route
 
     def note_streamed(self, status_id: str) -> None:
-        """A new post came by the stream.
+        """A post came by the stream.
 
         While something before it is missing, a cursor from there would leave that out.
         """
@@ -306,6 +308,7 @@ class _Repairs:
                 gap.to_id = status_id
         if self.is_walking:
             self._arrivals.note_streamed(status_id)
+            self._newest_streamed = later_id(self._newest_streamed, status_id)
         if not self._is_behind_stream and not self._is_gap_waiting():
             self._progress.move_to(later_id(self._progress.position, status_id))
 
@@ -321,6 +324,10 @@ class _Repairs:
             self._intake.take_gone(arrival.status_id, arrival.received_at)
         else:
             self._is_behind_stream = False
+            # The walk of a gap ends where the stream is, not at the timeline's end.
+            if self._walked and self._newest_streamed and not self._is_gap_waiting():
+                position = later_id(self._progress.position, self._newest_streamed)
+                self._progress.move_to(position)
         self._recovered += summary.upserts + summary.deletes - published
 
     def end(self, failure: str | None) -> str:

@@ -68,7 +68,7 @@ class Intake:
         self.summary = IngestSummary(instance)
 
     def take_event(self, event: StreamEvent) -> str | None:
-        """Returns the id of a post that was published as new, None for all else."""
+        """Returns the id of the post that an `update` tells of, withheld or not; else None."""
         with self._dead_letter("stream") as origin:
             return self._take_event(event, origin)
         return None
@@ -111,10 +111,11 @@ class Intake:
                 self._fail("not_json", "the payload is not JSON", None, origin)
                 return None
             is_edit = event.name in _EDITS
-            published = self._take_status(
+            self._take_status(
                 status, event.data, is_edit=is_edit, received_at=event.received_at, origin=origin
             )
-            return None if is_edit else published
+            if isinstance(status, Mapping) and not is_edit:
+                return readable_id(status.get("id"))
         else:
             self.summary.ignored += 1
         return None
@@ -133,32 +134,30 @@ class Intake:
         is_edit: bool,
         received_at: datetime,
         origin: str,
-    ) -> str | None:
+    ) -> None:
         reason = withheld_reason(status, policy=self._policy)
         if reason is not None:
             self._withhold(status, reason, is_edit=is_edit, received_at=received_at, origin=origin)
-            return None
+            return
         try:
             message = to_upsert(
                 status, instance=self._instance, received_at=received_at, origin=origin
             )
-            return self._publish_upsert(message)
+            self._publish_upsert(message)
         except NormaliseError as error:
             self._fail("not_normalised", str(error), _json_text(status, text), origin)
         except ContractError as error:
             self._fail("contract", str(error), _json_text(status, text), origin)
-        return None
 
-    def _publish_upsert(self, message: Message) -> str | None:
+    def _publish_upsert(self, message: Message) -> None:
         status_id, version = str(message["id"]), message["edited_at"] or _NEVER_EDITED
         if self._seen.has(status_id, version):
             self.summary.duplicates += 1
-            return None
+            return
         self._publisher.publish(message)
         self._seen.add(status_id, version)
         self._seen.add(status_id, _PUBLISHED)
         self.summary.upserts += 1
-        return status_id
 
     def _withhold(
         self, status: Any, reason: str, *, is_edit: bool, received_at: datetime, origin: str

@@ -25,7 +25,6 @@ from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.mastodon.client import (
     MOST_IDS,
     OLDEST,
-    PAGE_SIZE,
     MastodonClient,
     RateLimitedError,
     RefusedError,
@@ -197,10 +196,8 @@ class TimelineWalker:
         return listed, True
 
     def _is_streamed(self, page: list[Mapping[str, Any]]) -> bool:
-        """A whole page came by the stream: a busy timeline has no empty page to end with."""
-        return len(page) == PAGE_SIZE and all(
-            _status_id(status) in self._streamed_ids for status in page
-        )
+        """The stream told all of it, so what follows too: a busy timeline has no empty page."""
+        return all(_status_id(status) in self._streamed_ids for status in page)
 
     def _walk_back(self, start: str) -> int:
         """List what lies up to 30 minutes before `start`, by the ids' time; else one page."""

@@ -236,9 +236,7 @@ def _wait_until_started(server: _Server, thread: threading.Thread) -> None:
 class _Api:
     """The endpoints. Source of paths, parameters and errors: Mastodon's API documentation."""
 
-    def __init__(
-        self, source: Source, broadcast: Broadcast, token: str, refuse: Refuse
-    ) -> None:
+    def __init__(self, source: Source, broadcast: Broadcast, token: str, refuse: Refuse) -> None:
         self._refuse = refuse
         self._source = source
         self._broadcast = broadcast

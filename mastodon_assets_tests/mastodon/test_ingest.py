@@ -140,6 +140,7 @@ def test_a_run_ends_after_max_events_and_the_next_goes_on(
         assert (first.received, first.cursor, cursors) == (4, "4", {"odd.example": "4"})
         assert len(broker.messages()) == 4
 
+    with odd_server(routes | {STREAM: stream(b"")}) as server:
         second = run(broker, server.base_url, until_caught_up=True)
 
     assert second.cursor == "20"
