@@ -28,6 +28,11 @@ TIMELINE = "/api/v1/timelines/public"
 TOKEN = "token"
 
 
+@pytest.fixture(autouse=True)
+def _soon_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "_QUIET_SECONDS", 0.4)
+
+
 def run(
     broker: Broker,
     base_url: str,
