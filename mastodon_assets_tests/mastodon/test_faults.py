@@ -57,6 +57,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits of minutes, in a test, are none."""
     monkeypatch.setattr(arrivals_module, "_BACKOFF", wait_none())
     monkeypatch.setattr(arrivals_module, "_REFUSED_TOKEN_SECONDS", 0.1)
+    monkeypatch.setattr(ingest_module, "_COMMIT_SECONDS", 0.2)
     monkeypatch.setattr(walk_module, "_BACKOFF", wait_none())
     monkeypatch.setattr(walk_module, "_SHORTEST_PAUSE_SECONDS", 0.05)
 
