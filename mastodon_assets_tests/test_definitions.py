@@ -48,7 +48,8 @@ _TABLE_ASSETS = sorted(set().union(*_GROUPS.values()) & TABLES.keys())
 
 # Each folder or module may import those after it in this order of layers, and its own.
 _LAYERS = (
-    {"cli", "demo", "definitions"},
+    {"cli", "cli_operations", "demo", "definitions"},
+    {"doctor"},
     {"assets", "automation"},
     {"resources"},
     {"simulator"},

@@ -1,86 +1,148 @@
-"""The stream and the walk of the timeline, each read by a thread, in one bounded queue.
+"""The stream, kept open, and walks of the timeline, each read by a thread, in one bounded queue.
 
-What belongs here: who reads what when, and how the reading ends. What an arrival means stands in
-`intake`.
+What belongs here: who reads what when, how a stream that broke is opened again, and how the reading
+ends. What an arrival means stands in `intake`, which requests a walk makes in `walk`.
 """
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+
+import httpx
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.mastodon.client import (
     EventStream,
     MastodonClient,
     RateLimitedError,
+    RefusedError,
+    StreamEndedError,
     StreamEvent,
+    StreamSilentError,
 )
-from mastodon_assets.mastodon.normalise import readable_id
+from mastodon_assets.mastodon.walk import Route, TimelineWalker, WalkArrival, pause_seconds
 
 _QUEUED_ARRIVALS = 2_000
-_STOP_SECONDS = 1
-# Mastodon counts paged requests in windows of 15 minutes (rack_attack.rb).
-_LONGEST_PAUSE_SECONDS = 15 * 60
-_SHORTEST_PAUSE_SECONDS = 5
-_PAUSES_IN_A_ROW = 3
+_STOP_SECONDS = 0.3
+_BACKOFF = wait_random_exponential(multiplier=1, min=0.2, max=60)
+# Tokens come back, but to ask every minute for a week is hammering.
+_REFUSED_TOKEN_SECONDS = 15 * 60
+_REMEMBERED_STREAMED_IDS = 50_000
 
 
 @dataclass(frozen=True)
-class ListedStatus:
-    """A status of the timeline; `cursor` is its id, None where it has none."""
+class Connected:
+    """The stream is open; what follows it in the queue was told since."""
 
-    status: Mapping[str, Any]
-    cursor: str | None
-    received_at: datetime
+    at: datetime
 
 
 @dataclass(frozen=True)
-class WalkEnded:
-    """The timeline has no more; everything it had stands before this in the queue."""
+class Disconnected:
+    """The stream broke, or could not be opened; it is tried again after `retry_seconds`."""
+
+    at: datetime
+    error: ServiceUnavailableError
+    retry_seconds: float
+
+    @property
+    def reason(self) -> str:
+        """What kind of failure this is, in a word or two that can be counted."""
+        error = self.error
+        if isinstance(error, RateLimitedError):
+            return "rate limit"
+        if isinstance(error, StreamSilentError):
+            return "silence"
+        if isinstance(error, StreamEndedError):
+            return "ended by the server"
+        if not isinstance(error, RefusedError):
+            return "cut"
+        if error.is_of_token:
+            return f"token refused ({error.status_code})"
+        kind = (
+            "server error" if error.status_code >= httpx.codes.INTERNAL_SERVER_ERROR else "refused"
+        )
+        return f"{kind} ({error.status_code})"
 
 
-Arrival = StreamEvent | ListedStatus | WalkEnded
+Arrival = StreamEvent | Connected | Disconnected | WalkArrival
 
 
 class Arrivals:
     """Arrivals in the order in which they are to be taken; made and ended by `arriving`."""
 
-    def __init__(self, client: MastodonClient, stream: EventStream, walk_from: str | None) -> None:
+    def __init__(self, client: MastodonClient) -> None:
         self._client = client
-        self._stream = stream
         self._queue: queue.Queue[Arrival] = queue.Queue(_QUEUED_ARRIVALS)
         self._stopping = threading.Event()
-        self._stream_reader = _start("stream-reader", self._read_stream)
-        self._readers = [self._stream_reader]
-        if walk_from is not None:
-            self._readers.append(_start("timeline-walker", lambda: self._walk(walk_from)))
+        self._may_read = threading.Event()
+        self._may_read.set()
+        self._stream: EventStream | None = None
+        self._has_told = False
+        self._streamed_ids: set[str] = set()
+        self._walker = TimelineWalker(
+            client, put=self._put, stopping=self._stopping, streamed_ids=self._streamed_ids
+        )
+        self._readers = [_start("stream-reader", self._keep_reading)]
 
     def next(self, seconds: float) -> Arrival | None:
         """The next arrival; None if there is none within `seconds`.
 
-        Raises: whatever ended a reader, once all that it had read is taken.
+        Raises: what ended a reader that must not end.
         """
         try:
             return self._queue.get(timeout=seconds)
         except queue.Empty:
             for reader in self._readers:
-                if reader.done() and self._queue.empty():
+                if reader.done():
                     reader.result()
             return None
 
-    def has_stream_ended(self) -> bool:
-        """The server has ended the stream and all of it is taken."""
-        return self._stream_reader.done() and self._queue.empty()
+    def waiting(self) -> int:
+        """How many arrivals are read and not yet taken."""
+        return self._queue.qsize()
+
+    def seconds_since_heard(self) -> float | None:
+        """How long the stream has sent nothing, not even a heartbeat; None while there is none."""
+        stream = self._stream
+        return None if stream is None else time.monotonic() - stream.heard_at
+
+    def walk(self, route: Route) -> None:
+        """Walk `route` beside the stream. One walk at a time: the one before must have ended."""
+        self._streamed_ids.clear()
+        self._readers[1:] = [_start("timeline-walker", lambda: self._walker.walk(route))]
+
+    def note_streamed(self, status_id: str) -> None:
+        """A post came by the stream: a walk that meets such posts alone has arrived."""
+        if len(self._streamed_ids) < _REMEMBERED_STREAMED_IDS:
+            self._streamed_ids.add(status_id)
+
+    def pause(self) -> None:
+        """Close the stream, and do not open it before `resume`."""
+        self._may_read.clear()
+        if (stream := self._stream) is not None:
+            stream.close()
+
+    def resume(self) -> None:
+        self._may_read.set()
 
     def stop(self) -> None:
-        """End both readers; what they still read is dropped."""
+        """End all readers; what they still read is dropped."""
         self._stopping.set()
-        self._stream.close()
+        self.pause()
         for reader in self._readers:
             # A reader that waits for an answer of the server ends on its own, later.
             try:
@@ -88,36 +150,46 @@ class Arrivals:
             except TimeoutError:
                 continue
 
+    def _keep_reading(self) -> None:
+        Retrying(
+            retry=retry_if_exception_type(ServiceUnavailableError),
+            wait=self._seconds_to_retry,
+            before_sleep=self._tell_disconnected,
+            sleep=sleep_using_event(self._stopping),
+            stop=stop_when_event_set(self._stopping),
+            retry_error_callback=lambda _state: None,
+        )(self._read_stream)
+
     def _read_stream(self) -> None:
-        for event in self._stream:
-            if not self._put(event):
+        """Read one stream to its end. Raises: ServiceUnavailableError unless stopping."""
+        while not self._may_read.wait(0.1):
+            if self._stopping.is_set():
                 return
-
-    def _walk(self, min_id: str) -> None:
-        asked = {min_id}
-        while page := self._page(min_id):
-            for status in reversed(page):
-                listed = ListedStatus(status, _status_id(status), datetime.now(UTC))
-                if not self._put(listed):
-                    return
-            min_id = _newest_id(page) or min_id
-            if min_id in asked:
-                raise ServiceUnavailableError(
-                    "the server's timeline does not go on: it lists the same page again;"
-                    " report it to its software's makers, the stream alone works"
-                )
-            asked.add(min_id)
-        self._put(WalkEnded())
-
-    def _page(self, min_id: str) -> list[Mapping[str, Any]]:
-        """The page after `min_id`, empty when stopping. Raises: ServiceUnavailableError."""
-        for _ in range(_PAUSES_IN_A_ROW):
+        with self._client.open_stream() as stream:
+            self._stream = stream
             try:
-                return self._client.timeline_page(min_id)
-            except RateLimitedError as error:
-                if self._stopping.wait(_pause_seconds(error.reset_at)):
-                    return []
-        return self._client.timeline_page(min_id)
+                self._put(Connected(datetime.now(UTC)))
+                if self._may_read.is_set():
+                    for event in stream:
+                        self._has_told = True
+                        if not self._put(event):
+                            return
+            finally:
+                self._stream = None
+        raise StreamEndedError("the stream was closed")
+
+    def _seconds_to_retry(self, state: RetryCallState) -> float:
+        error = _error_of(state)
+        if self._has_told:
+            state.attempt_number, self._has_told = 1, False
+        if isinstance(error, RateLimitedError):
+            return pause_seconds(error.reset_at)
+        if isinstance(error, RefusedError) and error.is_of_token:
+            return _REFUSED_TOKEN_SECONDS
+        return _BACKOFF(state)
+
+    def _tell_disconnected(self, state: RetryCallState) -> None:
+        self._put(Disconnected(datetime.now(UTC), _error_of(state), state.upcoming_sleep))
 
     def _put(self, arrival: Arrival) -> bool:
         """Wait for room in the queue; False when stopping."""
@@ -131,18 +203,19 @@ class Arrivals:
 
 
 @contextmanager
-def arriving(client: MastodonClient, *, walk_from: str | None) -> Iterator[Arrivals]:
-    """Connect to the stream, then walk the timeline from `walk_from` on; None does not walk.
+def arriving(client: MastodonClient) -> Iterator[Arrivals]:
+    """Connect to the stream, again and again, until the end of the block."""
+    arrivals = Arrivals(client)
+    try:
+        yield arrivals
+    finally:
+        arrivals.stop()
 
-    In this order, so that nothing lies between the two.
-    Raises: ServiceUnavailableError where the server cannot be reached or refuses.
-    """
-    with client.open_stream() as stream:
-        arrivals = Arrivals(client, stream, walk_from)
-        try:
-            yield arrivals
-        finally:
-            arrivals.stop()
+
+def _error_of(state: RetryCallState) -> ServiceUnavailableError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, ServiceUnavailableError), "no other error is tried again"
+    return error
 
 
 def _start(name: str, work: Callable[[], None]) -> "Future[None]":
@@ -159,17 +232,3 @@ def _start(name: str, work: Callable[[], None]) -> "Future[None]":
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future
-
-
-def _newest_id(page: list[Mapping[str, Any]]) -> str | None:
-    """A page stands newest first; that order counts, ids are opaque."""
-    return next((found for status in page if (found := _status_id(status))), None)
-
-
-def _status_id(status: object) -> str | None:
-    return readable_id(status.get("id")) if isinstance(status, Mapping) else None
-
-
-def _pause_seconds(reset_at: datetime | None) -> float:
-    wanted = 60 if reset_at is None else (reset_at - datetime.now(UTC)).total_seconds()
-    return min(max(wanted, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)

@@ -8,7 +8,8 @@ token travels in the Authorization header alone, and only over TLS or to this ma
 import ipaddress
 import re
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,12 +28,35 @@ if TYPE_CHECKING:
 
 OLDEST = "0"
 PAGE_SIZE = 40
+# More ids in one request are refused (DEFAULT_STATUSES_LIMIT of the server).
+MOST_IDS = 20
 _REST_SECONDS = 10
 _CONNECT_SECONDS = 10
 # Three heartbeats: a server sends one every 15 s (streaming/index.js).
 _SILENCE_SECONDS = 45
 # What a server says of itself is printed and stored.
 _DOMAIN = re.compile(r"[\w.-]{1,250}(?::\d{1,5})?")
+
+
+class RefusedError(ServiceUnavailableError):
+    """The server answered, with `status_code`, which is no success."""
+
+    def __init__(self, message: str, status_code: int) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+    @property
+    def is_of_token(self) -> bool:
+        """The token is the reason: to ask again soon is of no use."""
+        return self.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+
+
+class StreamSilentError(ServiceUnavailableError):
+    """Three heartbeats in a row did not come."""
+
+
+class StreamEndedError(ServiceUnavailableError):
+    """The stream is over, without an error on the way."""
 
 
 class RateLimitedError(ServiceUnavailableError):
@@ -57,13 +81,20 @@ class EventStream:
 
     def __init__(self, response: httpx.Response, host: str) -> None:
         self._response = response
+        self._response.stream = self._bytes = _TimedBytes(response.stream)
         self._host = host
         self._is_closed = False
+
+    @property
+    def heard_at(self) -> float:
+        """When the last bytes came, heartbeats included, by `time.monotonic`."""
+        return self._bytes.heard_at
 
     def __iter__(self) -> Iterator[StreamEvent]:
         """Events until the server or `close` ends the stream; heartbeats are no events.
 
-        Raises: ServiceUnavailableError where the connection breaks or is silent for 45 s.
+        Raises: StreamSilentError after 45 s without a byte, StreamEndedError at a clean end,
+        ServiceUnavailableError where the connection breaks.
         """
         # By the standard a stream is UTF-8, whatever its header says.
         self._response.encoding = "utf-8"
@@ -74,9 +105,15 @@ class EventStream:
             raise ServiceUnavailableError(
                 f"{self._host} sent no event stream; is MASTODON_API_BASE_URL a Mastodon server?"
             ) from error
+        except httpx.ReadTimeout as error:
+            raise StreamSilentError(
+                f"{self._host}: no heartbeat for {_SILENCE_SECONDS} s; is the server up?"
+            ) from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             if not self._is_closed:
                 raise _unreachable(self._host, "the stream broke", error) from error
+        if not self._is_closed:
+            raise StreamEndedError(f"{self._host} ended the stream")
 
     def close(self) -> None:
         """End the stream, and the wait of the thread that reads it."""
@@ -87,6 +124,23 @@ class EventStream:
             sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             return  # the connection was gone already
+
+
+class _TimedBytes(httpx.SyncByteStream):
+    """The bytes of a response, and when the last of them came."""
+
+    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
+        assert isinstance(stream, httpx.SyncByteStream)
+        self._stream = stream
+        self.heard_at = time.monotonic()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._stream:
+            self.heard_at = time.monotonic()
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class MastodonClient:
@@ -101,6 +155,11 @@ class MastodonClient:
         self._host = _checked_host(self._base_url)
         self._api_client: Mastodon | None = None
         self._document: Mapping[str, Any] | None = None
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Nobody else's server: it needs no restraint but what it asks for."""
+        return _is_loopback(self._host)
 
     def instance_domain(self) -> str:
         """The server's name for itself, else the host asked.
@@ -149,6 +208,36 @@ class MastodonClient:
         with self._asking():
             return list(self._api().timeline_public(min_id=min_id, limit=PAGE_SIZE))
 
+    def timeline_page_before(self, max_id: str) -> list[Mapping[str, Any]]:
+        """The page of at most 40 posts right before `max_id`, newest first.
+
+        Raises: RateLimitedError, ServiceUnavailableError.
+        """
+        with self._asking():
+            return list(self._api().timeline_public(max_id=max_id, limit=PAGE_SIZE))
+
+    def statuses(self, ids: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Those of at most 20 posts that the server still shows. Served since Mastodon 4.3.
+
+        Raises: RateLimitedError, RefusedError (404 before 4.3), ServiceUnavailableError.
+        """
+        with self._asking():
+            return list(self._api().statuses(list(ids)))
+
+    def is_gone(self, status_id: str) -> bool:
+        """The server says of this one post that it has it no more, with 404 or 410.
+
+        Raises: RateLimitedError, RefusedError, ServiceUnavailableError: nothing is known then.
+        """
+        try:
+            with self._asking():
+                self._api().status(status_id)
+        except RefusedError as error:
+            if error.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+                return True
+            raise
+        return False
+
     @contextmanager
     def open_stream(self) -> Iterator[EventStream]:
         """The public stream, connected.
@@ -164,6 +253,8 @@ class MastodonClient:
             except httpx.HTTPError as error:
                 raise _unreachable(host, "no stream", error) from error
             try:
+                if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                    raise self._rate_limited(_reset_time(response.headers))
                 if response.status_code != httpx.codes.OK:
                     raise self._refused(host, response.status_code)
                 yield EventStream(response, host)
@@ -195,6 +286,8 @@ class MastodonClient:
                 ratelimit_method="throw",
                 request_timeout=_REST_SECONDS,
                 user_agent=_user_agent(),
+                # An address that a server does not have is told by its 404.
+                version_check_mode="none",
             )
         return self._api_client
 
@@ -210,7 +303,10 @@ class MastodonClient:
         try:
             yield
         except MastodonRatelimitError as error:
-            raise self._rate_limited() from error
+            reset = self._api().ratelimit_reset
+            raise self._rate_limited(
+                None if reset is None else datetime.fromtimestamp(reset, UTC)
+            ) from error
         except MastodonNetworkError as error:
             raise _unreachable(self._host, "no answer", error.__context__ or error) from error
         except MastodonAPIError as error:
@@ -224,14 +320,13 @@ class MastodonClient:
         except MastodonError as error:
             raise _unreachable(self._host, "no usable answer", error) from error
 
-    def _rate_limited(self) -> RateLimitedError:
-        reset = self._api().ratelimit_reset
+    def _rate_limited(self, reset_at: datetime | None) -> RateLimitedError:
         return RateLimitedError(
             f"{self._host} wants fewer requests; start again later, it goes on where it was",
-            None if reset is None else datetime.fromtimestamp(reset, UTC),
+            reset_at,
         )
 
-    def _refused(self, host: str, status_code: int) -> ServiceUnavailableError:
+    def _refused(self, host: str, status_code: int) -> RefusedError:
         # Not the server's own words: they could hold anything, the token as well.
         wanted = "a user token with the scope read:statuses"
         if status_code == httpx.codes.UNAUTHORIZED and self._token is None:
@@ -244,7 +339,7 @@ class MastodonClient:
             advice = "it has no such address; is MASTODON_API_BASE_URL a Mastodon server?"
         else:
             advice = "try again later"
-        return ServiceUnavailableError(f"{host} answered {status_code}: {advice}")
+        return RefusedError(f"{host} answered {status_code}: {advice}", status_code)
 
     def _headers(self, accepted: str) -> dict[str, str]:
         headers = {
@@ -262,6 +357,18 @@ def _get(url: str, host: str, headers: Mapping[str, str]) -> httpx.Response:
         return httpx.get(url, headers=dict(headers), timeout=_REST_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _unreachable(host, "no answer", error) from error
+
+
+def _reset_time(headers: Mapping[str, str]) -> datetime | None:
+    """When a limit ends: ISO 8601, or seconds since 1970 (GoToSocial); None if it does not say."""
+    text = headers.get("X-RateLimit-Reset", "")
+    try:
+        if text.isdecimal():
+            return datetime.fromtimestamp(int(text), UTC)
+        reset = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        return None
+    return reset if reset.tzinfo else reset.replace(tzinfo=UTC)
 
 
 def _streaming_base(document: Mapping[str, Any]) -> str | None:

@@ -1,5 +1,8 @@
 """How far a timeline has been read: two functions on `masto.ingest_cursors`."""
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from pydantic import SecretStr
 
 from mastodon_assets.warehouse.database import transaction
@@ -7,17 +10,26 @@ from mastodon_assets.warehouse.database import transaction
 PUBLIC = "public"
 
 
-def read_cursor(postgres_url: SecretStr, instance: str) -> str | None:
-    """The newest status id of the public timeline that Kafka has; None at a first start.
+@dataclass(frozen=True)
+class Cursor:
+    """The newest status id that Kafka has, and when that became known."""
+
+    last_acked_id: str
+    updated_at: datetime
+
+
+def read_cursor(postgres_url: SecretStr, instance: str) -> Cursor | None:
+    """Where the public timeline was left; None at a first start.
 
     Raises: ServiceUnavailableError, MissingTablesError.
     """
     with transaction(postgres_url) as connection:
         row = connection.execute(
-            "SELECT last_acked_id FROM masto.ingest_cursors WHERE instance = %s AND source = %s",
+            "SELECT last_acked_id, updated_at FROM masto.ingest_cursors"
+            " WHERE instance = %s AND source = %s",
             (instance, PUBLIC),
         ).fetchone()
-    return None if row is None else str(row[0])
+    return None if row is None else Cursor(*row)
 
 
 def save_cursor(postgres_url: SecretStr, instance: str, last_acked_id: str) -> None:

@@ -10,9 +10,11 @@ list of those who do not want to be listed.
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from mastodon_assets.mastodon.client import StreamEvent
@@ -31,7 +33,7 @@ _SIMULATED_INSTANCE = "simulator.example"
 # `status_update` is what mastodon_mock calls it.
 _EDITS = frozenset({"status.update", "status_update"})
 _REMEMBERED_POSTS = 100_000
-_PUBLISHED, _NEVER_EDITED = "published", "never edited"
+_PUBLISHED, _DELETED, _NEVER_EDITED = "published", "deleted", "never edited"
 
 
 @dataclass
@@ -39,9 +41,9 @@ class IngestSummary:
     """Counts of a run.
 
     `received` is `upserts` and `duplicates` and the sum of `withheld` and of `errors`, and the
-    deletes that the server sent; `deletes` counts those published, for withheld posts too.
-    Those withheld as `unreadable` also leave a line in the errors topic. `ignored` are events of
-    other kinds. `cursor` is the last one saved.
+    deletes that the server sent or that were missed and found; `deletes` counts those published,
+    for withheld posts too. Those withheld as `unreadable` also leave a line in the errors topic.
+    `ignored` are events of other kinds. `cursor` is the last one saved.
     """
 
     instance: str
@@ -66,11 +68,39 @@ class Intake:
         self.summary = IngestSummary(instance)
 
     def take_event(self, event: StreamEvent) -> str | None:
-        """Returns the id of a post that was published as new, None for all else.
+        """Returns the id of the post that an `update` tells of, withheld or not; else None."""
+        with self._dead_letter("stream") as origin:
+            return self._take_event(event, origin)
+        return None
 
-        Raises: ServiceUnavailableError where Kafka does not take a message.
-        """
-        origin = self._origin("stream")
+    def take_listed(self, status: Mapping[str, Any], received_at: datetime) -> None:
+        """A status of the timeline, as Mastodon.py gives it."""
+        with self._dead_letter("backfill") as origin:
+            self.summary.received += 1
+            self._take_status(status, None, is_edit=False, received_at=received_at, origin=origin)
+
+    def take_gone(self, status_id: str, received_at: datetime) -> None:
+        """A post that the server has no more; its delete was not seen."""
+        with self._dead_letter("backfill") as origin:
+            self.summary.received += 1
+            if not self._publish_delete(status_id, received_at, origin):
+                self._fail("bad_delete", "the payload is not an id", None, origin)
+
+    def published_ids(self, limit: int) -> list[str]:
+        """The newest posts published by this run of which no delete was seen, newest first."""
+        return self._seen.newest(_PUBLISHED, without=_DELETED, limit=limit)
+
+    @contextmanager
+    def _dead_letter(self, origin: str) -> Iterator[str]:
+        """Whatever a payload makes fail that nobody has thought of: it is told, the run goes on."""
+        origin = self._origin(origin)
+        try:
+            yield origin
+        except Exception as error:
+            # Nothing says that the payload may be kept.
+            self._fail("unexpected", type(error).__name__, None, origin)
+
+    def _take_event(self, event: StreamEvent, origin: str) -> str | None:
         if event.name == "delete":
             self._take_delete(event, origin)
         elif event.name == "update" or event.name in _EDITS:
@@ -81,23 +111,14 @@ class Intake:
                 self._fail("not_json", "the payload is not JSON", None, origin)
                 return None
             is_edit = event.name in _EDITS
-            published = self._take_status(
+            self._take_status(
                 status, event.data, is_edit=is_edit, received_at=event.received_at, origin=origin
             )
-            return None if is_edit else published
+            if isinstance(status, Mapping) and not is_edit:
+                return readable_id(status.get("id"))
         else:
             self.summary.ignored += 1
         return None
-
-    def take_listed(self, status: Mapping[str, Any], received_at: datetime) -> None:
-        """A status of the timeline, as Mastodon.py gives it.
-
-        Raises: ServiceUnavailableError where Kafka does not take a message.
-        """
-        self.summary.received += 1
-        self._take_status(
-            status, None, is_edit=False, received_at=received_at, origin=self._origin("backfill")
-        )
 
     def _take_delete(self, event: StreamEvent, origin: str) -> None:
         self.summary.received += 1
@@ -113,32 +134,30 @@ class Intake:
         is_edit: bool,
         received_at: datetime,
         origin: str,
-    ) -> str | None:
+    ) -> None:
         reason = withheld_reason(status, policy=self._policy)
         if reason is not None:
             self._withhold(status, reason, is_edit=is_edit, received_at=received_at, origin=origin)
-            return None
+            return
         try:
             message = to_upsert(
                 status, instance=self._instance, received_at=received_at, origin=origin
             )
-            return self._publish_upsert(message)
+            self._publish_upsert(message)
         except NormaliseError as error:
             self._fail("not_normalised", str(error), _json_text(status, text), origin)
         except ContractError as error:
             self._fail("contract", str(error), _json_text(status, text), origin)
-        return None
 
-    def _publish_upsert(self, message: Message) -> str | None:
+    def _publish_upsert(self, message: Message) -> None:
         status_id, version = str(message["id"]), message["edited_at"] or _NEVER_EDITED
         if self._seen.has(status_id, version):
             self.summary.duplicates += 1
-            return None
+            return
         self._publisher.publish(message)
         self._seen.add(status_id, version)
         self._seen.add(status_id, _PUBLISHED)
         self.summary.upserts += 1
-        return status_id
 
     def _withhold(
         self, status: Any, reason: str, *, is_edit: bool, received_at: datetime, origin: str
@@ -166,6 +185,8 @@ class Intake:
         except ContractError:
             return False
         self.summary.deletes += 1
+        if self._seen.has(status_id, _PUBLISHED):
+            self._seen.add(status_id, _DELETED)
         return True
 
     def _fail(self, reason: str, error: str, payload: str | None, origin: str) -> None:
@@ -195,6 +216,15 @@ class _Seen:
         self._notes.setdefault(status_id, set()).add(note)
         if len(self._notes) > self._limit:
             del self._notes[next(iter(self._notes))]
+
+    def newest(self, note: str, *, without: str, limit: int) -> list[str]:
+        """Ids with `note` and without `without`, the one met last first."""
+        wanted = (
+            status_id
+            for status_id, notes in reversed(self._notes.items())
+            if note in notes and without not in notes
+        )
+        return list(islice(wanted, limit))
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Messages to Kafka, each of them acknowledged by all in-sync replicas or the run ends.
+"""Messages to Kafka, each of them kept until all in-sync replicas have acknowledged it.
 
 What belongs here: how something gets into the topics and what counts as done. What is published is
 decided in `intake`.
@@ -6,8 +6,9 @@ decided in `intake`.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,25 +21,63 @@ from mastodon_assets.toots.contract import ContractError, Message, encode, messa
 from mastodon_assets.toots.topics import TopicMissingError
 
 _METADATA_SECONDS = 5
-_DELIVERY_SECONDS = 10
-_FLUSH_SECONDS = _DELIVERY_SECONDS + 2
+FLUSH_SECONDS = 12
+_STUCK_SECONDS = 10
+_RENEWAL_SECONDS = 5
+_MOST_IN_FLIGHT = 10_000
+_MOST_KILOBYTES_IN_FLIGHT = 64 * 1024
 _ERROR_LENGTH = 300
 
 
-class Publisher:
-    """Publishes to both topics; made and ended by `publishing`. Used by one thread."""
+@dataclass(frozen=True)
+class _Record:
+    topic: str
+    value: bytes
+    key: bytes | None
 
-    def __init__(self, producer: Producer, *, topic: str, errors_topic: str, servers: str) -> None:
-        self._producer = producer
+
+class Publisher:
+    """Publishes to both topics; made and ended by `publishing`. Used by one thread.
+
+    Kafka may go away and come back: what it has not taken is kept and handed over again. What
+    waits is bounded as long as nothing is published while `has_room` is false.
+    """
+
+    def __init__(
+        self, make_producer: Callable[[], Producer], *, topic: str, errors_topic: str, servers: str
+    ) -> None:
+        self._make_producer = make_producer
+        self._producer = make_producer()
         self._topic = topic
         self._errors_topic = errors_topic
         self._servers = servers
-        self._failure: str | None = None
+        self._undelivered: list[_Record] = []
+        self._failure = "no answer"
+        self._progress_at = self._made_at = time.monotonic()
+
+    def has_room(self) -> bool:
+        """More may be published."""
+        return not self._undelivered and len(self._producer) < _MOST_IN_FLIGHT
+
+    def is_stuck(self) -> bool:
+        """Kafka refuses, or has acknowledged nothing for seconds though something waits."""
+        self._producer.poll(0)
+        if self._undelivered:
+            return True
+        if len(self._producer) == 0:
+            self._progress_at = time.monotonic()
+        return time.monotonic() - self._progress_at > _STUCK_SECONDS
+
+    def wait(self, seconds: float) -> None:
+        """Let Kafka work; what it refused is handed over again by a new producer now and then."""
+        self._producer.poll(seconds)
+        if self._undelivered and time.monotonic() - self._made_at > _RENEWAL_SECONDS:
+            self._renew()
 
     def publish(self, message: Message) -> None:
         """Hand over an upsert or a delete.
 
-        Raises: ContractError (nothing was published), ServiceUnavailableError.
+        Raises: ContractError (nothing was published).
         """
         key = message_key(str(message["instance"]), str(message["id"]))
         self._produce(self._topic, encode(message), key)
@@ -57,7 +96,6 @@ class Publisher:
 
         `payload` is JSON text, None where it may not be kept. A payload too large for
         Kafka is left out and the error says so.
-        Raises: ServiceUnavailableError.
         """
         document: dict[str, Any] = {
             "reason": reason,
@@ -73,46 +111,76 @@ class Publisher:
             document |= {"error": f"{document['error']}; {too_large}", "payload": None}
             self._produce(self._errors_topic, _json_bytes(document), None)
 
-    def flush(self) -> None:
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Return when everything handed over is acknowledged.
 
-        Raises: ServiceUnavailableError where something is not.
+        Raises: ServiceUnavailableError where something is not within `seconds`.
         """
-        self._check_deliveries()
-        missing = self._producer.flush(_FLUSH_SECONDS)
-        self._check_deliveries()
+        missing = self._producer.flush(seconds) + len(self._undelivered)
         if missing:
-            raise self._unavailable(f"{missing} messages are not acknowledged")
+            raise self.unavailable(f"{missing} messages are not acknowledged: {self._failure}")
 
-    def _produce(self, topic: str, value: bytes, key: bytes | None) -> None:
-        deadline = time.monotonic() + _DELIVERY_SECONDS
-        while True:
-            self._check_deliveries()
-            try:
-                self._producer.produce(topic, value, key, on_delivery=self._on_delivery)
-            except BufferError:
-                if time.monotonic() > deadline:
-                    raise self._unavailable("its queue stays full") from None
-                self._producer.poll(0.1)
-            except KafkaException as error:
-                raise _produce_error(error) from error
-            else:
-                self._producer.poll(0)
-                return
-
-    def _on_delivery(self, error: KafkaError | None, _record: Any) -> None:
-        if error is not None and self._failure is None:
-            self._failure = error.str()
-
-    def _check_deliveries(self) -> None:
-        if self._failure is not None:
-            raise self._unavailable(self._failure)
-
-    def _unavailable(self, what: str) -> ServiceUnavailableError:
+    def unavailable(self, what: str) -> ServiceUnavailableError:
+        """The error for a run that cannot wait."""
         return ServiceUnavailableError(
             f"Kafka at {self._servers} did not take a message ({what}); nothing counts as done"
             " that it has not acknowledged; see: mastodon-assets status"
         )
+
+    def close(self) -> None:
+        """Drop what is still in flight."""
+        self._producer.purge()
+        self._producer.flush(1)
+
+    def _produce(self, topic: str, value: bytes, key: bytes | None) -> None:
+        if len(self._producer) == 0:
+            self._progress_at = time.monotonic()
+        deadline = time.monotonic() + _STUCK_SECONDS
+        while True:
+            try:
+                self._producer.produce(topic, value, key, on_delivery=self._on_delivery)
+            except BufferError:
+                if time.monotonic() > deadline:
+                    return self._keep(_Record(topic, value, key), "its queue stays full")
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise ContractError("larger than Kafka takes") from error
+                return self._keep(_Record(topic, value, key), cause.str())
+            else:
+                self._producer.poll(0)
+                return None
+
+    def _on_delivery(self, error: KafkaError | None, record: Any) -> None:
+        if error is None:
+            self._progress_at = time.monotonic()
+        elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            # The broker takes less than the producer: it would refuse it for ever.
+            document = json.loads(record.value())
+            self.publish_error(
+                reason="contract",
+                error="larger than Kafka takes",
+                payload=None,
+                origin=document["origin"],
+                instance=document["instance"],
+            )
+        else:
+            self._keep(_Record(record.topic(), record.value(), record.key()), error.str())
+
+    def _keep(self, record: _Record, failure: str) -> None:
+        self._undelivered.append(record)
+        self._failure = failure
+
+    def _renew(self) -> None:
+        # A producer that has met a fatal error takes nothing any more. What is in flight comes back
+        # as undelivered, and perhaps twice into Kafka, which changes no table.
+        self.close()
+        waiting, self._undelivered = self._undelivered, []
+        self._producer = self._make_producer()
+        self._made_at = time.monotonic()
+        for record in waiting:
+            self._produce(record.topic, record.value, record.key)
 
 
 @contextmanager
@@ -123,18 +191,22 @@ def publishing(settings: Settings) -> Iterator[Publisher]:
     Raises: ServiceUnavailableError where no broker answers within seconds, TopicMissingError.
     """
     servers = settings.kafka_servers
-    producer = Producer(producer_config(servers))
     topics = (settings.kafka_topic, settings.kafka_errors_topic)
-    _check_topics(producer, servers, topics)
+    _check_topics(Producer(producer_config(servers)), servers, topics)
+    publisher = Publisher(
+        lambda: Producer(producer_config(servers)),
+        topic=topics[0],
+        errors_topic=topics[1],
+        servers=servers,
+    )
     try:
-        yield Publisher(producer, topic=topics[0], errors_topic=topics[1], servers=servers)
+        yield publisher
     finally:
-        producer.purge()
-        producer.flush(1)
+        publisher.close()
 
 
 def producer_config(servers: str) -> dict[str, Any]:
-    """librdkafka's settings: every message once and in order, or an error within seconds."""
+    """librdkafka's settings: every message once and in order, however long Kafka is away."""
     return {
         "bootstrap.servers": servers,
         "client.id": "mastodon-assets-ingest",
@@ -142,7 +214,8 @@ def producer_config(servers: str) -> dict[str, Any]:
         "enable.idempotence": True,
         "compression.type": "lz4",
         "linger.ms": 50,
-        "message.timeout.ms": _DELIVERY_SECONDS * 1000,
+        "message.timeout.ms": 0,
+        "queue.buffering.max.kbytes": _MOST_KILOBYTES_IN_FLIGHT,
         # It would print to stderr; what matters arrives as an error or a delivery report.
         "log_level": 0,
     }
@@ -162,13 +235,6 @@ def _check_topics(producer: Producer, servers: str, topics: tuple[str, ...]) -> 
             raise TopicMissingError(
                 f"Kafka at {servers} has no topic {topic}; run: mastodon-assets up"
             )
-
-
-def _produce_error(error: KafkaException) -> ContractError | ServiceUnavailableError:
-    cause = error.args[0]
-    if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-        return ContractError("larger than Kafka takes")
-    return ServiceUnavailableError(f"Kafka does not take messages: {cause.str()}")
 
 
 def _json_bytes(document: dict[str, Any]) -> bytes:

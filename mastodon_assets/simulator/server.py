@@ -25,6 +25,7 @@ from starlette.routing import Route
 
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.simulator import instance
+from mastodon_assets.simulator.faults import Refusal
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.sources import Source, SyntheticSource
 from mastodon_assets.simulator.streaming import Broadcast, EventStreamResponse
@@ -35,6 +36,9 @@ HOST = "127.0.0.1"
 HEARTBEAT_SECONDS = 15.0
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 40
 _REQUESTS_PER_WINDOW, _WINDOW = 300, timedelta(minutes=5)
+# What is answered to a request for a path in place of the real answer; None: the real one.
+Refuse = Callable[[str], Refusal | None]
+
 _START_SECONDS, _STOP_SECONDS, _GRACE_SECONDS = 10, 10, 0.5
 
 
@@ -51,11 +55,18 @@ class SimulatorServer:
 
 
 def create_app(
-    source: Source, *, token: str, heartbeat_seconds: float = HEARTBEAT_SECONDS
+    source: Source,
+    *,
+    token: str,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    refuse: Refuse | None = None,
 ) -> Starlette:
-    """The application. Streams and `verify_credentials` want `token`; a wrong one is always 401."""
+    """The application. Streams and `verify_credentials` want `token`; a wrong one is always 401.
+
+    `refuse` gets the path of each request and returns what is answered in place of the real answer.
+    """
     broadcast = Broadcast(source, heartbeat_seconds=heartbeat_seconds)
-    api = _Api(source, broadcast, token)
+    api = _Api(source, broadcast, token, refuse or _refuse_nothing)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -118,15 +129,18 @@ def running(
     port: int = 0,
     token: str | None = None,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    refuse: Refuse | None = None,
 ) -> Iterator[SimulatorServer]:
     """A simulator in a thread of this process, stopped at the end with all its streams.
+
+    `refuse` gets the path of each request and returns what is answered in place of the real answer.
 
     Raises:
         SimulatorError: the port cannot be used, or the server does not start or stop in time.
     """
     token = token or new_token()
     listener = _listen(port)
-    app = create_app(source, token=token, heartbeat_seconds=heartbeat_seconds)
+    app = create_app(source, token=token, heartbeat_seconds=heartbeat_seconds, refuse=refuse)
     server = _Server(app)
     described = SimulatorServer(_base_url(listener), token)
     thread = threading.Thread(
@@ -222,7 +236,8 @@ def _wait_until_started(server: _Server, thread: threading.Thread) -> None:
 class _Api:
     """The endpoints. Source of paths, parameters and errors: Mastodon's API documentation."""
 
-    def __init__(self, source: Source, broadcast: Broadcast, token: str) -> None:
+    def __init__(self, source: Source, broadcast: Broadcast, token: str, refuse: Refuse) -> None:
+        self._refuse = refuse
         self._source = source
         self._broadcast = broadcast
         self._token = token
@@ -244,8 +259,22 @@ class _Api:
         }
         # Mastodon.py asks with a slash at the end for some of them, and a redirect costs a request.
         return [
-            Route(path + end, endpoint) for path, endpoint in endpoints.items() for end in ("", "/")
+            Route(path + end, self._refusable(endpoint))
+            for path, endpoint in endpoints.items()
+            for end in ("", "/")
         ]
+
+    def _refusable(self, endpoint: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            refusal = self._refuse(request.url.path)
+            if refusal is None:
+                response: Response = await endpoint(request)
+                return response
+            return JSONResponse(
+                {"error": "Refused"}, status_code=refusal.status_code, headers=refusal.headers()
+            )
+
+        return answer
 
     async def _instance_v1(self, request: Request) -> Response:
         return JSONResponse(instance.instance_v1(_streaming_url(request)))
@@ -313,6 +342,10 @@ class _Api:
 
     def _is_valid(self, given: str | None) -> bool:
         return given is not None and secrets.compare_digest(given.encode(), self._token.encode())
+
+
+def _refuse_nothing(path: str) -> None:
+    return None
 
 
 def _bearer_token(request: Request) -> str | None:

@@ -26,6 +26,19 @@ class Frame:
     is_local: bool | None
 
 
+class Interrupted(Exception):
+    """A source's history raises it where all streams are to end; it can be read on after that.
+
+    `tail` are the last bytes before the connection is torn; an empty one ends it in good order.
+    With `is_stall` the streams do not end but fall silent, without heartbeats.
+    """
+
+    def __init__(self, tail: bytes, *, is_stall: bool) -> None:
+        super().__init__()
+        self.tail = tail
+        self.is_stall = is_stall
+
+
 class Source(Protocol):
     """Everything a server needs to know about its content."""
 

@@ -12,7 +12,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
-from mastodon_assets.simulator.sources import Frame, Source
+from mastodon_assets.simulator.sources import Frame, Interrupted, Source
 from mastodon_assets.simulator.wire import HEARTBEAT
 
 # Frames are sent in chunks of about this size: a frame a chunk takes several times as long.
@@ -28,7 +28,15 @@ class EventStreamResponse(StreamingResponse):
 
     async def stream_response(self, send: Send) -> None:
         async with aclosing(self._stream):
-            await super().stream_response(send)
+            try:
+                await super().stream_response(send)
+            except Interrupted as interrupted:
+                if not interrupted.tail:
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                    return
+                # Without a last part, the server tears the connection.
+                part = {"type": "http.response.body", "body": interrupted.tail, "more_body": True}
+                await send(part)
 
 
 class Broadcast:
@@ -69,9 +77,14 @@ class Broadcast:
             next_heartbeat = clock() + self._heartbeat_seconds
             while not self._is_closed:
                 if not self._history_is_taken and not self._history_is_sent.is_set():
-                    async with aclosing(self._rest_of_history(client)) as chunks:
-                        async for chunk in chunks:
-                            yield chunk
+                    try:
+                        async with aclosing(self._rest_of_history(client)) as chunks:
+                            async for chunk in chunks:
+                                yield chunk
+                    except Interrupted as interrupted:
+                        if not interrupted.is_stall:
+                            raise
+                        await self._stall(client)
                 elif waiting := client.take():
                     yield waiting
                 elif clock() >= next_heartbeat:
@@ -96,6 +109,10 @@ class Broadcast:
         finally:
             self._history_is_taken = False
             self._wake_clients()
+
+    async def _stall(self, client: "_Client") -> None:
+        while not self._is_closed:
+            await client.wait(self._heartbeat_seconds)
 
     async def _post(self) -> None:
         await self._history_is_sent.wait()
@@ -141,10 +158,14 @@ class _Client:
 
 def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
     chunk = bytearray()
-    for part in parts:
-        chunk += part
-        if len(chunk) >= _CHUNK_BYTES:
-            yield bytes(chunk)
-            chunk.clear()
+    try:
+        for part in parts:
+            chunk += part
+            if len(chunk) >= _CHUNK_BYTES:
+                yield bytes(chunk)
+                chunk.clear()
+    except Interrupted:
+        yield bytes(chunk)
+        raise
     if chunk:
         yield bytes(chunk)

@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from mastodon_assets.mastodon import ingest
+from mastodon_assets.mastodon import progress
+from mastodon_assets.mastodon.cursors import Cursor
+from mastodon_assets.mastodon.gaps import Gap
 from mastodon_assets.settings import Settings, load_settings
 from mastodon_assets_tests.mastodon.documents import RECORDED
 
+LEFT_AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 STREAM, ERRORS = "mastodon_stream", "mastodon_errors"
 
 
@@ -80,11 +84,30 @@ def broker(bare_broker: Broker) -> Broker:
 
 @pytest.fixture
 def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What stands in for `masto.ingest_cursors`: instance to id."""
+    """What stands in for `masto.ingest_cursors`: instance to id. No gap and no post is stored."""
     saved: dict[str, str] = {}
-    monkeypatch.setattr(ingest, "read_cursor", lambda _url, instance: saved.get(instance))
+
+    def read(_url: object, instance: str) -> Cursor | None:
+        return Cursor(saved[instance], LEFT_AT) if instance in saved else None
+
+    monkeypatch.setattr(progress, "read_cursor", read)
     monkeypatch.setattr(
-        ingest, "save_cursor", lambda _url, instance, newest: saved.update({instance: newest})
+        progress, "save_cursor", lambda _url, instance, newest: saved.update({instance: newest})
+    )
+    monkeypatch.setattr(progress, "read_open_gaps", lambda _url, _instance: [])
+    monkeypatch.setattr(progress, "read_stored_ids", lambda _url, _instance, _limit: [])
+    monkeypatch.setattr(progress, "save_gap", lambda _url, _instance, _gap: None)
+    return saved
+
+
+@pytest.fixture
+def gaps(monkeypatch: pytest.MonkeyPatch, cursors: dict[str, str]) -> dict[datetime, Gap]:
+    """What stands in for `masto.stream_gaps`: a copy of each gap as it was saved last."""
+    saved: dict[datetime, Gap] = {}
+    monkeypatch.setattr(
+        progress,
+        "save_gap",
+        lambda _url, _instance, gap: saved.update({gap.started_at: replace(gap)}),
     )
     return saved
 

@@ -8,7 +8,14 @@ from pydantic import SecretStr
 
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
 from mastodon_assets.mastodon import client as client_module
-from mastodon_assets.mastodon.client import OLDEST, MastodonClient, RateLimitedError
+from mastodon_assets.mastodon.client import (
+    OLDEST,
+    MastodonClient,
+    RateLimitedError,
+    RefusedError,
+    StreamEndedError,
+    StreamSilentError,
+)
 from mastodon_assets_tests.mastodon.odd_server import Answer, OddServer, odd_server, stream
 
 TOKEN = "secret-token-of-the-test"
@@ -97,7 +104,9 @@ def test_events_are_read_whatever_their_line_ends() -> None:
         odd_server({STREAM: stream(body, is_open=False)}) as server,
         client_of(server).open_stream() as events,
     ):
-        read = [(event.name, event.data) for event in events if event.data]
+        read: list[tuple[str, str]] = []
+        with pytest.raises(StreamEndedError, match="ended the stream"):
+            read.extend((event.name, event.data) for event in events if event.data)
 
     assert read == [("update", "{}"), ("delete", "12"), ("x", "a\nb"), ("update", "\ufffd\u2028")]
 
@@ -119,7 +128,7 @@ def test_a_silent_stream_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         odd_server({STREAM: stream(b"event: delete\ndata: 1\n\n")}) as server,
         client_of(server).open_stream() as events,
-        pytest.raises(ServiceUnavailableError, match="the stream broke"),
+        pytest.raises(StreamSilentError, match="no heartbeat"),
     ):
         list(events)
 
@@ -184,11 +193,31 @@ def test_a_rate_limit_says_when_it_ends() -> None:
     limited = Answer(
         b'{"error":"Too many requests"}', 429, headers={"X-RateLimit-Reset": "2999-01-01T00:00:00Z"}
     )
-    with odd_server({TIMELINE: limited}) as server, pytest.raises(RateLimitedError) as caught:
-        client_of(server).timeline_page(OLDEST)
+    with odd_server({TIMELINE: limited, STREAM: limited}) as server:
+        with pytest.raises(RateLimitedError) as of_timeline:
+            client_of(server).timeline_page(OLDEST)
+        with pytest.raises(RateLimitedError) as of_stream, client_of(server).open_stream():
+            pass
 
-    assert caught.value.reset_at is not None
-    assert caught.value.reset_at.year in (2998, 2999)
+    for caught in (of_timeline, of_stream):
+        assert caught.value.reset_at is not None
+        assert caught.value.reset_at.year in (2998, 2999)
+
+
+def test_a_post_is_gone_only_by_its_own_404_or_410() -> None:
+    routes = {
+        "/api/v1/statuses/1": as_json({"id": "1"}),
+        "/api/v1/statuses/2": Answer(b"{}", 404),
+        "/api/v1/statuses/3": Answer(b"{}", 410),
+        "/api/v1/statuses/4": Answer(b"{}", 503),
+        "/api/v1/statuses/5": Answer(b"{}", 401),
+    }
+    with odd_server(routes) as server:
+        client = client_of(server)
+        assert [client.is_gone(status_id) for status_id in "123"] == [False, True, True]
+        for status_id in "45":
+            with pytest.raises(RefusedError):
+                client.is_gone(status_id)
 
 
 def test_the_token_is_in_a_header_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
@@ -196,7 +225,7 @@ def test_the_token_is_in_a_header_and_nowhere_else(caplog: pytest.LogCaptureFixt
     with odd_server({STREAM: stream(b"", is_open=False), TIMELINE: Answer()}) as server:
         client = client_of(server)
         client.timeline_page("5")
-        with client.open_stream() as events:
+        with client.open_stream() as events, pytest.raises(StreamEndedError):
             list(events)
 
     assert server.requests

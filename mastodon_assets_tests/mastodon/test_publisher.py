@@ -118,13 +118,19 @@ class Producer:
         self.delivery_error = delivery_error
         self.error = error
         self.waiting = 0
+        self.taken: list[bytes | None] = []
+
+    def __len__(self) -> int:
+        return self.waiting
 
     def produce(self, topic: str, value: bytes, key: bytes | None, *, on_delivery: Any) -> None:
         if self.error is not None:
             raise self.error
-        self.waiting += 1
         if self.delivery_error is not None:
-            on_delivery(self.delivery_error, None)
+            on_delivery(self.delivery_error, Record(topic, value, key))
+        else:
+            self.waiting += 1
+            self.taken.append(key)
 
     def poll(self, seconds: float) -> int:
         return 0
@@ -132,27 +138,74 @@ class Producer:
     def flush(self, seconds: float) -> int:
         return self.waiting
 
+    def purge(self) -> None:
+        self.waiting = 0
 
-def publisher_on(producer: Producer) -> Publisher:
+
+class Record:
+    """A record as librdkafka gives it back."""
+
+    def __init__(self, topic: str, value: bytes, key: bytes | None) -> None:
+        self._topic, self._value, self._key = topic, value, key
+
+    def topic(self) -> str:
+        return self._topic
+
+    def value(self) -> bytes:
+        return self._value
+
+    def key(self) -> bytes | None:
+        return self._key
+
+
+def publisher_on(*producers: Producer) -> Publisher:
+    """A publisher that takes the next of `producers` when one is of no use any more."""
+    waiting = iter(producers)
     return Publisher(
-        producer,  # type: ignore[arg-type]
+        lambda: next(waiting),  # type: ignore[arg-type, return-value]
         topic="stream",
         errors_topic="errors",
         servers="broker:1",
     )
 
 
-def test_a_message_that_was_not_delivered_ends_the_run() -> None:
-    publisher = publisher_on(Producer(delivery_error=KafkaError(KafkaError._MSG_TIMED_OUT)))
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Producer(delivery_error=KafkaError(KafkaError._ALL_BROKERS_DOWN)),
+        Producer(error=KafkaException(KafkaError(KafkaError._FATAL))),
+    ],
+)
+def test_what_kafka_refuses_is_kept_for_a_new_producer(
+    broken: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "_RENEWAL_SECONDS", -1)
+    sound = Producer()
+    publisher = publisher_on(broken, sound)
     publisher.publish(message())
 
-    with pytest.raises(ServiceUnavailableError, match=r"broker:1 did not take a message \(.*timed"):
-        publisher.publish(message())
-    with pytest.raises(ServiceUnavailableError, match="did not take"):
+    assert (publisher.is_stuck(), publisher.has_room()) == (True, False)
+    with pytest.raises(ServiceUnavailableError, match=r"broker:1 did not take a message \(1 mess"):
         publisher.flush()
+    publisher.wait(0)
+
+    assert sound.taken == [b"one.example/1"]
+    assert (publisher.is_stuck(), publisher.has_room()) == (False, True)
 
 
-def test_a_message_without_an_acknowledgement_ends_the_run() -> None:
+def test_a_broker_that_takes_less_than_the_producer_leaves_a_reason() -> None:
+    producer = Producer(delivery_error=KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    publisher = publisher_on(producer)
+    taken: list[dict[str, Any]] = []
+    publisher.publish_error = lambda **error: taken.append(error)  # type: ignore[method-assign]
+
+    publisher.publish(message())
+
+    assert [error["error"] for error in taken] == ["larger than Kafka takes"]
+    assert publisher.has_room()
+
+
+def test_a_message_without_an_acknowledgement_is_an_error_of_flush() -> None:
     publisher = publisher_on(Producer())
     publisher.publish(message())
 
@@ -160,18 +213,30 @@ def test_a_message_without_an_acknowledgement_ends_the_run() -> None:
         publisher.flush()
 
 
-def test_a_queue_that_stays_full_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher_module, "_DELIVERY_SECONDS", 0.05)
+def test_kafka_is_stuck_when_nothing_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = publisher_on(Producer())
+    assert not publisher.is_stuck()
+    publisher.publish(message())
+    assert not publisher.is_stuck()
+    monkeypatch.setattr(publisher_module, "_STUCK_SECONDS", -1)
+    assert publisher.is_stuck()
 
-    with pytest.raises(ServiceUnavailableError, match="its queue stays full"):
-        publisher_on(Producer(error=BufferError())).publish(message())
+
+def test_what_waits_for_kafka_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher_module, "_MOST_IN_FLIGHT", 3)
+    publisher = publisher_on(Producer())
+    for _ in range(3):
+        assert publisher.has_room()
+        publisher.publish(message())
+    assert not publisher.has_room()
 
 
-def test_a_fatal_error_of_the_producer_ends_the_run() -> None:
-    fatal = KafkaException(KafkaError(KafkaError._FATAL))
+def test_a_queue_that_stays_full_keeps_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher_module, "_STUCK_SECONDS", 0.05)
+    publisher = publisher_on(Producer(error=BufferError()))
+    publisher.publish(message())
 
-    with pytest.raises(ServiceUnavailableError, match="Kafka does not take messages"):
-        publisher_on(Producer(error=fatal)).publish(message())
+    assert publisher.is_stuck()
 
 
 def test_a_full_queue_is_waited_for(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

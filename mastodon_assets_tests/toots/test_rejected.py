@@ -170,12 +170,12 @@ def test_a_reason_chooses_what_is_replayed(settings: Settings) -> None:
 
 def test_a_row_stays_where_kafka_does_not_acknowledge(settings: Settings) -> None:
     class Deaf(Publisher):
-        def flush(self) -> None:
+        def flush(self, seconds: float = 0) -> None:
             raise ConnectionError
 
     keep(settings, upsert("1"))
     producer = Producer({"bootstrap.servers": settings.kafka_servers, "log_level": 0})
-    deaf = Deaf(producer, topic=settings.kafka_topic, errors_topic="none", servers="none")
+    deaf = Deaf(lambda: producer, topic=settings.kafka_topic, errors_topic="none", servers="none")
 
     with pytest.raises(ConnectionError):
         replay_rejected(settings.postgres_url, deaf)

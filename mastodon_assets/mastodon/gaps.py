@@ -1,0 +1,101 @@
+"""Times in which nobody read the stream: `masto.stream_gaps`, and what may be missing from them.
+
+What belongs here: the record of a gap. How it is filled stands in `walk`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pydantic import SecretStr
+
+from mastodon_assets.mastodon.cursors import PUBLIC
+from mastodon_assets.warehouse.database import transaction
+
+GapStatus = Literal["open", "recovered", "partial", "unrecoverable"]
+
+
+@dataclass
+class Gap:
+    """A gap of one server's public stream.
+
+    `from_id` is the last post before it and `to_id` the first that the stream told after it, as far
+    as they are known; of a `partial` gap, `from_id` is the last post that came back. `ended_at` is
+    None until the stream is open again.
+    """
+
+    started_at: datetime
+    reason: str
+    from_id: str | None
+    to_id: str | None = None
+    ended_at: datetime | None = None
+    recovered_count: int = 0
+    status: GapStatus = "open"
+
+
+def read_open_gaps(postgres_url: SecretStr, instance: str) -> list[Gap]:
+    """Gaps that an earlier run did not come to fill, oldest first.
+
+    Raises: ServiceUnavailableError, MissingTablesError.
+    """
+    with transaction(postgres_url) as connection:
+        rows = connection.execute(
+            """
+            SELECT started_at, reason, from_id, to_id, ended_at, recovered_count
+              FROM masto.stream_gaps
+             WHERE instance = %s AND source = %s AND status = 'open'
+             ORDER BY started_at
+            """,
+            (instance, PUBLIC),
+        ).fetchall()
+    return [Gap(*row) for row in rows]
+
+
+def save_gap(postgres_url: SecretStr, instance: str, gap: Gap) -> None:
+    """Record the present state of `gap`.
+
+    Raises: ServiceUnavailableError, MissingTablesError.
+    """
+    with transaction(postgres_url) as connection:
+        connection.execute(
+            """
+            INSERT INTO masto.stream_gaps
+                   (instance, source, started_at, ended_at, from_id, to_id, reason,
+                    recovered_count, status)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+            ON CONFLICT (instance, source, started_at) DO UPDATE
+               SET ended_at = excluded.ended_at, from_id = excluded.from_id,
+                   to_id = excluded.to_id, reason = excluded.reason,
+                   recovered_count = excluded.recovered_count, status = excluded.status
+            """,
+            (
+                instance,
+                PUBLIC,
+                gap.started_at,
+                gap.ended_at,
+                gap.from_id,
+                gap.to_id,
+                gap.reason,
+                gap.recovered_count,
+                gap.status,
+            ),
+        )
+
+
+def read_stored_ids(postgres_url: SecretStr, instance: str, limit: int) -> list[str]:
+    """Ids, at `instance`, of the posts in `toots_raw` that came last, newest first.
+
+    Raises: ServiceUnavailableError, MissingTablesError.
+    """
+    with transaction(postgres_url) as connection:
+        rows = connection.execute(
+            """
+            SELECT a.status_id
+              FROM masto.toot_aliases a JOIN masto.toots_raw t ON t.id = a.id
+             WHERE a.instance = %s
+             ORDER BY t.received_at DESC
+             LIMIT %s
+            """,
+            (instance, limit),
+        ).fetchall()
+    return [str(status_id) for (status_id,) in rows]

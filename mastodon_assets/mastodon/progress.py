@@ -1,0 +1,121 @@
+"""What a run has done so far: the cursor and the gaps, recorded after Kafka's acknowledgement.
+
+What belongs here: what is written when. When a gap begins and ends is decided in `ingest`.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from pydantic import SecretStr
+
+from mastodon_assets.mastodon.cursors import Cursor, read_cursor, save_cursor
+from mastodon_assets.mastodon.gaps import Gap, read_open_gaps, read_stored_ids, save_gap
+from mastodon_assets.mastodon.intake import IngestSummary
+from mastodon_assets.mastodon.publisher import Publisher
+from mastodon_assets.mastodon.walk import is_number
+
+_START = "no ingest was running"
+
+
+class Progress:
+    """`position` is the id up to which everything is published; `open_gaps` wait for a walk."""
+
+    def __init__(self, postgres_url: SecretStr, publisher: Publisher, summary: IngestSummary):
+        """Reads where the last run ended. Raises: ServiceUnavailableError, MissingTablesError."""
+        self._postgres_url = postgres_url
+        self._publisher = publisher
+        self._summary = summary
+        self._unsaved: list[Gap] = []
+        self._closed: list[Gap] = []
+        saved = read_cursor(postgres_url, summary.instance)
+        self.position = summary.cursor = None if saved is None else saved.last_acked_id
+        self.open_gaps = [] if saved is None else self._gaps_since(saved)
+
+    def stored_ids(self, limit: int) -> list[str]:
+        """The newest posts that earlier runs published and the tables hold, newest first."""
+        return read_stored_ids(self._postgres_url, self._summary.instance, limit)
+
+    def move_to(self, status_id: str) -> None:
+        """All up to `status_id` is published."""
+        self.position = status_id
+
+    def open_gap(self, at: datetime, reason: str) -> None:
+        """Nobody reads the stream from `at` on; a gap that has not ended goes on."""
+        if not any(gap.ended_at is None for gap in self.open_gaps):
+            gap = Gap(at, reason, from_id=self.position)
+            self.open_gaps.append(gap)
+            self._unsaved.append(gap)
+
+    def end_gaps(self, at: datetime) -> None:
+        """The stream is open since `at`: what was missed is now a range that stays as it is."""
+        for gap in self.open_gaps:
+            if gap.ended_at is None:
+                gap.ended_at = at
+                self._unsaved.append(gap)
+
+    def close_gaps(
+        self, gaps: Iterable[Gap], recovered: int, failure: str | None, *, are_posts_missing: bool
+    ) -> None:
+        """Nothing more can be done for `gaps`; `failure` says what is missing, None: nothing.
+
+        Of what one walk brought, nobody can tell which gap it was missing from: it counts for the
+        first. Posts are missing from the present position on.
+        """
+        for gap in gaps:
+            gap.recovered_count += recovered
+            if failure is None:
+                gap.status = "recovered"
+            else:
+                is_hopeless = are_posts_missing and not gap.recovered_count
+                gap.status = "unrecoverable" if is_hopeless else "partial"
+                gap.reason = f"{gap.reason}; {failure}"
+            if are_posts_missing:
+                gap.from_id = self.position
+            self._closed.append(gap)
+            recovered = 0
+
+    def save_gaps(self) -> None:
+        """Record gaps that have begun or ended.
+
+        Raises: ServiceUnavailableError, MissingTablesError.
+        """
+        while self._unsaved:
+            save_gap(self._postgres_url, self._summary.instance, self._unsaved[0])
+            del self._unsaved[0]
+
+    def commit(self, seconds: float) -> None:
+        """Wait at most `seconds` for Kafka's acknowledgement of all, then record all.
+
+        Raises: ServiceUnavailableError (nothing counts as done then), MissingTablesError.
+        """
+        self.save_gaps()
+        self._publisher.flush(seconds)
+        if self.position is not None and self.position != self._summary.cursor:
+            save_cursor(self._postgres_url, self._summary.instance, self.position)
+            self._summary.cursor = self.position
+        while self._closed:
+            save_gap(self._postgres_url, self._summary.instance, self._closed[0])
+            del self._closed[0]
+
+    def _gaps_since(self, saved: Cursor) -> list[Gap]:
+        """Those an earlier run left open, and the one from its end until now."""
+        left = read_open_gaps(self._postgres_url, self._summary.instance)
+        if any(gap.ended_at is None for gap in left):
+            return left
+        gap = Gap(saved.updated_at, _START, from_id=saved.last_acked_id)
+        self._unsaved.append(gap)
+        return [*(each for each in left if each.started_at != gap.started_at), gap]
+
+
+def later_id(known: str | None, new: str) -> str:
+    """The id to go on from after `new` came by the stream.
+
+    Numbers are compared by length and digits, because a stream does not keep their order. Ids of
+    another form say nothing about time: among them the one that came last counts. A number and
+    another form cannot be compared, and the known one stays: to read a post again does no harm.
+    """
+    if known is None or (not is_number(known) and not is_number(new)):
+        return new
+    if is_number(known) and is_number(new):
+        return max(known, new, key=lambda status_id: (len(status_id), status_id))
+    return known

@@ -1,0 +1,321 @@
+"""What the stream did not tell, asked for by REST, inside the server's limits.
+
+What belongs here: which requests are made for a gap, in which order and how fast. What becomes of
+the answers stands in `intake`, what is recorded of a gap in `gaps`.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.mastodon.client import (
+    MOST_IDS,
+    OLDEST,
+    MastodonClient,
+    RateLimitedError,
+    RefusedError,
+)
+from mastodon_assets.mastodon.normalise import readable_id
+
+# Posts that a server fetches late get an id of their own time and land behind the cursor.
+OVERLAP = timedelta(minutes=30)
+# rack_attack.rb counts requests with min_id or max_id so, and all others of a token by 300 in five
+# minutes, of which some are left to other programs of the same account.
+_PAGED_REQUESTS, _PAGED_SECONDS = 300, 15 * 60
+_OTHER_REQUESTS, _OTHER_SECONDS = 200, 5 * 60
+# What the budget does not bring in this time, a server is too busy for.
+_LONGEST_WALK_SECONDS = 60 * 60
+_LONGEST_PAUSE_SECONDS = 15 * 60
+_SHORTEST_PAUSE_SECONDS = 5
+_PAUSES_IN_A_ROW = 3
+_TRIES = 3
+_BACKOFF = wait_random_exponential(multiplier=1, max=10)
+_FIRST_SNOWFLAKE = datetime(2016, 1, 1, tzinfo=UTC).timestamp()
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class ListedStatus:
+    """A status of the timeline; `cursor` is its id where all before it has been listed too."""
+
+    status: Mapping[str, Any]
+    cursor: str | None
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class GoneStatus:
+    """A post that the server has no more."""
+
+    status_id: str
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class WalkReachedStream:
+    """From here on the stream has told all that the timeline lists."""
+
+
+@dataclass(frozen=True)
+class WalkEnded:
+    """Everything that could be had stands before this in the queue.
+
+    `failure` says what could not be had, None where nothing is known to be missing.
+    """
+
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class WalkFailed:
+    """The server did not answer; what was listed before stands before this in the queue."""
+
+    error: ServiceUnavailableError
+
+
+WalkArrival = ListedStatus | GoneStatus | WalkReachedStream | WalkEnded | WalkFailed
+
+
+@dataclass(frozen=True)
+class Route:
+    """A walk from `start` on, or from the oldest post served.
+
+    `known_ids` are asked for again, because a delete of one may have been missed.
+    """
+
+    start: str
+    known_ids: list[str]
+
+
+class RequestBudget:
+    """At most `requests` in any `seconds`; None does not limit. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        requests: int | None,
+        seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._limit = requests
+        self._made_at: deque[float] = deque(maxlen=requests or 0)
+
+    def seconds_to_wait(self) -> float:
+        """Until the next request may be made."""
+        if self._limit is None or len(self._made_at) < self._limit:
+            return 0
+        return max(0, self._made_at[0] + self._seconds - self._clock())
+
+    def note(self) -> None:
+        """A request is made now."""
+        self._made_at.append(self._clock())
+
+
+class StoppedError(Exception):
+    """The run ends; nothing more is to be asked."""
+
+
+class TimelineWalker:
+    """Walks one route at a time, in whatever thread calls `walk`."""
+
+    def __init__(
+        self,
+        client: MastodonClient,
+        *,
+        put: Callable[[WalkArrival], bool],
+        stopping: threading.Event,
+        streamed_ids: set[str],
+    ) -> None:
+        """`put` waits for room and is false when stopping; `streamed_ids` is filled by others."""
+        self._client = client
+        self._put_arrival = put
+        self._stopping = stopping
+        self._streamed_ids = streamed_ids
+        free = client.is_on_this_machine
+        self._paged = RequestBudget(None if free else _PAGED_REQUESTS, _PAGED_SECONDS)
+        self._other = RequestBudget(None if free else _OTHER_REQUESTS, _OTHER_SECONDS)
+
+    def walk(self, route: Route) -> None:
+        """Put what `route` brings, and at the end `WalkEnded` or `WalkFailed`."""
+        try:
+            self._put(WalkEnded(self._failure_of(route)))
+        except StoppedError:
+            return
+        except ServiceUnavailableError as error:
+            self._put_arrival(WalkFailed(error))
+
+    def _failure_of(self, route: Route) -> str | None:
+        listed, has_arrived = self._walk_forward(route.start)
+        if not has_arrived:
+            return "more was posted than the server's limits let be read"
+        if route.start == OLDEST:
+            self._put(WalkReachedStream())
+            return None
+        if listed == 0 and self._walk_back(route.start) == 0:
+            return "the server lists no posts"
+        self._put(WalkReachedStream())
+        if listed:
+            self._walk_back(route.start)
+        return self._look_for_deletes(route.known_ids)
+
+    def _walk_forward(self, start: str) -> tuple[int, bool]:
+        """How many posts were listed, and whether the walk arrived where the stream is."""
+        deadline = time.monotonic() + _LONGEST_WALK_SECONDS
+        min_id, asked, listed = start, {start}, 0
+        while page := self._page(self._client.timeline_page, min_id):
+            self._put_page(page, moves_cursor=True)
+            listed += len(page)
+            if start != OLDEST and self._is_streamed(page):
+                return listed, True
+            min_id = _newest_id(page) or min_id
+            if min_id in asked:
+                raise ServiceUnavailableError(
+                    "the server's timeline does not go on: it lists the same page again;"
+                    " report it to its software's makers, the stream alone works"
+                )
+            asked.add(min_id)
+            if start != OLDEST and time.monotonic() > deadline:
+                return listed, False
+        return listed, True
+
+    def _is_streamed(self, page: list[Mapping[str, Any]]) -> bool:
+        """The stream told all of it, so what follows too: a busy timeline has no empty page."""
+        return all(_status_id(status) in self._streamed_ids for status in page)
+
+    def _walk_back(self, start: str) -> int:
+        """List what lies up to 30 minutes before `start`, by the ids' time; else one page."""
+        began_at, max_id, listed = snowflake_time(start), start, 0
+        while page := self._page(self._client.timeline_page_before, max_id):
+            self._put_page(page, moves_cursor=False)
+            listed += len(page)
+            oldest = _newest_id(page[::-1])
+            if oldest is None or oldest == max_id or began_at is None:
+                break
+            reached = snowflake_time(oldest)
+            if reached is None or reached < began_at - OVERLAP:
+                break
+            max_id = oldest
+        return listed
+
+    def _look_for_deletes(self, known_ids: list[str]) -> str | None:
+        """Ask again for posts that were published; what was missed of one is an edit or a delete.
+
+        A post that is missing in a list may be hidden for other reasons: only its own 404 or 410
+        counts.
+        """
+        for first in range(0, len(known_ids), MOST_IDS):
+            ids = known_ids[first : first + MOST_IDS]
+            try:
+                statuses = self._ask(self._other, partial(self._client.statuses, ids))
+            except RefusedError as error:
+                if error.is_of_token or error.status_code >= 500:
+                    raise
+                return "the server does not serve posts by their ids (Mastodon 4.3 does)"
+            self._put_page(statuses, moves_cursor=False)
+            shown = {_status_id(status) for status in statuses}
+            for status_id in (each for each in ids if each not in shown):
+                if self._ask(self._other, partial(self._client.is_gone, status_id)):
+                    self._put(GoneStatus(status_id, datetime.now(UTC)))
+        return None
+
+    def _put_page(self, page: list[Mapping[str, Any]], *, moves_cursor: bool) -> None:
+        for status in reversed(page):
+            cursor = _status_id(status) if moves_cursor else None
+            self._put(ListedStatus(status, cursor, datetime.now(UTC)))
+
+    def _put(self, arrival: WalkArrival) -> None:
+        if not self._put_arrival(arrival):
+            raise StoppedError
+
+    def _page(
+        self, ask: Callable[[str], list[Mapping[str, Any]]], status_id: str
+    ) -> list[Mapping[str, Any]]:
+        return self._ask(self._paged, partial(ask, status_id))
+
+    def _ask(self, budget: RequestBudget, ask: Callable[[], _Answer]) -> _Answer:
+        """The answer, after pauses and a few tries. Raises: StoppedError, ServiceUnavailableError.
+
+        A limit that was reached is waited for; what no second try can mend is not tried again.
+        """
+        for attempt in range(_PAUSES_IN_A_ROW + 1):
+            try:
+                return self._try(budget, ask)
+            except RateLimitedError as error:
+                if attempt == _PAUSES_IN_A_ROW:
+                    raise
+                self._pause(pause_seconds(error.reset_at))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _try(self, budget: RequestBudget, ask: Callable[[], _Answer]) -> _Answer:
+        def once() -> _Answer:
+            self._pause(budget.seconds_to_wait())
+            budget.note()
+            return ask()
+
+        return Retrying(
+            retry=retry_if_exception(_may_pass),
+            wait=_BACKOFF,
+            stop=stop_after_attempt(_TRIES),
+            sleep=sleep_using_event(self._stopping),
+            reraise=True,
+        )(once)
+
+    def _pause(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise StoppedError
+
+
+def snowflake_time(status_id: str) -> datetime | None:
+    """When an id of vanilla Mastodon was made; None for an id that is none.
+
+    48 bits of milliseconds since 1970, 16 bits of chance (lib/mastodon/snowflake.rb).
+    """
+    if not is_number(status_id):
+        return None
+    seconds = (int(status_id) >> 16) / 1000
+    if not _FIRST_SNOWFLAKE < seconds < time.time() + 24 * 3600:
+        return None
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def is_number(status_id: str) -> bool:
+    """Ids are opaque, but numbers can be compared."""
+    return status_id.isascii() and status_id.isdecimal()
+
+
+def pause_seconds(reset_at: datetime | None) -> float:
+    """How long to wait for a limit that ends at `reset_at`."""
+    wanted = 60 if reset_at is None else (reset_at - datetime.now(UTC)).total_seconds()
+    return min(max(wanted, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, RefusedError):
+        return error.status_code >= 500
+    return isinstance(error, ServiceUnavailableError) and not isinstance(error, RateLimitedError)
+
+
+def _newest_id(page: Iterable[Mapping[str, Any]]) -> str | None:
+    """A page stands newest first; that order counts, ids are opaque."""
+    return next((found for status in page if (found := _status_id(status))), None)
+
+
+def _status_id(status: object) -> str | None:
+    return readable_id(status.get("id")) if isinstance(status, Mapping) else None

@@ -1,0 +1,102 @@
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.mastodon import progress
+from mastodon_assets.mastodon.cursors import read_cursor, save_cursor
+from mastodon_assets.mastodon.gaps import Gap, read_open_gaps, read_stored_ids, save_gap
+from mastodon_assets.mastodon.ingest import ingest
+from mastodon_assets.mastodon.intake import IngestSummary
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.mastodon.conftest import Broker
+from mastodon_assets_tests.mastodon.documents import status
+from mastodon_assets_tests.mastodon.odd_server import Answer, Route, odd_server, stream
+
+BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+def test_a_gap_is_open_until_it_is_closed(database_url: SecretStr) -> None:
+    gap = Gap(BEGAN, "cut", from_id="41")
+    save_gap(database_url, "one.example", gap)
+    save_gap(database_url, "two.example", Gap(BEGAN, "silence", from_id=None))
+    assert read_open_gaps(database_url, "one.example") == [gap]
+
+    gap.ended_at, gap.to_id = BEGAN + timedelta(minutes=1), "52"
+    save_gap(database_url, "one.example", gap)
+    assert read_open_gaps(database_url, "one.example") == [gap]
+
+    gap.recovered_count, gap.status = 10, "recovered"
+    save_gap(database_url, "one.example", gap)
+    assert read_open_gaps(database_url, "one.example") == []
+    with transaction(database_url) as connection:
+        rows = connection.execute(
+            "SELECT source, from_id, to_id, recovered_count, status, reason"
+            "  FROM masto.stream_gaps WHERE instance = 'one.example'"
+        ).fetchall()
+    assert rows == [("public", "41", "52", 10, "recovered", "cut")]
+
+
+def test_a_cursor_says_when_it_was_moved(database_url: SecretStr) -> None:
+    assert read_cursor(database_url, "one.example") is None
+    save_cursor(database_url, "one.example", "7")
+    save_cursor(database_url, "one.example", "01FV")
+
+    cursor = read_cursor(database_url, "one.example")
+
+    assert cursor is not None
+    assert cursor.last_acked_id == "01FV"
+    assert datetime.now(UTC) - cursor.updated_at < timedelta(minutes=5)
+
+
+def test_no_post_is_stored_yet(database_url: SecretStr) -> None:
+    assert read_stored_ids(database_url, "one.example", 10) == []
+
+
+def test_what_happened_between_two_runs_is_a_gap_that_is_filled(
+    broker: Broker, database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With real tables: the post 1 was deleted and 3 was posted while nobody read."""
+    monkeypatch.setattr(progress, "read_stored_ids", lambda _url, _instance, _limit: ["2", "1"])
+    before, after = [status("1"), status("2")], [status("2"), status("3")]
+
+    def run(documents: list[dict[str, Any]]) -> IngestSummary:
+        def page(query: Mapping[str, str]) -> Answer:
+            low, high = int(query.get("min_id", 0)), int(query.get("max_id", 9))
+            listed = [each for each in documents if low < int(each["id"]) < high]
+            return Answer(json.dumps(listed[::-1]).encode())
+
+        routes: dict[str, Route] = {
+            "/api/v1/streaming/public": stream(b""),
+            "/api/v1/timelines/public": page,
+            "/api/v1/statuses": Answer(json.dumps([status("2")]).encode()),
+        }
+        with odd_server(routes) as server:
+            return ingest(
+                broker.settings(mastodon_api_base_url=server.base_url, database_url=database_url),
+                max_events=None,
+                until_caught_up=True,
+                report=lambda _line: None,
+                should_stop=lambda: False,
+            )
+
+    first, second = run(before), run(after)
+
+    assert (first.cursor, second.cursor) == ("2", "3")
+    sent = sorted((message["op"], message["id"]) for message in broker.messages())
+    assert sent == [
+        ("delete", "1"),
+        ("upsert", "1"),
+        ("upsert", "2"),
+        ("upsert", "2"),
+        ("upsert", "3"),
+    ]
+    with transaction(database_url) as connection:
+        rows = connection.execute(
+            "SELECT from_id, reason, recovered_count, status, ended_at > started_at"
+            "  FROM masto.stream_gaps WHERE instance = 'odd.example'"
+        ).fetchall()
+    assert rows == [("2", "no ingest was running", 3, "recovered", True)]

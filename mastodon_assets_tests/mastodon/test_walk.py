@@ -1,0 +1,177 @@
+import json
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from tenacity import wait_none
+
+from mastodon_assets.mastodon import walk as walk_module
+from mastodon_assets.mastodon.client import MastodonClient
+from mastodon_assets.mastodon.walk import (
+    GoneStatus,
+    ListedStatus,
+    RequestBudget,
+    Route,
+    TimelineWalker,
+    WalkArrival,
+    WalkEnded,
+    WalkFailed,
+    WalkReachedStream,
+    snowflake_time,
+)
+from mastodon_assets.simulator.composing import snowflake
+from mastodon_assets_tests.mastodon.odd_server import Answer, odd_server
+from mastodon_assets_tests.mastodon.odd_server import Route as Answering
+
+TIMELINE, STATUSES = "/api/v1/timelines/public", "/api/v1/statuses"
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+def minute(number: int) -> str:
+    """An id made so many minutes after noon."""
+    return snowflake(int((NOON + timedelta(minutes=number)).timestamp() * 1000), 1)
+
+
+def walk(routes: dict[str, Answering], route: Route, *streamed: str) -> list[WalkArrival]:
+    found: list[WalkArrival] = []
+
+    def put(arrival: WalkArrival) -> bool:
+        found.append(arrival)
+        return True
+
+    with odd_server(routes) as server:
+        walker = TimelineWalker(
+            MastodonClient(server.base_url, SecretStr("token")),
+            put=put,
+            stopping=threading.Event(),
+            streamed_ids=set(streamed),
+        )
+        walker.walk(route)
+    return found
+
+
+def timeline(*ids: str) -> Answering:
+    """Pages of five numeric ids."""
+    numbers = sorted(ids, key=int)
+
+    def page(query: Mapping[str, str]) -> Answer:
+        if "max_id" in query:
+            listed = [each for each in numbers if int(each) < int(query["max_id"])][-5:]
+        else:
+            listed = [each for each in numbers if int(each) > int(query["min_id"])][:5]
+        return Answer(json.dumps([{"id": each} for each in reversed(listed)]).encode())
+
+    return page
+
+
+def listed(found: list[WalkArrival]) -> list[Any]:
+    return [each.status["id"] for each in found if isinstance(each, ListedStatus)]
+
+
+def test_half_an_hour_before_the_cursor_is_read_again() -> None:
+    ids = [minute(number) for number in range(-60, 12)]
+
+    found = walk({TIMELINE: timeline(*ids)}, Route(minute(0), []))
+
+    again = listed(found[found.index(WalkReachedStream()) :])
+    assert listed(found)[:11] == ids[61:]
+    assert set(ids[30:60]) <= set(again) <= set(ids[25:60])
+    assert all(
+        (each.cursor is None) == (each.status["id"] in again)
+        for each in found
+        if isinstance(each, ListedStatus)
+    )
+    assert found[-1] == WalkEnded(None)
+
+
+def test_of_ids_that_tell_no_time_one_page_is_read_again() -> None:
+    found = walk({TIMELINE: timeline(*map(str, range(1, 30)))}, Route("20", []))
+
+    assert listed(found) == [str(each) for each in (*range(21, 30), *range(15, 20))]
+
+
+def test_a_walk_ends_where_the_stream_has_told_all() -> None:
+    ids = [str(each) for each in range(1, 40)]
+
+    found = walk({TIMELINE: timeline(*ids)}, Route("9", []), *ids[19:])
+
+    assert listed(found)[:15] == ids[9:24]
+    assert "26" not in listed(found)
+
+
+def test_a_post_that_is_missing_is_deleted_only_by_its_own_answer() -> None:
+    routes: dict[str, Answering] = {
+        TIMELINE: timeline("1", "2", "3", "4", "5"),
+        STATUSES: Answer(b'[{"id": "2"}]'),
+        f"{STATUSES}/1": Answer(b"{}", 404),
+        f"{STATUSES}/3": Answer(b'{"id": "3"}'),
+        f"{STATUSES}/4": Answer(b"{}", 410),
+    }
+
+    found = walk(routes, Route("5", ["1", "2", "3", "4"]))
+
+    assert [each.status_id for each in found if isinstance(each, GoneStatus)] == ["1", "4"]
+    assert found[-1] == WalkEnded(None)
+
+
+@pytest.mark.parametrize("status_code", [401, 403, 500, 503])
+def test_a_refusal_deletes_nothing(status_code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk_module, "_BACKOFF", wait_none())
+    routes: dict[str, Answering] = {
+        TIMELINE: timeline("1", "2"),
+        STATUSES: Answer(b"[]"),
+        f"{STATUSES}/1": Answer(b"{}", status_code),
+    }
+
+    found = walk(routes, Route("2", ["1"]))
+
+    assert not any(isinstance(each, GoneStatus) for each in found)
+    assert isinstance(found[-1], WalkFailed)
+
+
+def test_a_server_without_posts_by_id_is_told() -> None:
+    found = walk({TIMELINE: timeline("1", "2")}, Route("2", ["1"]))
+
+    assert not any(isinstance(each, GoneStatus) for each in found)
+    assert found[-1] == WalkEnded(
+        "the server does not serve posts by their ids (Mastodon 4.3 does)"
+    )
+
+
+def test_a_server_that_lists_nothing_is_told() -> None:
+    found = walk({TIMELINE: Answer(b"[]")}, Route("2", ["1"]))
+
+    assert found == [WalkEnded("the server lists no posts")]
+
+
+def test_a_budget_lets_so_many_requests_through_in_any_window() -> None:
+    now = 0.0
+    budget = RequestBudget(3, 900, clock=lambda: now)
+    for now in (0.0, 10.0, 20.0):  # noqa: B007
+        assert budget.seconds_to_wait() == 0
+        budget.note()
+    now = 30.0
+    assert budget.seconds_to_wait() == 870
+    now = 900.0
+    assert budget.seconds_to_wait() == 0
+    budget.note()
+    assert budget.seconds_to_wait() == 10
+
+
+def test_no_budget_is_no_limit() -> None:
+    budget = RequestBudget(None, 900)
+    for _ in range(1000):
+        budget.note()
+    assert budget.seconds_to_wait() == 0
+
+
+@pytest.mark.parametrize("status_id", ["1", "1763640000000", "01FV", "9" * 40, "", "１２"])
+def test_an_id_that_is_no_snowflake_tells_no_time(status_id: str) -> None:
+    assert snowflake_time(status_id) is None
+
+
+def test_a_snowflake_tells_its_time() -> None:
+    assert snowflake_time(minute(0)) == NOON
