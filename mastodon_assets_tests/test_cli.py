@@ -267,7 +267,7 @@ def test_the_ingester_ends_in_good_order_with_its_counts(
         server = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
         environment = {**as_environment(settings), **server}
         with started("ingest", **environment) as process:
-            read_until(process.stderr, "published")
+            read_until(process.stderr, "connected")
             process.send_signal(sent)
             out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
