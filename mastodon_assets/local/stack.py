@@ -20,11 +20,9 @@ from mastodon_assets.errors import PlatformError
 from mastodon_assets.local import kafka, postgres
 from mastodon_assets.local.artifacts import Report, cache_dir
 from mastodon_assets.local.files import (
-    StateDamagedError,
     StateFolderError,
     check_own,
     make_private_folder,
-    read_text,
     write_atomically,
 )
 
@@ -111,21 +109,6 @@ def status(home: Path) -> list[ServiceStatus]:
             "PostgreSQL", postgres.find(home), postgres.port(home), lambda: postgres.answers(home)
         ),
     ]
-
-
-def read_connection(home: Path) -> Connection | None:
-    """What `up` wrote to `connection.json` last; None where there is none.
-
-    Raises: StateDamagedError where the file is not what `up` writes.
-    """
-    path = home / "connection.json"
-    text = read_text(path)
-    if text is None:
-        return None
-    try:
-        return Connection(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise StateDamagedError(f"{path} is damaged; run: mastodon-assets up") from error
 
 
 def _service_status(
