@@ -54,7 +54,7 @@ _LAYERS = (
     {"resources"},
     {"simulator"},
     {"mastodon", "toots", "batch", "sentiment", "reports"},
-    {"local", "spark_session"},
+    {"local", "spark_session", "metrics"},
     {"warehouse"},
     {"settings"},
     {"errors"},
