@@ -375,6 +375,7 @@ def _print_ingest(summary: "IngestSummary") -> None:
             "deletes published": summary.deletes,
             "seen before": summary.duplicates,
             **{f"withheld: {reason}": count for reason, count in summary.withheld.most_common()},
+            **{f"dropped: {rule}": count for rule, count in summary.dropped.most_common()},
             **{f"error: {reason}": count for reason, count in summary.errors.most_common()},
             "of other kinds": summary.ignored,
         }
