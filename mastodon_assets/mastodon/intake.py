@@ -17,6 +17,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+import orjson
+
 from mastodon_assets.mastodon.client import StreamEvent
 from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
 from mastodon_assets.mastodon.normalise import (
@@ -106,7 +108,7 @@ class Intake:
         elif event.name == "update" or event.name in _EDITS:
             self.summary.received += 1
             try:
-                status = json.loads(event.data, parse_constant=_refuse_constant)
+                status = _parse(event.data)
             except (ValueError, RecursionError):
                 self._fail("not_json", "the payload is not JSON", None, origin)
                 return None
@@ -225,6 +227,15 @@ class _Seen:
             if note in notes and without not in notes
         )
         return list(islice(wanted, limit))
+
+
+def _parse(text: str) -> Any:
+    """Raises: ValueError, RecursionError."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # orjson is right to refuse half of a surrogate pair; we keep such a post.
+        return json.loads(text, parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> None:

@@ -50,29 +50,32 @@ def _pieces(body: "LexborNode") -> list[str]:
             pieces.append(item)
         elif item.tag == "-text":
             pieces.append(item.text_content or "")
-        elif not _is_unseen(item):
-            before, after = _separators(item)
+        else:
+            classes = _classes(item)
+            if _is_unseen(item, classes):
+                continue
+            before, after = _separators(item, classes)
             pieces.append(before)
             waiting.append(after)
             waiting.extend(_children_last_first(item))
     return pieces
 
 
-def _is_unseen(node: "LexborNode") -> bool:
+def _is_unseen(node: "LexborNode", classes: list[str]) -> bool:
     return (
         node.tag is None
         or node.tag.startswith("-")
         or node.tag in _UNSEEN
-        or "invisible" in _classes(node)
+        or "invisible" in classes
     )
 
 
-def _separators(node: "LexborNode") -> tuple[str, str]:
+def _separators(node: "LexborNode", classes: list[str]) -> tuple[str, str]:
     if node.tag in _BLOCKS:
         return "\n\n", "\n\n"
     if node.tag in _LINES:
         return "\n", ""
-    return "", "…" if "ellipsis" in _classes(node) else ""
+    return "", "…" if "ellipsis" in classes else ""
 
 
 def _classes(node: "LexborNode") -> list[str]:

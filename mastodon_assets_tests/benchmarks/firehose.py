@@ -1,8 +1,8 @@
 """A server that sends posts as fast as they are read, in a process of its own.
 
-What belongs here: the other end of the ingest benchmark. It is no simulator: it has no timeline, and
-its posts are those of the simulator over and over, each time with an id and a uri of their own, put
-into bytes that were rendered before.
+What belongs here: the other end of the ingest benchmark. It is no simulator: it has no timeline,
+and its posts are those of the simulator over and over, each time with an id and a uri of their own,
+put into bytes that were rendered before.
 
     python -m mastodon_assets_tests.benchmarks.firehose
 

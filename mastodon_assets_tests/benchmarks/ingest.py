@@ -64,9 +64,7 @@ def main() -> None:
                     database_url=url,
                     mastodon_assets_home=home,
                 )
-                ours = _measure(
-                    settings, arguments.posts, "mastodon_assets.cli", "ingest", "--max"
-                )
+                ours = _measure(settings, arguments.posts, "mastodon_assets.cli", "ingest", "--max")
                 peer = _measure(
                     settings,
                     arguments.peer_posts,
@@ -93,9 +91,7 @@ def _arguments() -> argparse.Namespace:
 def _measure(settings: Settings, posts: int, module: str, *arguments: str) -> _Run:
     before = _messages(settings)
     with _firehose() as (server, port):
-        named = settings.model_copy(
-            update={"mastodon_api_base_url": f"http://127.0.0.1:{port}"}
-        )
+        named = settings.model_copy(update={"mastodon_api_base_url": f"http://127.0.0.1:{port}"})
         environment = {
             **os.environ,
             **as_environment(named),
@@ -192,7 +188,7 @@ def _print(runs: dict[str, _Run]) -> None:
     for name, title in names:
         values: list[Any] = [getattr(run, name) for run in runs.values()]
         ratio = f"{values[0] / values[1]:.1f}" if name == "posts_a_second" else ""
-        table.add_row(title, *(f"{value:,.1f}" for value in values), ratio)
+        table.add_row(title, *(f"{value:,.2f}" for value in values), ratio)
     Console().print(table)
 
 
