@@ -81,6 +81,17 @@ class Intake:
             self.summary.received += 1
             self._take_status(status, None, is_edit=False, received_at=received_at, origin=origin)
 
+    def take_recorded(self, line: bytes, received_at: datetime) -> None:
+        """A status of a recording, as a line of JSON in UTF-8."""
+        with self._dead_letter("backfill") as origin:
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError:
+                self.summary.received += 1
+                self._fail("not_json", "the line is not UTF-8", None, origin)
+                return
+            self._take_document(text, is_edit=False, received_at=received_at, origin=origin)
+
     def take_gone(self, status_id: str, received_at: datetime) -> None:
         """A post that the server has no more; its delete was not seen."""
         with self._dead_letter("backfill") as origin:
@@ -106,21 +117,28 @@ class Intake:
         if event.name == "delete":
             self._take_delete(event, origin)
         elif event.name == "update" or event.name in _EDITS:
-            self.summary.received += 1
-            try:
-                status = _parse(event.data)
-            except (ValueError, RecursionError):
-                self._fail("not_json", "the payload is not JSON", None, origin)
-                return None
             is_edit = event.name in _EDITS
-            self._take_status(
-                status, event.data, is_edit=is_edit, received_at=event.received_at, origin=origin
+            status = self._take_document(
+                event.data, is_edit=is_edit, received_at=event.received_at, origin=origin
             )
             if isinstance(status, Mapping) and not is_edit:
                 return readable_id(status.get("id"))
         else:
             self.summary.ignored += 1
         return None
+
+    def _take_document(
+        self, text: str, *, is_edit: bool, received_at: datetime, origin: str
+    ) -> Any:
+        """A status as JSON; returns what was read, None where that is nothing."""
+        self.summary.received += 1
+        try:
+            status = _parse(text)
+        except (ValueError, RecursionError):
+            self._fail("not_json", "the payload is not JSON", None, origin)
+            return None
+        self._take_status(status, text, is_edit=is_edit, received_at=received_at, origin=origin)
+        return status
 
     def _take_delete(self, event: StreamEvent, origin: str) -> None:
         self.summary.received += 1

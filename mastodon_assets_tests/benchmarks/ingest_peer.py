@@ -19,7 +19,7 @@ class _Done(Exception):
     """All posts were taken."""
 
 
-class _Listener(StreamListener):  # type: ignore[misc]
+class _Listener(StreamListener):
     def __init__(self, intake: Intake, posts: int) -> None:
         self._intake = intake
         self._posts = posts
