@@ -8,16 +8,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from mastodon_assets import cli_operations
@@ -210,6 +211,60 @@ def ingest(
         should_stop=_stop_on_signal(),
     )
     _print_ingest(summary)
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Status objects as JSON, one a line; plain or gzipped. - reads standard input.",
+            metavar="FILE",
+        ),
+    ],
+    instance: Annotated[
+        str,
+        typer.Option(
+            help="The server they were recorded at; only by its name a later delete finds them.",
+            metavar="DOMAIN",
+        ),
+    ] = "unknown",
+    as_json: Json = False,
+) -> None:
+    """Bring recorded statuses into Kafka, under the rules of live ones: consent, filters, contract.
+
+    A line that is no status is a dead letter (see: rejected). Twice changes nothing.
+    """
+    from mastodon_assets.demo import keep_from_demos
+    from mastodon_assets.mastodon.client import is_domain
+    from mastodon_assets.mastodon.importing import import_statuses
+    from mastodon_assets.warehouse.migrate import migrate
+
+    if not is_domain(instance):
+        raise typer.BadParameter(f"{instance!r} is no server's name such as mastodon.example")
+    settings = load_settings()
+    with _opened(file) as source:
+        migrate(settings.postgres_url)
+        keep_from_demos(settings.mastodon_assets_home)
+        summary = import_statuses(settings, source, instance=instance.lower())
+    if as_json:
+        counts = {name: value for name, value in vars(summary).items() if name != "cursor"}
+        sys.stdout.write(f"{json.dumps(counts)}\n")
+    else:
+        _print_ingest(summary)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """The file, with a bar on a terminal that shows how much is read; standard input for `-`."""
+    if str(file) == "-":
+        yield sys.stdin.buffer
+        return
+    with (
+        file.open("rb") as raw,
+        Progress(console=err, transient=True, disable=not err.is_terminal) as progress,
+    ):
+        yield progress.wrap_file(raw, file.stat().st_size, description=escape(file.name))
 
 
 @app.command()
