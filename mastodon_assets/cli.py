@@ -28,6 +28,7 @@ from mastodon_assets.settings import Settings, load_settings
 if TYPE_CHECKING:
     from mastodon_assets.demo import DemoResult
     from mastodon_assets.mastodon.intake import IngestSummary
+    from mastodon_assets.toots.drain import DrainSummary
 
 app = typer.Typer(
     name="mastodon-assets",
@@ -272,13 +273,28 @@ def stream(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End with what is in Kafka now.")
     ] = False,
+    ui_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Serve Spark's own page on this port of 127.0.0.1."),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Serve numbers for Prometheus on this port."),
+    ] = None,
 ) -> None:
-    """Bring Kafka's messages into the tables by Spark as they come, until stopped (Ctrl-C)."""
+    """Bring Kafka's messages into the tables by Spark as they come, until stopped (Ctrl-C).
+
+    A cut of Kafka or PostgreSQL does not end it: it goes on where the tables are.
+    """
     from mastodon_assets.spark_session import build_session
-    from mastodon_assets.toots.drain import drain, follow
+    from mastodon_assets.toots.drain import drain
     from mastodon_assets.warehouse.migrate import migrate
 
-    settings = load_settings()
+    ports = {"spark_ui_port": ui_port, "stream_metrics_port": metrics_port}
+    settings = load_settings(**{name: port for name, port in ports.items() if port})
+    if settings.spark_ui_port:
+        # Spark would take the next free one in silence.
+        _refuse_taken_port(settings.spark_ui_port)
     migrate(settings.postgres_url)
     should_stop = _stop_on_signal()
 
@@ -288,7 +304,7 @@ def stream(
     if until_caught_up:
         summary = drain(session, settings, report=_report)
     else:
-        summary = follow(session, settings, report=_report, should_stop=should_stop)
+        summary = _stream(session, settings, should_stop)
     out.print(f"{summary.counts.messages:,} messages in {summary.batches} batches")
     _print_counts(asdict(summary.counts))
 
@@ -347,6 +363,31 @@ def ui(
     os.execve(  # noqa: S606 - our own interpreter, our own arguments
         sys.executable, [*command, *workspace], {**os.environ, "DAGSTER_HOME": str(home)}
     )
+
+
+def _stream(
+    session: Callable[[], Any], settings: Settings, should_stop: Callable[[], bool]
+) -> "DrainSummary":
+    from prometheus_client import CollectorRegistry
+
+    from mastodon_assets.automation.stream_events import tell_dagster
+    from mastodon_assets.local.dagster_home import existing_dagster_home
+    from mastodon_assets.metrics import serving_metrics
+    from mastodon_assets.toots.progress import StreamProgress
+    from mastodon_assets.toots.stream import stream as run_stream
+
+    registry = CollectorRegistry()
+    progress = StreamProgress(
+        settings.kafka_servers,
+        settings.kafka_topic,
+        report=_report,
+        tell=tell_dagster(existing_dagster_home(settings.mastodon_assets_home), _report),
+        registry=registry,
+    )
+    with serving_metrics(registry, settings.stream_metrics_port):
+        return run_stream(
+            session, settings, report=_report, progress=progress, should_stop=should_stop
+        )
 
 
 def _refuse_taken_port(port: int) -> None:

@@ -74,7 +74,9 @@ class Settings(BaseSettings):
 
     spark_master: str = "local[*]"
     spark_driver_memory: str = Field(default="2g", pattern=_MEMORY_PATTERN)
+    spark_ui_port: int | None = Field(default=None, ge=1, le=65535)
     max_offsets_per_batch: int = Field(default=100_000, ge=1)
+    stream_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
     sentiment_corpus: Path | None = None
     model_dir: Path = Path("data/models/sentiment_pipeline_model")
