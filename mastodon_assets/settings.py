@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     mastodon_api_base_url: str | None = None
     mastodon_access_token: SecretStr | None = None
     mastodon_consent: Literal["respect", "opt-in"] = "respect"
+    simulator_token: SecretStr | None = None
 
     kafka_bootstrap_servers: str | None = None
     kafka_topic: str = Field(default="mastodon_stream", pattern=_TOPIC_PATTERN)
