@@ -138,6 +138,23 @@ def up() -> None:
 
 
 @app.command()
+def prepare() -> None:
+    """Make topics and tables in the Kafka and PostgreSQL that the settings name.
+
+    For servers of your own; `up` does it for the embedded ones. Doing it twice is fine.
+    """
+    from mastodon_assets.local.kafka import create_topics
+    from mastodon_assets.warehouse.migrate import migrate
+
+    settings = load_settings()
+    topics = [settings.kafka_topic, settings.kafka_errors_topic]
+    create_topics(settings.kafka_servers, topics)
+    version = migrate(settings.postgres_url)
+    out.print(f"Kafka       {settings.kafka_servers}, topics {' and '.join(topics)}")
+    out.print(f"PostgreSQL  {_address(settings.postgres_url.get_secret_value())}, schema {version}")
+
+
+@app.command()
 def down(
     wipe: Annotated[
         bool, typer.Option("--wipe", help="Remove the data and Dagster's runs as well.")
@@ -320,13 +337,20 @@ def simulate(
     from_file: FromFile = None,
     rate: Annotated[float, typer.Option(min=0, help="New toots a second after those.")] = 0.0,
 ) -> None:
-    """Serve Mastodon's REST and streaming API with synthetic toots, until stopped (Ctrl-C)."""
+    """Serve Mastodon's REST and streaming API with synthetic toots, until stopped (Ctrl-C).
+
+    Its clients need the token in SIMULATOR_TOKEN; without it one is made and printed.
+    """
     from mastodon_assets.simulator.server import SimulatorServer, run
+
+    given = load_settings().simulator_token
 
     def tell(server: SimulatorServer) -> None:
         out.print("Read it with these settings; Ctrl-C ends it:")
         out.print(f"MASTODON_API_BASE_URL={server.base_url}")
-        out.print(f"MASTODON_ACCESS_TOKEN={server.token}")
+        # Whoever gave it knows it; it need not stand in a log.
+        shown = "(the value of SIMULATOR_TOKEN)" if given else server.token
+        out.print(f"MASTODON_ACCESS_TOKEN={shown}")
 
     # Being stopped is how it ends, at whatever moment that comes.
     with suppress(KeyboardInterrupt):
@@ -337,6 +361,7 @@ def simulate(
             days=days,
             rate=rate,
             from_file=from_file,
+            token=given.get_secret_value() if given else None,
             report=tell,
         )
 

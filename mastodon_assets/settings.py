@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     filter_bots: Literal["keep", "drop"] = "keep"
     filter_replies: Literal["keep", "drop"] = "keep"
 
+    simulator_token: SecretStr | None = None
+
     kafka_bootstrap_servers: str | None = None
     kafka_topic: str = Field(default="mastodon_stream", pattern=_TOPIC_PATTERN)
     kafka_errors_topic: str = Field(default="mastodon_errors", pattern=_TOPIC_PATTERN)

@@ -23,7 +23,18 @@ from mastodon_assets.toots.topics import read_topic
 from mastodon_assets.warehouse.database import bump_toots_version, transaction
 from mastodon_assets_tests.mastodon.documents import status
 
-COMMANDS = ("demo", "up", "down", "status", "ingest", "import", "stream", "simulate", "ui")
+COMMANDS = (
+    "demo",
+    "up",
+    "prepare",
+    "down",
+    "status",
+    "ingest",
+    "import",
+    "stream",
+    "simulate",
+    "ui",
+)
 PASSWORD = "s3cr3t"
 
 
@@ -280,6 +291,41 @@ def test_the_simulator_ends_in_good_order(sent: signal.Signals) -> None:
         process.send_signal(sent)
         _, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (0, "")
+
+
+def test_the_simulator_takes_the_token_it_is_given_and_does_not_print_it() -> None:
+    with started("simulate", "--port", "0", "--toots", "5", SIMULATOR_TOKEN=PASSWORD) as process:
+        shown = read_until(process.stdout, "MASTODON_ACCESS_TOKEN=")
+        found = re.search(r"http://127\.0\.0\.1:\d+", shown)
+        assert found
+        answers = [
+            httpx.get(
+                f"{found[0]}/api/v1/accounts/verify_credentials",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=30,
+            ).status_code
+            for token in (PASSWORD, "another")
+        ]
+        assert answers == [200, 401]
+        process.terminate()
+        rest, err = process.communicate(timeout=30)
+    assert PASSWORD not in shown + rest + err
+
+
+def test_prepare_makes_topics_and_tables_on_servers_of_ones_own_and_does_it_twice(
+    stack: Connection, settings: Settings
+) -> None:
+    environment = as_environment(
+        settings.model_copy(
+            update={"kafka_topic": "prepared_stream", "kafka_errors_topic": "prepared_errors"}
+        )
+    )
+    for _ in range(2):
+        ended = run("prepare", **environment)
+        assert ended.returncode == 0, ended.stderr
+        assert "@" not in ended.stdout
+    for topic in ("prepared_stream", "prepared_errors"):
+        assert len(read_topic(stack.kafka_bootstrap_servers, topic).end) == 4
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
