@@ -101,6 +101,7 @@ def ingest_assets(
                 "deletes": counts.deletes,
                 "withheld_as_deleted": counts.deleted,
                 "rejected": counts.rejected,
+                "withdrawn": counts.withdrawn,
                 "batches": summary.batches,
                 "offsets_before": dg.MetadataValue.json(_named(summary.start)),
                 "offsets_after": dg.MetadataValue.json(_named(summary.end)),

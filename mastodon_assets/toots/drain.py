@@ -29,6 +29,7 @@ from mastodon_assets.toots.sink import (
     write_batch,
 )
 from mastodon_assets.toots.topics import Offsets, TopicState, read_topic
+from mastodon_assets.toots.withdrawn import read_withdrawn
 from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def drain(
     `session` is called only where there is something to read. Another writer that moves the
     ledger meanwhile is no error: what it wrote is skipped, at most five times in a row.
 
-    Raises: DataLossError, LedgerConflictError, ServiceUnavailableError, TopicMissingError.
+    Raises: DataLossError, LedgerConflictError, WithdrawnKeyError, ServiceUnavailableError,
+    TopicMissingError.
     """
     with _opened(settings, report) as reader:
 
@@ -105,6 +107,7 @@ def follow(
 def _opened(settings: Settings, report: Callable[[str], None]) -> "Iterator[_Reader]":
     target = read_topic(settings.kafka_servers, settings.kafka_topic)
     with transaction(settings.postgres_url) as connection:
+        read_withdrawn(connection, settings.withdrawal_key)
         start = open_ledger(connection, target, accept_data_loss=settings.kafka_accept_data_loss)
     with transaction(settings.postgres_url) as connection:
         prepare_session(connection)
@@ -214,4 +217,9 @@ class _Reader:
 
     def _commit(self, rows: "pa.Table") -> BatchCounts:
         with self.connection.transaction():
-            return write_batch(self.connection, rows, {self.target.topic: self.target.topic_id})
+            return write_batch(
+                self.connection,
+                rows,
+                {self.target.topic: self.target.topic_id},
+                withdrawn_key=self._settings.withdrawal_key,
+            )
