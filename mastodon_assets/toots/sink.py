@@ -8,15 +8,17 @@ two minutes after receipt), then the earlier receipt, then server, status id and
 newest is the row, whole, so neither order of arrival nor reading twice changes anything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
+from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.toots.ledger import advance_ledger
 from mastodon_assets.toots.windows import apply_changes
+from mastodon_assets.toots.withdrawn import Withdrawn, read_withdrawn
 from mastodon_assets.warehouse.database import bump_toots_version, copy_arrow, take_write_lock
 
 if TYPE_CHECKING:
@@ -33,13 +35,14 @@ class BatchAccountError(PlatformError):
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """What became of a batch's messages; the five add up to the offsets covered."""
+    """What became of a batch's messages; the six add up to the offsets covered."""
 
     stored: int = 0
     stale: int = 0
     deletes: int = 0
     deleted: int = 0
     rejected: int = 0
+    withdrawn: int = 0
 
     @property
     def messages(self) -> int:
@@ -75,6 +78,17 @@ CREATE TEMP TABLE IF NOT EXISTS changed_rows (
     sign integer, id bigint, event_at timestamptz, lang text COLLATE "C",
     username text COLLATE "C", length bigint
 ) ON COMMIT DELETE ROWS;
+"""
+
+# A message of somebody who has withdrawn counts, and that is all: no row, alias, reject or payload.
+_SET_POSTS_ASIDE = """
+UPDATE pg_temp.staged SET op = 'withdrawn'
+ WHERE op = 'upsert' AND (username = ANY(%s) OR instance = ANY(%s))
+"""
+
+_SET_RECORD_ASIDE = """
+UPDATE pg_temp.staged SET op = 'withdrawn', reject_reason = NULL
+ WHERE (partition, kafka_offset) = (%(partition)s, %(kafka_offset)s)
 """
 
 # Two uris with one hash, or one status id of a server under two uris: the first keeps its place.
@@ -137,6 +151,11 @@ SELECT a.id
   FROM masto.toot_aliases a
   JOIN masto.toots_deleted d USING (instance, status_id)
  WHERE a.id IN (SELECT id FROM pg_temp.staged WHERE op = 'upsert' AND reject_reason IS NULL)
+"""
+
+_FIND_POSTS_OF = """
+INSERT INTO pg_temp.dead (id)
+SELECT id FROM masto.toots_raw WHERE username = ANY(%s) OR instance = ANY(%s)
 """
 
 # The newest version of each post in the batch, and whether it is newer than the row there is.
@@ -247,20 +266,25 @@ def refresh_statistics(connection: Connection[Any]) -> None:
 
 
 def write_batch(
-    connection: Connection[Any], rows: "pa.Table", topic_ids: Mapping[str, str]
+    connection: Connection[Any],
+    rows: "pa.Table",
+    topic_ids: Mapping[str, str],
+    *,
+    withdrawn_key: SecretStr | None = None,
 ) -> BatchCounts:
     """Write one batch in the caller's transaction, which must commit or roll back afterwards.
 
     `rows` has the columns of `parse.parse_records`; each partition's offsets must be without a
     hole and begin where the ledger stands.
 
-    Raises: LedgerConflictError, BatchAccountError, PayloadsNeededError (read the batch again with
-    its payloads). None of them leaves anything behind once rolled back.
+    Raises: LedgerConflictError, BatchAccountError, WithdrawnKeyError, PayloadsNeededError (read the
+    batch again with its payloads). None of them leaves anything behind once rolled back.
     """
     take_write_lock(connection)
     for topic, partition, start, end in offset_ranges(rows):
         advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
     copy_arrow(connection, sql.Identifier("pg_temp", "staged"), rows)
+    withdrawn = _set_aside(connection, rows, read_withdrawn(connection, withdrawn_key))
     connection.execute("ANALYZE pg_temp.staged")
     _reject_conflicts(connection)
     rejected = connection.execute(_KEEP_REJECTED).rowcount
@@ -269,6 +293,29 @@ def write_batch(
     connection.execute(_FIND_DEAD)
     connection.execute(_FIND_WINNERS)
     connection.execute("ANALYZE pg_temp.winners")
+    stored = _change_rows(connection)
+    counts = _counts(connection, stored=stored, rejected=rejected, withdrawn=withdrawn)
+    if counts.messages != rows.num_rows:
+        raise BatchAccountError(
+            f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
+        )
+    return counts
+
+
+def remove_posts(
+    connection: Connection[Any], *, usernames: Sequence[str], instances: Sequence[str]
+) -> None:
+    """Remove the rows of these authors and servers, with windows and scores, in the caller's
+    transaction; their ids stand in `pg_temp.dead` until it ends. They may come back.
+
+    `prepare_session` and the write lock come first.
+    """
+    connection.execute(_FIND_POSTS_OF, (list(usernames), list(instances)))
+    _change_rows(connection)
+
+
+def _change_rows(connection: Connection[Any]) -> int:
+    """Remove `pg_temp.dead`, store `pg_temp.winners`, and all that follows; rows stored."""
     connection.execute(_NOTE_ROWS_BEFORE)
     connection.execute(_REMOVE_DEAD)
     stored = connection.execute(_STORE_WINNERS).rowcount
@@ -277,12 +324,25 @@ def write_batch(
     connection.execute(_REMOVE_OUTDATED_SCORES)
     if connection.execute("SELECT FROM pg_temp.changed_rows LIMIT 1").fetchone() is not None:
         bump_toots_version(connection)
-    counts = _counts(connection, stored=stored, rejected=rejected)
-    if counts.messages != rows.num_rows:
-        raise BatchAccountError(
-            f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
-        )
-    return counts
+    return stored
+
+
+def _set_aside(connection: Connection[Any], rows: "pa.Table", withdrawn: Withdrawn) -> int:
+    """Take the messages of the withdrawn out of all that follows; how many they are."""
+    if not withdrawn.hashes:
+        return 0
+    usernames = [name for name in _distinct(rows, "username") if withdrawn.covers(name, None)]
+    instances = [name for name in _distinct(rows, "instance") if withdrawn.covers(None, name)]
+    aside = connection.execute(_SET_POSTS_ASIDE, (usernames, instances)).rowcount
+    refused = rows.filter(rows.column("reject_reason").is_valid())
+    for row in refused.select(["partition", "kafka_offset", "payload"]).to_pylist():
+        if withdrawn.covers_record(row.pop("payload")):
+            aside += connection.execute(_SET_RECORD_ASIDE, row).rowcount
+    return aside
+
+
+def _distinct(rows: "pa.Table", column: str) -> list[str]:
+    return [name for name in rows.column(column).unique().to_pylist() if name is not None]
 
 
 def offset_ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:
@@ -318,10 +378,17 @@ def _reject_conflicts(connection: Connection[Any]) -> None:
         raise PayloadsNeededError
 
 
-def _counts(connection: Connection[Any], *, stored: int, rejected: int) -> BatchCounts:
+def _counts(
+    connection: Connection[Any], *, stored: int, rejected: int, withdrawn: int
+) -> BatchCounts:
     row = connection.execute(_COUNT).fetchone()
     assert row is not None
     deletes, deleted, stale = row
     return BatchCounts(
-        stored=stored, stale=stale, deletes=deletes, deleted=deleted, rejected=rejected
+        stored=stored,
+        stale=stale,
+        deletes=deletes,
+        deleted=deleted,
+        rejected=rejected,
+        withdrawn=withdrawn,
     )

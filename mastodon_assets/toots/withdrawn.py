@@ -5,8 +5,10 @@ in `purge`. An entry is a keyed hash (BLAKE2b, RFC 7693) of a handle or a domain
 table names nobody, and says who is meant only to somebody who has the key and asks for a name.
 """
 
+import json
+import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal
@@ -20,6 +22,7 @@ from mastodon_assets.warehouse.database import transaction
 
 Kind = Literal["account", "server"]
 
+_NAMES = re.compile(r"(?P<handle>(?<![\w.+-])[\w.+-]++@[\w.-]*\w)|://(?P<host>[\w.-]*\w)")
 _DIGEST_BYTES = 32
 _FINGERPRINT_BYTES = 8
 _SECONDS_BETWEEN_READS = 30
@@ -51,6 +54,28 @@ class Withdrawn:
             names.append(("server", instance))
         assert self.key is not None, "entries are read with a key"
         return any(entry_hash(self.key, kind, name) in self.hashes for kind, name in names)
+
+    def covers_record(self, value: bytes | None) -> bool:
+        """The same of the author of a record that breaks the contract.
+
+        Where the author cannot be read, anybody covered whose handle, or server as part of an
+        address, stands in it counts: better one dead letter of somebody else less.
+        """
+        if not self.hashes or value is None:
+            return False
+        text = value.decode("utf-8", "replace")
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            document = None
+        author = document.get("username") if isinstance(document, Mapping) else None
+        if isinstance(author, str):
+            instance = document.get("instance")
+            return self.covers(author, instance if isinstance(instance, str) else None)
+        return any(
+            self.covers(found["handle"], found["host"])
+            for found in _NAMES.finditer(text.replace("\\u0040", "@").replace("\\/", "/"))
+        )
 
 
 def entry_hash(key: SecretStr, kind: Kind, name: str) -> bytes:
