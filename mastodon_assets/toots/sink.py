@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection, sql
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.toots.fresh import prepare_fresh, split_fresh, store_fresh
 from mastodon_assets.toots.ledger import advance_ledger
 from mastodon_assets.toots.windows import apply_changes
 from mastodon_assets.warehouse.database import bump_toots_version, copy_arrow, take_write_lock
@@ -230,6 +231,7 @@ SELECT count(*) FILTER (WHERE op = 'delete'),
 def prepare_session(connection: Connection[Any]) -> None:
     """Make the temporary tables that `write_batch` works with, once a connection."""
     connection.execute(_PREPARE)
+    prepare_fresh(connection)
     # Batches are sorted and joined in memory; the default of 4 MB would spill each of them.
     connection.execute("SET work_mem = '128MB'")
 
@@ -260,6 +262,25 @@ def write_batch(
     take_write_lock(connection)
     for topic, partition, start, end in offset_ranges(rows):
         advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
+    fresh, others = split_fresh(connection, rows)
+    counts = BatchCounts(stored=fresh.num_rows)
+    if others.num_rows:
+        counts += _merge(connection, others)
+    if fresh.num_rows:
+        store_fresh(connection, fresh)
+    apply_changes(connection)
+    connection.execute(_REMOVE_OUTDATED_SCORES)
+    if connection.execute("SELECT FROM pg_temp.changed_rows LIMIT 1").fetchone() is not None:
+        bump_toots_version(connection)
+    if counts.messages != rows.num_rows:
+        raise BatchAccountError(
+            f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
+        )
+    return counts
+
+
+def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
+    """Rows that meet others, in the tables or among themselves; what became of them."""
     copy_arrow(connection, sql.Identifier("pg_temp", "staged"), rows)
     connection.execute("ANALYZE pg_temp.staged")
     _reject_conflicts(connection)
@@ -273,16 +294,7 @@ def write_batch(
     connection.execute(_REMOVE_DEAD)
     stored = connection.execute(_STORE_WINNERS).rowcount
     connection.execute(_NOTE_ROWS_AFTER)
-    apply_changes(connection)
-    connection.execute(_REMOVE_OUTDATED_SCORES)
-    if connection.execute("SELECT FROM pg_temp.changed_rows LIMIT 1").fetchone() is not None:
-        bump_toots_version(connection)
-    counts = _counts(connection, stored=stored, rejected=rejected)
-    if counts.messages != rows.num_rows:
-        raise BatchAccountError(
-            f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
-        )
-    return counts
+    return _counts(connection, stored=stored, rejected=rejected)
 
 
 def offset_ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:
