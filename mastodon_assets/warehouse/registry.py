@@ -175,6 +175,19 @@ TOOTS_SENTIMENT = _table(
     _required("text", "text", "the text scored: `toots_raw.content_txt`"),
 )
 
+_UNSEEN = "null where the server did not show the post"
+TOOTS_ENGAGEMENT = _table(
+    "toots_engagement",
+    "How often a post was favourited, boosted and answered an hour and a day after it.",
+    ("id", "due_hours"),
+    _required("id", "bigint", "`toots_raw.id`"),
+    _required("read_at", _TIME, "when the server was asked; may be long after it was due"),
+    Column("favourites", "integer", f"favourites at `read_at`; {_UNSEEN}"),
+    Column("reblogs", "integer", f"boosts at `read_at`; {_UNSEEN}"),
+    Column("replies", "integer", f"replies at `read_at`; {_UNSEEN}"),
+    _required("due_hours", "smallint", "hours after `event_at` from which it was due: 1 or 24"),
+)
+
 V_SENTIMENT_DAILY = _table(
     "v_sentiment_daily",
     "Labels a day of `event_at`.",
@@ -326,6 +339,7 @@ TABLES: Mapping[str, Table] = {
         BATCH_TOOTS_BY_LANG_PER_DAY,
         TOOTS_SENTIMENT,
         V_SENTIMENT_DAILY,
+        TOOTS_ENGAGEMENT,
         KAFKA_OFFSETS,
         TOOTS_DELETED,
         TOOT_ALIASES,
