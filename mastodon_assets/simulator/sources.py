@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from mastodon_assets.simulator import wire
 from mastodon_assets.simulator.composing import Status
+from mastodon_assets.simulator.reception import received
 from mastodon_assets.simulator.synthetic import Event, LivePosts
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
 
@@ -97,7 +98,7 @@ class SyntheticSource:
         status = self._statuses.get(status_id)
         if status is None or status["visibility"] == "private":
             return None
-        return _json(status)
+        return _present_json(status)
 
     def _post(self) -> Frame:
         event = self._live.post(datetime.now(UTC))
@@ -179,13 +180,18 @@ def _entry(status: Status) -> Entry:
         _number(status["id"]),
         status["id"],
         _is_local(status),
-        partial(_json, status),
+        partial(_present_json, status),
         tags_of(status),
     )
 
 
 def _number(status_id: str) -> int:
     return int(status_id) if status_id.isdecimal() else 0
+
+
+def _present_json(status: Status) -> bytes:
+    """What a request is answered with; the stream has told the post as it was when it was new."""
+    return _json(received(status, datetime.now(UTC)))
 
 
 def _json(status: Status) -> bytes:
