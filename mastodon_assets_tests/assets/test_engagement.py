@@ -40,8 +40,8 @@ def _add_post(settings: Settings, age: timedelta) -> None:
     with transaction(settings.postgres_url) as connection:
         connection.execute(
             "INSERT INTO masto.toots_raw VALUES (1, %(at)s, null, %(at)s, %(at)s, 1, 0, 0, 0,"
-            " false, false, 'one.example', '1', 'https://one.example/1', 'ada@one.example', null, 'en',"
-            " 'public', null, '{}', 'hello', null)",
+            " false, false, 'one.example', '1', 'https://one.example/1', 'ada@one.example', null,"
+            " 'en', 'public', null, '{}', 'hello', null)",
             {"at": at},
         )
 
