@@ -175,6 +175,19 @@ TOOTS_SENTIMENT = _table(
     _required("text", "text", "the text scored: `toots_raw.content_txt`"),
 )
 
+_UNSEEN = "null where the server did not show the post"
+TOOTS_ENGAGEMENT = _table(
+    "toots_engagement",
+    "How often a post was favourited, boosted and answered an hour and a day after it.",
+    ("id", "due_hours"),
+    _required("id", "bigint", "`toots_raw.id`"),
+    _required("read_at", _TIME, "when the server was asked; may be long after it was due"),
+    Column("favourites", "integer", f"favourites at `read_at`; {_UNSEEN}"),
+    Column("reblogs", "integer", f"boosts at `read_at`; {_UNSEEN}"),
+    Column("replies", "integer", f"replies at `read_at`; {_UNSEEN}"),
+    _required("due_hours", "smallint", "hours after `event_at` from which it was due: 1 or 24"),
+)
+
 V_SENTIMENT_DAILY = _table(
     "v_sentiment_daily",
     "Labels a day of `event_at`.",
@@ -254,6 +267,20 @@ INGEST_CURSORS = _table(
     Column("rules", "text", "consent, filters and pseudonyms of the run that moved it last"),
 )
 
+INGEST_SOURCES = _table(
+    "ingest_sources",
+    "What each source was last seen to do; the ingester tells it while it runs.",
+    ("instance", "source"),
+    _required("instance", "text", "the server"),
+    _required("source", "text", "public, local, remote or hashtag:tag"),
+    _required("state", "text", "connected, silent, disconnected, refused, paused or stopped"),
+    Column("detail", "text", "why, in a line; null where all is well"),
+    Column("last_event_at", _TIME, "last event of the stream; null before the first"),
+    Column("last_post_at", _TIME, "last new post of the stream; null before the first"),
+    Column("longest_pause_seconds", "double precision", "between two of its latest posts"),
+    _required("told_at", _TIME, "when the ingester told this; old where it was killed"),
+)
+
 STREAM_GAPS = _table(
     "stream_gaps",
     "Times without a stream, and how much of them came back.",
@@ -312,12 +339,14 @@ TABLES: Mapping[str, Table] = {
         BATCH_TOOTS_BY_LANG_PER_DAY,
         TOOTS_SENTIMENT,
         V_SENTIMENT_DAILY,
+        TOOTS_ENGAGEMENT,
         KAFKA_OFFSETS,
         TOOTS_DELETED,
         TOOT_ALIASES,
         TOOTS_REJECTED,
         SENTIMENT_MODELS,
         INGEST_CURSORS,
+        INGEST_SOURCES,
         STREAM_GAPS,
         WITHDRAWN,
         DATA_VERSIONS,

@@ -111,7 +111,9 @@ def test_the_edges_of_the_neutral_band_belong_to_the_labels(
 def url(database_url: SecretStr) -> SecretStr:
     """The module's database with no toots and no scores."""
     with transaction(database_url) as connection:
-        connection.execute("TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.asset_progress")
+        connection.execute(
+            "TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.asset_progress CASCADE"
+        )
     return database_url
 
 
