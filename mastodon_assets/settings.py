@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastodon_assets.errors import SettingsError
+from mastodon_assets.mastodon.sources import parse_sources
 
 _SERVER = re.compile(r"\A([^\s,:/\[\]]+|\[[0-9A-Fa-f:]+\]):\d+\Z")
 _TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
@@ -55,7 +56,9 @@ class Settings(BaseSettings):
 
     mastodon_assets_home: Path = Path(".mastodon_assets")
     mastodon_api_base_url: str | None = None
+    mastodon_sources: str = "public"
     mastodon_access_token: SecretStr | None = None
+    mastodon_access_tokens_file: Path | None = None
     mastodon_consent: Literal["respect", "opt-in"] = "respect"
     mastodon_handle_key: SecretStr | None = Field(default=None, min_length=16)
     withdrawn_key: SecretStr | None = Field(default=None, min_length=16)
@@ -89,9 +92,15 @@ class Settings(BaseSettings):
     exports_dir: Path = Path("data")
     activity_min_toots: int = Field(default=5, ge=1)
     refresh_min_seconds: int = Field(default=60, ge=0)
+    ingest_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
     @field_validator(
-        "mastodon_assets_home", "sentiment_corpus", "model_dir", "reports_dir", "exports_dir"
+        "mastodon_assets_home",
+        "mastodon_access_tokens_file",
+        "sentiment_corpus",
+        "model_dir",
+        "reports_dir",
+        "exports_dir",
     )
     @classmethod
     def _with_home_folder(cls, value: Path | None) -> Path | None:
@@ -100,10 +109,22 @@ class Settings(BaseSettings):
 
     @field_validator("mastodon_api_base_url")
     @classmethod
-    def _is_http_url(cls, value: str | None) -> str | None:
-        if value is not None and not _names_a_server(value):
-            raise ValueError("allowed: a server's URL such as https://mastodon.example")
-        return value.rstrip("/") if value else value
+    def _is_http_urls(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        urls = [url.strip() for url in value.split(",")]
+        if not all(map(_names_a_server, urls)):
+            raise ValueError(
+                "allowed: a server's URL such as https://mastodon.example, several with commas"
+                " between"
+            )
+        return ",".join(url.rstrip("/") for url in urls)
+
+    @field_validator("mastodon_sources")
+    @classmethod
+    def _is_sources(cls, value: str) -> str:
+        parse_sources(value)
+        return value
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod

@@ -68,6 +68,14 @@ class Publisher:
             self._progress_at = time.monotonic()
         return time.monotonic() - self._progress_at > _STUCK_SECONDS
 
+    def in_flight(self) -> int:
+        """Messages that are handed over and not acknowledged; may be asked for by any thread."""
+        return len(self._producer) + len(self._undelivered)
+
+    def seconds_unacknowledged(self) -> float:
+        """How long Kafka has acknowledged nothing though something waits; for any thread."""
+        return time.monotonic() - self._progress_at if self.in_flight() else 0.0
+
     def wait(self, seconds: float) -> None:
         """Let Kafka work; what it refused is handed over again by a new producer now and then."""
         self._producer.poll(seconds)

@@ -254,6 +254,20 @@ INGEST_CURSORS = _table(
     Column("rules", "text", "consent, filters and pseudonyms of the run that moved it last"),
 )
 
+INGEST_SOURCES = _table(
+    "ingest_sources",
+    "What each source was last seen to do; the ingester tells it while it runs.",
+    ("instance", "source"),
+    _required("instance", "text", "the server"),
+    _required("source", "text", "public, local, remote or hashtag:tag"),
+    _required("state", "text", "connected, silent, disconnected, refused, paused or stopped"),
+    Column("detail", "text", "why, in a line; null where all is well"),
+    Column("last_event_at", _TIME, "last event of the stream; null before the first"),
+    Column("last_post_at", _TIME, "last new post of the stream; null before the first"),
+    Column("longest_pause_seconds", "double precision", "between two of its latest posts"),
+    _required("told_at", _TIME, "when the ingester told this; old where it was killed"),
+)
+
 STREAM_GAPS = _table(
     "stream_gaps",
     "Times without a stream, and how much of them came back.",
@@ -318,6 +332,7 @@ TABLES: Mapping[str, Table] = {
         TOOTS_REJECTED,
         SENTIMENT_MODELS,
         INGEST_CURSORS,
+        INGEST_SOURCES,
         STREAM_GAPS,
         WITHDRAWN,
         DATA_VERSIONS,
