@@ -62,9 +62,9 @@ def ingest(
     source is left that works, and with `until_caught_up` when the others have ended.
 
     Raises: SettingsError, WithdrawnServerError, WithdrawnKeyError, TopicMissingError,
-    MissingTablesError, MetricsPortError; ServiceUnavailableError where a service does not answer or refuses at the start of all sources,
-    where Kafka or PostgreSQL are away at the end, and with `until_caught_up` at once, or after five
-    reconnects to a stream.
+    MissingTablesError, MetricsPortError; ServiceUnavailableError where a service does not answer or
+    refuses at the start of all sources, where Kafka or PostgreSQL are away at the end, and with
+    `until_caught_up` at once, or after five reconnects to a stream.
     """
     servers = servers_of(settings)
     if not servers:

@@ -12,6 +12,9 @@ from pydantic import SecretStr
 
 from mastodon_assets.warehouse.database import transaction
 
+# The ingester tells every fifteen seconds.
+_LONGEST_WITHOUT_WORD = timedelta(minutes=1)
+
 StateName = Literal["connected", "silent", "disconnected", "refused", "paused", "stopped"]
 
 
@@ -39,6 +42,11 @@ class SourceStatus:
     last_post_at: datetime | None
     cursor: str | None
     open_gaps: int
+
+    def present_state(self, now: datetime) -> str:
+        """`state`, or `not running` where the ingester ended without a word."""
+        is_lost = self.state != "stopped" and now - self.told_at > _LONGEST_WITHOUT_WORD
+        return "not running" if is_lost else self.state
 
 
 def save_state(postgres_url: SecretStr, instance: str, source: str, state: SourceState) -> None:
