@@ -176,7 +176,7 @@ def down(
 
 @app.command()
 def status(as_json: Json = False) -> None:
-    """Tell what runs, what each source of `ingest` does, and how far the tables are behind Kafka."""
+    """Tell what runs, what each source is seen to do, and how far the tables are behind Kafka."""
     from mastodon_assets.local import stack
 
     settings = load_settings()
@@ -239,6 +239,7 @@ def ingest(
     from mastodon_assets.mastodon.ingest import ingest as run_ingest
     from mastodon_assets.warehouse.migrate import migrate
 
+    began_at = None if since is None else _parse_since(since)
     settings = load_settings()
     migrate(settings.postgres_url)
     keep_from_demos(settings.mastodon_assets_home)
@@ -246,7 +247,7 @@ def ingest(
         settings,
         max_events=max_events,
         until_caught_up=until_caught_up,
-        since=None if since is None else _parse_since(since),
+        since=began_at,
         metrics_port=metrics_port or settings.ingest_metrics_port,
         report=_report,
         should_stop=_stop_on_signal(),
@@ -522,7 +523,7 @@ def _parse_since(text: str) -> datetime:
         return parse_since(text, datetime.now(UTC))
     except ValueError as error:
         raise typer.BadParameter(
-            f"--since {text}: allowed: 7d, 12h, 90m or a date or time in the past such as 2026-11-20"
+            f"--since {text}: allowed: 7d, 12h, 90m or a time in the past such as 2026-11-20"
         ) from error
 
 
