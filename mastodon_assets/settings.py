@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     mastodon_sources: str = "public"
     mastodon_access_token: SecretStr | None = None
     mastodon_access_tokens_file: Path | None = None
+    ingest_metrics_port: int | None = Field(default=None, ge=1, le=65535)
     mastodon_consent: Literal["respect", "opt-in"] = "respect"
     mastodon_handle_key: SecretStr | None = Field(default=None, min_length=16)
     withdrawn_key: SecretStr | None = Field(default=None, min_length=16)
@@ -92,7 +93,6 @@ class Settings(BaseSettings):
     exports_dir: Path = Path("data")
     activity_min_toots: int = Field(default=5, ge=1)
     refresh_min_seconds: int = Field(default=60, ge=0)
-    ingest_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
     @field_validator(
         "mastodon_assets_home",
