@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
-from rich.text import Text
 
 from mastodon_assets import cli_operations
 from mastodon_assets.errors import PlatformError, SettingsError
@@ -195,11 +194,11 @@ def status(as_json: Json = False) -> None:
     table = Table(box=None, show_header=False)
     for service in services:
         table.add_row(service.name, service.state, service.detail)
-    for source in sources:
-        table.add_row(f"{source.instance}/{source.source}", *_source_cells(source))
     for name, value in (pipeline or {}).items():
         table.add_row(name.replace("_", " "), _shown(value))
     out.print(table)
+    for source in sources:
+        out.print(_source_text(source), markup=False)
     if problem:
         out.print(problem, markup=False)
 
@@ -493,16 +492,16 @@ def _described(source: "SourceStatus") -> dict[str, Any]:
     return asdict(source) | times | {"state": source.present_state(datetime.now(UTC))}
 
 
-def _source_cells(source: "SourceStatus") -> tuple[str, Text]:
+def _source_text(source: "SourceStatus") -> str:
     posted = source.last_post_at
-    cells = [
+    parts = [
+        source.present_state(datetime.now(UTC)),
         "no post yet" if posted is None else f"last post {posted:%Y-%m-%d %H:%M:%S}Z",
         "no cursor" if source.cursor is None else f"cursor {source.cursor}",
         f"{source.open_gaps} open gaps",
         *([source.detail] if source.detail else []),
     ]
-    # Text, because what a server says is no markup of ours.
-    return source.present_state(datetime.now(UTC)), Text(", ".join(cells))
+    return f"{source.instance}/{source.source}: {', '.join(parts)}"
 
 
 def _address(postgres_url: str) -> str:

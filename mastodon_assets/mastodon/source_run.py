@@ -127,7 +127,7 @@ class SourceRun:
                 self._report_now_and_then()
         finally:
             self._progress.commit(_LAST_FLUSH_SECONDS if is_stopping() else FLUSH_SECONDS)
-            self._record(lambda: self._progress.tell(self._state("stopped", None)))
+            self._record(lambda: self._progress.tell(self._last_state()))
 
     def reading(self) -> Reading:
         """The numbers of this moment; may be asked for by any thread."""
@@ -288,6 +288,10 @@ class SourceRun:
             name: StateName = "refused" if is_refused else "disconnected"
             return self._state(name, f"{failure.reason}: {failure.error}")
         return self._state("silent" if self._oddity else "connected", self._oddity)
+
+    def _last_state(self) -> SourceState:
+        """Of a source that could not be begun, why."""
+        return self._state("stopped", None) if self.has_connected else self._present_state()
 
     def _state(self, name: StateName, detail: str | None) -> SourceState:
         watch = self._watch

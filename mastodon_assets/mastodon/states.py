@@ -12,10 +12,11 @@ from pydantic import SecretStr
 
 from mastodon_assets.warehouse.database import transaction
 
-# The ingester tells every fifteen seconds.
-_LONGEST_WITHOUT_WORD = timedelta(minutes=1)
-
 StateName = Literal["connected", "silent", "disconnected", "refused", "paused", "stopped"]
+
+# The ingester tells every fifteen seconds; a source that cannot be begun, whenever that is tried.
+_LONGEST_WITHOUT_WORD = timedelta(minutes=1)
+_LONGEST_BETWEEN_STARTS = timedelta(minutes=16)
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,11 @@ class SourceStatus:
 
     def present_state(self, now: datetime) -> str:
         """`state`, or `not running` where the ingester ended without a word."""
-        is_lost = self.state != "stopped" and now - self.told_at > _LONGEST_WITHOUT_WORD
-        return "not running" if is_lost else self.state
+        if self.state == "stopped":
+            return self.state
+        is_waiting = self.state in ("refused", "disconnected")
+        longest = _LONGEST_BETWEEN_STARTS if is_waiting else _LONGEST_WITHOUT_WORD
+        return "not running" if now - self.told_at > longest else self.state
 
 
 def save_state(postgres_url: SecretStr, instance: str, source: str, state: SourceState) -> None:

@@ -72,7 +72,7 @@ def test_the_schedule_asks_only_where_a_server_is_named_and_a_reading_is_due(
     monkeypatch.setenv("MASTODON_API_BASE_URL", "https://one.example")
     _add_post(environment, timedelta(hours=2))
     assert _asked() == dg.SkipReason("no reading is due")
-    save_cursor(environment.postgres_url, "one.example", "1", "")
+    save_cursor(environment.postgres_url, "one.example", "public", "1", "")
     assert isinstance(_asked(), dg.RunRequest)
 
 

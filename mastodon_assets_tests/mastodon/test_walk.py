@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from tenacity import wait_none
 
 from mastodon_assets.mastodon import pacing as pacing_module
-from mastodon_assets.mastodon.client import MastodonClient
+from mastodon_assets.mastodon.client import OLDEST, MastodonClient
 from mastodon_assets.mastodon.pacing import Budgets, PatientAsker
 from mastodon_assets.mastodon.walk import (
     GoneStatus,
@@ -101,6 +101,38 @@ def test_a_walk_ends_where_the_stream_has_told_all() -> None:
 
     assert listed(found)[:15] == ids[9:24]
     assert "26" not in listed(found)
+
+
+def posting_timeline(*gone: str) -> Answering:
+    """Numbers from 1 on: nine are there at first, and each page that is asked for brings two more.
+
+    `gone` are deleted as soon as the newest page was told.
+    """
+    ids = [str(each) for each in range(1, 10)]
+
+    def page(query: Mapping[str, str]) -> Answer:
+        if "min_id" not in query:
+            return Answer(json.dumps([{"id": each} for each in ids[:-4:-1]]).encode())
+        ids.extend(str(len(ids) + more) for more in (1, 2))
+        present = [each for each in ids if each not in gone and int(each) > int(query["min_id"])]
+        return Answer(json.dumps([{"id": each} for each in present[:2][::-1]]).encode())
+
+    return page
+
+
+def test_a_walk_from_the_oldest_post_ends_where_the_timeline_ended_when_it_began() -> None:
+    found = walk({TIMELINE: posting_timeline()}, Route(OLDEST, []))
+
+    assert listed(found) == [str(each) for each in range(1, 11)]
+    assert found[-2:] == [WalkReachedStream(), WalkEnded(None)]
+
+
+def test_a_walk_from_the_oldest_post_ends_although_the_newest_was_deleted() -> None:
+    found = walk({TIMELINE: posting_timeline("9")}, Route(OLDEST, []))
+
+    assert listed(found)[:9] == [*map(str, range(1, 9)), "10"]
+    assert len(listed(found)) < 14
+    assert found[-1] == WalkEnded(None)
 
 
 def test_a_post_that_is_missing_is_deleted_only_by_its_own_answer() -> None:
