@@ -20,6 +20,8 @@ from mastodon_assets.errors import SettingsError
 _SERVER = re.compile(r"\A([^\s,:/\[\]]+|\[[0-9A-Fa-f:]+\]):\d+\Z")
 _TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
 _MEMORY_PATTERN = r"^[1-9][0-9]*[kmgtKMGT]$"
+_LANGUAGES_PATTERN = r"^( *[A-Za-z]{2,8} *(, *[A-Za-z]{2,8} *)*)?$"
+_TAGS_PATTERN = r"^( *#?[^\s,#]+ *(, *#?[^\s,#]+ *)*)?$"
 
 # What pydantic says to a programmer, said to whoever sets the variable.
 _ALLOWED = {
@@ -30,19 +32,23 @@ _ALLOWED = {
     "bool_parsing": "true or false",
     "greater_than_equal": "at least {ge:g}",
     "less_than_equal": "at most {le:g}",
+    "too_short": "at least {min_length} characters",
 }
 _ALLOWED_PATTERNS = {
     _TOPIC_PATTERN: "letters, digits, `.`, `_` and `-`, at most 249",
     _MEMORY_PATTERN: "a number with k, m, g or t, such as 2g",
+    _LANGUAGES_PATTERN: "languages with commas between, such as de,en",
+    _TAGS_PATTERN: "tags with commas between, such as news,#tea",
 }
 
 
 class Settings(BaseSettings):
     """What the environment and `.env` say; each field is the variable of the same name.
 
-    `kafka_bootstrap_servers` and `database_url` fall back to the `connection.json` that
-    `mastodon-assets up` leaves in the state folder, so they are read through `kafka_servers` and
-    `postgres_url`, which raise `SettingsError` where neither says anything.
+    `kafka_bootstrap_servers`, `database_url` and `withdrawn_key` fall back to the
+    `connection.json` that `mastodon-assets up` leaves in the state folder, so they are read through
+    `kafka_servers` and `postgres_url`, which raise `SettingsError` where neither says anything, and
+    `withdrawal_key`.
     """
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
@@ -51,6 +57,15 @@ class Settings(BaseSettings):
     mastodon_api_base_url: str | None = None
     mastodon_access_token: SecretStr | None = None
     mastodon_consent: Literal["respect", "opt-in"] = "respect"
+    mastodon_handle_key: SecretStr | None = Field(default=None, min_length=16)
+    withdrawn_key: SecretStr | None = Field(default=None, min_length=16)
+
+    filter_languages: str = Field(default="", pattern=_LANGUAGES_PATTERN)
+    filter_words: str = ""
+    filter_tags: str = Field(default="", pattern=_TAGS_PATTERN)
+    filter_bots: Literal["keep", "drop"] = "keep"
+    filter_replies: Literal["keep", "drop"] = "keep"
+
     simulator_token: SecretStr | None = None
 
     kafka_bootstrap_servers: str | None = None
@@ -61,7 +76,9 @@ class Settings(BaseSettings):
 
     spark_master: str = "local[*]"
     spark_driver_memory: str = Field(default="2g", pattern=_MEMORY_PATTERN)
+    spark_ui_port: int | None = Field(default=None, ge=1, le=65535)
     max_offsets_per_batch: int = Field(default=100_000, ge=1)
+    stream_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
     sentiment_corpus: Path | None = None
     model_dir: Path = Path("data/models/sentiment_pipeline_model")
@@ -156,6 +173,12 @@ class Settings(BaseSettings):
                 "no PostgreSQL is known; run: mastodon-assets up (or set DATABASE_URL)"
             )
         return SecretStr(url)
+
+    @property
+    def withdrawal_key(self) -> SecretStr | None:
+        """The key of `masto.withdrawn`: WITHDRAWN_KEY, else the one that `up` made."""
+        made = self._connection.get("withdrawn_key")
+        return self.withdrawn_key or (SecretStr(made) if made else None)
 
 
 def load_settings(**overrides: Any) -> Settings:

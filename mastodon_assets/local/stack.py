@@ -5,6 +5,7 @@ run (kafka.py, postgres.py), tables, Dagster.
 """
 
 import json
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,8 +24,11 @@ from mastodon_assets.local.files import (
     StateFolderError,
     check_own,
     make_private_folder,
+    read_text,
     write_atomically,
 )
+
+_KEY_BYTES = 32
 
 
 class StackBusyError(PlatformError):
@@ -36,11 +40,13 @@ class Connection:
     """Where the embedded stack listens.
 
     `kafka_bootstrap_servers` is `host:port`; `postgres_url` is `postgresql://…` with the password,
-    and therefore not in the repr.
+    and therefore not in the repr. `withdrawn_key` is a random key for the list of the withdrawn; it
+    stays as long as the data does.
     """
 
     kafka_bootstrap_servers: str
     postgres_url: str = field(repr=False)
+    withdrawn_key: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def up(home: Path, *, topics: Sequence[str], report: Report = _say_nothing) -> C
         with ThreadPoolExecutor() as pool:
             broker = pool.submit(kafka.start, home, report)
             server = pool.submit(postgres.start, home, report)
-        connection = Connection(broker.result(), server.result())
+        connection = Connection(broker.result(), server.result(), _withdrawn_key(home))
         kafka.create_topics(connection.kafka_bootstrap_servers, topics)
         text = json.dumps(asdict(connection), indent=2)
         write_atomically(home / "connection.json", f"{text}\n")
@@ -109,6 +115,17 @@ def status(home: Path) -> list[ServiceStatus]:
             "PostgreSQL", postgres.find(home), postgres.port(home), lambda: postgres.answers(home)
         ),
     ]
+
+
+def _withdrawn_key(home: Path) -> str:
+    """The one that an earlier `up` made, else a new one."""
+    text = read_text(home / "connection.json")
+    try:
+        made = json.loads(text or "{}")["withdrawn_key"]
+    except (ValueError, KeyError, TypeError):
+        # No file, one of before there was such a key, or a damaged one.
+        return secrets.token_hex(_KEY_BYTES)
+    return str(made)
 
 
 def _service_status(

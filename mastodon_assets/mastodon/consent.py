@@ -10,6 +10,9 @@ from typing import Literal
 
 from mastodon_assets.mastodon.text import html_to_text
 
+# Goes up with every change of what is withheld; each run's state tells it.
+RULES_VERSION = 1
+
 ConsentPolicy = Literal["respect", "opt-in"]
 
 # The whole tag, in either form of the sign that Mastodon takes: not "#nobotany", not "a#nobot".

@@ -32,18 +32,19 @@ def read_cursor(postgres_url: SecretStr, instance: str) -> Cursor | None:
     return None if row is None else Cursor(*row)
 
 
-def save_cursor(postgres_url: SecretStr, instance: str, last_acked_id: str) -> None:
-    """Move the cursor; call it after Kafka's acknowledgement.
+def save_cursor(postgres_url: SecretStr, instance: str, last_acked_id: str, rules: str) -> None:
+    """Move the cursor; call it after Kafka's acknowledgement. `rules` are those of the run.
 
     Raises: ServiceUnavailableError, MissingTablesError.
     """
     with transaction(postgres_url) as connection:
         connection.execute(
             """
-            INSERT INTO masto.ingest_cursors (instance, source, last_acked_id, updated_at)
-            VALUES (%s, %s, %s, now())
+            INSERT INTO masto.ingest_cursors (instance, source, last_acked_id, rules, updated_at)
+            VALUES (%s, %s, %s, %s, now())
             ON CONFLICT (instance, source) DO UPDATE
-               SET last_acked_id = excluded.last_acked_id, updated_at = excluded.updated_at
+               SET last_acked_id = excluded.last_acked_id, rules = excluded.rules,
+                   updated_at = excluded.updated_at
             """,
-            (instance, PUBLIC, last_acked_id),
+            (instance, PUBLIC, last_acked_id, rules),
         )

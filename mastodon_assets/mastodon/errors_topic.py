@@ -19,13 +19,14 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
-from mastodon_assets.mastodon.normalise import NormaliseError, to_upsert
+from mastodon_assets.mastodon.normalise import NormaliseError
 from mastodon_assets.mastodon.publisher import Publisher
+from mastodon_assets.mastodon.rules import DroppedError, Rules, rules_from
 from mastodon_assets.settings import Settings
 from mastodon_assets.toots.contract import ContractError, Message, encode
 from mastodon_assets.toots.rejected import DeadLetter, NoDeadLetterError, ReplaySummary
 from mastodon_assets.toots.topics import Offsets, read_topic
+from mastodon_assets.toots.withdrawn import Withdrawn, watched
 
 REPLAY_GROUP = "mastodon-assets-replay"
 _ANSWER_SECONDS = 10
@@ -98,16 +99,17 @@ def replay_errors(
     limit: int | None = None,
     again: bool = False,
 ) -> ReplaySummary:
-    """Publish what passes today's consent, normalising and contract, from where the last one ended.
+    """Publish what passes today's rules, normalising and contract, from where the last one ended.
 
     Server, time of receipt and origin are the entry's own, so that a repetition is the same
     message. `again` begins with the oldest entry, as one does after an upgrade; `limit` ends it
     after so many messages published. With `reason` (contained, any case) the position stays,
     because other entries are passed over. Without a publisher nothing is done, only counted.
 
-    Raises: ServiceUnavailableError, TopicMissingError.
+    Raises: ServiceUnavailableError, TopicMissingError, MissingTablesError, WithdrawnKeyError.
     """
     summary = ReplaySummary()
+    rules, withdrawn = rules_from(settings), watched(settings)
     bounds = _bounds(settings)
     done: dict[int, int] = {}
     with _reading(settings) as consumer:
@@ -115,7 +117,7 @@ def replay_errors(
         for read, entry in enumerate(_entries(settings, consumer, starts), start=1):
             letter = entry.letter
             if reason.lower() in letter.reason.lower():
-                problem = _replay(publisher, entry, settings.mastodon_consent)
+                problem = _replay(publisher, entry, rules, withdrawn())
                 if problem is None:
                     summary.published += 1
                 else:
@@ -215,32 +217,34 @@ def _entry(topic: str, partition: int, offset: int, value: bytes | None) -> _Ent
         return _Entry(DeadLetter(topic, partition, offset, _NO_ENTRY, value, None), None, "")
 
 
-def _replay(publisher: Publisher | None, entry: _Entry, policy: ConsentPolicy) -> str | None:
+def _replay(
+    publisher: Publisher | None, entry: _Entry, rules: Rules, withdrawn: Withdrawn
+) -> str | None:
     """Publish it; the reason where it is still refused."""
     if entry.instance is None:
         return _NO_ENTRY
     if entry.letter.payload is None:
         return _NO_PAYLOAD
     try:
-        message = _message(entry, json.loads(entry.letter.payload), policy)
+        message = _message(entry, json.loads(entry.letter.payload), rules, withdrawn)
         encode(message)
         if publisher is not None:
             publisher.publish(message)
-    except (NormaliseError, ContractError, _WithheldError) as error:
+    except (NormaliseError, ContractError, DroppedError, _WithheldError) as error:
         return str(error)
     except (ValueError, RecursionError):
         return "the payload is not JSON"
     return None
 
 
-def _message(entry: _Entry, status: Any, policy: ConsentPolicy) -> Message:
-    """Raises: _WithheldError, NormaliseError."""
-    withheld = withheld_reason(status, policy=policy)
+def _message(entry: _Entry, status: Any, rules: Rules, withdrawn: Withdrawn) -> Message:
+    """Raises: _WithheldError, DroppedError, NormaliseError."""
+    assert entry.instance is not None, "checked by the caller"
+    withheld = rules.withheld_reason(status, instance=entry.instance, withdrawn=withdrawn)
     if withheld is not None:
         raise _WithheldError(f"withheld: {withheld}")
-    assert entry.instance is not None, "checked by the caller"
     assert entry.letter.at is not None, "an entry of the ingester has a time"
-    return to_upsert(
+    return rules.to_message(
         status, instance=entry.instance, received_at=entry.letter.at, origin=entry.origin
     )
 

@@ -24,6 +24,7 @@ from mastodon_assets.mastodon.gaps import Gap
 from mastodon_assets.mastodon.intake import IngestSummary, Intake
 from mastodon_assets.mastodon.progress import Progress, later_id
 from mastodon_assets.mastodon.publisher import FLUSH_SECONDS, Publisher, publishing
+from mastodon_assets.mastodon.rules import rules_from
 from mastodon_assets.mastodon.walk import (
     GoneStatus,
     ListedStatus,
@@ -33,6 +34,7 @@ from mastodon_assets.mastodon.walk import (
     WalkReachedStream,
 )
 from mastodon_assets.settings import Settings
+from mastodon_assets.toots.withdrawn import watched
 
 Report = Callable[[str], None]
 
@@ -69,9 +71,10 @@ def ingest(
     published is acknowledged and the cursor is saved. `report` gets a line a minute, and one for
     whatever goes wrong or is mended.
 
-    Raises: SettingsError, TopicMissingError, MissingTablesError; ServiceUnavailableError where a
-    service does not answer or refuses at the start, where Kafka or PostgreSQL are away at the end,
-    and with `until_caught_up` at once, or after five reconnects to the stream.
+    Raises: SettingsError, WithdrawnServerError, TopicMissingError, MissingTablesError;
+    ServiceUnavailableError where a service does not answer or refuses at the start, where Kafka or
+    PostgreSQL are away at the end, and with `until_caught_up` at once, or after five reconnects to
+    the stream.
     """
     if settings.mastodon_api_base_url is None:
         raise SettingsError(
@@ -80,7 +83,9 @@ def ingest(
     client = MastodonClient(settings.mastodon_api_base_url, settings.mastodon_access_token)
     with publishing(settings) as publisher:
         instance = client.instance_domain()
-        intake = Intake(publisher, instance=instance, policy=settings.mastodon_consent)
+        rules = rules_from(settings)
+        report(f"{instance}: {rules}")
+        intake = Intake(publisher, instance=instance, rules=rules, withdrawn=watched(settings))
         progress = Progress(settings.postgres_url, publisher, intake.summary)
         with arriving(client) as arrivals:
             run = _Run(
@@ -414,5 +419,11 @@ def _route_text(route: Route | None, is_walking: bool) -> str:
 def _counts_text(summary: IngestSummary) -> str:
     return (
         f"{summary.received} received, {summary.upserts} published, {summary.deletes} deleted,"
-        f" {summary.withheld.total()} withheld, {summary.errors.total()} errors"
+        f" {summary.withheld.total()} withheld, {_dropped_text(summary)},"
+        f" {summary.errors.total()} errors"
     )
+
+
+def _dropped_text(summary: IngestSummary) -> str:
+    by_rule = ", ".join(f"{rule} {count}" for rule, count in summary.dropped.most_common())
+    return f"{summary.dropped.total()} dropped" + (f" ({by_rule})" if by_rule else "")

@@ -10,24 +10,22 @@ list of those who do not want to be listed.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
+import orjson
+
+from mastodon_assets.errors import PlatformError
 from mastodon_assets.mastodon.client import StreamEvent
-from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
-from mastodon_assets.mastodon.normalise import (
-    NormaliseError,
-    readable_id,
-    to_delete,
-    to_upsert,
-    utc_text,
-)
+from mastodon_assets.mastodon.normalise import NormaliseError, readable_id, to_delete, utc_text
 from mastodon_assets.mastodon.publisher import Publisher
+from mastodon_assets.mastodon.rules import WITHDRAWN, DroppedError, Rules
 from mastodon_assets.toots.contract import ContractError, Message
+from mastodon_assets.toots.withdrawn import Withdrawn
 
 _SIMULATED_INSTANCE = "simulator.example"
 # `status_update` is what mastodon_mock calls it.
@@ -36,36 +34,62 @@ _REMEMBERED_POSTS = 100_000
 _PUBLISHED, _DELETED, _NEVER_EDITED = "published", "deleted", "never edited"
 
 
+class WithdrawnServerError(PlatformError):
+    """Nothing may be read from this server any more."""
+
+
 @dataclass
 class IngestSummary:
-    """Counts of a run.
+    """Counts of a run under `rules`.
 
-    `received` is `upserts` and `duplicates` and the sum of `withheld` and of `errors`, and the
-    deletes that the server sent or that were missed and found; `deletes` counts those published,
-    for withheld posts too. Those withheld as `unreadable` also leave a line in the errors topic.
-    `ignored` are events of other kinds. `cursor` is the last one saved.
+    `received` is `upserts` and `duplicates` and the sums of `withheld`, `dropped` (by the filters'
+    rules) and `errors`, and the deletes that the server sent or that were missed and found;
+    `deletes` counts those published, for withheld and dropped posts too. Those withheld as
+    `unreadable` also leave a line in the errors topic. A dropped post is not remembered: from
+    stream and timeline it counts twice. `ignored` are events of other kinds. `cursor` is the last
+    one saved.
     """
 
     instance: str
+    rules: str = ""
     received: int = 0
     upserts: int = 0
     deletes: int = 0
     duplicates: int = 0
     ignored: int = 0
     withheld: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     cursor: str | None = None
 
 
 class Intake:
-    """Takes arrivals one by one and publishes what they become."""
+    """Takes arrivals one by one and publishes what they become.
 
-    def __init__(self, publisher: Publisher, *, instance: str, policy: ConsentPolicy) -> None:
+    `withdrawn` gives the list of the withdrawn as it is now; what it raises ends the run.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        instance: str,
+        rules: Rules,
+        withdrawn: Callable[[], Withdrawn],
+    ) -> None:
+        """Raises: WithdrawnServerError where `instance` has withdrawn."""
+        if withdrawn().covers(None, instance):
+            raise WithdrawnServerError(
+                f"{instance} has withdrawn: nothing is read from it; name another server in"
+                " MASTODON_API_BASE_URL"
+            )
         self._publisher = publisher
         self._instance = instance
-        self._policy = policy
+        self._rules = rules
+        self._read_withdrawn = withdrawn
+        self._withdrawn = withdrawn()
         self._seen = _Seen(_REMEMBERED_POSTS)
-        self.summary = IngestSummary(instance)
+        self.summary = IngestSummary(instance, str(rules))
 
     def take_event(self, event: StreamEvent) -> str | None:
         """Returns the id of the post that an `update` tells of, withheld or not; else None."""
@@ -78,6 +102,17 @@ class Intake:
         with self._dead_letter("backfill") as origin:
             self.summary.received += 1
             self._take_status(status, None, is_edit=False, received_at=received_at, origin=origin)
+
+    def take_recorded(self, line: bytes, received_at: datetime) -> None:
+        """A status of a recording, as a line of JSON in UTF-8."""
+        with self._dead_letter("backfill") as origin:
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError:
+                self.summary.received += 1
+                self._fail("not_json", "the line is not UTF-8", None, origin)
+                return
+            self._take_document(text, is_edit=False, received_at=received_at, origin=origin)
 
     def take_gone(self, status_id: str, received_at: datetime) -> None:
         """A post that the server has no more; its delete was not seen."""
@@ -93,6 +128,8 @@ class Intake:
     @contextmanager
     def _dead_letter(self, origin: str) -> Iterator[str]:
         """Whatever a payload makes fail that nobody has thought of: it is told, the run goes on."""
+        # Not for a payload to catch: who has withdrawn must be known, or the run ends.
+        self._withdrawn = self._read_withdrawn()
         origin = self._origin(origin)
         try:
             yield origin
@@ -104,21 +141,28 @@ class Intake:
         if event.name == "delete":
             self._take_delete(event, origin)
         elif event.name == "update" or event.name in _EDITS:
-            self.summary.received += 1
-            try:
-                status = json.loads(event.data, parse_constant=_refuse_constant)
-            except (ValueError, RecursionError):
-                self._fail("not_json", "the payload is not JSON", None, origin)
-                return None
             is_edit = event.name in _EDITS
-            self._take_status(
-                status, event.data, is_edit=is_edit, received_at=event.received_at, origin=origin
+            status = self._take_document(
+                event.data, is_edit=is_edit, received_at=event.received_at, origin=origin
             )
             if isinstance(status, Mapping) and not is_edit:
                 return readable_id(status.get("id"))
         else:
             self.summary.ignored += 1
         return None
+
+    def _take_document(
+        self, text: str, *, is_edit: bool, received_at: datetime, origin: str
+    ) -> Any:
+        """A status as JSON; returns what was read, None where that is nothing."""
+        self.summary.received += 1
+        try:
+            status = _parse(text)
+        except (ValueError, RecursionError):
+            self._fail("not_json", "the payload is not JSON", None, origin)
+            return None
+        self._take_status(status, text, is_edit=is_edit, received_at=received_at, origin=origin)
+        return status
 
     def _take_delete(self, event: StreamEvent, origin: str) -> None:
         self.summary.received += 1
@@ -135,19 +179,26 @@ class Intake:
         received_at: datetime,
         origin: str,
     ) -> None:
-        reason = withheld_reason(status, policy=self._policy)
+        reason = self._rules.withheld_reason(
+            status, instance=self._instance, withdrawn=self._withdrawn
+        )
         if reason is not None:
             self._withhold(status, reason, is_edit=is_edit, received_at=received_at, origin=origin)
             return
         try:
-            message = to_upsert(
+            message = self._rules.to_message(
                 status, instance=self._instance, received_at=received_at, origin=origin
             )
             self._publish_upsert(message)
+        except DroppedError as error:
+            self.summary.dropped[error.rule] += 1
+            self._delete_if_stored(
+                readable_id(status.get("id")), is_edit, received_at=received_at, origin=origin
+            )
         except NormaliseError as error:
-            self._fail("not_normalised", str(error), _json_text(status, text), origin)
+            self._fail("not_normalised", str(error), self._payload(status, text), origin)
         except ContractError as error:
-            self._fail("contract", str(error), _json_text(status, text), origin)
+            self._fail("contract", str(error), self._payload(status, text), origin)
 
     def _publish_upsert(self, message: Message) -> None:
         status_id, version = str(message["id"]), message["edited_at"] or _NEVER_EDITED
@@ -169,11 +220,18 @@ class Intake:
         self.summary.withheld[reason] += 1
         if reason == "unreadable":
             self._publish_error(reason, "consent cannot be read from the payload", None, origin)
-        if status_id is None:
+        if reason == WITHDRAWN:
             return
-        if is_edit or self._seen.has(status_id, _PUBLISHED):
+        self._delete_if_stored(status_id, is_edit, received_at=received_at, origin=origin)
+        if status_id is not None:
+            self._seen.add(status_id, reason)
+
+    def _delete_if_stored(
+        self, status_id: str | None, is_edit: bool, *, received_at: datetime, origin: str
+    ) -> None:
+        """Of an edit nobody knows here whether its post is stored."""
+        if status_id is not None and (is_edit or self._seen.has(status_id, _PUBLISHED)):
             self._publish_delete(status_id, received_at, origin)
-        self._seen.add(status_id, reason)
 
     def _publish_delete(self, status_id: str, received_at: datetime, origin: str) -> bool:
         """False where `status_id` cannot be one."""
@@ -188,6 +246,12 @@ class Intake:
         if self._seen.has(status_id, _PUBLISHED):
             self._seen.add(status_id, _DELETED)
         return True
+
+    def _payload(self, status: Mapping[str, Any], text: str | None) -> str | None:
+        """The document as it came, or as near to it as Mastodon.py leaves it, if it may be kept."""
+        if not self._rules.keeps_payload(status, self._instance):
+            return None
+        return text if text is not None else json.dumps(status, default=_json_value)
 
     def _fail(self, reason: str, error: str, payload: str | None, origin: str) -> None:
         self.summary.errors[reason] += 1
@@ -227,13 +291,17 @@ class _Seen:
         return list(islice(wanted, limit))
 
 
+def _parse(text: str) -> Any:
+    """Raises: ValueError, RecursionError."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # orjson is right to refuse half of a surrogate pair; we keep such a post.
+        return json.loads(text, parse_constant=_refuse_constant)
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _json_text(status: Any, text: str | None) -> str:
-    """The document as it came, or as near to it as Mastodon.py leaves it."""
-    return text if text is not None else json.dumps(status, default=_json_value)
 
 
 def _json_value(value: object) -> str:

@@ -77,6 +77,19 @@ def to_delete(status_id: str, *, instance: str, received_at: datetime, origin: s
     }
 
 
+def full_handle(account: object, instance: str) -> str | None:
+    """`user@domain` of an account or a mention; None where it has no name.
+
+    The name of an account of the server asked comes without its domain.
+    """
+    if not isinstance(account, Mapping):
+        return None
+    name = account.get("acct") or account.get("username")
+    if not isinstance(name, str):
+        return None
+    return str(name) if "@" in name else f"{name}@{_domain(account.get('url')) or instance}"
+
+
 def readable_id(value: object) -> str | None:
     """An id as text; None where `value` is none. Ids are opaque, some servers send numbers."""
     if isinstance(value, str):
@@ -115,11 +128,10 @@ def _account(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _handle(account: Mapping[str, Any], instance: str) -> str:
-    """`user@domain`; the name of an account of the server asked comes without its domain."""
-    name = account.get("acct") or account.get("username")
-    if not isinstance(name, str):
+    handle = full_handle(account, instance)
+    if handle is None:
         raise NormaliseError("account.acct is missing")
-    return str(name) if "@" in name else f"{name}@{_domain(account.get('url')) or instance}"
+    return handle
 
 
 def _domain(url: object) -> str | None:

@@ -91,7 +91,8 @@ class Progress:
         self.save_gaps()
         self._publisher.flush(seconds)
         if self.position is not None and self.position != self._summary.cursor:
-            save_cursor(self._postgres_url, self._summary.instance, self.position)
+            summary = self._summary
+            save_cursor(self._postgres_url, summary.instance, self.position, summary.rules)
             self._summary.cursor = self.position
         while self._closed:
             save_gap(self._postgres_url, self._summary.instance, self._closed[0])

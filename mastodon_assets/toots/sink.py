@@ -258,7 +258,7 @@ def write_batch(
     its payloads). None of them leaves anything behind once rolled back.
     """
     take_write_lock(connection)
-    for topic, partition, start, end in _ranges(rows):
+    for topic, partition, start, end in offset_ranges(rows):
         advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
     copy_arrow(connection, sql.Identifier("pg_temp", "staged"), rows)
     connection.execute("ANALYZE pg_temp.staged")
@@ -285,8 +285,11 @@ def write_batch(
     return counts
 
 
-def _ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:
-    """(topic, partition, first offset, end offset) of the batch, checked to have no hole."""
+def offset_ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:
+    """(topic, partition, first offset, end offset) of the batch, checked to have no hole.
+
+    Raises: BatchAccountError.
+    """
     grouped = rows.group_by(["topic", "partition"]).aggregate(
         [("kafka_offset", "min"), ("kafka_offset", "max"), ("kafka_offset", "count_distinct")]
     )

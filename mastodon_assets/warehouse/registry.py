@@ -251,6 +251,7 @@ INGEST_CURSORS = _table(
     _required("source", "text", "which of its timelines"),
     _required("last_acked_id", "text", "newest status id that Kafka has"),
     _required("updated_at", _TIME, "when it moved last"),
+    Column("rules", "text", "consent, filters and pseudonyms of the run that moved it last"),
 )
 
 STREAM_GAPS = _table(
@@ -266,6 +267,16 @@ STREAM_GAPS = _table(
     _required("reason", "text", "what ended the stream"),
     _required("recovered_count", "bigint", "posts brought back by REST"),
     _required("status", "text", "open, recovered, partial or unrecoverable"),
+)
+
+WITHDRAWN = _table(
+    "withdrawn",
+    "Accounts and servers that have withdrawn: nothing of them is read or stored.",
+    ("kind", "hash"),
+    _required("kind", "text", "account or server"),
+    _required("hash", "bytea", "keyed BLAKE2b of user@domain or domain (or its pseudonym)"),
+    _required("key_fingerprint", "text", "which WITHDRAWN_KEY the hash was made with"),
+    _required("withdrawn_at", _TIME, "when it was entered"),
 )
 
 DATA_VERSIONS = _table(
@@ -308,6 +319,7 @@ TABLES: Mapping[str, Table] = {
         SENTIMENT_MODELS,
         INGEST_CURSORS,
         STREAM_GAPS,
+        WITHDRAWN,
         DATA_VERSIONS,
         ASSET_PROGRESS,
     )

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from mastodon_assets.mastodon import progress
+from mastodon_assets.mastodon import ingest, progress
 from mastodon_assets.mastodon.cursors import Cursor
 from mastodon_assets.mastodon.gaps import Gap
 from mastodon_assets.settings import Settings, load_settings
+from mastodon_assets.toots.withdrawn import Withdrawn
 from mastodon_assets_tests.mastodon.documents import RECORDED
 
 LEFT_AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -84,7 +85,8 @@ def broker(bare_broker: Broker) -> Broker:
 
 @pytest.fixture
 def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What stands in for `masto.ingest_cursors`: instance to id. No gap and no post is stored."""
+    """What stands in for `masto.ingest_cursors`: instance to id. No gap and no post is stored,
+    and nobody has withdrawn."""
     saved: dict[str, str] = {}
 
     def read(_url: object, instance: str) -> Cursor | None:
@@ -92,8 +94,11 @@ def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     monkeypatch.setattr(progress, "read_cursor", read)
     monkeypatch.setattr(
-        progress, "save_cursor", lambda _url, instance, newest: saved.update({instance: newest})
+        progress,
+        "save_cursor",
+        lambda _url, instance, newest, _rules: saved.update({instance: newest}),
     )
+    monkeypatch.setattr(ingest, "watched", lambda _settings: Withdrawn)
     monkeypatch.setattr(progress, "read_open_gaps", lambda _url, _instance: [])
     monkeypatch.setattr(progress, "read_stored_ids", lambda _url, _instance, _limit: [])
     monkeypatch.setattr(progress, "save_gap", lambda _url, _instance, _gap: None)

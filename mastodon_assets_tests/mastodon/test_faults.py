@@ -25,6 +25,7 @@ from mastodon_assets.mastodon.consent import withheld_reason
 from mastodon_assets.mastodon.gaps import Gap
 from mastodon_assets.mastodon.ingest import ingest
 from mastodon_assets.mastodon.intake import IngestSummary, Intake
+from mastodon_assets.mastodon.rules import Rules
 from mastodon_assets.simulator.faults import Fault, Faults, Refusal
 from mastodon_assets.simulator.server import running
 from mastodon_assets.simulator.sources import SyntheticSource
@@ -32,6 +33,7 @@ from mastodon_assets.simulator.synthetic import Event, LivePosts, history
 from mastodon_assets.simulator.timeline import PageRequest
 from mastodon_assets.simulator.wire import json_text
 from mastodon_assets.toots.contract import encode
+from mastodon_assets.toots.withdrawn import Withdrawn
 from mastodon_assets_tests.mastodon.conftest import Broker
 
 TOKEN = "token"
@@ -81,7 +83,12 @@ def tables(messages: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
 def expected() -> dict[str, tuple[str, str]]:
     """What a reader that misses nothing has in the end."""
     publisher = Collecting()
-    intake = Intake(publisher, instance="simulator.example", policy="respect")  # type: ignore[arg-type]
+    intake = Intake(
+        publisher,  # type: ignore[arg-type]
+        instance="simulator.example",
+        rules=Rules(),
+        withdrawn=Withdrawn,
+    )
     for event in EVENTS:
         data = event.data or event.status_id
         text = data if event.status is None else json_text(event.status)

@@ -40,16 +40,19 @@ def test_a_gap_is_open_until_it_is_closed(database_url: SecretStr) -> None:
     assert rows == [("public", "41", "52", 10, "recovered", "cut")]
 
 
-def test_a_cursor_says_when_it_was_moved(database_url: SecretStr) -> None:
+def test_a_cursor_says_when_it_was_moved_and_under_which_rules(database_url: SecretStr) -> None:
     assert read_cursor(database_url, "one.example") is None
-    save_cursor(database_url, "one.example", "7")
-    save_cursor(database_url, "one.example", "01FV")
+    save_cursor(database_url, "one.example", "7", "consent 1 respect")
+    save_cursor(database_url, "one.example", "01FV", "consent 2 respect")
 
     cursor = read_cursor(database_url, "one.example")
 
     assert cursor is not None
     assert cursor.last_acked_id == "01FV"
     assert datetime.now(UTC) - cursor.updated_at < timedelta(minutes=5)
+    with transaction(database_url) as connection:
+        rows = connection.execute("SELECT rules FROM masto.ingest_cursors").fetchall()
+    assert rows == [("consent 2 respect",)]
 
 
 def test_no_post_is_stored_yet(database_url: SecretStr) -> None:

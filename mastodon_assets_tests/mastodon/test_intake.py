@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 
 from mastodon_assets.mastodon import intake as intake_module
 from mastodon_assets.mastodon.client import StreamEvent
-from mastodon_assets.mastodon.consent import ConsentPolicy
 from mastodon_assets.mastodon.intake import Intake
+from mastodon_assets.mastodon.rules import Rules
 from mastodon_assets.toots.contract import Message, encode
+from mastodon_assets.toots.withdrawn import Withdrawn
 from mastodon_assets_tests.mastodon.documents import account, status
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -36,9 +38,20 @@ class Topics:
 class Taking:
     """An intake and what came out of it."""
 
-    def __init__(self, *, instance: str = "one.example", policy: ConsentPolicy = "respect") -> None:
+    def __init__(
+        self,
+        *,
+        instance: str = "one.example",
+        rules: Rules | None = None,
+        withdrawn: Callable[[], Withdrawn] = Withdrawn,
+    ) -> None:
         self.topics = Topics()
-        self.intake = Intake(self.topics, instance=instance, policy=policy)  # type: ignore[arg-type]
+        self.intake = Intake(
+            self.topics,  # type: ignore[arg-type]
+            instance=instance,
+            rules=rules or Rules(),
+            withdrawn=withdrawn,
+        )
         self.summary = self.intake.summary
 
     def event(self, name: str, data: Any) -> str | None:
@@ -198,7 +211,7 @@ def test_old_posts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_opt_in_is_passed_on() -> None:
-    taking = Taking(policy="opt-in")
+    taking = Taking(rules=Rules("opt-in"))
     taking.event("update", status(account=account(indexable=False)))
 
     assert taking.summary.withheld == {"not_indexable": 1}

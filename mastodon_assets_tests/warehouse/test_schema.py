@@ -166,13 +166,13 @@ def test_the_window_check_compares_windows_with_rows(fresh_database_url: SecretS
 
 def test_migrating_again_changes_nothing(fresh_database_url: SecretStr) -> None:
     before = catalogue(fresh_database_url)
-    assert migrate(fresh_database_url) == migrate(fresh_database_url) == "0001"
+    assert migrate(fresh_database_url) == migrate(fresh_database_url) == newest()
     assert catalogue(fresh_database_url) == before
 
 
 def test_of_several_migrations_at_once_one_works_and_the_others_wait(bare_url: SecretStr) -> None:
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(migrate, [bare_url] * 4)) == {"0001"}
+        assert set(pool.map(migrate, [bare_url] * 4)) == {newest()}
     assert rows(bare_url, "SELECT count(*) FROM masto.data_versions") == [(1,)]
     with transaction(bare_url, snapshot=True) as connection:
         assert all(schema_differences(connection, table) == [] for table in TABLES.values())
@@ -181,12 +181,12 @@ def test_of_several_migrations_at_once_one_works_and_the_others_wait(bare_url: S
 def test_a_failing_migration_leaves_the_schema_as_it_was(
     fresh_database_url: SecretStr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = catalogue(fresh_database_url)
+    before, version = catalogue(fresh_database_url), newest()
     add_migration(tmp_path, monkeypatch, "CREATE TABLE masto.more (a int); SELECT 1 / 0;")
-    with pytest.raises(MigrationError, match=r"version 0002 \(division by zero\); nothing was"):
+    with pytest.raises(MigrationError, match=r"version 9999 \(division by zero\); nothing was"):
         migrate(fresh_database_url)
     assert catalogue(fresh_database_url) == before
-    assert rows(fresh_database_url, "SELECT version_num FROM masto.schema_version") == [("0001",)]
+    assert rows(fresh_database_url, "SELECT version_num FROM masto.schema_version") == [(version,)]
 
 
 def test_a_first_migration_that_fails_leaves_no_schema(
@@ -204,7 +204,7 @@ def test_a_pending_migration_keeps_the_rows(
     with transaction(fresh_database_url) as connection:
         connection.execute("INSERT INTO masto.batch_toots_per_day VALUES ('2026-01-01', 7)")
     add_migration(tmp_path, monkeypatch, "CREATE INDEX more ON masto.batch_toots_per_day (day);")
-    assert migrate(fresh_database_url) == "0002"
+    assert migrate(fresh_database_url) == "9999"
     assert rows(fresh_database_url, "SELECT toots_count FROM masto.batch_toots_per_day") == [(7,)]
 
 
@@ -232,16 +232,22 @@ def test_one_who_may_not_create_a_schema_is_told_so(bare_url: SecretStr) -> None
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
+def newest() -> str:
+    """The number of the newest migration."""
+    return str(migrations._script_directory().get_current_head())
+
+
 def add_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, statements: str) -> None:
-    """Let `migrate` find the shipped migrations and one more, number 0002."""
+    """Let `migrate` find the shipped migrations and one more, number 9999."""
+    after = newest()
     shipped = migrations._MIGRATIONS
     copy = folder / "migrations"
     (copy / "versions").mkdir(parents=True)
-    for path in [shipped / "env.py", *(shipped / "versions").glob("0001*")]:
+    for path in [shipped / "env.py", *(shipped / "versions").glob("0*")]:
         (copy / path.relative_to(shipped)).write_bytes(path.read_bytes())
-    (copy / "versions" / "0002_more.py").write_text(
+    (copy / "versions" / "9999_more.py").write_text(
         "from mastodon_assets.warehouse.migrate import run_sql\n"
-        "revision, down_revision = '0002', '0001'\n"
+        f"revision, down_revision = '9999', {after!r}\n"
         f"def upgrade():\n    run_sql({statements!r})\n",
         encoding="utf-8",
     )

@@ -1,0 +1,84 @@
+"""What the operator's settings make of a status: consent, withdrawal, filters, pseudonyms, in turn.
+
+What belongs here: the order of the rules, for everything that publishes posts (stream, timelines,
+imports, replay). What each rule says stands in `consent`, `toots.withdrawn`, `filters` and
+`pseudonyms`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from mastodon_assets.mastodon.consent import RULES_VERSION, ConsentPolicy, withheld_reason
+from mastodon_assets.mastodon.filters import Filters, filters_from
+from mastodon_assets.mastodon.normalise import full_handle, to_upsert
+from mastodon_assets.mastodon.pseudonyms import Pseudonyms
+from mastodon_assets.settings import Settings
+from mastodon_assets.toots.contract import Message
+from mastodon_assets.toots.withdrawn import Withdrawn
+
+WITHDRAWN = "withdrawn"
+
+
+class DroppedError(Exception):
+    """A filter leaves the post out; `rule` says which."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"dropped: {rule}")
+        self.rule = rule
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`str()` is what a run's state says: versions and fingerprints, no key and no word."""
+
+    consent: ConsentPolicy = "respect"
+    filters: Filters = field(default_factory=Filters)
+    pseudonyms: Pseudonyms | None = None
+
+    def withheld_reason(self, status: object, *, instance: str, withdrawn: Withdrawn) -> str | None:
+        """Why nothing of `status` may be published; None where it may be.
+
+        A reason of `consent.withheld_reason`, or `withdrawn`: the author or a server has.
+        """
+        reason = withheld_reason(status, policy=self.consent)
+        if reason is not None:
+            return reason
+        assert isinstance(status, Mapping), "else it is unreadable"
+        handle = full_handle(status.get("account"), instance)
+        return WITHDRAWN if withdrawn.covers(handle, instance) else None
+
+    def to_message(
+        self, status: Mapping[str, Any], *, instance: str, received_at: datetime, origin: str
+    ) -> Message:
+        """The message for a status that is not withheld.
+
+        Raises: NormaliseError, DroppedError.
+        """
+        message = to_upsert(status, instance=instance, received_at=received_at, origin=origin)
+        rule = self.filters.dropped_by(message)
+        if rule is not None:
+            raise DroppedError(rule)
+        return self.pseudonyms.applied(message, status) if self.pseudonyms else message
+
+    def keeps_payload(self, status: Mapping[str, Any], instance: str) -> bool:
+        """Whether a dead letter may hold the status.
+
+        Not under pseudonyms, and not where nobody can tell whose it is, for that one may withdraw.
+        """
+        return not self.pseudonyms and full_handle(status.get("account"), instance) is not None
+
+    def __str__(self) -> str:
+        words = [f"consent {RULES_VERSION} {self.consent}", f"filters {self.filters}"]
+        return "; ".join([*words, "pseudonyms"] if self.pseudonyms else words)
+
+
+def rules_from(settings: Settings) -> Rules:
+    """The rules of the settings."""
+    key = settings.mastodon_handle_key
+    return Rules(
+        consent=settings.mastodon_consent,
+        filters=filters_from(settings),
+        pseudonyms=Pseudonyms(key) if key else None,
+    )

@@ -1,0 +1,137 @@
+"""Those who have withdrawn, `masto.withdrawn`: who stands in the list, and whom it covers.
+
+What belongs here: the list, which ingester, sink and replay ask. What a withdrawal removes stands
+in `purge`. An entry is a keyed hash (BLAKE2b, RFC 7693) of a handle or a domain in lower case: the
+table names nobody, and says who is meant only to somebody who has the key and asks for a name.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Literal
+
+from psycopg import Connection
+from pydantic import SecretStr
+
+from mastodon_assets.errors import ServiceUnavailableError, SettingsError
+from mastodon_assets.settings import Settings
+from mastodon_assets.warehouse.database import transaction
+
+Kind = Literal["account", "server"]
+
+_DIGEST_BYTES = 32
+_FINGERPRINT_BYTES = 8
+_SECONDS_BETWEEN_READS = 30
+
+
+class WithdrawnKeyError(SettingsError):
+    """Somebody has withdrawn and nobody can tell who: the key is missing or another one."""
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """The list at one moment. Without entries it covers nobody and needs no key."""
+
+    key: SecretStr | None = None
+    hashes: frozenset[bytes] = field(default=frozenset(), repr=False)
+
+    def covers(self, username: str | None, instance: str | None) -> bool:
+        """Whether the account, its server, or the server that was asked has withdrawn.
+
+        `username` is `user@domain` or its pseudonym.
+        """
+        if not self.hashes:
+            return False
+        names: list[tuple[Kind, str]] = []
+        if username:
+            domain = username.partition("@")[2]
+            names += [("account", username), ("server", domain)]
+        if instance:
+            names.append(("server", instance))
+        assert self.key is not None, "entries are read with a key"
+        return any(entry_hash(self.key, kind, name) in self.hashes for kind, name in names)
+
+
+def entry_hash(key: SecretStr, kind: Kind, name: str) -> bytes:
+    """What stands in the list for a handle or a domain, in any case, with or without a leading @.
+
+    Kinds have hashes of their own.
+    """
+    secret = blake2b(key.get_secret_value().encode(), digest_size=blake2b.MAX_KEY_SIZE).digest()
+    canonical = name.removeprefix("@").casefold().encode("utf-8", "surrogatepass")
+    return blake2b(canonical, digest_size=_DIGEST_BYTES, key=secret, person=kind.encode()).digest()
+
+
+def key_fingerprint(key: SecretStr) -> str:
+    """What tells one key from another and gives nothing of it away."""
+    secret = key.get_secret_value().encode()
+    return blake2b(secret, digest_size=_FINGERPRINT_BYTES, person=b"fingerprint").hexdigest()
+
+
+def read_withdrawn(connection: Connection[Any], key: SecretStr | None) -> Withdrawn:
+    """The list as the caller's transaction sees it.
+
+    Raises: WithdrawnKeyError where there are entries that `key` cannot have made.
+    """
+    rows = connection.execute("SELECT hash, key_fingerprint FROM masto.withdrawn").fetchall()
+    if not rows:
+        return Withdrawn()
+    if key is None:
+        raise WithdrawnKeyError(
+            f"{len(rows)} accounts or servers have withdrawn and WITHDRAWN_KEY is not set; set the"
+            " one that `mastodon-assets purge` had"
+        )
+    ours = key_fingerprint(key)
+    others = sum(fingerprint != ours for _, fingerprint in rows)
+    if others:
+        raise WithdrawnKeyError(
+            f"{others} accounts or servers have withdrawn under another WITHDRAWN_KEY; set the one"
+            " that `mastodon-assets purge` had then"
+        )
+    return Withdrawn(key, frozenset(bytes(hashed) for hashed, _ in rows))
+
+
+def enter(connection: Connection[Any], key: SecretStr, kind: Kind, names: Iterable[str]) -> None:
+    """Put names into the list; one that stands there keeps its time."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO masto.withdrawn (kind, hash, key_fingerprint) VALUES (%s, %s, %s)"
+            " ON CONFLICT (kind, hash) DO NOTHING",
+            [(kind, entry_hash(key, kind, name), key_fingerprint(key)) for name in names],
+        )
+
+
+def remove(connection: Connection[Any], key: SecretStr, kind: Kind, names: Iterable[str]) -> int:
+    """Take names off the list: consent was given again. Returns how many stood there."""
+    return connection.execute(
+        "DELETE FROM masto.withdrawn WHERE kind = %s AND hash = ANY(%s)",
+        (kind, [entry_hash(key, kind, name) for name in names]),
+    ).rowcount
+
+
+def watched(settings: Settings) -> Callable[[], Withdrawn]:
+    """The list as it is now, whenever it is called; read again when half a minute old.
+
+    While PostgreSQL is away the list read last stays: the sink asks again in the transaction that
+    would write. Raises at once and later: WithdrawnKeyError, MissingTablesError; at once only:
+    ServiceUnavailableError.
+    """
+
+    def read() -> Withdrawn:
+        with transaction(settings.postgres_url, snapshot=True) as connection:
+            return read_withdrawn(connection, settings.withdrawal_key)
+
+    known, read_at = read(), time.monotonic()
+
+    def now() -> Withdrawn:
+        nonlocal known, read_at
+        if time.monotonic() - read_at >= _SECONDS_BETWEEN_READS:
+            read_at = time.monotonic()
+            try:
+                known = read()
+            except ServiceUnavailableError:
+                return known
+        return known
+
+    return now
