@@ -28,7 +28,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,16 @@ class Trial:
         """End all; what did not end by itself within ten seconds, as Docker would kill it."""
         return [late for running in reversed(self.running) if (late := _end(running))]
 
+    def memory_bytes(self) -> int:
+        """What all processes hold, shared pages counted once (PSS)."""
+        held = 0
+        for running in self.running:
+            if running.process.poll() is None:
+                for process in psutil.Process(running.process.pid).children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        held += process.memory_full_info().pss
+        return held
+
     def _bring_up(self, name: str) -> None:
         service = self.services[name]
         for awaited in service.get("depends_on", {}):
@@ -267,6 +277,7 @@ def _run_services(folder: Path) -> None:
             try:
                 _wait_for_charts(folder, database)
                 _look_at_pages()
+                _say(f"memory of our services together: {trial.memory_bytes() / 1e9:.1f} GB")
                 shown = _secrets_shown(folder, secrets)
             finally:
                 late = trial.down()
