@@ -202,7 +202,7 @@ def test_the_settings_take_every_value(
 
 
 def test_dagsters_processes_have_what_its_instance_reads() -> None:
-    for name in ("prepare", "code", "webserver", "daemon", "model"):
+    for name in ("prepare", "code", "webserver", "daemon", "model", "stream"):
         assert set(_ALL[name]["environment"]) >= _read_by_dagster()
 
 

@@ -226,7 +226,7 @@ class Trial:
             folder = self.folder / "volumes" / source if source else place / f"volume-{index}"
             mounts[folder] = target
         for index, target in enumerate(service.get("tmpfs", [])):
-            mounts[place / f"tmpfs-{index}"] = target
+            mounts[place / f"tmpfs-{index}"] = target.partition(":")[0]
         for folder in mounts:
             folder.mkdir(parents=True, exist_ok=True)
             os.chown(folder, USER_ID, USER_ID)
