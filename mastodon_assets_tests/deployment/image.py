@@ -145,7 +145,12 @@ class Container:
         self.buildah.ask("rm", self.name)
 
     def command(
-        self, arguments: Sequence[str], environment: Path, mounts: Mapping[Path, str]
+        self,
+        arguments: Sequence[str],
+        environment: Path,
+        mounts: Mapping[Path, str],
+        *,
+        hostname: str,
     ) -> list[str]:
         """The command that runs `arguments` with the variables of the file `environment`.
 
@@ -156,6 +161,7 @@ class Container:
         script = f'set -a && . {_ENVIRONMENT} && set +a && exec "$@"'
         return self.buildah.command(
             *("run", "--isolation", "chroot", "--no-hosts", "--cap-drop", "all"),
+            f"--hostname={hostname}",
             *options,
             *("--", self.name, "sh", "-c", script, "sh"),
             *arguments,

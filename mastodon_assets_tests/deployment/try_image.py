@@ -157,9 +157,9 @@ class Trial:
         with ThreadPoolExecutor(max_workers=len(ours)) as pool:
             started = [pool.submit(self._bring_up, name) for name in ours]
             done, _ = wait(started, return_when=FIRST_EXCEPTION)
-            if any(future.exception() for future in done):
-                self.has_failed.set()
-            for future in started:
+            # The others give up then, which is no failure of theirs.
+            self.has_failed.set()
+            for future in done:
                 future.result()
 
     def down(self) -> list[str]:
@@ -204,7 +204,7 @@ class Trial:
         log = self.folder / "logs" / f"{name}-{number}.log"
 
         def command(arguments: list[str]) -> list[str]:
-            return self.container.command(arguments, environment, mounts)
+            return self.container.command(arguments, environment, mounts, hostname=name)
 
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -242,7 +242,9 @@ class Trial:
 
     def _wait_until_healthy(self, running: Running, check: list[str]) -> None:
         deadline = time.monotonic() + _HEALTHY_SECONDS
-        while time.monotonic() < deadline and not self.has_failed.is_set():
+        while time.monotonic() < deadline:
+            if self.has_failed.is_set():
+                return
             if running.process.poll() is not None:
                 raise TrialError(f"{running.name} ended by itself (log: {running.log})")
             answered = subprocess.run(
@@ -272,9 +274,9 @@ def _run_services(folder: Path) -> None:
     trial = Trial(folder, services, container, _write_hosts(folder, services))
     try:
         with _servers(folder, secrets) as database:
-            trial.up()
-            _say(f"from up to all healthy and tasks done: {time.monotonic() - started:.1f} s")
             try:
+                trial.up()
+                _say(f"from up to all healthy and tasks done: {time.monotonic() - started:.1f} s")
                 _wait_for_charts(folder, database)
                 _look_at_pages()
                 _say(f"memory of our services together: {trial.memory_bytes() / 1e9:.1f} GB")
@@ -454,7 +456,7 @@ def _end(running: Running) -> str | None:
         return None
     processes = psutil.Process(running.process.pid).children(recursive=True)
     # Buildah starts itself once more; what it runs is the first that is not Buildah.
-    command = next((p for p in processes if not p.name().startswith(("buildah", "exe"))), None)
+    command = next((p for p in processes if "buildah" not in p.name()), None)
     if command:
         command.send_signal(signal.SIGTERM)
     _, left = psutil.wait_procs(processes, timeout=_STOP_SECONDS)
