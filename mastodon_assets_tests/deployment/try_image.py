@@ -3,7 +3,8 @@
 No container engine is needed, but root, buildah and debootstrap (Debian's packages), some 8 GB of
 disk and a network for the build. Each service runs with its own command, variables, volumes and
 health check, when what it waits for is ready, in a network of its own that has nothing but
-loopback: every service's name is 127.0.0.1 there. Kafka and PostgreSQL are those of
+loopback: every service's name is 127.0.0.1 there, and copies of one have addresses of their own, as
+Spark takes workers of one address for users of one disk. Kafka and PostgreSQL are those of
 `mastodon-assets up` instead of their images, which are not at hand without a registry.
 
 It fails where a service does not get healthy, the sensor's refresh does not reach the charts, a
@@ -75,6 +76,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; what is kept is used again")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    # Both end it in good order, also where a shell started it in the background.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     try:
         if options.inside:
             _run_services(options.folder)
@@ -82,6 +86,8 @@ def main() -> None:
             _try_image(options.folder, keep=options.keep)
     except (TrialError, subprocess.CalledProcessError) as error:
         raise SystemExit(f"failed: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted") from None
 
 
 def missing_tools() -> list[str]:
@@ -112,8 +118,7 @@ def _try_image(chosen: Path | None, *, keep: bool) -> None:
             stack.up(folder / "fetched", topics=[])
             stack.down(folder / "fetched", wipe=True)
         inside = [sys.executable, "-m", __spec__.name, "--inside", "--folder", str(folder)]
-        status = subprocess.run(["unshare", "--net", "--", *inside]).returncode
-        if status != 0:
+        if _run_to_its_end(["unshare", "--net", "--", *inside]) != 0:
             raise TrialError(f"the services did not work (logs: {folder / 'logs'})")
         _say("all of it works")
     finally:
@@ -121,6 +126,17 @@ def _try_image(chosen: Path | None, *, keep: bool) -> None:
             _say(f"kept: {folder}")
         else:
             shutil.rmtree(folder)
+
+
+def _run_to_its_end(command: list[str]) -> int:
+    """Its exit status; where we are interrupted it is told to end, and may clean up."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
 
 
 @dataclass
@@ -143,7 +159,7 @@ class Trial:
     hosts: Path
     ready: dict[str, threading.Event] = field(default_factory=dict)
     running: list[Running] = field(default_factory=list)
-    has_failed: threading.Event = field(default_factory=threading.Event)
+    is_over: threading.Event = field(default_factory=threading.Event)
 
     def up(self) -> None:
         """Start all, each when what it waits for is ready; return when the last one is.
@@ -156,9 +172,11 @@ class Trial:
             self.ready[name].set()
         with ThreadPoolExecutor(max_workers=len(ours)) as pool:
             started = [pool.submit(self._bring_up, name) for name in ours]
-            done, _ = wait(started, return_when=FIRST_EXCEPTION)
-            # The others give up then, which is no failure of theirs.
-            self.has_failed.set()
+            try:
+                done, _ = wait(started, return_when=FIRST_EXCEPTION)
+            finally:
+                # The others give up then, which is no failure of theirs.
+                self.is_over.set()
             for future in done:
                 future.result()
 
@@ -180,11 +198,10 @@ class Trial:
         service = self.services[name]
         for awaited in service.get("depends_on", {}):
             while not self.ready[awaited].wait(0.2):
-                if self.has_failed.is_set():
+                if self.is_over.is_set():
                     return
         started = time.monotonic()
-        copies = service.get("deploy", {}).get("replicas", 1)
-        running = [self._start(name, number) for number in range(1, copies + 1)]
+        running = [self._start(name, host) for host in _host_names(name, service)]
         for one in running:
             if is_task(service):
                 self._wait_until_done(one)
@@ -194,17 +211,17 @@ class Trial:
         word = "done" if is_task(service) else "healthy"
         _say(f"{name}: {word} after {time.monotonic() - started:.1f} s")
 
-    def _start(self, name: str, number: int) -> Running:
+    def _start(self, name: str, host: str) -> Running:
         service = self.services[name]
-        place = self.folder / "containers" / f"{name}-{number}"
+        place = self.folder / "containers" / host
         place.mkdir(parents=True)
         environment = place / "environment"
         write_environment(environment, service.get("environment", {}), USER_ID)
         mounts = {self.hosts: "/etc/hosts", **self._mounts(service, place)}
-        log = self.folder / "logs" / f"{name}-{number}.log"
+        log = self.folder / "logs" / f"{host}.log"
 
         def command(arguments: list[str]) -> list[str]:
-            return self.container.command(arguments, environment, mounts, hostname=name)
+            return self.container.command(arguments, environment, mounts, hostname=host)
 
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -214,7 +231,7 @@ class Trial:
                 stderr=output,
                 start_new_session=True,
             )
-        running = Running(name, process, command, log)
+        running = Running(host, process, command, log)
         self.running.append(running)
         return running
 
@@ -233,17 +250,20 @@ class Trial:
         return mounts
 
     def _wait_until_done(self, running: Running) -> None:
-        try:
-            status = running.process.wait(_TASK_SECONDS)
-        except subprocess.TimeoutExpired:
-            status = -1
-        if status != 0:
+        deadline = time.monotonic() + _TASK_SECONDS
+        while running.process.poll() is None:
+            if self.is_over.wait(0.5):
+                return
+            if time.monotonic() > deadline:
+                raise TrialError(f"{running.name} takes too long (log: {running.log})")
+        if running.process.returncode != 0:
+            status = running.process.returncode
             raise TrialError(f"{running.name} ended with status {status} (log: {running.log})")
 
     def _wait_until_healthy(self, running: Running, check: list[str]) -> None:
         deadline = time.monotonic() + _HEALTHY_SECONDS
         while time.monotonic() < deadline:
-            if self.has_failed.is_set():
+            if self.is_over.is_set():
                 return
             if running.process.poll() is not None:
                 raise TrialError(f"{running.name} ended by itself (log: {running.log})")
@@ -347,11 +367,23 @@ def _make_databases(server_url: str, secrets: Mapping[str, str]) -> None:
             server.execute(statement.encode())
 
 
+def _host_names(name: str, service: Service) -> list[str]:
+    """The names of the service's copies; of its own where it is one."""
+    copies = service.get("deploy", {}).get("replicas", 1)
+    return [name] if copies == 1 else [f"{name}-{number}" for number in range(1, copies + 1)]
+
+
 def _write_hosts(folder: Path, services: Mapping[str, Service]) -> Path:
-    """Every service at 127.0.0.1."""
     path = folder / "hosts"
-    names = ["localhost", socket.gethostname(), *services]
-    path.write_text("".join(f"127.0.0.1 {name}\n" for name in names), encoding="ascii")
+    lines = [f"127.0.0.1 {name}" for name in ("localhost", *services)]
+    copies = [
+        host
+        for name, service in services.items()
+        for host in _host_names(name, service)
+        if host != name
+    ]
+    lines += [f"127.0.1.{number} {host}" for number, host in enumerate(copies, 1)]
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
     return path
 
 
@@ -373,7 +405,7 @@ def _wait_for_charts(folder: Path, database: SecretStr) -> None:
             break
         time.sleep(2)
     else:
-        raise TrialError(f"no charts of the champion after {_CHARTS_SECONDS} s; see logs/code-1")
+        raise TrialError(f"no charts of the champion after {_CHARTS_SECONDS} s; see logs/code.log")
     charts = sorted(path.name for path in (files / "reports").glob("part5_*.png"))
     exports = sorted(path.name for path in (files / "data").glob("viz_*.csv"))
     if len(charts) != 4 or len(exports) != 3:
@@ -385,7 +417,7 @@ def _wait_for_charts(folder: Path, database: SecretStr) -> None:
         )
         stored, labelled = connection.execute(query).fetchone() or (0, 0)
     if not labelled:
-        raise TrialError("no toot has a label; see logs/code-1.log")
+        raise TrialError("no toot has a label; see logs/code.log")
     _say(
         f"the sensor's refresh drew {len(charts)} charts and {len(exports)} files of {stored:,}"
         f" toots, {labelled:,} of them labelled, {time.monotonic() - started:.1f} s after that"
