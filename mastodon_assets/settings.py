@@ -177,8 +177,10 @@ class Settings(BaseSettings):
     @property
     def withdrawal_key(self) -> SecretStr | None:
         """The key of `masto.withdrawn`: WITHDRAWN_KEY, else the one that `up` made."""
+        if self.withdrawn_key:
+            return self.withdrawn_key
         made = self._connection.get("withdrawn_key")
-        return self.withdrawn_key or (SecretStr(made) if made else None)
+        return SecretStr(made) if made else None
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -53,6 +53,10 @@ def refusal(**overrides: object) -> str:
         ("ACTIVITY_MIN_TOOTS", "many", "a whole number"),
         ("ACTIVITY_MIN_TOOTS", "1.5", "a whole number"),
         ("REFRESH_MIN_SECONDS", "-1", "at least 0"),
+        ("FILTER_LANGUAGES", "de;en", "languages with commas between, such as de,en"),
+        ("FILTER_LANGUAGES", "de-AT", "languages with commas between, such as de,en"),
+        ("FILTER_TAGS", "two words", "tags with commas between, such as news,#tea"),
+        ("FILTER_BOTS", "yes", "'keep' or 'drop'"),
     ],
 )
 def test_a_bad_value_is_one_line_with_variable_value_and_what_is_allowed(
@@ -63,6 +67,14 @@ def test_a_bad_value_is_one_line_with_variable_value_and_what_is_allowed(
     shown = "***" if "@" in value else repr(value)
     assert told.startswith(f"{name}={shown}: allowed: {allowed}")
     assert "\n" not in told
+
+
+@pytest.mark.parametrize("name", ["MASTODON_HANDLE_KEY", "WITHDRAWN_KEY"])
+def test_a_short_key_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "s3cr3t")
+    assert refusal() == f"{name}=***: allowed: at least 16 characters"
 
 
 def test_several_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +185,22 @@ def test_connections_come_from_the_state_folder_where_no_variable_names_them(fol
     )
     assert named.kafka_servers == "a:1,[::1]:2"
     assert named.postgres_url.get_secret_value() == "postgresql://x:y@z/d"
+
+
+def test_the_key_of_the_withdrawn_comes_from_the_state_folder_where_no_variable_gives_it(
+    folder: Path,
+) -> None:
+    home = folder / "state"
+    home.mkdir()
+    assert load_settings(mastodon_assets_home=home).withdrawal_key is None
+    (home / "connection.json").write_text('{"withdrawn_key": "made by mastodon-assets up"}')
+    found = load_settings(mastodon_assets_home=home).withdrawal_key
+    named = load_settings(mastodon_assets_home=home, withdrawn_key="sixteen or more!")
+    assert found is not None
+    assert found.get_secret_value() == "made by mastodon-assets up"
+    assert named.withdrawal_key is not None
+    assert named.withdrawal_key.get_secret_value() == "sixteen or more!"
+    assert as_environment(named)["WITHDRAWN_KEY"] == "sixteen or more!"
 
 
 def test_without_any_connection_the_error_says_how_to_get_one() -> None:

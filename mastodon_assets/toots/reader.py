@@ -30,6 +30,7 @@ from mastodon_assets.toots.sink import (
     write_batch,
 )
 from mastodon_assets.toots.topics import Offsets, TopicIdentity, TopicState
+from mastodon_assets.toots.withdrawn import read_withdrawn
 from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:
@@ -199,7 +200,12 @@ class Reader:
                 " run it again"
             )
         with self.connection.transaction():
-            counts = write_batch(self.connection, rows, {self.target.topic: topic_id})
+            counts = write_batch(
+                self.connection,
+                rows,
+                {self.target.topic: topic_id},
+                withdrawn_key=self._settings.withdrawal_key,
+            )
         ends = {partition: end for _, partition, _, end in offset_ranges(rows)}
         self.position = {**self.position, **ends}
         return counts
@@ -211,9 +217,10 @@ def opened_reader(
 ) -> Iterator[Reader]:
     """A reader of `target` with a connection of its own, its ledger compared with the broker.
 
-    Raises: DataLossError, ServiceUnavailableError, MissingTablesError.
+    Raises: DataLossError, WithdrawnKeyError, ServiceUnavailableError, MissingTablesError.
     """
     with transaction(settings.postgres_url) as connection:
+        read_withdrawn(connection, settings.withdrawal_key)
         start = open_ledger(connection, target, accept_data_loss=settings.kafka_accept_data_loss)
     with transaction(settings.postgres_url) as connection:
         prepare_session(connection)
