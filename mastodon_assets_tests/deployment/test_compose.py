@@ -57,6 +57,7 @@ _FAKE_ENVIRONMENT = {
     "MASTO_READER_PASSWORD": "d",
     "DAGSTER_POSTGRES_PASSWORD": "e",
     "SIMULATOR_TOKEN": "f",
+    "WITHDRAWN_KEY": "g" * 16,
 }
 
 
