@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 import mastodon_assets
