@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from mastodon_assets import cli_operations
+from mastodon_assets import cli_operations, cli_warehouse
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.settings import Settings, load_settings
 
@@ -38,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli_operations.register(app)
+cli_warehouse.register(app)
 # Lines are never broken but by the terminal: paths and commands are there to be copied.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -124,6 +125,7 @@ def up() -> None:
 
     from mastodon_assets.local import stack
     from mastodon_assets.warehouse.migrate import migrate
+    from mastodon_assets.warehouse.roles import create_roles
 
     settings = load_settings()
     connection = stack.up(
@@ -131,6 +133,7 @@ def up() -> None:
         topics=[settings.kafka_topic, settings.kafka_errors_topic],
         report=_report,
     )
+    create_roles(SecretStr(connection.postgres_url), {})
     version = migrate(SecretStr(connection.postgres_url))
     out.print(f"Kafka       {connection.kafka_bootstrap_servers}")
     out.print(f"PostgreSQL  {_address(connection.postgres_url)}, schema {version}")

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     kafka_errors_topic: str = Field(default="mastodon_errors", pattern=_TOPIC_PATTERN)
     kafka_accept_data_loss: bool = False
     database_url: SecretStr | None = None
+    masto_owner_password: SecretStr | None = None
+    masto_writer_password: SecretStr | None = None
+    masto_reader_password: SecretStr | None = None
 
     spark_master: str = "local[*]"
     spark_driver_memory: str = Field(default="2g", pattern=_MEMORY_PATTERN)

@@ -34,6 +34,8 @@ COMMANDS = (
     "stream",
     "simulate",
     "ui",
+    "migrate",
+    "roles",
 )
 PASSWORD = "s3cr3t"
 
