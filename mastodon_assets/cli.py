@@ -436,7 +436,7 @@ def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | No
 
     try:
         shown = shown_state(settings)
-        topic = read_topic(settings.kafka_servers, settings.kafka_topic, timeout=3)
+        topic = read_topic(settings, settings.kafka_topic, timeout=3)
     except PlatformError as error:
         return None, _in_one_line(str(error))
     pipeline = {

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     kafka_topic: str = Field(default="mastodon_stream", pattern=_TOPIC_PATTERN)
     kafka_errors_topic: str = Field(default="mastodon_errors", pattern=_TOPIC_PATTERN)
     kafka_accept_data_loss: bool = False
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_ssl_ca_location: Path | None = None
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
     database_url: SecretStr | None = None
     masto_owner_password: SecretStr | None = None
     masto_writer_password: SecretStr | None = None
@@ -94,7 +99,12 @@ class Settings(BaseSettings):
     refresh_min_seconds: int = Field(default=60, ge=0)
 
     @field_validator(
-        "mastodon_assets_home", "sentiment_corpus", "model_dir", "reports_dir", "exports_dir"
+        "mastodon_assets_home",
+        "kafka_ssl_ca_location",
+        "sentiment_corpus",
+        "model_dir",
+        "reports_dir",
+        "exports_dir",
     )
     @classmethod
     def _with_home_folder(cls, value: Path | None) -> Path | None:
@@ -137,6 +147,19 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _secure_as_meant(self) -> "Settings":
+        # A login or a CA that the protocol does not use was meant to be used.
+        shown = f"KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol!r}: allowed:"
+        has_login = self.kafka_sasl_username is not None and self.kafka_sasl_password is not None
+        if self.kafka_uses_sasl and not has_login:
+            raise ValueError(f"{shown} with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+        if not self.kafka_uses_sasl and (self.kafka_sasl_username or self.kafka_sasl_password):
+            raise ValueError(f"{shown} SASL_SSL or SASL_PLAINTEXT where KAFKA_SASL_… are set")
+        if self.kafka_ssl_ca_location and not self.kafka_security_protocol.endswith("SSL"):
+            raise ValueError(f"{shown} SSL or SASL_SSL where KAFKA_SSL_CA_LOCATION is set")
+        return self
+
     @cached_property
     def _connection(self) -> dict[str, str]:
         path = self.mastodon_assets_home / "connection.json"
@@ -154,6 +177,11 @@ class Settings(BaseSettings):
         if not isinstance(connection, dict):
             raise SettingsError(f"{path} is damaged; run: mastodon-assets up")
         return {key: str(value) for key, value in connection.items()}
+
+    @property
+    def kafka_uses_sasl(self) -> bool:
+        """Whether we log in at the broker."""
+        return self.kafka_security_protocol.startswith("SASL")
 
     @property
     def kafka_servers(self) -> str:

@@ -40,6 +40,8 @@ def spark_config(settings: Settings) -> dict[str, str]:
         "spark.sql.shuffle.partitions": "4",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # Spark's own list, and the login at Kafka.
+        "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|jaas",
         **_local_only(settings.spark_master),
     }
 

@@ -54,7 +54,7 @@ _LAYERS = (
     {"resources"},
     {"simulator"},
     {"mastodon", "toots", "batch", "sentiment", "reports"},
-    {"local", "spark_session", "metrics"},
+    {"local", "spark_session", "kafka_client", "metrics"},
     {"warehouse"},
     {"settings"},
     {"errors"},

@@ -19,6 +19,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.kafka_client import client_config
 from mastodon_assets.mastodon.normalise import NormaliseError
 from mastodon_assets.mastodon.publisher import Publisher
 from mastodon_assets.mastodon.rules import DroppedError, Rules, rules_from
@@ -136,11 +137,10 @@ def replay_errors(
 def _reading(settings: Settings) -> Iterator[Consumer]:
     consumer = Consumer(
         {
-            "bootstrap.servers": settings.kafka_servers,
+            **client_config(settings),
             "group.id": REPLAY_GROUP,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "log_level": 0,
         }
     )
     try:
@@ -156,7 +156,7 @@ def _reading(settings: Settings) -> Iterator[Consumer]:
 
 def _bounds(settings: Settings) -> dict[int, tuple[int, int]]:
     """First and end offset of each partition."""
-    state = read_topic(settings.kafka_servers, settings.kafka_errors_topic)
+    state = read_topic(settings, settings.kafka_errors_topic)
     return {partition: (state.earliest[partition], end) for partition, end in state.end.items()}
 
 
