@@ -115,7 +115,7 @@ def _certificates(settings: Settings) -> str | None:
         return None
     try:
         text = path.read_text(encoding="ascii")
-        ssl.create_default_context(cadata=text)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except OSError as error:
         # An SSLError is one too.
         reason = error.strerror or type(error).__name__
