@@ -146,12 +146,13 @@ def prepare() -> None:
 
     For servers of your own; `up` does it for the embedded ones. Doing it twice is fine.
     """
+    from mastodon_assets.kafka_client import client_config
     from mastodon_assets.local.kafka import create_topics
     from mastodon_assets.warehouse.migrate import migrate
 
     settings = load_settings()
     topics = [settings.kafka_topic, settings.kafka_errors_topic]
-    create_topics(settings.kafka_servers, topics)
+    create_topics(settings.kafka_servers, topics, config=client_config(settings))
     version = migrate(settings.postgres_url)
     out.print(f"Kafka       {settings.kafka_servers}, topics {' and '.join(topics)}")
     out.print(f"PostgreSQL  {_address(settings.postgres_url.get_secret_value())}, schema {version}")
@@ -406,8 +407,7 @@ def _stream(
 
     registry = CollectorRegistry()
     progress = StreamProgress(
-        settings.kafka_servers,
-        settings.kafka_topic,
+        settings,
         report=_report,
         tell=tell_dagster(existing_dagster_home(settings.mastodon_assets_home), _report),
         registry=registry,

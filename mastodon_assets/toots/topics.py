@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from mastodon_assets.errors import PlatformError
+from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 from mastodon_assets.kafka_client import Refusals, client_config
 from mastodon_assets.settings import Settings
 
@@ -60,9 +60,9 @@ def read_topic(settings: Settings, topic: str, *, timeout: float = 5) -> TopicSt
 class TopicIdentity:
     """Asks for a topic's id again and again, over one connection."""
 
-    def __init__(self, servers: str, topic: str, *, timeout: float = 5) -> None:
-        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
-        self._servers = servers
+    def __init__(self, settings: Settings, topic: str, *, timeout: float = 5) -> None:
+        self._admin = AdminClient(client_config(settings))
+        self._servers = settings.kafka_servers
         self._topic = topic
         self._timeout = timeout
 
