@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from mastodon_assets.errors import SettingsError
 
 _SERVER = re.compile(r"\A([^\s,:/\[\]]+|\[[0-9A-Fa-f:]+\]):\d+\Z")
+_URI = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]+:/")
 _TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
 _MEMORY_PATTERN = r"^[1-9][0-9]*[kmgtKMGT]$"
 _LANGUAGES_PATTERN = r"^( *[A-Za-z]{2,8} *(, *[A-Za-z]{2,8} *)*)?$"
@@ -88,8 +89,8 @@ class Settings(BaseSettings):
     max_offsets_per_batch: int = Field(default=100_000, ge=1)
     stream_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
-    sentiment_corpus: Path | None = None
-    model_dir: Path = Path("data/models/sentiment_pipeline_model")
+    sentiment_corpus: Path | str | None = None
+    model_dir: Path | str = Path("data/models/sentiment_pipeline_model")
     neutral_low: float = Field(default=0.45, ge=0, le=1)
     neutral_high: float = Field(default=0.55, ge=0, le=1)
 
@@ -107,9 +108,9 @@ class Settings(BaseSettings):
         "exports_dir",
     )
     @classmethod
-    def _with_home_folder(cls, value: Path | None) -> Path | None:
+    def _with_home_folder(cls, value: Path | str | None) -> Path | str | None:
         # A shell does this, but nobody does it for what stands in `.env`.
-        return Path(os.path.expanduser(value)) if value else value
+        return Path(os.path.expanduser(value)) if value and not is_uri(value) else value
 
     @field_validator("mastodon_api_base_url")
     @classmethod
@@ -210,6 +211,11 @@ class Settings(BaseSettings):
         """The key of `masto.withdrawn`: WITHDRAWN_KEY, else the one that `up` made."""
         made = self._connection.get("withdrawn_key")
         return self.withdrawn_key or (SecretStr(made) if made else None)
+
+
+def is_uri(name: Path | str) -> bool:
+    """Whether it names a place in one of Hadoop's file systems; all else is a local path."""
+    return isinstance(name, str) and _URI.match(name) is not None
 
 
 def load_settings(**overrides: Any) -> Settings:

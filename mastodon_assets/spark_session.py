@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mastodon_assets.errors import ServiceUnavailableError
@@ -119,9 +119,31 @@ def build_session(settings: Settings) -> "SparkSession":
             .getOrCreate()
         )
     prepare_environment(settings)
-    jars = ",".join(file_uri(jar) for jar in connector_jars())
-    builder = SparkSession.builder.config(map={**spark_config(settings), "spark.jars": jars})
+    builder = SparkSession.builder.config(map={**spark_config(settings), "spark.jars": _jars()})
     return builder.getOrCreate()
+
+
+def start_jvm(settings: Settings) -> Any:
+    """The JVM of this process, as py4j shows it; started as a session would start it.
+
+    With Spark Connect the session needs none; this one then only serves Hadoop's file systems.
+    """
+    from pyspark import SparkConf, SparkContext
+
+    if SparkContext._jvm is None:
+        prepare_environment(settings)
+        config = {**spark_config(settings), "spark.jars": _jars()}
+        if is_connect(settings):
+            config["spark.master"] = "local[1]"
+        conf = SparkConf(loadDefaults=False)
+        for name, value in config.items():
+            conf.set(name, str(value))
+        SparkContext._ensure_initialized(conf=conf)
+    return SparkContext._jvm
+
+
+def _jars() -> str:
+    return ",".join(file_uri(jar) for jar in connector_jars())
 
 
 def file_uri(path: Path) -> str:

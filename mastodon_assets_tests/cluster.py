@@ -2,7 +2,7 @@
 
 What belongs here: a master and two workers as processes, each worker in a mount namespace of its
 own: an empty /tmp as scratch folder, its own copy of the package, neither the project's folder nor
-the cache with the connectors.
+the cache with the connectors. One folder is shared, as a mounted volume is.
 """
 
 import os
@@ -24,16 +24,18 @@ from mastodon_assets_tests.ports import free_port
 
 _PROJECT = Path(__file__).parents[1]
 _SPARK_CLASS = Path(str(pyspark.__file__)).parent / "bin" / "spark-class"
-# $1 the project, $2 the cache; the rest is the command.
+# $1 the project, $2 the cache, $3 the shared folder; the rest is the command.
 _HIDE = """
 set -e
+mount --bind "$3" /mnt
 mount -t tmpfs tmpfs /tmp
-mkdir -p /tmp/copy /tmp/scratch
+mkdir -p /tmp/copy /tmp/scratch "$3"
+mount --bind /mnt "$3"
 cp -r "$1/mastodon_assets" /tmp/copy/
 mount -t tmpfs tmpfs "$1"
 mount -t tmpfs tmpfs "$2"
 cd /tmp/scratch
-shift 2
+shift 3
 exec "$@"
 """
 _SECONDS = 180
@@ -48,8 +50,11 @@ def can_hide_folders() -> bool:
 
 
 @contextmanager
-def running_cluster(folder: Path, *, workers: int = 2) -> Iterator[str]:
-    """`spark://…` of a cluster whose workers have one core each. Logs lie in `folder`."""
+def running_cluster(folder: Path, shared: Path, *, workers: int = 2) -> Iterator[str]:
+    """`spark://…` of a cluster whose workers have one core each. Logs lie in `folder`.
+
+    The folder `shared` alone is the same on all of them and here.
+    """
     port, page = free_port(), free_port()
     environment = {
         **os.environ,
@@ -71,7 +76,7 @@ def running_cluster(folder: Path, *, workers: int = 2) -> Iterator[str]:
             worker += ["--cores", "1", "--memory", "1g", "--host", "127.0.0.1"]
             worker += ["--webui-port", "0", "--work-dir", "/tmp/scratch/work"]  # noqa: S108
             processes.enter_context(
-                _running([*_hidden(), *worker, f"spark://127.0.0.1:{port}"], log, environment)
+                _running([*_hidden(shared), *worker, f"spark://127.0.0.1:{port}"], log, environment)
             )
         for log in logs:
             _wait(partial(_is_registered, log), log)
@@ -82,8 +87,18 @@ def _is_registered(log: Path) -> bool:
     return "Successfully registered" in log.read_text(encoding="utf-8", errors="replace")
 
 
-def _hidden() -> list[str]:
-    return ["unshare", "-Urm", "sh", "-c", _HIDE, "sh", str(_PROJECT), str(cache_dir())]
+def _hidden(shared: Path) -> list[str]:
+    return [
+        "unshare",
+        "-Urm",
+        "sh",
+        "-c",
+        _HIDE,
+        "sh",
+        str(_PROJECT),
+        str(cache_dir()),
+        str(shared),
+    ]
 
 
 @contextmanager

@@ -54,7 +54,7 @@ _LAYERS = (
     {"resources"},
     {"simulator"},
     {"mastodon", "toots", "batch", "sentiment", "reports"},
-    {"local", "spark_session", "kafka_client", "metrics"},
+    {"local", "spark_session", "locations", "kafka_client", "metrics"},
     {"warehouse"},
     {"settings"},
     {"errors"},
