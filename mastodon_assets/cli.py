@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from mastodon_assets import cli_operations
+from mastodon_assets import cli_operations, cli_warehouse
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.settings import Settings, load_settings
 
@@ -40,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli_operations.register(app)
+cli_warehouse.register(app)
 # Lines are never broken but by the terminal: paths and commands are there to be copied.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -126,6 +127,7 @@ def up() -> None:
 
     from mastodon_assets.local import stack
     from mastodon_assets.warehouse.migrate import migrate
+    from mastodon_assets.warehouse.roles import create_roles
 
     settings = load_settings()
     connection = stack.up(
@@ -133,6 +135,7 @@ def up() -> None:
         topics=[settings.kafka_topic, settings.kafka_errors_topic],
         report=_report,
     )
+    create_roles(SecretStr(connection.postgres_url), {})
     version = migrate(SecretStr(connection.postgres_url))
     out.print(f"Kafka       {connection.kafka_bootstrap_servers}")
     out.print(f"PostgreSQL  {_address(connection.postgres_url)}, schema {version}")
@@ -145,12 +148,13 @@ def prepare() -> None:
 
     For servers of your own; `up` does it for the embedded ones. Doing it twice is fine.
     """
+    from mastodon_assets.kafka_client import client_config
     from mastodon_assets.local.kafka import create_topics
     from mastodon_assets.warehouse.migrate import migrate
 
     settings = load_settings()
     topics = [settings.kafka_topic, settings.kafka_errors_topic]
-    create_topics(settings.kafka_servers, topics)
+    create_topics(settings.kafka_servers, topics, config=client_config(settings))
     version = migrate(settings.postgres_url)
     out.print(f"Kafka       {settings.kafka_servers}, topics {' and '.join(topics)}")
     out.print(f"PostgreSQL  {_address(settings.postgres_url.get_secret_value())}, schema {version}")
@@ -430,8 +434,7 @@ def _stream(
 
     registry = CollectorRegistry()
     progress = StreamProgress(
-        settings.kafka_servers,
-        settings.kafka_topic,
+        settings,
         report=_report,
         tell=tell_dagster(existing_dagster_home(settings.mastodon_assets_home), _report),
         registry=registry,
@@ -460,7 +463,7 @@ def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | No
 
     try:
         shown = shown_state(settings)
-        topic = read_topic(settings.kafka_servers, settings.kafka_topic, timeout=3)
+        topic = read_topic(settings, settings.kafka_topic, timeout=3)
     except PlatformError as error:
         return None, _in_one_line(str(error))
     pipeline = {

@@ -91,7 +91,7 @@ def check_topic(settings: Settings, topic: str) -> Finding:
 
     name = f"Kafka topic {topic}"
     try:
-        state = read_topic(settings.kafka_servers, topic, timeout=3)
+        state = read_topic(settings, topic, timeout=3)
     except PlatformError as error:
         return _failed(name, error)
     kept = sum(state.end.values()) - sum(state.earliest.values())

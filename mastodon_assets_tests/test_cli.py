@@ -18,7 +18,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from mastodon_assets.local.stack import Connection
-from mastodon_assets.settings import Settings, as_environment
+from mastodon_assets.settings import Settings, as_environment, load_settings
 from mastodon_assets.toots.topics import read_topic
 from mastodon_assets.warehouse.database import bump_toots_version, transaction
 from mastodon_assets_tests.mastodon.documents import status
@@ -35,6 +35,8 @@ COMMANDS = (
     "stream",
     "simulate",
     "ui",
+    "migrate",
+    "roles",
 )
 PASSWORD = "s3cr3t"
 
@@ -141,7 +143,7 @@ def test_statuses_of_standard_input_are_imported_with_their_counts(
     assert ended.returncode == 0, ended.stderr
     counts = json.loads(ended.stdout)
     assert (counts["received"], counts["upserts"], counts["errors"]) == (2, 1, {"not_json": 1})
-    assert sum(read_topic(environment.kafka_servers, environment.kafka_topic).end.values()) == 1
+    assert sum(read_topic(environment, environment.kafka_topic).end.values()) == 1
 
 
 def test_a_demo_of_a_missing_file_touches_nothing(folder: Path) -> None:
@@ -328,7 +330,14 @@ def test_prepare_makes_topics_and_tables_on_servers_of_ones_own_and_does_it_twic
         assert ended.returncode == 0, ended.stderr
         assert "@" not in ended.stdout
     for topic in ("prepared_stream", "prepared_errors"):
-        assert len(read_topic(stack.kafka_bootstrap_servers, topic).end) == 4
+        assert (
+            len(
+                read_topic(
+                    load_settings(kafka_bootstrap_servers=stack.kafka_bootstrap_servers), topic
+                ).end
+            )
+            == 4
+        )
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
