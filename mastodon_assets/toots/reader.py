@@ -22,7 +22,7 @@ from mastodon_assets.kafka_client import spark_options
 from mastodon_assets.settings import Settings
 from mastodon_assets.spark_session import file_uri, is_connect, shown_master
 from mastodon_assets.toots.ledger import LedgerConflictError, lag, open_ledger, read_ledger
-from mastodon_assets.toots.parse import parse_records
+from mastodon_assets.toots.parse import collect_rows, parse_records
 from mastodon_assets.toots.sink import (
     BatchCounts,
     PayloadsNeededError,
@@ -170,7 +170,7 @@ class Reader:
             def hand_over(records: "DataFrame", _batch_id: int) -> None:
                 nonlocal last
                 started = time.monotonic()
-                rows = parse_records(records, keep_payloads=keep_payloads).toArrow()
+                rows = collect_rows(parse_records(records, keep_payloads=keep_payloads))
                 last.result()
                 last = writer.submit(self._write, rows, started)
 
