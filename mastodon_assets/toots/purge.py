@@ -24,12 +24,13 @@ from mastodon_assets.warehouse.registry import (
     TOOT_METRICS_WINDOWED,
     TOOTS_RAW,
     TOOTS_REJECTED,
+    TOOTS_SENTIMENT,
     USER_AVG_LENGTH_WINDOWED,
     Table,
 )
 
 # `remove_posts` does these itself, by what it removes.
-_BY_CHANGE = (TOOTS_RAW, TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED)
+_BY_CHANGE = (TOOTS_RAW, TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED, TOOTS_SENTIMENT)
 
 # An alias with a tombstone stays: it keeps a deleted post away.
 _REMOVE_ALIASES_OF_SERVERS = """
