@@ -8,16 +8,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from mastodon_assets import cli_operations
@@ -27,6 +28,7 @@ from mastodon_assets.settings import Settings, load_settings
 if TYPE_CHECKING:
     from mastodon_assets.demo import DemoResult
     from mastodon_assets.mastodon.intake import IngestSummary
+    from mastodon_assets.toots.drain import DrainSummary
 
 app = typer.Typer(
     name="mastodon-assets",
@@ -136,6 +138,23 @@ def up() -> None:
 
 
 @app.command()
+def prepare() -> None:
+    """Make topics and tables in the Kafka and PostgreSQL that the settings name.
+
+    For servers of your own; `up` does it for the embedded ones. Doing it twice is fine.
+    """
+    from mastodon_assets.local.kafka import create_topics
+    from mastodon_assets.warehouse.migrate import migrate
+
+    settings = load_settings()
+    topics = [settings.kafka_topic, settings.kafka_errors_topic]
+    create_topics(settings.kafka_servers, topics)
+    version = migrate(settings.postgres_url)
+    out.print(f"Kafka       {settings.kafka_servers}, topics {' and '.join(topics)}")
+    out.print(f"PostgreSQL  {_address(settings.postgres_url.get_secret_value())}, schema {version}")
+
+
+@app.command()
 def down(
     wipe: Annotated[
         bool, typer.Option("--wipe", help="Remove the data and Dagster's runs as well.")
@@ -212,18 +231,87 @@ def ingest(
     _print_ingest(summary)
 
 
+@app.command("import")
+def import_file(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Status objects as JSON, one a line; plain or gzipped. - reads standard input.",
+            metavar="FILE",
+        ),
+    ],
+    instance: Annotated[
+        str,
+        typer.Option(
+            help="The server they were recorded at; only by its name a later delete finds them.",
+            metavar="DOMAIN",
+        ),
+    ] = "unknown",
+    as_json: Json = False,
+) -> None:
+    """Bring recorded statuses into Kafka, under the rules of live ones: consent, filters, contract.
+
+    A line that is no status is a dead letter (see: rejected). Twice changes nothing.
+    """
+    from mastodon_assets.demo import keep_from_demos
+    from mastodon_assets.mastodon.client import is_domain
+    from mastodon_assets.mastodon.importing import import_statuses
+    from mastodon_assets.warehouse.migrate import migrate
+
+    if not is_domain(instance):
+        raise typer.BadParameter(f"{instance!r} is no server's name such as mastodon.example")
+    settings = load_settings()
+    with _opened(file) as source:
+        migrate(settings.postgres_url)
+        keep_from_demos(settings.mastodon_assets_home)
+        summary = import_statuses(settings, source, instance=instance.lower())
+    if as_json:
+        counts = {name: value for name, value in vars(summary).items() if name != "cursor"}
+        sys.stdout.write(f"{json.dumps(counts)}\n")
+    else:
+        _print_ingest(summary)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """The file, with a bar on a terminal that shows how much is read; standard input for `-`."""
+    if str(file) == "-":
+        yield sys.stdin.buffer
+        return
+    with (
+        file.open("rb") as raw,
+        Progress(console=err, transient=True, disable=not err.is_terminal) as progress,
+    ):
+        yield progress.wrap_file(raw, file.stat().st_size, description=escape(file.name))
+
+
 @app.command()
 def stream(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End with what is in Kafka now.")
     ] = False,
+    ui_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Serve Spark's own page on this port of 127.0.0.1."),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Serve numbers for Prometheus on this port."),
+    ] = None,
 ) -> None:
-    """Bring Kafka's messages into the tables by Spark as they come, until stopped (Ctrl-C)."""
+    """Bring Kafka's messages into the tables by Spark as they come, until stopped (Ctrl-C).
+
+    A cut of Kafka or PostgreSQL does not end it: it goes on where the tables are.
+    """
     from mastodon_assets.spark_session import build_session
-    from mastodon_assets.toots.drain import drain, follow
+    from mastodon_assets.toots.drain import drain
     from mastodon_assets.warehouse.migrate import migrate
 
-    settings = load_settings()
+    ports = {"spark_ui_port": ui_port, "stream_metrics_port": metrics_port}
+    settings = load_settings(**{name: port for name, port in ports.items() if port})
+    if settings.spark_ui_port:
+        # Spark would take the next free one in silence.
+        _refuse_taken_port(settings.spark_ui_port)
     migrate(settings.postgres_url)
     should_stop = _stop_on_signal()
 
@@ -233,7 +321,7 @@ def stream(
     if until_caught_up:
         summary = drain(session, settings, report=_report)
     else:
-        summary = follow(session, settings, report=_report, should_stop=should_stop)
+        summary = _stream(session, settings, should_stop)
     out.print(f"{summary.counts.messages:,} messages in {summary.batches} batches")
     _print_counts(asdict(summary.counts))
 
@@ -249,13 +337,20 @@ def simulate(
     from_file: FromFile = None,
     rate: Annotated[float, typer.Option(min=0, help="New toots a second after those.")] = 0.0,
 ) -> None:
-    """Serve Mastodon's REST and streaming API with synthetic toots, until stopped (Ctrl-C)."""
+    """Serve Mastodon's REST and streaming API with synthetic toots, until stopped (Ctrl-C).
+
+    Its clients need the token in SIMULATOR_TOKEN; without it one is made and printed.
+    """
     from mastodon_assets.simulator.server import SimulatorServer, run
+
+    given = load_settings().simulator_token
 
     def tell(server: SimulatorServer) -> None:
         out.print("Read it with these settings; Ctrl-C ends it:")
         out.print(f"MASTODON_API_BASE_URL={server.base_url}")
-        out.print(f"MASTODON_ACCESS_TOKEN={server.token}")
+        # Whoever gave it knows it; it need not stand in a log.
+        shown = "(the value of SIMULATOR_TOKEN)" if given else server.token
+        out.print(f"MASTODON_ACCESS_TOKEN={shown}")
 
     # Being stopped is how it ends, at whatever moment that comes.
     with suppress(KeyboardInterrupt):
@@ -266,6 +361,7 @@ def simulate(
             days=days,
             rate=rate,
             from_file=from_file,
+            token=given.get_secret_value() if given else None,
             report=tell,
         )
 
@@ -292,6 +388,31 @@ def ui(
     os.execve(  # noqa: S606 - our own interpreter, our own arguments
         sys.executable, [*command, *workspace], {**os.environ, "DAGSTER_HOME": str(home)}
     )
+
+
+def _stream(
+    session: Callable[[], Any], settings: Settings, should_stop: Callable[[], bool]
+) -> "DrainSummary":
+    from prometheus_client import CollectorRegistry
+
+    from mastodon_assets.automation.stream_events import tell_dagster
+    from mastodon_assets.local.dagster_home import existing_dagster_home
+    from mastodon_assets.metrics import serving_metrics
+    from mastodon_assets.toots.progress import StreamProgress
+    from mastodon_assets.toots.stream import stream as run_stream
+
+    registry = CollectorRegistry()
+    progress = StreamProgress(
+        settings.kafka_servers,
+        settings.kafka_topic,
+        report=_report,
+        tell=tell_dagster(existing_dagster_home(settings.mastodon_assets_home), _report),
+        registry=registry,
+    )
+    with serving_metrics(registry, settings.stream_metrics_port):
+        return run_stream(
+            session, settings, report=_report, progress=progress, should_stop=should_stop
+        )
 
 
 def _refuse_taken_port(port: int) -> None:

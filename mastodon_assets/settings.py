@@ -66,6 +66,8 @@ class Settings(BaseSettings):
     filter_bots: Literal["keep", "drop"] = "keep"
     filter_replies: Literal["keep", "drop"] = "keep"
 
+    simulator_token: SecretStr | None = None
+
     kafka_bootstrap_servers: str | None = None
     kafka_topic: str = Field(default="mastodon_stream", pattern=_TOPIC_PATTERN)
     kafka_errors_topic: str = Field(default="mastodon_errors", pattern=_TOPIC_PATTERN)
@@ -74,7 +76,9 @@ class Settings(BaseSettings):
 
     spark_master: str = "local[*]"
     spark_driver_memory: str = Field(default="2g", pattern=_MEMORY_PATTERN)
+    spark_ui_port: int | None = Field(default=None, ge=1, le=65535)
     max_offsets_per_batch: int = Field(default=100_000, ge=1)
+    stream_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
     sentiment_corpus: Path | None = None
     model_dir: Path = Path("data/models/sentiment_pipeline_model")

@@ -34,7 +34,7 @@ def spark_config(settings: Settings) -> dict[str, str]:
         "spark.master": settings.spark_master,
         "spark.driver.memory": settings.spark_driver_memory,
         "spark.log.level": "ERROR",
-        "spark.ui.enabled": "false",
+        **_ui(settings.spark_ui_port),
         "spark.ui.showConsoleProgress": "false",
         # A few thousand rows a step: 200 partitions, Spark's default, would be all overhead.
         "spark.sql.shuffle.partitions": "4",
@@ -85,6 +85,17 @@ def build_session(settings: Settings) -> "SparkSession":
 def file_uri(path: Path) -> str:
     """A local path as Spark must see it, whatever the cluster's default file system is."""
     return path.absolute().as_uri()
+
+
+def _ui(port: int | None) -> dict[str, str]:
+    if port is None:
+        return {"spark.ui.enabled": "false"}
+    return {
+        "spark.ui.enabled": "true",
+        "spark.ui.port": str(port),
+        # A page to look at: without its links that end jobs.
+        "spark.ui.killEnabled": "false",
+    }
 
 
 def _local_only(master: str) -> dict[str, str]:

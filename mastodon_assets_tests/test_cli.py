@@ -19,9 +19,22 @@ from psycopg.conninfo import conninfo_to_dict
 
 from mastodon_assets.local.stack import Connection
 from mastodon_assets.settings import Settings, as_environment
+from mastodon_assets.toots.topics import read_topic
 from mastodon_assets.warehouse.database import bump_toots_version, transaction
+from mastodon_assets_tests.mastodon.documents import status
 
-COMMANDS = ("demo", "up", "down", "status", "ingest", "stream", "simulate", "ui")
+COMMANDS = (
+    "demo",
+    "up",
+    "prepare",
+    "down",
+    "status",
+    "ingest",
+    "import",
+    "stream",
+    "simulate",
+    "ui",
+)
 PASSWORD = "s3cr3t"
 
 
@@ -89,6 +102,7 @@ def test_each_command_explains_itself_and_each_of_its_options(command: str) -> N
         (["ui", "--port", "70000"], "Invalid value for '--port'"),
         (["simulate", "--rate", "-1"], "Invalid value for '--rate'"),
         (["simulate", "--from", "x", "--rate", "1"], "a rate makes synthetic toots"),
+        (["import", "x", "--instance", "a b"], "Invalid value: 'a b' is no server's name"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(arguments: list[str], told: str) -> None:
@@ -104,6 +118,27 @@ def test_a_file_that_is_not_there_is_one_line_and_status_1() -> None:
     for command in ("simulate", "demo"):
         told = failure(1, command, "--from", "missing.ndjson")
         assert told.startswith("cannot read missing.ndjson: No such file")
+
+
+def test_an_import_of_a_missing_file_is_one_line_and_status_1() -> None:
+    assert failure(1, "import", "missing.ndjson") == "missing.ndjson: No such file or directory"
+
+
+def test_statuses_of_standard_input_are_imported_with_their_counts(
+    environment: Settings, folder: Path
+) -> None:
+    (folder / "two.ndjson").write_text(f"{json.dumps(status('1'))}\nno status\n")
+    with (folder / "two.ndjson").open("rb") as two:
+        ended = subprocess.run(
+            [sys.executable, "-m", "mastodon_assets.cli", "import", "-", "--json"],
+            stdin=two,
+            capture_output=True,
+            timeout=120,
+        )
+    assert ended.returncode == 0, ended.stderr
+    counts = json.loads(ended.stdout)
+    assert (counts["received"], counts["upserts"], counts["errors"]) == (2, 1, {"not_json": 1})
+    assert sum(read_topic(environment.kafka_servers, environment.kafka_topic).end.values()) == 1
 
 
 def test_a_demo_of_a_missing_file_touches_nothing(folder: Path) -> None:
@@ -256,6 +291,41 @@ def test_the_simulator_ends_in_good_order(sent: signal.Signals) -> None:
         process.send_signal(sent)
         _, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (0, "")
+
+
+def test_the_simulator_takes_the_token_it_is_given_and_does_not_print_it() -> None:
+    with started("simulate", "--port", "0", "--toots", "5", SIMULATOR_TOKEN=PASSWORD) as process:
+        shown = read_until(process.stdout, "MASTODON_ACCESS_TOKEN=")
+        found = re.search(r"http://127\.0\.0\.1:\d+", shown)
+        assert found
+        answers = [
+            httpx.get(
+                f"{found[0]}/api/v1/accounts/verify_credentials",
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=30,
+            ).status_code
+            for token in (PASSWORD, "another")
+        ]
+        assert answers == [200, 401]
+        process.terminate()
+        rest, err = process.communicate(timeout=30)
+    assert PASSWORD not in shown + rest + err
+
+
+def test_prepare_makes_topics_and_tables_on_servers_of_ones_own_and_does_it_twice(
+    stack: Connection, settings: Settings
+) -> None:
+    environment = as_environment(
+        settings.model_copy(
+            update={"kafka_topic": "prepared_stream", "kafka_errors_topic": "prepared_errors"}
+        )
+    )
+    for _ in range(2):
+        ended = run("prepare", **environment)
+        assert ended.returncode == 0, ended.stderr
+        assert "@" not in ended.stdout
+    for topic in ("prepared_stream", "prepared_errors"):
+        assert len(read_topic(stack.kafka_bootstrap_servers, topic).end) == 4
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])

@@ -47,8 +47,10 @@ _RAW_SPEC = dg.AssetSpec(
         " at the start.",
         writes="upserts by `id` in one transaction a micro-batch, together with the offsets ledger"
         " `kafka_offsets`; edits and deletes are merged in any order of arrival.",
-        metadata="what became of the messages, the offsets before and after, row count.",
+        metadata="what became of the messages, the offsets before and after, row count;"
+        " `written_by` where `mastodon-assets stream` was at work: then the run waited for it.",
         raises="`DataLossError` where the topic no longer holds what the ledger expects next;"
+        " `StreamStalledError` where a stream process does not move the ledger;"
         " `TopicMissingError`, `ServiceUnavailableError`, `LedgerConflictError`.",
     ),
     metadata=table_metadata(TOOTS_RAW),
@@ -95,7 +97,7 @@ def ingest_assets(
             asset_key="toots_raw",
             data_version=dg.DataVersion(_join_offsets(summary.end)),
             metadata={
-                "messages": counts.messages,
+                "messages": summary.messages,
                 "stored": counts.stored,
                 "stale": counts.stale,
                 "deletes": counts.deletes,
@@ -103,6 +105,7 @@ def ingest_assets(
                 "rejected": counts.rejected,
                 "withdrawn": counts.withdrawn,
                 "batches": summary.batches,
+                **({"written_by": str(summary.stream)} if summary.stream else {}),
                 "offsets_before": dg.MetadataValue.json(_named(summary.start)),
                 "offsets_after": dg.MetadataValue.json(_named(summary.end)),
                 **row_count(loaded.postgres_url, TOOTS_RAW),

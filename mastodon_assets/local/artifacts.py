@@ -81,6 +81,9 @@ def provide(folder: Path, fill: Callable[[Path], None], *, lock: Path) -> Path:
 
     `fill` is given an empty folder beside it, which takes its name when all is there.
     """
+    # Where it is whole nothing is written, so that a cache may lie on a read-only disk.
+    if is_whole(folder):
+        return folder
     with FileLock(lock):
         if is_whole(folder):
             return folder
@@ -102,8 +105,11 @@ def provide(folder: Path, fill: Callable[[Path], None], *, lock: Path) -> Path:
 
 def is_whole(folder: Path) -> bool:
     """Whether `folder` holds, to the bit, what its manifest says."""
-    manifest = folder / MANIFEST
-    return manifest.is_file() and manifest.read_text(encoding="utf-8") == _manifest(folder)
+    try:
+        return (folder / MANIFEST).read_text(encoding="utf-8") == _manifest(folder)
+    except FileNotFoundError:
+        # Never made, or being replaced by another process this moment.
+        return False
 
 
 def _manifest(folder: Path) -> str:

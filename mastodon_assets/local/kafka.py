@@ -146,11 +146,12 @@ def wipe(home: Path) -> None:
 
 
 def create_topics(bootstrap_servers: str, names: Sequence[str], partitions: int = 4) -> None:
-    """Create the topics that are absent; those that are there stay as they are.
+    """Create the topics that are absent, with as many replicas as the broker gives by default.
 
+    Those that are there stay as they are.
     Raises: ServiceUnavailableError where the broker does not answer or refuses.
     """
-    topics = [NewTopic(name, num_partitions=partitions, replication_factor=1) for name in names]
+    topics = [NewTopic(name, num_partitions=partitions) for name in names]
     if not topics:
         return
     admin = _admin(bootstrap_servers)

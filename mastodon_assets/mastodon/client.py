@@ -171,7 +171,7 @@ class MastodonClient:
             value = document.get(name)
             if isinstance(value, str):
                 domain = value.strip().rpartition("://")[2].partition("/")[0].lower()
-                if _DOMAIN.fullmatch(domain):
+                if is_domain(domain):
                     return domain
         return self._host
 
@@ -350,6 +350,11 @@ class MastodonClient:
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
         return headers
+
+
+def is_domain(text: str) -> bool:
+    """It can be a server's name, with or without a port."""
+    return _DOMAIN.fullmatch(text) is not None
 
 
 def _get(url: str, host: str, headers: Mapping[str, str]) -> httpx.Response:

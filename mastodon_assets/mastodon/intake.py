@@ -17,6 +17,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+import orjson
+
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.mastodon.client import StreamEvent
 from mastodon_assets.mastodon.normalise import NormaliseError, readable_id, to_delete, utc_text
@@ -101,6 +103,17 @@ class Intake:
             self.summary.received += 1
             self._take_status(status, None, is_edit=False, received_at=received_at, origin=origin)
 
+    def take_recorded(self, line: bytes, received_at: datetime) -> None:
+        """A status of a recording, as a line of JSON in UTF-8."""
+        with self._dead_letter("backfill") as origin:
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError:
+                self.summary.received += 1
+                self._fail("not_json", "the line is not UTF-8", None, origin)
+                return
+            self._take_document(text, is_edit=False, received_at=received_at, origin=origin)
+
     def take_gone(self, status_id: str, received_at: datetime) -> None:
         """A post that the server has no more; its delete was not seen."""
         with self._dead_letter("backfill") as origin:
@@ -128,21 +141,28 @@ class Intake:
         if event.name == "delete":
             self._take_delete(event, origin)
         elif event.name == "update" or event.name in _EDITS:
-            self.summary.received += 1
-            try:
-                status = json.loads(event.data, parse_constant=_refuse_constant)
-            except (ValueError, RecursionError):
-                self._fail("not_json", "the payload is not JSON", None, origin)
-                return None
             is_edit = event.name in _EDITS
-            self._take_status(
-                status, event.data, is_edit=is_edit, received_at=event.received_at, origin=origin
+            status = self._take_document(
+                event.data, is_edit=is_edit, received_at=event.received_at, origin=origin
             )
             if isinstance(status, Mapping) and not is_edit:
                 return readable_id(status.get("id"))
         else:
             self.summary.ignored += 1
         return None
+
+    def _take_document(
+        self, text: str, *, is_edit: bool, received_at: datetime, origin: str
+    ) -> Any:
+        """A status as JSON; returns what was read, None where that is nothing."""
+        self.summary.received += 1
+        try:
+            status = _parse(text)
+        except (ValueError, RecursionError):
+            self._fail("not_json", "the payload is not JSON", None, origin)
+            return None
+        self._take_status(status, text, is_edit=is_edit, received_at=received_at, origin=origin)
+        return status
 
     def _take_delete(self, event: StreamEvent, origin: str) -> None:
         self.summary.received += 1
@@ -269,6 +289,15 @@ class _Seen:
             if note in notes and without not in notes
         )
         return list(islice(wanted, limit))
+
+
+def _parse(text: str) -> Any:
+    """Raises: ValueError, RecursionError."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # orjson is right to refuse half of a surrogate pair; we keep such a post.
+        return json.loads(text, parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> None:

@@ -52,24 +52,24 @@ def _pieces(body: "LexborNode", shown_for: Callable[[str], str | None] | None) -
             pieces.append(item)
         elif item.tag == "-text":
             pieces.append(item.text_content or "")
-        elif _is_unseen(item):
+        elif _is_unseen(item, classes := _classes(item)):
             continue
         elif shown_for is not None and (shown := shown_for(_address(item))) is not None:
             pieces.append(shown)
         else:
-            before, after = _separators(item)
+            before, after = _separators(item, classes)
             pieces.append(before)
             waiting.append(after)
             waiting.extend(_children_last_first(item))
     return pieces
 
 
-def _is_unseen(node: "LexborNode") -> bool:
+def _is_unseen(node: "LexborNode", classes: list[str]) -> bool:
     return (
         node.tag is None
         or node.tag.startswith("-")
         or node.tag in _UNSEEN
-        or "invisible" in _classes(node)
+        or "invisible" in classes
     )
 
 
@@ -77,12 +77,12 @@ def _address(node: "LexborNode") -> str:
     return (node.attributes.get("href") or "") if node.tag == "a" else ""
 
 
-def _separators(node: "LexborNode") -> tuple[str, str]:
+def _separators(node: "LexborNode", classes: list[str]) -> tuple[str, str]:
     if node.tag in _BLOCKS:
         return "\n\n", "\n\n"
     if node.tag in _LINES:
         return "\n", ""
-    return "", "…" if "ellipsis" in _classes(node) else ""
+    return "", "…" if "ellipsis" in classes else ""
 
 
 def _classes(node: "LexborNode") -> list[str]:

@@ -42,6 +42,18 @@ def encode(message: Message) -> bytes:
 
     Raises: ContractError where the message breaks the contract.
     """
+    try:
+        value = orjson.dumps(message)
+    except TypeError:
+        # Half of a surrogate pair, or what the contract refuses anyway: a huge number, say.
+        return _encode_cleaned(message)
+    if b"\\u0000" in value:
+        return _encode_cleaned(message)
+    _check(message)
+    return value
+
+
+def _encode_cleaned(message: Message) -> bytes:
     cleaned = _storable(message)
     _check(cleaned)
     return orjson.dumps(cleaned)

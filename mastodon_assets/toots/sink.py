@@ -16,9 +16,10 @@ from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.toots.fresh import prepare_fresh, split_fresh, store_fresh
 from mastodon_assets.toots.ledger import advance_ledger
 from mastodon_assets.toots.windows import apply_changes
-from mastodon_assets.toots.withdrawn import Withdrawn, read_withdrawn
+from mastodon_assets.toots.withdrawn import read_withdrawn, without_withdrawn
 from mastodon_assets.warehouse.database import bump_toots_version, copy_arrow, take_write_lock
 
 if TYPE_CHECKING:
@@ -78,17 +79,6 @@ CREATE TEMP TABLE IF NOT EXISTS changed_rows (
     sign integer, id bigint, event_at timestamptz, lang text COLLATE "C",
     username text COLLATE "C", length bigint
 ) ON COMMIT DELETE ROWS;
-"""
-
-# A message of somebody who has withdrawn counts, and that is all: no row, alias, reject or payload.
-_SET_POSTS_ASIDE = """
-UPDATE pg_temp.staged SET op = 'withdrawn'
- WHERE op = 'upsert' AND (username = ANY(%s) OR instance = ANY(%s))
-"""
-
-_SET_RECORD_ASIDE = """
-UPDATE pg_temp.staged SET op = 'withdrawn', reject_reason = NULL
- WHERE (partition, kafka_offset) = (%(partition)s, %(kafka_offset)s)
 """
 
 # Two uris with one hash, or one status id of a server under two uris: the first keeps its place.
@@ -252,6 +242,7 @@ SELECT count(*) FILTER (WHERE op = 'delete'),
 def prepare_session(connection: Connection[Any]) -> None:
     """Make the temporary tables that `write_batch` works with, once a connection."""
     connection.execute(_PREPARE)
+    prepare_fresh(connection)
     # Batches are sorted and joined in memory; the default of 4 MB would spill each of them.
     connection.execute("SET work_mem = '128MB'")
 
@@ -284,10 +275,26 @@ def write_batch(
     batch again with its payloads). None of them leaves anything behind once rolled back.
     """
     take_write_lock(connection)
-    for topic, partition, start, end in _ranges(rows):
+    for topic, partition, start, end in offset_ranges(rows):
         advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
+    kept = without_withdrawn(rows, read_withdrawn(connection, withdrawn_key))
+    fresh, others = split_fresh(connection, kept)
+    counts = BatchCounts(stored=fresh.num_rows, withdrawn=rows.num_rows - kept.num_rows)
+    if others.num_rows:
+        counts += _merge(connection, others)
+    if fresh.num_rows:
+        store_fresh(connection, fresh)
+    _apply_to_derived(connection)
+    if counts.messages != rows.num_rows:
+        raise BatchAccountError(
+            f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
+        )
+    return counts
+
+
+def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
+    """Rows that meet others, in the tables or among themselves; what became of them."""
     copy_arrow(connection, sql.Identifier("pg_temp", "staged"), rows)
-    withdrawn = _set_aside(connection, rows, read_withdrawn(connection, withdrawn_key))
     connection.execute("ANALYZE pg_temp.staged")
     _reject_conflicts(connection)
     rejected = connection.execute(_KEEP_REJECTED).rowcount
@@ -297,12 +304,7 @@ def write_batch(
     connection.execute(_FIND_WINNERS)
     connection.execute("ANALYZE pg_temp.winners")
     stored = _change_rows(connection)
-    counts = _counts(connection, stored=stored, rejected=rejected, withdrawn=withdrawn)
-    if counts.messages != rows.num_rows:
-        raise BatchAccountError(
-            f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
-        )
-    return counts
+    return _counts(connection, stored=stored, rejected=rejected)
 
 
 def remove_posts(
@@ -315,41 +317,31 @@ def remove_posts(
     """
     connection.execute(_FIND_POSTS_OF, (list(usernames), list(instances)))
     _change_rows(connection)
+    _apply_to_derived(connection)
 
 
 def _change_rows(connection: Connection[Any]) -> int:
-    """Remove `pg_temp.dead`, store `pg_temp.winners`, and all that follows; rows stored."""
+    """Remove `pg_temp.dead` and store `pg_temp.winners`; how many rows were stored."""
     connection.execute(_NOTE_ROWS_BEFORE)
     connection.execute(_REMOVE_DEAD)
     stored = connection.execute(_STORE_WINNERS).rowcount
     connection.execute(_NOTE_ROWS_AFTER)
+    return stored
+
+
+def _apply_to_derived(connection: Connection[Any]) -> None:
+    """Bring what derives from the rows to what `pg_temp.changed_rows` says of them."""
     apply_changes(connection)
     connection.execute(_REMOVE_OUTDATED_SCORES)
     if connection.execute("SELECT FROM pg_temp.changed_rows LIMIT 1").fetchone() is not None:
         bump_toots_version(connection)
-    return stored
 
 
-def _set_aside(connection: Connection[Any], rows: "pa.Table", withdrawn: Withdrawn) -> int:
-    """Take the messages of the withdrawn out of all that follows; how many they are."""
-    if not withdrawn.hashes:
-        return 0
-    usernames = [name for name in _distinct(rows, "username") if withdrawn.covers(name, None)]
-    instances = [name for name in _distinct(rows, "instance") if withdrawn.covers(None, name)]
-    aside = connection.execute(_SET_POSTS_ASIDE, (usernames, instances)).rowcount
-    refused = rows.filter(rows.column("reject_reason").is_valid())
-    for row in refused.select(["partition", "kafka_offset", "payload"]).to_pylist():
-        if withdrawn.covers_record(row.pop("payload")):
-            aside += connection.execute(_SET_RECORD_ASIDE, row).rowcount
-    return aside
+def offset_ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:
+    """(topic, partition, first offset, end offset) of the batch, checked to have no hole.
 
-
-def _distinct(rows: "pa.Table", column: str) -> list[str]:
-    return [name for name in rows.column(column).unique().to_pylist() if name is not None]
-
-
-def _ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:
-    """(topic, partition, first offset, end offset) of the batch, checked to have no hole."""
+    Raises: BatchAccountError.
+    """
     grouped = rows.group_by(["topic", "partition"]).aggregate(
         [("kafka_offset", "min"), ("kafka_offset", "max"), ("kafka_offset", "count_distinct")]
     )
@@ -378,9 +370,7 @@ def _reject_conflicts(connection: Connection[Any]) -> None:
         raise PayloadsNeededError
 
 
-def _counts(
-    connection: Connection[Any], *, stored: int, rejected: int, withdrawn: int
-) -> BatchCounts:
+def _counts(connection: Connection[Any], *, stored: int, rejected: int) -> BatchCounts:
     row = connection.execute(_COUNT).fetchone()
     assert row is not None
     deletes, deleted, stale = row
@@ -390,5 +380,4 @@ def _counts(
         deletes=deletes,
         deleted=deleted,
         rejected=rejected,
-        withdrawn=withdrawn,
     )

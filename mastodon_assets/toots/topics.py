@@ -56,6 +56,32 @@ def read_topic(servers: str, topic: str, *, timeout: float = 5) -> TopicState:
         ) from error
 
 
+class TopicIdentity:
+    """Asks for a topic's id again and again, over one connection."""
+
+    def __init__(self, servers: str, topic: str, *, timeout: float = 5) -> None:
+        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+        self._servers = servers
+        self._topic = topic
+        self._timeout = timeout
+
+    def ask(self) -> str:
+        """The broker's id of the topic now.
+
+        Raises: ServiceUnavailableError where the broker does not answer or has no such topic.
+        """
+        try:
+            described = self._admin.describe_topics(
+                TopicCollection([self._topic]), request_timeout=self._timeout
+            )
+            return str(described[self._topic].result(self._timeout).topic_id)
+        except (KafkaException, TimeoutError) as error:
+            raise ServiceUnavailableError(
+                f"Kafka at {self._servers} does not say which {self._topic} it has"
+                f" ({error}); run: mastodon-assets up (or look at KAFKA_BOOTSTRAP_SERVERS)"
+            ) from error
+
+
 def _offsets(
     admin: AdminClient, topic: str, partitions: list[int], spec: OffsetSpec, timeout: float
 ) -> dict[int, int]:

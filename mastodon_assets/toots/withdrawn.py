@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import Connection
 from pydantic import SecretStr
@@ -19,6 +19,9 @@ from pydantic import SecretStr
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
 from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import transaction
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Kind = Literal["account", "server"]
 
@@ -133,6 +136,36 @@ def remove(connection: Connection[Any], key: SecretStr, kind: Kind, names: Itera
         "DELETE FROM masto.withdrawn WHERE kind = %s AND hash = ANY(%s)",
         (kind, [entry_hash(key, kind, name) for name in names]),
     ).rowcount
+
+
+def without_withdrawn(rows: "pa.Table", withdrawn: Withdrawn) -> "pa.Table":
+    """`rows`, as `parse.parse_records` gives them, but for messages of whoever has withdrawn.
+
+    Such a message counts, and that is all: no row, alias, reject or payload of it. Deletes stay.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not withdrawn.hashes:
+        return rows
+    usernames = [name for name in _names(rows, "username") if withdrawn.covers(name, None)]
+    instances = [name for name in _names(rows, "instance") if withdrawn.covers(None, name)]
+    is_covered = pc.or_(
+        pc.is_in(rows.column("username"), pa.array(usernames, pa.string())),
+        pc.is_in(rows.column("instance"), pa.array(instances, pa.string())),
+    )
+    is_post = pc.fill_null(pc.equal(rows.column("op"), "upsert"), False)
+    refused = rows.column("payload").filter(pc.is_valid(rows.column("reject_reason")))
+    of_withdrawn = [value for value in refused.to_pylist() if withdrawn.covers_record(value)]
+    is_refused_record = pc.and_(
+        pc.is_valid(rows.column("reject_reason")),
+        pc.is_in(rows.column("payload"), pa.array(of_withdrawn, rows.column("payload").type)),
+    )
+    return rows.filter(pc.invert(pc.or_(pc.and_(is_post, is_covered), is_refused_record)))
+
+
+def _names(rows: "pa.Table", column: str) -> list[str]:
+    return list(rows.column(column).drop_null().unique().to_pylist())
 
 
 def watched(settings: Settings) -> Callable[[], Withdrawn]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Keys of advisory locks; any number does as long as nobody else uses it.
 MIGRATION_LOCK = 4_611_001
 _WRITE_LOCK = 4_611_002
+STREAM_LOCK = 4_611_003
 
 
 class MissingTablesError(PlatformError):
@@ -40,7 +41,9 @@ def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
             keepalives_interval=5,
             keepalives_count=3,
             application_name="mastodon_assets",
-            options="-c timezone=UTC",
+            # The server, too, notices a client that is gone, and gives its locks back.
+            options="-c timezone=UTC -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5"
+            " -c tcp_keepalives_count=3",
         )
     except psycopg.OperationalError as error:
         raise ServiceUnavailableError(

@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 
-import mastodon_assets.toots.drain as drain_module
+import mastodon_assets.toots.reader as reader_module
 from mastodon_assets.settings import load_settings
 from mastodon_assets.spark_session import build_session
+from mastodon_assets.toots.drain import drain
 from mastodon_assets.toots.sink import BatchCounts
 
 
@@ -19,8 +20,8 @@ def main() -> None:
     # After write_batch the rows are there but not committed; after _commit they are, and Spark does
     # not know yet.
     owner, name = {
-        "before-commit": (drain_module, "write_batch"),
-        "after-commit": (drain_module._Reader, "_commit"),
+        "before-commit": (reader_module, "write_batch"),
+        "after-commit": (reader_module.Reader, "_commit"),
     }[moment]
     original = getattr(owner, name)
     calls = 0
@@ -35,7 +36,7 @@ def main() -> None:
 
     setattr(owner, name, write_and_die)
     settings = load_settings()
-    drain_module.drain(lambda: build_session(settings), settings, report=print)
+    drain(lambda: build_session(settings), settings, report=print)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import mastodon_assets.toots.drain as drain_module
+import mastodon_assets.toots.reader as reader_module
 from mastodon_assets.settings import Settings
+from mastodon_assets.toots.drain import drain
 from mastodon_assets.toots.ledger import LedgerConflictError
 from mastodon_assets.toots.sink import BatchCounts
 from mastodon_assets.warehouse.checks import window_sum_and_rows
@@ -22,17 +23,17 @@ def test_a_writer_that_comes_second_skips_what_the_first_has_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     produce([upsert("1"), upsert("2")])
-    write_batch = drain_module.write_batch
+    write_batch = reader_module.write_batch
 
     def overtaken(*arguments: Any) -> BatchCounts:
-        monkeypatch.setattr(drain_module, "write_batch", write_batch)
-        other = drain_module.drain(lambda: spark, settings, report=print)
+        monkeypatch.setattr(reader_module, "write_batch", write_batch)
+        other = drain(lambda: spark, settings, report=print)
         assert other.counts == BatchCounts(stored=2)
         return write_batch(*arguments)
 
-    monkeypatch.setattr(drain_module, "_CONFLICT_PAUSE_SECONDS", 0)
-    monkeypatch.setattr(drain_module, "write_batch", overtaken)
-    summary = drain_module.drain(lambda: spark, settings, report=print)
+    monkeypatch.setattr(reader_module, "_CONFLICT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(reader_module, "write_batch", overtaken)
+    summary = drain(lambda: spark, settings, report=print)
     assert summary.counts == BatchCounts()
     with transaction(settings.postgres_url, snapshot=True) as connection:
         assert window_sum_and_rows(connection) == (2, 2)
@@ -51,8 +52,8 @@ def test_a_ledger_that_never_agrees_ends_the_drain_with_its_offsets(
         attempts.append(arguments)
         raise LedgerConflictError("this batch starts at offset 0, the ledger is at 9")
 
-    monkeypatch.setattr(drain_module, "_CONFLICT_PAUSE_SECONDS", 0)
-    monkeypatch.setattr(drain_module, "write_batch", disagree)
+    monkeypatch.setattr(reader_module, "_CONFLICT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(reader_module, "write_batch", disagree)
     with pytest.raises(LedgerConflictError, match="the ledger is at 9"):
-        drain_module.drain(lambda: spark, settings, report=print)
+        drain(lambda: spark, settings, report=print)
     assert len(attempts) == 5

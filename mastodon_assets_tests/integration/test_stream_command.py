@@ -1,54 +1,109 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 from mastodon_assets.settings import Settings, as_environment
+from mastodon_assets.toots.drain import drain
+from mastodon_assets.toots.holder import stream_holder
 from mastodon_assets.toots.ledger import read_ledger
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.ports import free_port
 from mastodon_assets_tests.records import delete, upsert
 
 _PATIENCE_SECONDS = 90
 
 
-def _wait_until_stored(settings: Settings, messages: int, process: subprocess.Popen[bytes]) -> None:
+@contextmanager
+def _streaming(
+    settings: Settings, folder: Path, *options: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    with (folder / "stream.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mastodon_assets.cli", "stream", *options],
+            env={**os.environ, **as_environment(settings)},
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _log(folder: Path) -> str:
+    return (folder / "stream.log").read_text()
+
+
+def _wait_until_stored(
+    settings: Settings, messages: int, process: "subprocess.Popen[bytes]", folder: Path
+) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        assert process.poll() is None, "the stream ended by itself"
+        assert process.poll() is None, f"the stream ended by itself: {_log(folder)[-2000:]}"
         with transaction(settings.postgres_url, snapshot=True) as connection:
             if sum(read_ledger(connection, settings.kafka_topic).values()) == messages:
                 return
         time.sleep(0.2)
-    raise AssertionError(f"{messages} messages were not stored in {_PATIENCE_SECONDS} s")
+    raise AssertionError(f"{messages} messages not stored in {_PATIENCE_SECONDS} s: {_log(folder)}")
 
 
-def test_the_stream_follows_the_topic_and_ends_in_good_order_at_sigterm(
+def _no_session() -> object:
+    raise AssertionError("the drain must leave the reading to the stream")
+
+
+def test_the_stream_follows_the_topic_through_a_cut_and_ends_in_good_order_at_sigterm(
     settings: Settings, produce: Callable[..., None], tmp_path: Path
 ) -> None:
+    metrics_port, ui_port = free_port(), free_port()
+    options = ("--metrics-port", str(metrics_port), "--ui-port", str(ui_port))
     produce([upsert("1"), upsert("2")])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mastodon_assets.cli", "stream"],
-        env={**os.environ, **as_environment(settings)},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        _wait_until_stored(settings, 2, process)
+    with _streaming(settings, tmp_path, *options) as process:
+        _wait_until_stored(settings, 2, process, tmp_path)
+        with urlopen(f"http://127.0.0.1:{ui_port}/jobs/") as page:
+            assert b"mastodon_assets" in page.read()
+
+        # The database throws the stream out; it comes back by itself and misses nothing.
+        with transaction(settings.postgres_url) as connection:
+            holder = stream_holder(connection, settings.kafka_topic)
+            assert holder is not None
+            connection.execute("SELECT pg_terminate_backend(%s)", (holder.pid,))
         produce([delete("2"), upsert("3"), b"garbage"], 1)
-        _wait_until_stored(settings, 5, process)
+        _wait_until_stored(settings, 5, process, tmp_path)
+        assert "going on from the ledger in" in _log(tmp_path)
+
+        produce([upsert("4")], 2)
+        summary = drain(_no_session, settings, report=print)  # type: ignore[arg-type]
+        assert (sum(summary.end.values()), summary.batches) == (6, 0)
+
+        with urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as answer:
+            told = answer.read().decode()
+        assert 'mastodon_assets_stream_messages_total{outcome="stored"} 4.0' in told
+        assert "mastodon_assets_stream_restarts_total 1.0" in told
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, err.decode()[-2000:]
-    assert b"5 messages in" in out
-    assert b"Traceback" not in err
+        process.wait(timeout=30)
+    assert process.returncode == 0, _log(tmp_path)
+    assert "6 messages in" in _log(tmp_path)
+    assert "Traceback" not in _log(tmp_path)
     with transaction(settings.postgres_url, snapshot=True) as connection:
-        assert window_sum_and_rows(connection) == (2, 2)
+        assert window_sum_and_rows(connection) == (3, 3)
+
+
+def test_a_port_that_is_taken_is_wrong_use(settings: Settings, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with _streaming(settings, tmp_path, "--ui-port", port) as process:
+            process.wait(timeout=60)
+    assert process.returncode == 2
+    assert f"port {port} is taken" in _log(tmp_path)

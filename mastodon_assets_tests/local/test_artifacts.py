@@ -71,6 +71,18 @@ def test_what_is_there_and_whole_is_not_fetched_again(ivy: FakeIvy) -> None:
     assert ivy.runs == 1
 
 
+def test_what_is_there_and_whole_is_used_where_nothing_can_be_written(
+    ivy: FakeIvy, cache: Path
+) -> None:
+    folder = fetch()
+    lock = cache / "fetch.lock"
+    lock.unlink(missing_ok=True)
+    # Stands for a read-only disk, which root does not meet by permissions.
+    lock.mkdir()
+    assert fetch() == folder
+    assert ivy.runs == 1
+
+
 @pytest.mark.parametrize("damage", [write_half_a_jar, write_damaged_jar])
 def test_a_broken_jar_in_the_cache_is_fetched_once_more(
     ivy: FakeIvy, damage: Callable[[Path], None]

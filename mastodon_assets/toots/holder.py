@@ -1,0 +1,118 @@
+"""Who reads the topic for good: a lock by which others leave the reading to it.
+
+What belongs here: courtesy only. That no message is written twice rests on the ledger's
+compare-and-set, whoever holds this lock or does not.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zlib import crc32
+
+from psycopg import Connection
+from pydantic import SecretStr
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.toots.ledger import lag, read_ledger
+from mastodon_assets.toots.topics import Offsets, TopicState
+from mastodon_assets.warehouse.database import STREAM_LOCK, transaction
+
+# A stream moves the ledger every few seconds while it is behind; its restart after a cut takes a
+# minute at most, and gives the lock back meanwhile.
+STALL_SECONDS = 120
+_POLL_SECONDS = 1
+
+
+class StreamStalledError(PlatformError):
+    """A stream process has the lock but does not move the ledger."""
+
+
+@dataclass(frozen=True)
+class StreamHolder:
+    """The stream process as PostgreSQL sees it: its backend's pid, its address, since when."""
+
+    pid: int
+    client: str
+    since: datetime
+
+    def __str__(self) -> str:
+        return (
+            f"the stream process at {self.client} (PostgreSQL pid {self.pid},"
+            f" since {self.since:%Y-%m-%d %H:%M:%S} UTC)"
+        )
+
+
+@dataclass(frozen=True)
+class Waited:
+    """The ledger when the wait began, and who wrote meanwhile, if anyone did."""
+
+    start: Offsets
+    holder: StreamHolder | None
+
+
+def take_stream_lock(connection: Connection[Any], topic: str) -> bool:
+    """Mark this connection as the topic's stream, until it closes; False where another one is."""
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(%s, %s)", (STREAM_LOCK, _topic_key(topic))
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
+def stream_holder(connection: Connection[Any], topic: str) -> StreamHolder | None:
+    """Who is marked as the topic's stream now."""
+    row = connection.execute(
+        """
+        SELECT l.pid, coalesce(host(a.client_addr) || ':' || a.client_port, 'this machine'),
+               coalesce(a.backend_start, now())
+          FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND (l.classid, l.objid) = (%s::oid, %s::oid)
+        """,
+        (STREAM_LOCK, _topic_key(topic)),
+    ).fetchone()
+    return None if row is None else StreamHolder(*row)
+
+
+def wait_for_stream(
+    postgres_url: SecretStr,
+    target: TopicState,
+    report: Callable[[str], None],
+    *,
+    stall_seconds: float = STALL_SECONDS,
+) -> Waited:
+    """Wait while a stream process brings the tables to the end offsets of `target`.
+
+    Returns at once where none is at work, and as soon as the one at work ends or is done.
+    Raises: StreamStalledError where it has not moved the ledger for `stall_seconds`.
+    """
+    with transaction(postgres_url) as connection:
+        connection.autocommit = True
+        start = ledger = read_ledger(connection, target.topic)
+        moved_at = time.monotonic()
+        waited_for: StreamHolder | None = None
+        while behind := lag(ledger, target.end):
+            holder = stream_holder(connection, target.topic)
+            if holder is None:
+                break
+            if waited_for is None:
+                report(f"{holder} reads the {behind:,} messages; waiting for it")
+            waited_for = holder
+            if time.monotonic() - moved_at > stall_seconds:
+                raise StreamStalledError(
+                    f"{holder} has not moved the ledger for {stall_seconds:.0f} s and is"
+                    f" {behind:,} messages behind; stop that process, then run this again"
+                )
+            time.sleep(_POLL_SECONDS)
+            found = read_ledger(connection, target.topic)
+            if found != ledger:
+                ledger, moved_at = found, time.monotonic()
+        return Waited(start, waited_for)
+
+
+def _topic_key(topic: str) -> int:
+    # Positive, because PostgreSQL shows it as an unsigned number.
+    return crc32(topic.encode()) & 0x7FFFFFFF

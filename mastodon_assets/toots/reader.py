@@ -1,0 +1,238 @@
+"""Streaming queries that begin at the ledger, and the one writer behind each.
+
+What belongs here: starting, feeding and ending one Structured Streaming query. Its checkpoint
+folder is new and empty each time: a kept one would make Spark go on from there instead of from the
+ledger. When to read, and what to do after a failure, stands in `drain` and `stream`.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyspark.errors import StreamingQueryException
+
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.settings import Settings
+from mastodon_assets.spark_session import file_uri
+from mastodon_assets.toots.ledger import LedgerConflictError, lag, open_ledger, read_ledger
+from mastodon_assets.toots.parse import parse_records
+from mastodon_assets.toots.sink import (
+    BatchCounts,
+    PayloadsNeededError,
+    offset_ranges,
+    prepare_session,
+    write_batch,
+)
+from mastodon_assets.toots.topics import Offsets, TopicIdentity, TopicState
+from mastodon_assets.toots.withdrawn import read_withdrawn
+from mastodon_assets.warehouse.database import transaction
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from psycopg import Connection
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming import StreamingQuery
+
+_CONFLICTS_IN_A_ROW = 5
+_CONFLICT_PAUSE_SECONDS = 1
+
+
+class TopicReplacedError(ServiceUnavailableError):
+    """The topic is another one of the same name; the next start says what that loses."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A committed micro-batch; `seconds` from its first record read to its commit."""
+
+    counts: BatchCounts
+    seconds: float
+
+
+class RunningQuery:
+    """A query of Spark's and the writer behind it."""
+
+    def __init__(self, query: "StreamingQuery", last_write: Callable[[], "Future[None]"]) -> None:
+        self._query = query
+        self._last_write = last_write
+
+    def wait(self, seconds: int | None = None) -> None:
+        """Wait for the query's end, `seconds` at most. Raises: what ended query or writer."""
+        self._query.awaitTermination(seconds)
+        # Spark would meet a writer's failure only with the next batch, which may not come.
+        if (written := self._last_write()).done():
+            written.result()
+
+
+class Reader:
+    """Queries from the ledger on, and the one writer behind them; made by `opened_reader`.
+
+    `start` is the ledger at the beginning, `position` where this reader has brought it to.
+
+    Spark works on a batch while the database takes the one before: the writer is a thread that has
+    one batch at most. That is safe because the ledger, not Spark, says where a restart begins; a
+    query has ended when its writer has.
+    """
+
+    def __init__(
+        self,
+        connection: "Connection[Any]",
+        settings: Settings,
+        target: TopicState,
+        start: Offsets,
+        on_batch: Callable[[Batch], None],
+    ) -> None:
+        self.connection = connection
+        self.target = target
+        self.start = start
+        self.position = dict(start)
+        self.batches = 0
+        self._settings = settings
+        self._on_batch = on_batch
+        self._topic_id = TopicIdentity(settings.kafka_servers, target.topic)
+
+    def ledger(self) -> dict[int, int]:
+        """Where the tables are now. Not to be asked while a query runs: its writer has the
+        connection.
+        """
+        with self.connection.transaction():
+            self.position = read_ledger(self.connection, self.target.topic)
+        return self.position
+
+    def lag(self) -> int:
+        """Messages between the ledger and the end that the topic had at the start."""
+        return lag(self.ledger(), self.target.end)
+
+    def until_no_conflict(
+        self, read: Callable[[bool], None], *, give_way: Callable[[], None] | None = None
+    ) -> None:
+        """Run `read(keep_payloads)` until it ends without a conflict.
+
+        Another writer that moves the ledger meanwhile is no error, unless it does so each time;
+        `give_way` is called then before the next attempt. Payloads are kept only where the tables
+        refused a row of the attempt before. Raises: LedgerConflictError after five in a row.
+        """
+        conflicts = 0
+        keep_payloads = False
+        while True:
+            batches = self.batches
+            try:
+                return read(keep_payloads)
+            except PayloadsNeededError:
+                keep_payloads = True
+            except LedgerConflictError:
+                conflicts = 1 if self.batches > batches else conflicts + 1
+                if conflicts == _CONFLICTS_IN_A_ROW:
+                    raise
+                time.sleep(_CONFLICT_PAUSE_SECONDS)
+                if give_way:
+                    give_way()
+
+    @contextmanager
+    def query(
+        self, spark: "SparkSession", *, keep_payloads: bool = False, **trigger: Any
+    ) -> "Iterator[RunningQuery]":
+        """A started query from the ledger on; stopped, and its last batch written, at the end.
+
+        Raises: ServiceUnavailableError where Kafka fails it; what the writer raises.
+        """
+        starting = json.dumps({self.target.topic: self._starting_offsets()})
+        records = (
+            spark.readStream.format("kafka")
+            .option("kafka.bootstrap.servers", self._settings.kafka_servers)
+            .option("subscribe", self.target.topic)
+            .option("startingOffsets", starting)
+            .option("failOnDataLoss", "true")
+            .option("maxOffsetsPerTrigger", self._settings.max_offsets_per_batch)
+            .load()
+        )
+        with (
+            tempfile.TemporaryDirectory(prefix="mastodon_assets-checkpoint-") as checkpoint,
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="sink") as writer,
+        ):
+            last: Future[None] = Future()
+            last.set_result(None)
+
+            def hand_over(records: "DataFrame", _batch_id: int) -> None:
+                nonlocal last
+                started = time.monotonic()
+                rows = parse_records(records, keep_payloads=keep_payloads).toArrow()
+                last.result()
+                last = writer.submit(self._write, rows, started)
+
+            query = (
+                records.writeStream.foreachBatch(hand_over)
+                .option("checkpointLocation", file_uri(Path(checkpoint)))
+                .trigger(**trigger)
+                .start()
+            )
+            try:
+                yield RunningQuery(query, lambda: last)
+            except StreamingQueryException as error:
+                # Spark hands on what the writer raised as text only; its future has the exception.
+                last.result()
+                raise _as_our_own(error) from error
+            finally:
+                query.stop()
+            last.result()
+
+    def _starting_offsets(self) -> dict[str, int]:
+        ledger = self.ledger()
+        return {str(partition): ledger[partition] for partition in self.target.end}
+
+    def _write(self, rows: "pa.Table", started: float) -> None:
+        counts = self._commit(rows)
+        self.batches += 1
+        self._on_batch(Batch(counts, time.monotonic() - started))
+
+    def _commit(self, rows: "pa.Table") -> BatchCounts:
+        # Asked after the records were read: where it is the same now, it was when they were.
+        topic_id = self._topic_id.ask()
+        if topic_id != self.target.topic_id:
+            raise TopicReplacedError(
+                f"{self.target.topic} was made anew while it was read; this batch wrote nothing:"
+                " run it again"
+            )
+        with self.connection.transaction():
+            counts = write_batch(
+                self.connection,
+                rows,
+                {self.target.topic: topic_id},
+                withdrawn_key=self._settings.withdrawal_key,
+            )
+        ends = {partition: end for _, partition, _, end in offset_ranges(rows)}
+        self.position = {**self.position, **ends}
+        return counts
+
+
+@contextmanager
+def opened_reader(
+    settings: Settings, target: TopicState, on_batch: Callable[[Batch], None]
+) -> Iterator[Reader]:
+    """A reader of `target` with a connection of its own, its ledger compared with the broker.
+
+    Raises: DataLossError, WithdrawnKeyError, ServiceUnavailableError, MissingTablesError.
+    """
+    with transaction(settings.postgres_url) as connection:
+        read_withdrawn(connection, settings.withdrawal_key)
+        start = open_ledger(connection, target, accept_data_loss=settings.kafka_accept_data_loss)
+    with transaction(settings.postgres_url) as connection:
+        prepare_session(connection)
+        connection.commit()
+        yield Reader(connection, settings, target, start, on_batch)
+
+
+def _as_our_own(error: StreamingQueryException) -> Exception:
+    """Kafka's failures as an error that says so; any other is a mistake of ours and stays."""
+    if "org.apache.kafka" not in str(error) and "KAFKA" not in str(error):
+        return error
+    lines = [line.strip() for line in str(error).splitlines() if "afka" in line]
+    return ServiceUnavailableError(
+        f"Kafka broke off ({lines[0][:300]}); this batch wrote nothing: run it again"
+    )

@@ -1,0 +1,95 @@
+"""docker/compose.yaml as Compose reads it: variables filled in, merges done, profiles chosen.
+
+What belongs here: reading. Compose's own rules are those of its specification (interpolation,
+profiles, depends_on).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+DOCKER = PROJECT / "docker"
+COMPOSE_FILE = DOCKER / "compose.yaml"
+# Images that are not ours; their services are checked as far as a file can be.
+FOREIGN = ("kafka", "postgres")
+
+_VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>\w+)(?:(?P<operator>:[-?])(?P<rest>[^}]*))?\})")
+
+Service = Mapping[str, Any]
+
+
+class VariableMissingError(Exception):
+    """A variable that compose.yaml demands (`${NAME:?what to do}`) is not set."""
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The variables of an .env file with plain `NAME=value` lines."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def read_services(variables: Mapping[str, str]) -> dict[str, Service]:
+    """The services of the profile in COMPOSE_PROFILES, by name, in the order of the file.
+
+    Raises: VariableMissingError.
+    """
+    document = _filled_in(yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8")), variables)
+    chosen = set(variables["COMPOSE_PROFILES"].split(","))
+    return {
+        name: service
+        for name, service in document["services"].items()
+        if not service.get("profiles") or chosen & set(service["profiles"])
+    }
+
+
+def read_all_services() -> dict[str, Service]:
+    """The services of all profiles, with variables as they stand in the file."""
+    services: dict[str, Service] = yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8"))[
+        "services"
+    ]
+    return services
+
+
+def required_variables() -> set[str]:
+    """The names that must be set, or Compose refuses the file."""
+    text = COMPOSE_FILE.read_text(encoding="utf-8")
+    return {m["name"] for m in _VARIABLE.finditer(text) if m["operator"] == ":?"}
+
+
+def in_order_of_start(services: Mapping[str, Service]) -> Iterator[str]:
+    """Names so that each comes after those it depends on."""
+    told: set[str] = set()
+    while len(told) < len(services):
+        ready = [
+            name
+            for name, service in services.items()
+            if name not in told and told >= set(service.get("depends_on", {}))
+        ]
+        assert ready, f"services that wait for each other: {sorted(set(services) - told)}"
+        told.update(ready)
+        yield from ready
+
+
+def _filled_in(value: Any, variables: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled_in(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled_in(item, variables) for item in value]
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: _value(match, variables), value)
+    return value
+
+
+def _value(match: "re.Match[str]", variables: Mapping[str, str]) -> str:
+    if match[0] == "$$":
+        return "$"
+    value = variables.get(match["name"], "")
+    if value:
+        return value
+    if match["operator"] == ":?":
+        raise VariableMissingError(f"{match['name']}: {match['rest']}")
+    return match["rest"] or ""

@@ -1,0 +1,77 @@
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+import mastodon_assets.toots.progress as progress_module
+from mastodon_assets.settings import Settings
+from mastodon_assets.toots.progress import StreamProgress, StreamReport
+from mastodon_assets.toots.reader import Batch
+from mastodon_assets.toots.sink import BatchCounts
+from mastodon_assets.toots.topics import TopicState
+from mastodon_assets_tests.ports import free_port
+
+
+def _progress(
+    servers: str, topic: str, registry: CollectorRegistry | None = None
+) -> tuple[StreamProgress, list[str], list[StreamReport]]:
+    lines: list[str] = []
+    told: list[StreamReport] = []
+    progress = StreamProgress(
+        servers,
+        topic,
+        report=lines.append,
+        tell=told.append,
+        registry=registry or CollectorRegistry(),
+    )
+    return progress, lines, told
+
+
+def test_a_minute_is_one_line_with_rate_and_lag(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, lines, told = _progress(settings.kafka_servers, settings.kafka_topic)
+    progress.add(Batch(BatchCounts(stored=3, rejected=1), 0.5))
+    progress.tell_now_and_then({})
+    assert lines == []
+    monkeypatch.setattr(progress_module, "TELL_SECONDS", 0)
+    progress.tell_now_and_then({})
+    progress.tell_now_and_then({})
+    assert lines[0].startswith(f"{settings.kafka_topic}: 4 messages in 0 s (")
+    assert lines[0].endswith("1 batches of 0.50 s, lag 0")
+    assert lines[1].endswith("no messages in 0 s, lag 0")
+    assert [report.counts.messages for report in told] == [4]
+
+
+def test_a_large_batch_has_a_line_of_its_own() -> None:
+    progress, lines, _ = _progress("127.0.0.1:1", "a_topic")
+    progress.add(Batch(BatchCounts(stored=9_999), 1))
+    progress.add(Batch(BatchCounts(stored=10_000), 2))
+    assert lines == ["a_topic: batch of 10,000 messages in 2.0 s (5,000/s)"]
+
+
+def test_prometheus_reads_what_became_of_the_messages() -> None:
+    registry = CollectorRegistry()
+    progress, _, _ = _progress("127.0.0.1:1", "a_topic", registry)
+    progress.add(Batch(BatchCounts(stored=3, stale=2), 0.25))
+    progress.add_restart()
+    told = generate_latest(registry).decode()
+    for line in (
+        'mastodon_assets_stream_messages_total{outcome="stored"} 3.0',
+        'mastodon_assets_stream_messages_total{outcome="deletes"} 0.0',
+        "mastodon_assets_stream_batch_seconds_count 1.0",
+        "mastodon_assets_stream_restarts_total 1.0",
+        "mastodon_assets_stream_lag_messages NaN",
+    ):
+        assert line in told
+
+
+def test_without_kafka_the_lag_is_unknown_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "_LAG_SECONDS", 0)
+    progress, lines, _ = _progress(f"127.0.0.1:{free_port()}", "a_topic")
+    state = TopicState("a_topic", "topic-id", earliest={0: 0}, end={0: 7})
+    with monkeypatch.context() as patched:
+        patched.setattr(progress_module, "read_topic", lambda *_: state)
+        progress.tell_now_and_then({0: 5})
+    progress.tell_now_and_then({0: 5})
+    progress.tell_now_and_then({0: 5})
+    assert len(lines) == 1
+    assert "the lag is unknown: Kafka at 127.0.0.1" in lines[0]
