@@ -98,6 +98,32 @@ def test_the_two_topics_must_differ() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        (
+            {"kafka_security_protocol": "SASL_SSL"},
+            "with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+        ),
+        (
+            {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_username": "u"},
+            "with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+        ),
+        (
+            {"kafka_security_protocol": "SSL", "kafka_sasl_password": SECRET},
+            "SASL_SSL or SASL_PLAINTEXT where KAFKA_SASL_… are set",
+        ),
+        ({"kafka_ssl_ca_location": "ca.pem"}, "SSL or SASL_SSL where KAFKA_SSL_CA_LOCATION is set"),
+    ],
+)
+def test_a_login_or_a_ca_that_would_not_be_used_is_told(
+    given: dict[str, object], allowed: str
+) -> None:
+    protocol = given.get("kafka_security_protocol", "PLAINTEXT")
+    told = refusal(**given)
+    assert told == f"KAFKA_SECURITY_PROTOCOL={protocol!r}: allowed: {allowed}"
+
+
+@pytest.mark.parametrize(
     "url",
     [
         f"mysql://user:{SECRET}@host:5432/db",

@@ -28,6 +28,7 @@ from confluent_kafka import Message as Record
 from confluent_kafka.admin import AdminClient
 
 from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.kafka_client import client_config
 from mastodon_assets.mastodon.normalise import NormaliseError, full_handle
 from mastodon_assets.mastodon.publisher import Publisher, producer_config
 from mastodon_assets.mastodon.rules import DroppedError, Rules, rules_from
@@ -191,7 +192,7 @@ def _is_covered(entry: _Entry, covered: Withdrawn) -> bool:
 def _publish_again(settings: Settings, records: Iterator[Record]) -> None:
     """Raises: ServiceUnavailableError where one is not acknowledged; then nothing may go."""
     # Not without end, as the ingester's is: somebody waits for the command.
-    config = {**producer_config(settings.kafka_servers), "message.timeout.ms": _TIMEOUT_MS}
+    config = {**producer_config(settings), "message.timeout.ms": _TIMEOUT_MS}
     failures: list[KafkaError] = []
 
     def note(failure: KafkaError | None, _record: Record) -> None:
@@ -231,7 +232,7 @@ def _hand_over(producer: Producer, record: Record, note: Any) -> bool:
 
 def _delete_before(settings: Settings, partition: int, offset: int) -> None:
     place = TopicPartition(settings.kafka_errors_topic, partition, offset)
-    admin = AdminClient({"bootstrap.servers": settings.kafka_servers, "log_level": 0})
+    admin = AdminClient(client_config(settings))
     try:
         for future in admin.delete_records([place], request_timeout=_ANSWER_SECONDS).values():
             future.result(2 * _ANSWER_SECONDS)
@@ -245,11 +246,10 @@ def _delete_before(settings: Settings, partition: int, offset: int) -> None:
 def _reading(settings: Settings) -> Iterator[Consumer]:
     consumer = Consumer(
         {
-            "bootstrap.servers": settings.kafka_servers,
+            **client_config(settings),
             "group.id": REPLAY_GROUP,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "log_level": 0,
         }
     )
     try:
@@ -265,7 +265,7 @@ def _reading(settings: Settings) -> Iterator[Consumer]:
 
 def _bounds(settings: Settings) -> dict[int, tuple[int, int]]:
     """First and end offset of each partition."""
-    state = read_topic(settings.kafka_servers, settings.kafka_errors_topic)
+    state = read_topic(settings, settings.kafka_errors_topic)
     return {partition: (state.earliest[partition], end) for partition, end in state.end.items()}
 
 

@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from psycopg import Connection, sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from mastodon_assets.locations import Location
 from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS
 
 _VERSION_DIGITS = 16
@@ -32,10 +32,6 @@ class Model:
     corpus: str
     status: str
     path: str
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.path)
 
 
 def model_version(corpus_fingerprint: str, parameters: Mapping[str, Any], code_version: str) -> str:
@@ -61,7 +57,7 @@ def register(
     trained_at: datetime,
     metrics: Mapping[str, Any],
     corpus: str,
-    path: Path,
+    path: Location,
 ) -> Model:
     """Add a model, whose folder is complete, and make it champion; call it in a transaction.
 

@@ -6,7 +6,6 @@ scores so that each stands for the version of the row that was scored.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from pydantic import SecretStr
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mastodon_assets.locations import for_executors
 from mastodon_assets.sentiment.pipeline import prob_pos
 from mastodon_assets.sentiment.registry import champion
 from mastodon_assets.sentiment.store import LoadedModel, load_model
@@ -135,7 +135,7 @@ def score_pending(spark: SparkSession, settings: Settings, report: Report) -> Sc
     by_outcome: dict[str, int] = {}
     for pending in _pending_chunks(url, has_champion=current is not None):
         if current and model is None:
-            model = load_model(spark, Path(current.path))
+            model = load_model(spark, for_executors(settings, "the model's path", current.path))
         scored = score(
             spark.createDataFrame(pending),
             model,

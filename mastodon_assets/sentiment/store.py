@@ -4,11 +4,8 @@ What belongs here: `<model_dir>/<version>/` with the saved pipeline and `model.j
 """
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
@@ -17,7 +14,7 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.spark_session import file_uri
+from mastodon_assets.locations import Location, file_sizes, remove_tree, rename
 
 _DESCRIPTION = "model.json"
 _PIPELINE = "pipeline"
@@ -55,7 +52,7 @@ class LoadedModel:
     pipeline: PipelineModel
 
 
-def save_model(model_dir: Path, pipeline: PipelineModel, description: Description) -> Path:
+def save_model(model_dir: Location, pipeline: PipelineModel, description: Description) -> Location:
     """Write `<model_dir>/<version>` and return it; it appears under that name when complete.
 
     The caller holds the folder's lock: what an earlier process left half written is removed.
@@ -64,25 +61,25 @@ def save_model(model_dir: Path, pipeline: PipelineModel, description: Descriptio
     target = model_dir / description.version
     partial = model_dir / f".{description.version}.partial"
     partial.mkdir(parents=True)
-    pipeline.save(file_uri(partial / _PIPELINE))
+    pipeline.save((partial / _PIPELINE).absolute().as_uri())
     described = {**asdict(description), _FILES: _file_sizes(partial / _PIPELINE)}
     (partial / _DESCRIPTION).write_text(
         json.dumps(described, indent=2, sort_keys=True), encoding="utf-8"
     )
     if target.exists():
         # Not complete, or the caller would have used it.
-        shutil.rmtree(target)
-    os.rename(partial, target)
+        remove_tree(target)
+    rename(partial, target)
     return target
 
 
-def remove_leftovers(model_dir: Path) -> None:
+def remove_leftovers(model_dir: Location) -> None:
     """Remove the folders of trainings that did not end."""
     for partial in model_dir.glob(".*.partial"):
-        shutil.rmtree(partial)
+        remove_tree(partial)
 
 
-def read_description(folder: Path) -> Description:
+def read_description(folder: Location) -> Description:
     """What the folder says about its model. Raises: ModelUnreadableError where it is incomplete."""
     try:
         described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
@@ -103,7 +100,7 @@ def read_description(folder: Path) -> Description:
     return description
 
 
-def is_complete(folder: Path) -> bool:
+def is_complete(folder: Location) -> bool:
     """Whether all of the folder is there as it was written."""
     try:
         read_description(folder)
@@ -112,7 +109,7 @@ def is_complete(folder: Path) -> bool:
     return True
 
 
-def load_model(spark: SparkSession, folder: Path) -> LoadedModel:
+def load_model(spark: SparkSession, folder: Location) -> LoadedModel:
     """Load the model in the folder.
 
     Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
@@ -124,7 +121,7 @@ def load_model(spark: SparkSession, folder: Path) -> LoadedModel:
             f" this is Spark {spark.version}; {_REMEDY}"
         )
     try:
-        pipeline = PipelineModel.load(file_uri(folder / _PIPELINE))
+        pipeline = PipelineModel.load((folder / _PIPELINE).absolute().as_uri())
     except (PySparkException, Py4JError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelUnreadableError(
@@ -133,13 +130,9 @@ def load_model(spark: SparkSession, folder: Path) -> LoadedModel:
     return LoadedModel(description.version, tuple(description.languages), pipeline)
 
 
-def _file_sizes(folder: Path) -> dict[str, int]:
+def _file_sizes(folder: Location) -> dict[str, int]:
     """Bytes by relative path; Spark's checksum files apart, which copies may leave out."""
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".crc"
-    }
+    return {name: size for name, size in file_sizes(folder).items() if not name.endswith(".crc")}
 
 
 def spark_minor(version: str) -> str:

@@ -6,18 +6,19 @@ What belongs here: the way from settings to a row of `sentiment_models`.
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from pydantic import SecretStr
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.locations import for_executors, location
 from mastodon_assets.sentiment import corpus as corpus_module
 from mastodon_assets.sentiment import pipeline as pipeline_module
 from mastodon_assets.sentiment.corpus import Corpus, distinct_texts, find_corpus, load_corpus
@@ -38,9 +39,11 @@ from mastodon_assets.sentiment.store import (
     spark_minor,
 )
 from mastodon_assets.settings import Settings
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import connect, transaction
 
 Report = Callable[[str], None]
+# Held by whoever trains; any number nobody else uses.
+TRAINING_LOCK = 4_611_009
 
 
 class CorpusTooSmallError(PlatformError):
@@ -48,7 +51,7 @@ class CorpusTooSmallError(PlatformError):
 
 
 class TrainingUnderwayError(PlatformError):
-    """Another process is training into the same folder."""
+    """Another process is training for the same database."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class TrainingResult:
     corpus: str
     trained: bool
     status: str
-    path: Path
+    path: str
 
 
 def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingResult:
@@ -75,7 +78,9 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
     Raises: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
     ServiceUnavailableError, MissingTablesError.
     """
-    corpus = find_corpus(settings.sentiment_corpus)
+    named = settings.sentiment_corpus
+    corpus = find_corpus(for_executors(settings, "SENTIMENT_CORPUS", named) if named else None)
+    model_dir = for_executors(settings, "MODEL_DIR", settings.model_dir).absolute()
     if corpus.is_synthetic:
         report(
             "SYNTHETIC CORPUS: the model learns from a few thousand made-up sentences, for"
@@ -85,13 +90,12 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
     version = model_version(corpus.fingerprint, asdict(parameters), code_version(spark.version))
     with transaction(settings.postgres_url) as connection:
         known = find(connection, version)
-    if known and is_complete(known.folder):
+    if known and is_complete(location(settings, known.path)):
         report(f"model {version} exists ({known.status}); nothing to train")
         return _result(known, trained=False)
 
-    model_dir = settings.model_dir.absolute()
     folder = model_dir / version
-    with _only_training(model_dir):
+    with _only_training(settings.postgres_url):
         # Complete without a row: an earlier training ended between the two.
         trained = not is_complete(folder)
         if trained:
@@ -188,16 +192,19 @@ def _check_classes(corpus: Corpus, texts: DataFrame) -> int:
 
 
 @contextmanager
-def _only_training(model_dir: Path) -> Iterator[None]:
-    model_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        # Let go by the system when the process ends, however it ends.
-        with FileLock(model_dir / ".training.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise TrainingUnderwayError(
-            f"another process is training a model in {model_dir}; wait until it has ended"
-        ) from error
+def _only_training(postgres_url: SecretStr) -> Iterator[None]:
+    """Nobody else trains for this database meanwhile, on whatever machine.
+
+    Held by a connection of its own, so that it is let go however this process ends.
+    """
+    with closing(connect(postgres_url)) as connection:
+        connection.autocommit = True
+        taken = connection.execute("SELECT pg_try_advisory_lock(%s)", (TRAINING_LOCK,)).fetchone()
+        if taken != (True,):
+            raise TrainingUnderwayError(
+                "another process is training a model for this database; wait until it has ended"
+            )
+        yield
 
 
 def _result(model: Model, *, trained: bool) -> TrainingResult:
@@ -207,7 +214,7 @@ def _result(model: Model, *, trained: bool) -> TrainingResult:
         corpus=model.corpus,
         trained=trained,
         status=model.status,
-        path=model.folder,
+        path=model.path,
     )
 
 

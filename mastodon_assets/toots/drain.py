@@ -56,7 +56,7 @@ def drain(
     Raises: DataLossError, LedgerConflictError, WithdrawnKeyError, ServiceUnavailableError,
     StreamStalledError, TopicMissingError.
     """
-    target = read_topic(settings.kafka_servers, settings.kafka_topic)
+    target = read_topic(settings, settings.kafka_topic)
     summary = DrainSummary(topic=target.topic, start={})
 
     def give_way() -> None:

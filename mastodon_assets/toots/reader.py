@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import StreamingQueryException
 
-from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.errors import ServiceUnavailableError, SettingsError
+from mastodon_assets.kafka_client import spark_options
 from mastodon_assets.settings import Settings
-from mastodon_assets.spark_session import file_uri
+from mastodon_assets.spark_session import file_uri, is_connect, shown_master
 from mastodon_assets.toots.ledger import LedgerConflictError, lag, open_ledger, read_ledger
 from mastodon_assets.toots.parse import parse_records
 from mastodon_assets.toots.sink import (
@@ -95,7 +96,7 @@ class Reader:
         self.batches = 0
         self._settings = settings
         self._on_batch = on_batch
-        self._topic_id = TopicIdentity(settings.kafka_servers, target.topic)
+        self._topic_id = TopicIdentity(settings, target.topic)
 
     def ledger(self) -> dict[int, int]:
         """Where the tables are now. Not to be asked while a query runs: its writer has the
@@ -140,12 +141,19 @@ class Reader:
     ) -> "Iterator[RunningQuery]":
         """A started query from the ledger on; stopped, and its last batch written, at the end.
 
-        Raises: ServiceUnavailableError where Kafka fails it; what the writer raises.
+        Raises: ServiceUnavailableError where Kafka fails it; what the writer raises; SettingsError
+        for Spark Connect, whose batches do not come to this process.
         """
+        if is_connect(self._settings):
+            raise SettingsError(
+                f"SPARK_MASTER={shown_master(self._settings)}: Spark Connect cannot hand the"
+                " stream's batches to the writer; set local[*] or spark://… for stream and"
+                " toots_raw"
+            )
         starting = json.dumps({self.target.topic: self._starting_offsets()})
         records = (
             spark.readStream.format("kafka")
-            .option("kafka.bootstrap.servers", self._settings.kafka_servers)
+            .options(**spark_options(self._settings))
             .option("subscribe", self.target.topic)
             .option("startingOffsets", starting)
             .option("failOnDataLoss", "true")

@@ -80,6 +80,28 @@ def test_updates_edits_and_deletes_are_published() -> None:
     assert (taking.summary.received, taking.summary.upserts, taking.summary.deletes) == (3, 2, 1)
 
 
+def test_what_an_earlier_run_has_published_is_not_published_again_but_its_edits_and_end_are() -> (
+    None
+):
+    taking = Taking()
+    edited = "2026-11-20T12:00:00.5Z"
+    taking.intake.remember("1", None)
+    taking.intake.remember("2", datetime.fromisoformat(edited))
+    taking.intake.remember("3", None)
+
+    for document in (
+        status("1"),
+        status("2", edited_at=edited),
+        status("2", edited_at="2026-11-20T13:00:00Z"),
+        status("3", visibility="private"),
+    ):
+        taking.listed(document)
+
+    assert taking.topics.kinds() == [("upsert", "2"), ("delete", "3")]
+    assert taking.summary.duplicates == 2
+    assert taking.intake.published_ids(10) == ["2", "1"]
+
+
 def test_the_mocks_name_of_an_edit_is_known() -> None:
     taking = Taking()
     taking.event("status_update", status(visibility="private"))

@@ -61,7 +61,7 @@ def test_the_first_model_becomes_champion_and_a_later_one_retires_it(
     first = _register(connection, "a", "corpus.csv")
     assert first == champion(connection) == find(connection, "a")
     assert first.metrics == {"auc": 0.9}
-    assert first.folder == Path("/models/a")
+    assert first.path == "/models/a"
     _register(connection, "b", "corpus.csv")
     assert _statuses(connection) == {"a": "retired", "b": "champion"}
 
