@@ -69,6 +69,20 @@ def by_bob(status_id: str = "9", **changes: Any) -> str:
     return json.dumps(status(status_id, account=author, **changes))
 
 
+def fail_all(platform: Settings, *payloads: str | None) -> None:
+    """Entries of the errors topic, as the ingester writes them."""
+    with publishing(platform) as publisher:
+        for payload in payloads:
+            publisher.publish_error(
+                reason="contract",
+                error="odd",
+                payload=payload,
+                origin="stream",
+                instance="one.example",
+            )
+        publisher.flush()
+
+
 def letters(platform: Settings) -> list[bytes | None]:
     found, _ = newest_errors(platform, reason="", limit=100)
     return sorted((letter.payload for letter in found), key=str)
@@ -83,8 +97,7 @@ def test_dead_letters_of_the_withdrawn_go_and_the_others_stay_as_they_are(
     platform: Settings,
 ) -> None:
     by_ada = [json.dumps(status(str(number))) for number in range(5)]
-    for payload in (*by_ada[:2], by_bob("7"), None, *by_ada[2:4], by_bob("8"), by_ada[4]):
-        fail(platform, payload)
+    fail_all(platform, *by_ada[:2], by_bob("7"), None, *by_ada[2:4], by_bob("8"), by_ada[4])
     producer = Producer({"bootstrap.servers": platform.kafka_servers, "log_level": 0})
     producer.produce(platform.kafka_errors_topic, b"not an entry")
     assert producer.flush(10) == 0
@@ -103,8 +116,7 @@ def test_dead_letters_of_the_withdrawn_go_and_the_others_stay_as_they_are(
 def test_a_withdrawal_that_breaks_off_loses_no_dead_letter_and_can_be_repeated(
     platform: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for payload in (json.dumps(status("1")), by_bob("7"), by_bob("8")):
-        fail(platform, payload)
+    fail_all(platform, json.dumps(status("1")), by_bob("7"), by_bob("8"))
 
     def break_off(*_: object) -> None:
         raise ServiceUnavailableError("Kafka is away")
@@ -126,8 +138,7 @@ def test_what_an_ingester_writes_meanwhile_stays(
     real = errors_topic._publish_again
 
     def publish_again(settings: Settings, records: Iterator[Any]) -> None:
-        for number in range(4):
-            fail(platform, json.dumps(status(str(number))))
+        fail_all(platform, *(json.dumps(status(str(number))) for number in range(4)))
         real(settings, records)
 
     monkeypatch.setattr(errors_topic, "_publish_again", publish_again)
@@ -310,4 +321,4 @@ def test_a_dry_run_enters_nobody(platform: Settings) -> None:
 
     with transaction(platform.postgres_url) as connection:
         assert count_rows(connection, TABLES["withdrawn"]) == 0
-    assert read_topic(platform.kafka_servers, platform.kafka_errors_topic).end
+    assert read_topic(platform, platform.kafka_errors_topic).end

@@ -67,7 +67,7 @@ class Tables:
     def empty(self) -> None:
         with self.connection.transaction():
             for name in _EMPTIED:
-                self.connection.execute(f"TRUNCATE masto.{name}".encode())
+                self.connection.execute(f"TRUNCATE masto.{name} CASCADE".encode())
         self.begin_again()
 
     def rows(self, query: str) -> list[Any]:
@@ -103,11 +103,15 @@ def by_bob(status_id: str, **changes: Any) -> dict[str, Any]:
     return upsert(status_id, uri=uri, **{**BOB, **changes})
 
 
-def score_all(tables: Tables) -> None:
+def derive_all(tables: Tables) -> None:
     with tables.connection.transaction():
         tables.connection.execute(
             "INSERT INTO masto.toots_sentiment (id, created_at, scored_at, lang, reason, text)"
             " SELECT id, created_at, now(), lang, 'no_model', content_txt FROM masto.toots_raw"
+        )
+        tables.connection.execute(
+            "INSERT INTO masto.toots_engagement (id, read_at, favourites, due_hours)"
+            " SELECT id, now(), 1, 1 FROM masto.toots_raw"
         )
         tables.connection.execute(
             "INSERT INTO masto.batch_active_users (username, toots_count, avg_len)"
@@ -127,7 +131,7 @@ def test_a_purge_removes_all_of_an_account_and_says_how_much(tables: Tables) -> 
             upsert("6", content="hello @bob@two.example"),
         ]
     )
-    score_all(tables)
+    derive_all(tables)
 
     removed = tables.purge("account", "bob@two.example")
 
@@ -137,6 +141,7 @@ def test_a_purge_removes_all_of_an_account_and_says_how_much(tables: Tables) -> 
         "user_avg_length_windowed": 2,
         "batch_active_users": 2,
         "toots_sentiment": 2,
+        "toots_engagement": 2,
         "toot_aliases": 3,
         "toots_rejected": 1,
     }
