@@ -89,8 +89,8 @@ def withdraw(settings: Settings, who: Named, *, dry_run: bool = False) -> Mappin
         removed[settings.kafka_errors_topic] = remove_errors(settings, covered, dry_run=dry_run)
     except PlatformError as error:
         raise ServiceUnavailableError(
-            f"the tables are done, the topic {settings.kafka_errors_topic} is not: {error}; run the"
-            " same command again"
+            f"the tables are {'looked through' if dry_run else 'done'}, the topic"
+            f" {settings.kafka_errors_topic} is not: {error}; run the same command again"
         ) from error
     return removed
 

@@ -20,16 +20,11 @@ from mastodon_assets.warehouse.database import count_rows, take_write_lock
 from mastodon_assets.warehouse.registry import (
     SCHEMA,
     TABLES,
-    TOOT_ALIASES,
     TOOT_METRICS_WINDOWED,
     TOOTS_RAW,
     TOOTS_REJECTED,
-    USER_AVG_LENGTH_WINDOWED,
     Table,
 )
-
-# `remove_posts` does these itself, by what it removes.
-_BY_CHANGE = (TOOTS_RAW, TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED)
 
 # An alias with a tombstone stays: it keeps a deleted post away.
 _REMOVE_ALIASES_OF_SERVERS = """
@@ -49,61 +44,64 @@ def purge_rows(connection: Connection[Any], covered: Withdrawn) -> dict[str, int
     prepare_session(connection)
     usernames = _names(connection, "username", lambda name: covered.covers(name, None))
     instances = _names(connection, "instance", lambda name: covered.covers(None, name))
-    before = {table.name: count_rows(connection, table) for table in _BY_CHANGE}
+    before = _count(connection)
     remove_posts(connection, usernames=usernames, instances=instances)
-    removed = {
-        table.name: before[table.name] - count_rows(connection, table) for table in _BY_CHANGE
-    }
-    for table in TABLES.values():
-        if table.is_view or table in _BY_CHANGE:
-            continue
-        if "id" in table.column_names:
-            removed[table.name] = _remove_by_id(connection, table)
-        elif "username" in table.column_names:
-            removed[table.name] = _remove_by_username(connection, table, usernames)
-    of_servers = connection.execute(_REMOVE_ALIASES_OF_SERVERS, (instances,)).rowcount
-    removed[TOOT_ALIASES.name] += of_servers
-    removed[TOOTS_REJECTED.name] = _remove_rejected(connection, covered)
-    return removed
+    for table in _tables_with("id"):
+        _remove_by_id(connection, table)
+    for table in _tables_with("username"):
+        _remove_by_username(connection, table, usernames)
+    connection.execute(_REMOVE_ALIASES_OF_SERVERS, (instances,))
+    _remove_rejected(connection, covered)
+    return {name: before[name] - count for name, count in _count(connection).items()}
+
+
+def _count(connection: Connection[Any]) -> dict[str, int]:
+    """Rows of the tables that a purge may take from."""
+    tables = {TOOTS_RAW.name: TOOTS_RAW, TOOT_METRICS_WINDOWED.name: TOOT_METRICS_WINDOWED}
+    for table in (*_tables_with("username"), *_tables_with("id"), TOOTS_REJECTED):
+        tables[table.name] = table
+    return {name: count_rows(connection, table) for name, table in tables.items()}
+
+
+def _tables_with(column: str) -> list[Table]:
+    """Those that derive from `toots_raw` and have `column`."""
+    return [
+        table
+        for table in TABLES.values()
+        if column in table.column_names and not table.is_view and table is not TOOTS_RAW
+    ]
 
 
 def _names(
     connection: Connection[Any], column: str, is_covered: Callable[[str], bool]
 ) -> list[str]:
-    """The values of `column` in any table of the registry that are covered."""
-    tables = [
-        table for table in TABLES.values() if column in table.column_names and not table.is_view
-    ]
+    """The values of `column` in any table that are covered."""
     query = sql.SQL(" UNION ").join(
         sql.SQL("SELECT {} FROM {}").format(
             sql.Identifier(column), sql.Identifier(SCHEMA, table.name)
         )
-        for table in tables
+        for table in (TOOTS_RAW, *_tables_with(column))
     )
     return [name for (name,) in connection.execute(query) if is_covered(name)]
 
 
-def _remove_by_id(connection: Connection[Any], table: Table) -> int:
+def _remove_by_id(connection: Connection[Any], table: Table) -> None:
     statement = sql.SQL("DELETE FROM {} WHERE id IN (SELECT id FROM pg_temp.dead)")
-    return connection.execute(statement.format(sql.Identifier(SCHEMA, table.name))).rowcount
+    connection.execute(statement.format(sql.Identifier(SCHEMA, table.name)))
 
 
-def _remove_by_username(connection: Connection[Any], table: Table, usernames: list[str]) -> int:
+def _remove_by_username(connection: Connection[Any], table: Table, usernames: list[str]) -> None:
     statement = sql.SQL("DELETE FROM {} WHERE username = ANY(%s)")
-    name = sql.Identifier(SCHEMA, table.name)
-    return connection.execute(statement.format(name), (usernames,)).rowcount
+    connection.execute(statement.format(sql.Identifier(SCHEMA, table.name)), (usernames,))
 
 
-def _remove_rejected(connection: Connection[Any], covered: Withdrawn) -> int:
-    removed = 0
-    with connection.cursor(name="rejected") as letters, connection.cursor() as cursor:
+def _remove_rejected(connection: Connection[Any], covered: Withdrawn) -> None:
+    with connection.cursor(name="rejected") as letters:
         letters.execute("SELECT topic, partition, kafka_offset, payload FROM masto.toots_rejected")
         for *place, payload in letters:
             if covered.covers_record(payload):
-                cursor.execute(
+                connection.execute(
                     "DELETE FROM masto.toots_rejected"
                     " WHERE (topic, partition, kafka_offset) = (%s, %s, %s)",
                     place,
                 )
-                removed += cursor.rowcount
-    return removed

@@ -111,10 +111,13 @@ _REJECT_CONFLICTS = (
     """,
 )
 
+# A record is there already where the ledger was set back to read a topic again.
 _KEEP_REJECTED = """
 INSERT INTO masto.toots_rejected (topic, partition, kafka_offset, reason, payload, message_key)
 SELECT topic, partition, kafka_offset, reject_reason, payload, message_key
   FROM pg_temp.staged WHERE reject_reason IS NOT NULL
+    ON CONFLICT (topic, partition, kafka_offset) DO UPDATE
+   SET reason = excluded.reason, payload = excluded.payload, message_key = excluded.message_key
 """
 
 _KEEP_TOMBSTONES = """

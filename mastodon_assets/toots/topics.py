@@ -6,14 +6,17 @@ What belongs here: bounded questions to Kafka. What follows from the answers sta
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 from mastodon_assets.kafka_client import Refusals, client_config
 from mastodon_assets.settings import Settings
 
 Offsets = Mapping[int, int]
+
+_RETRY_SECONDS = 0.2
 
 
 class TopicMissingError(PlatformError):
@@ -87,5 +90,21 @@ def _offsets(
     admin: AdminClient, topic: str, partitions: list[int], spec: OffsetSpec, timeout: float
 ) -> dict[int, int]:
     wanted = {TopicPartition(topic, partition): spec for partition in partitions}
-    futures = admin.list_offsets(wanted, request_timeout=timeout)
-    return {place.partition: future.result(timeout).offset for place, future in futures.items()}
+    for attempt in Retrying(
+        retry=retry_if_exception(_is_without_leader),
+        stop=stop_after_delay(timeout),
+        wait=wait_fixed(_RETRY_SECONDS),
+        reraise=True,
+    ):
+        with attempt:
+            futures = admin.list_offsets(wanted, request_timeout=timeout).items()
+            offsets = {place.partition: future.result(timeout).offset for place, future in futures}
+    return offsets
+
+
+def _is_without_leader(error: BaseException) -> bool:
+    """As a partition is for a moment after its topic was made, or its broker was started."""
+    return isinstance(error, KafkaException) and error.args[0].code() in (
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+    )

@@ -1,0 +1,324 @@
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+from confluent_kafka import Producer
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from mastodon_assets.cli import app
+from mastodon_assets.errors import ServiceUnavailableError, SettingsError
+from mastodon_assets.local.kafka import create_topics
+from mastodon_assets.mastodon import errors_topic
+from mastodon_assets.mastodon.errors_topic import newest_errors, replay_errors
+from mastodon_assets.mastodon.publisher import publishing
+from mastodon_assets.mastodon.withdrawal import account, entries, server, undo, withdraw
+from mastodon_assets.settings import Settings, as_environment
+from mastodon_assets.toots.rejected import replay_rejected
+from mastodon_assets.toots.sink import BatchCounts
+from mastodon_assets.toots.topics import read_topic
+from mastodon_assets.toots.withdrawn import Withdrawn, WithdrawnKeyError
+from mastodon_assets.warehouse.database import count_rows, transaction
+from mastodon_assets.warehouse.registry import TABLES
+from mastodon_assets_tests.mastodon import documents
+from mastodon_assets_tests.mastodon.conftest import Broker
+from mastodon_assets_tests.mastodon.documents import status
+from mastodon_assets_tests.mastodon.test_intake import NOW
+from mastodon_assets_tests.records import delete, upsert
+from mastodon_assets_tests.toots.test_rejected import fail, keep
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+KEY = SecretStr("a key for tests only")
+BOB = account("bob@two.example")
+_STORED = ["toots_raw", "toot_metrics_windowed", "user_avg_length_windowed"]
+_BATCH = ["batch_active_users", "batch_hashtag_by_hour", "batch_toots_by_lang_per_day"]
+
+
+@pytest.fixture
+def platform(settings: Settings) -> Settings:
+    """Settings with a key, whose errors topic is the test's own as well."""
+    topic = f"errors_of_{settings.kafka_topic}"
+    create_topics(settings.kafka_servers, [topic])
+    return settings.model_copy(update={"kafka_errors_topic": topic, "withdrawn_key": KEY})
+
+
+@pytest.fixture
+def command(platform: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`command("--list", …)`: what `mastodon-assets purge --list …` prints."""
+    for name, value in as_environment(platform).items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str, answer: str | None = None) -> str:
+        result = CliRunner().invoke(
+            app, ["purge", *arguments], input=answer, env={"COLUMNS": "200"}, standalone_mode=False
+        )
+        if result.exception is not None:
+            raise result.exception
+        return result.stdout
+
+    return run
+
+
+def by_bob(status_id: str = "9", **changes: Any) -> str:
+    """A status that could not be published."""
+    author = documents.account(acct="bob@two.example", url="https://two.example/@bob")
+    return json.dumps(status(status_id, account=author, **changes))
+
+
+def fail_all(platform: Settings, *payloads: str | None) -> None:
+    """Entries of the errors topic, as the ingester writes them."""
+    with publishing(platform) as publisher:
+        for payload in payloads:
+            publisher.publish_error(
+                reason="contract",
+                error="odd",
+                payload=payload,
+                origin="stream",
+                instance="one.example",
+            )
+        publisher.flush()
+
+
+def letters(platform: Settings) -> list[bytes | None]:
+    found, _ = newest_errors(platform, reason="", limit=100)
+    return sorted((letter.payload for letter in found), key=str)
+
+
+def rows(settings: Settings, query: str) -> list[Any]:
+    with transaction(settings.postgres_url) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def test_dead_letters_of_the_withdrawn_go_and_the_others_stay_as_they_are(
+    platform: Settings,
+) -> None:
+    by_ada = [json.dumps(status(str(number))) for number in range(5)]
+    fail_all(platform, *by_ada[:2], by_bob("7"), None, *by_ada[2:4], by_bob("8"), by_ada[4])
+    producer = Producer({"bootstrap.servers": platform.kafka_servers, "log_level": 0})
+    producer.produce(platform.kafka_errors_topic, b"not an entry")
+    assert producer.flush(10) == 0
+
+    dry = withdraw(platform, BOB, dry_run=True)
+    assert len(letters(platform)) == 9
+    removed = withdraw(platform, BOB)
+    again = withdraw(platform, BOB)
+
+    topic = platform.kafka_errors_topic
+    assert (dry[topic], removed[topic], again[topic]) == (2, 2, 0)
+    kept = [None, b"not an entry", *(payload.encode() for payload in by_ada)]
+    assert letters(platform) == sorted(kept, key=str)
+
+
+def test_a_withdrawal_that_breaks_off_loses_no_dead_letter_and_can_be_repeated(
+    platform: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_all(platform, json.dumps(status("1")), by_bob("7"), by_bob("8"))
+
+    def break_off(*_: object) -> None:
+        raise ServiceUnavailableError("Kafka is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(errors_topic, "_delete_before", break_off)
+        with pytest.raises(ServiceUnavailableError, match=r"^the tables are done, .*same command"):
+            withdraw(platform, BOB)
+    assert set(letters(platform)) >= {json.dumps(status("1")).encode()}
+
+    assert withdraw(platform, BOB)[platform.kafka_errors_topic] == 2
+    assert set(letters(platform)) == {json.dumps(status("1")).encode()}
+
+
+def test_what_an_ingester_writes_meanwhile_stays(
+    platform: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(platform, by_bob("7"))
+    real = errors_topic._publish_again
+
+    def publish_again(settings: Settings, records: Iterator[Any]) -> None:
+        fail_all(platform, *(json.dumps(status(str(number))) for number in range(4)))
+        real(settings, records)
+
+    monkeypatch.setattr(errors_topic, "_publish_again", publish_again)
+    withdraw(platform, BOB)
+
+    assert len(letters(platform)) == 4
+
+
+def test_an_entry_published_again_keeps_its_time(platform: Settings) -> None:
+    """So that retention takes it when it would have."""
+    fail(platform, json.dumps(status("1")))
+    (before,) = newest_errors(platform, reason="", limit=1)[0]
+    producer = Producer({"bootstrap.servers": platform.kafka_servers, "log_level": 0})
+    producer.produce(
+        platform.kafka_errors_topic, b"old", partition=before.partition, timestamp=1_000
+    )
+    document = {"reason": "r", "error": "e", "origin": "stream", "instance": "two.example"}
+    producer.produce(
+        platform.kafka_errors_topic,
+        json.dumps({**document, "payload": by_bob(), "time": NOW.isoformat()}),
+        partition=before.partition,
+    )
+    assert producer.flush(10) == 0
+
+    withdraw(platform, BOB)
+
+    with errors_topic._reading(platform) as consumer:
+        records = errors_topic._records(platform, consumer, errors_topic._bounds(platform))
+        times = {record.value(): record.timestamp()[1] for record in records}
+    assert times[b"old"] == 1_000
+    assert len(times) == 2
+
+
+def test_no_replay_brings_back_a_dead_letter(platform: Settings) -> None:
+    withdraw(platform, BOB)
+    fail(platform, by_bob("1"))
+    fail(platform, json.dumps(status("2")), instance="five.example")
+    keep(platform, upsert("3", username="bob@two.example"), upsert("4"))
+
+    with publishing(platform) as publisher:
+        errors = replay_errors(platform, publisher)
+        rejected = replay_rejected(platform.postgres_url, publisher, withdrawn_key=KEY)
+
+    assert (errors.published, errors.kept) == (1, {"withheld: withdrawn": 1})
+    assert (rejected.published, rejected.kept) == (1, {"withdrawn": 1})
+    sent = Broker(platform.kafka_servers).messages(platform.kafka_topic)
+    assert {message["id"] for message in sent} == {"2", "4"}
+
+
+def test_the_whole_topic_read_again_is_as_if_the_account_had_never_posted(
+    spark: "SparkSession", platform: Settings, produce: Callable[..., None]
+) -> None:
+    from mastodon_assets.batch.tables import refresh_batch_table
+    from mastodon_assets.toots.drain import drain
+
+    def refreshed() -> dict[str, list[Any]]:
+        for name in _BATCH:
+            refresh_batch_table(spark, platform.postgres_url, name, min_toots=1)
+        return {name: sorted(rows(platform, f"TABLE masto.{name}")) for name in _STORED + _BATCH}
+
+    ada = [upsert("1", hashtags=["tea"]), upsert("2", created_at="2026-11-19T01:00:00Z")]
+    bob = [
+        upsert("3", username="bob@two.example", uri="https://two.example/3", language="de"),
+        upsert("4", username="bob@two.example", uri="https://two.example/4", hashtags=["rum"]),
+        upsert("5", username="bob@two.example", uri="https://two.example/5", favourites=-1),
+    ]
+    produce(ada)
+    drain(lambda: spark, platform, report=print)
+    expected = refreshed()
+    produce([*bob, delete("77")], 1)
+    assert drain(lambda: spark, platform, report=print).counts.stored == 2
+
+    removed = withdraw(platform, BOB)
+    assert (removed["toots_raw"], removed["toots_rejected"]) == (2, 1)
+    assert refreshed() == expected
+    with transaction(platform.postgres_url) as connection:
+        connection.execute("UPDATE masto.kafka_offsets SET next_offset = 0")
+    summary = drain(lambda: spark, platform, report=print)
+
+    assert summary.counts == BatchCounts(stale=2, withdrawn=3, deletes=1)
+    for name in _STORED:
+        assert sorted(rows(platform, f"TABLE masto.{name}")) == expected[name]
+    with transaction(platform.postgres_url) as connection:
+        for table in TABLES.values():
+            stored = str(connection.execute(f"TABLE masto.{table.name}".encode()).fetchall())
+            assert "bob" not in stored
+            assert "two.example" not in stored
+
+
+def test_a_drain_refuses_to_start_without_the_key(platform: Settings) -> None:
+    from mastodon_assets.toots.drain import drain
+
+    withdraw(platform, BOB)
+
+    def no_session() -> "SparkSession":
+        raise AssertionError("a session was asked for")
+
+    with pytest.raises(WithdrawnKeyError, match="WITHDRAWN_KEY is not set"):
+        drain(no_session, platform.model_copy(update={"withdrawn_key": None}), report=print)
+
+
+def test_under_pseudonyms_both_names_withdraw(platform: Settings) -> None:
+    from mastodon_assets.mastodon.pseudonyms import Pseudonyms
+    from mastodon_assets.toots.withdrawn import read_withdrawn
+
+    handle_key = SecretStr("a key for handles only")
+    hidden = platform.model_copy(update={"mastodon_handle_key": handle_key})
+    withdraw(hidden, BOB)
+    withdraw(hidden, server("three.example"))
+
+    names = Pseudonyms(handle_key)
+    with transaction(platform.postgres_url) as connection:
+        listed: Withdrawn = read_withdrawn(connection, KEY)
+    assert listed.covers("bob@two.example", None)
+    assert listed.covers(names.handle("BOB@two.example"), None)
+    assert listed.covers(names.handle("eve@three.example"), None)
+    assert not listed.covers(names.handle("eve@two.example"), None)
+    assert sorted(entry.kind for entry in entries(platform)) == ["account", "server"]
+
+
+def test_undone_it_may_be_read_again(platform: Settings) -> None:
+    withdraw(platform, BOB)
+
+    assert undo(platform, account("@BOB@two.example"))
+    assert not undo(platform, BOB)
+    assert entries(platform) == []
+
+
+def test_without_a_key_the_error_says_how_to_make_one(settings: Settings) -> None:
+    with pytest.raises(WithdrawnKeyError, match=r"set WITHDRAWN_KEY .*secrets\.token_hex"):
+        withdraw(settings, BOB)
+
+
+@pytest.mark.parametrize("handle", ["bob", "@bob", "bob@", "a b@c", "https://two.example/@bob", ""])
+def test_a_handle_must_be_full(handle: str) -> None:
+    with pytest.raises(SettingsError, match=r"^--account .*: allowed: a full handle"):
+        account(handle)
+
+
+@pytest.mark.parametrize("domain", ["https://two.example", "bob@two.example", "", "two example"])
+def test_a_server_is_named_by_its_domain(domain: str) -> None:
+    with pytest.raises(SettingsError, match=r"^--server .*: allowed: a domain"):
+        server(domain)
+
+
+def test_the_command_asks_tells_and_lists(platform: Settings, command: Callable[..., str]) -> None:
+    fail(platform, by_bob())
+    keep(platform, upsert("3", username="bob@two.example", favourites=-1))
+
+    with pytest.raises(typer.Abort):
+        command("--account", "bob@two.example", answer="n\n")
+    dry = command("--account", "bob@two.example", "--dry-run")
+    told = json.loads(command("--account", "@bob@two.example", "--yes", "--json"))
+    listed = command("--list")
+
+    assert "1  toots_rejected" in dry
+    assert f"1  {platform.kafka_errors_topic}" in dry
+    assert "would be removed; nothing was" in dry
+    assert told["removed"]["toots_rejected"] == told["removed"][platform.kafka_errors_topic] == 1
+    assert "account" in listed
+    assert "1 withdrawn" in listed
+    assert "bob" not in listed
+    assert [entry["kind"] for entry in json.loads(command("--list", "--json"))] == ["account"]
+    assert "taken off the list" in command("--account", "bob@two.example", "--undo")
+    assert "0 withdrawn" in command("--list")
+    assert "removed, and entered in the list" in command("--server", "five.example", answer="y\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--account", "a@b", "--server", "b"], ["--list", "--server", "b"]],
+)
+def test_exactly_one_is_named(command: Callable[..., str], arguments: list[str]) -> None:
+    with pytest.raises(typer.BadParameter, match="give one of --account, --server and --list"):
+        command(*arguments)
+
+
+def test_a_dry_run_enters_nobody(platform: Settings) -> None:
+    withdraw(platform, BOB, dry_run=True)
+
+    with transaction(platform.postgres_url) as connection:
+        assert count_rows(connection, TABLES["withdrawn"]) == 0
+    assert read_topic(platform, platform.kafka_errors_topic).end

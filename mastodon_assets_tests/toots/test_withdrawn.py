@@ -1,0 +1,151 @@
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.settings import Settings, load_settings
+from mastodon_assets.toots import withdrawn as withdrawn_module
+from mastodon_assets.toots.withdrawn import (
+    Kind,
+    Withdrawn,
+    WithdrawnKeyError,
+    enter,
+    entry_hash,
+    read_withdrawn,
+    remove,
+    watched,
+)
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.records import upsert
+
+KEY = SecretStr("a key for tests only")
+
+
+def listed(kind: Kind, name: str) -> Withdrawn:
+    return Withdrawn(KEY, frozenset({entry_hash(KEY, kind, name)}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "username", "instance", "is_covered"),
+    [
+        ("account", "ada@one.example", "ada@one.example", "two.example", True),
+        ("account", "@Ada@ONE.example", "ada@one.EXAMPLE", None, True),
+        ("account", "ada@one.example", "ada@two.example", "one.example", False),
+        ("account", "ada@one.example", "one.example", "ada@one.example", False),
+        ("account", "ada@one.example", None, "one.example", False),
+        ("server", "one.example", "ada@one.example", "two.example", True),
+        ("server", "one.example", "ada@two.example", "One.Example", True),
+        ("server", "one.example", None, "one.example", True),
+        ("server", "one.example", "ada@sub.one.example", "two.example", False),
+        ("server", "one.example", "one.example@two.example", None, False),
+        ("server", "one.example", "ada", None, False),
+    ],
+)
+def test_the_list_covers_accounts_and_servers(
+    kind: Kind, name: str, username: str | None, instance: str | None, is_covered: bool
+) -> None:
+    assert listed(kind, name).covers(username, instance) is is_covered
+
+
+def test_an_empty_list_covers_nobody_and_needs_no_key() -> None:
+    assert not Withdrawn().covers("ada@one.example", "one.example")
+    assert not Withdrawn().covers_record(b"ada@one.example")
+
+
+@pytest.mark.parametrize(
+    ("value", "is_covered"),
+    [
+        (orjson.dumps(upsert(favourites=-1)), True),
+        (orjson.dumps(upsert(username="ADA@one.example", content={})), True),
+        (orjson.dumps(upsert(username="bob@one.example", content="by @ada@one.example")), False),
+        # The author cannot be read.
+        (orjson.dumps(upsert())[:-20], True),
+        (orjson.dumps(upsert(username=["ada@one.example"])), True),
+        (b'{"username": "ada\\u0040one.example"', True),
+        (b"\xff mail to ada@one.example.", True),
+        (b"ada@one.example.com", False),
+        (b"canada@one.example", False),
+        (b"[" * 100_000, False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_of_a_broken_record_the_author_counts_or_whoever_is_named(
+    value: bytes | None, is_covered: bool
+) -> None:
+    assert listed("account", "ada@one.example").covers_record(value) is is_covered
+
+
+@pytest.mark.parametrize(
+    ("value", "is_covered"),
+    [
+        (orjson.dumps(upsert(username="ada@two.example", favourites=-1)), True),
+        (orjson.dumps(upsert(instance="three.example", username="ada@two.example", v=2)), False),
+        (b'"uri": "https://one.example/1', True),
+        (b'"uri": "https:\\/\\/one.example\\/1', True),
+        (b"x@one.example", True),
+        (b"https://two.example/one.example", False),
+    ],
+)
+def test_of_a_broken_record_servers_count_alike(value: bytes, is_covered: bool) -> None:
+    assert listed("server", "one.example").covers_record(value) is is_covered
+
+
+def test_the_list_names_nobody_and_is_read_with_its_key_only(
+    fresh_database_url: SecretStr,
+) -> None:
+    with transaction(fresh_database_url) as connection:
+        assert read_withdrawn(connection, None) == Withdrawn()
+        enter(connection, KEY, "account", ["ada@one.example"])
+        row = connection.execute("SELECT w::text FROM masto.withdrawn w").fetchone()
+        assert row is not None
+        assert "ada" not in row[0]
+        assert KEY.get_secret_value() not in row[0]
+        assert read_withdrawn(connection, KEY).covers("ada@one.example", None)
+        with pytest.raises(WithdrawnKeyError, match=r"1 accounts .* WITHDRAWN_KEY is not set"):
+            read_withdrawn(connection, None)
+        with pytest.raises(WithdrawnKeyError, match=r"1 accounts .* under another WITHDRAWN_KEY"):
+            read_withdrawn(connection, SecretStr("another key for tests"))
+
+
+def test_an_entry_keeps_its_time_and_can_be_removed(fresh_database_url: SecretStr) -> None:
+    with transaction(fresh_database_url) as connection:
+        enter(connection, KEY, "server", ["one.example"])
+        connection.execute("UPDATE masto.withdrawn SET withdrawn_at = '2026-01-01 00:00+00'")
+        enter(connection, KEY, "server", ["ONE.example"])
+        rows = connection.execute("SELECT withdrawn_at FROM masto.withdrawn").fetchall()
+        assert rows == [(datetime(2026, 1, 1, tzinfo=UTC),)]
+        assert remove(connection, KEY, "account", ["one.example"]) == 0
+        assert remove(connection, KEY, "server", ["one.example"]) == 1
+        assert read_withdrawn(connection, KEY) == Withdrawn()
+
+
+def test_a_watched_list_is_read_again_and_stays_while_the_database_is_away(
+    fresh_database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(withdrawn_module.time, "monotonic", lambda: clock[0])
+    settings = load_settings(database_url=fresh_database_url, withdrawn_key=KEY)
+    now = watched(settings)
+    with transaction(fresh_database_url) as connection:
+        enter(connection, KEY, "server", ["one.example"])
+
+    clock[0] = 29
+    assert not now().covers(None, "one.example")
+    clock[0] = 31
+    assert now().covers(None, "one.example")
+    with monkeypatch.context() as patched:
+        patched.setattr(Settings, "postgres_url", SecretStr("postgresql://a:b@127.0.0.1:9/c"))
+        clock[0] = 62
+        assert now().covers(None, "one.example")
+    clock[0] = 93
+    with transaction(fresh_database_url) as connection:
+        remove(connection, KEY, "server", ["one.example"])
+    assert not now().covers(None, "one.example")
+
+
+def test_without_a_database_the_list_cannot_be_watched() -> None:
+    with pytest.raises(ServiceUnavailableError):
+        watched(load_settings(database_url="postgresql://a:b@127.0.0.1:9/c"))
