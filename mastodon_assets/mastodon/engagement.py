@@ -19,6 +19,7 @@ from mastodon_assets.errors import PlatformError
 from mastodon_assets.mastodon.client import MOST_IDS, MastodonClient, RefusedError
 from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
 from mastodon_assets.mastodon.normalise import readable_id
+from mastodon_assets.mastodon.sources import Server, servers_of
 from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import take_write_lock, transaction
 
@@ -91,11 +92,9 @@ def read_engagement(settings: Settings) -> list[ServerReadings]:
     that does not answer, or wants fewer requests, ends its readings for this time; what it has told
     is kept.
 
-    Raises: ServiceUnavailableError, MissingTablesError of PostgreSQL.
+    Raises: ServiceUnavailableError, MissingTablesError of PostgreSQL; SettingsError.
     """
-    if settings.mastodon_api_base_url is None:
-        return []
-    return [_read_server(settings, settings.mastodon_api_base_url, settings.mastodon_access_token)]
+    return [_read_server(settings, server) for server in servers_of(settings)]
 
 
 def is_any_due(settings: Settings) -> bool:
@@ -110,10 +109,10 @@ def is_any_due(settings: Settings) -> bool:
     return row == (True,)
 
 
-def _read_server(settings: Settings, base_url: str, token: SecretStr | None) -> ServerReadings:
-    result = ServerReadings(base_url.rpartition("://")[2])
+def _read_server(settings: Settings, server: Server) -> ServerReadings:
+    result = ServerReadings(server.address)
     try:
-        client = MastodonClient(base_url, token)
+        client = MastodonClient(server.base_url, server.token)
         result.server = client.instance_domain()
     except PlatformError as error:
         result.problem = str(error)
