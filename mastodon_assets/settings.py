@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.mastodon.sources import parse_sources
+from mastodon_assets.sources import parse_sources
 
 _SERVER = re.compile(r"\A([^\s,:/\[\]]+|\[[0-9A-Fa-f:]+\]):\d+\Z")
 _URI = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]+:/")

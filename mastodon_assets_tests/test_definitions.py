@@ -57,7 +57,7 @@ _LAYERS = (
     {"mastodon", "toots", "batch", "sentiment", "reports"},
     {"local", "spark_session", "locations", "kafka_client", "metrics"},
     {"warehouse"},
-    {"settings"},
+    {"settings", "sources"},
     {"errors"},
 )
 # `demo` reads the runs that it has started; it is the command line's, not the code location's.

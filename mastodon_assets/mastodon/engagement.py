@@ -19,8 +19,8 @@ from mastodon_assets.errors import PlatformError
 from mastodon_assets.mastodon.client import MOST_IDS, MastodonClient, RefusedError
 from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
 from mastodon_assets.mastodon.normalise import readable_id
-from mastodon_assets.mastodon.sources import Server, servers_of
 from mastodon_assets.settings import Settings
+from mastodon_assets.sources import Server, servers_of
 from mastodon_assets.warehouse.database import take_write_lock, transaction
 
 # Of the 300 requests that a token has in five minutes (rack_attack.rb) most are left to the
