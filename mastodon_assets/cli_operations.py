@@ -131,8 +131,8 @@ def purge(
     else:
         _out.print(
             "removed, and entered in the list of the withdrawn. Charts and files made before count"
-            " it until the next refresh. Messages stay in Kafka until its retention ends; none of"
-            " them is stored again.",
+            " it until the next refresh. Messages stay in Kafka as long as it keeps them (the"
+            " embedded one for good); none of them is stored again.",
             soft_wrap=True,
         )
 

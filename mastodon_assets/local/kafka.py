@@ -9,6 +9,7 @@ Its folder `kafka/` in the state folder:
 
 import shutil
 import signal
+import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 import psutil
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, TopicMetadata
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars
@@ -34,6 +35,7 @@ from mastodon_assets.local.processes import (
 )
 
 KAFKA_VERSION = "4.1.1"
+_KNOWN_SECONDS = 30
 # The second is what the broker's log calls go through; without it they go nowhere.
 JARS = (
     Coordinate("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
@@ -155,8 +157,8 @@ def create_topics(
 ) -> None:
     """Create the topics that are absent, with as many replicas as the broker gives by default.
 
-    Those that are there stay as they are. `config` is `kafka_client.client_config` for a broker
-    that wants more than an address.
+    They can be used when it returns. Those that are there stay as they are. `config` is
+    `kafka_client.client_config` for a broker that wants more than an address.
     Raises: ServiceUnavailableError where the broker does not answer or refuses.
     """
     topics = [NewTopic(name, num_partitions=partitions) for name in names]
@@ -172,6 +174,33 @@ def create_topics(
                 raise ServiceUnavailableError(
                     f"Kafka at {bootstrap_servers} does not create topic {name}: {reason.str()}"
                 ) from error
+    _wait_until_known(admin, bootstrap_servers, names)
+
+
+def _wait_until_known(admin: AdminClient, bootstrap_servers: str, names: Sequence[str]) -> None:
+    # A topic is made when the controller says so, and known to the broker a moment later.
+    deadline = time.monotonic() + _KNOWN_SECONDS
+    while True:
+        try:
+            known = admin.list_topics(timeout=_KNOWN_SECONDS).topics
+        except KafkaException as error:
+            raise ServiceUnavailableError(
+                f"Kafka at {bootstrap_servers} made topics and does not answer any more"
+                f" ({error.args[0].str()})"
+            ) from error
+        if all(name in known and _has_leaders(known[name]) for name in names):
+            return
+        if time.monotonic() > deadline:
+            raise ServiceUnavailableError(
+                f"Kafka at {bootstrap_servers} made topics and does not know them yet; try again"
+            )
+        time.sleep(0.1)
+
+
+def _has_leaders(topic: TopicMetadata) -> bool:
+    return bool(topic.partitions) and all(
+        partition.leader >= 0 for partition in topic.partitions.values()
+    )
 
 
 def _admin(bootstrap_servers: str) -> AdminClient:

@@ -4,9 +4,9 @@ What belongs here: the order of a withdrawal, and under which names somebody may
 the tables with the entry in the list, in one transaction, then the ingester's dead letters in
 Kafka. Doing it again is harmless, and mends a withdrawal that was broken off in between.
 
-Messages in the stream's topic stay there until its retention removes them; the sink stores none of
-them. An ingester that runs reads the list every half minute: a dead letter that it writes before
-that stays until the command is run again.
+Messages in the stream's topic stay there as long as Kafka keeps them (the embedded one for good);
+the sink stores none of them. An ingester that runs reads the list every half minute: a dead letter
+that it writes before that stays until the command is run again.
 """
 
 import re
