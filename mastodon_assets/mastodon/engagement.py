@@ -33,13 +33,15 @@ _LATE = timedelta(hours=2)
 _LARGEST = 2**31 - 1
 _TOO_OLD = "the server does not serve posts by their ids (Mastodon 4.3 does)"
 
-# Each reading with the age at which it is due, and from which it would tell nothing any more.
+# Each reading with the age at which it is due, and from which it would tell nothing any more. The
+# widest range is said once more for the planner, which takes the index for it.
 _DUE = """
   FROM (VALUES (1::smallint, interval '1 hour', interval '24 hours'),
                (24::smallint, interval '24 hours', interval '7 days')) d (due_hours, due, too_old)
   JOIN masto.toots_raw t
     ON t.instance = ANY (%(instances)s)
    AND t.event_at <= %(now)s - d.due AND t.event_at > %(now)s - d.too_old
+   AND t.event_at <= %(now)s - interval '1 hour' AND t.event_at > %(now)s - interval '7 days'
  WHERE NOT EXISTS (SELECT FROM masto.toots_engagement e
                     WHERE e.id = t.id AND e.due_hours = d.due_hours)
 """
