@@ -413,7 +413,7 @@ def _wait_for_charts(folder: Path, database: SecretStr) -> None:
     with psycopg.connect(database.get_secret_value()) as connection:
         query = (
             "SELECT (SELECT count(*) FROM masto.toots_raw),"
-            " (SELECT count(*) FROM masto.toots_sentiment WHERE label IS NOT NULL)"
+            " (SELECT count(*) FROM masto.toots_sentiment WHERE label_str IS NOT NULL)"
         )
         stored, labelled = connection.execute(query).fetchone() or (0, 0)
     if not labelled:
