@@ -30,9 +30,9 @@ from mastodon_assets.toots.sink import (
     prepare_session,
     write_batch,
 )
-from mastodon_assets.toots.topics import Offsets, TopicIdentity, TopicState
+from mastodon_assets.toots.topics import Offsets, TopicIdentity, TopicState, read_topic
 from mastodon_assets.toots.withdrawn import read_withdrawn
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import take_write_lock, transaction
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -229,7 +229,11 @@ def opened_reader(
     """
     with transaction(settings.postgres_url) as connection:
         read_withdrawn(connection, settings.withdrawal_key)
-        start = open_ledger(connection, target, accept_data_loss=settings.kafka_accept_data_loss)
+        # Since `target` was read another writer may have gone past it. While the lock is held none
+        # moves the ledger, so that the topic of now is at least as long.
+        take_write_lock(connection)
+        present = read_topic(settings, target.topic)
+        start = open_ledger(connection, present, accept_data_loss=settings.kafka_accept_data_loss)
     with transaction(settings.postgres_url) as connection:
         prepare_session(connection)
         connection.commit()
