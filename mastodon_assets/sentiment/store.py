@@ -1,6 +1,7 @@
 """Folders of trained models: written whole or not at all, read only where complete.
 
-What belongs here: `<model_dir>/<version>/` with the saved pipeline and `model.json`.
+What belongs here: `<model_dir>/<version>/` with the saved pipeline, `model.json`, and
+`held_out.parquet`, the texts that a later candidate is compared on.
 """
 
 import json
@@ -11,7 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+from pyarrow import parquet
 from pyspark.errors import PySparkException
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
@@ -21,6 +24,9 @@ from mastodon_assets.spark_session import file_uri
 
 _DESCRIPTION = "model.json"
 _PIPELINE = "pipeline"
+_HELD_OUT = "held_out.parquet"
+# Enough to tell apart what matters: the interval of a difference in AUC is then .001 wide.
+_MAX_HELD_OUT_ROWS = 50_000
 _FILES = "files"
 _REMEDY = "to train it again, delete the folder and materialize sentiment_pipeline_model"
 
@@ -55,16 +61,22 @@ class LoadedModel:
     pipeline: PipelineModel
 
 
-def save_model(model_dir: Path, pipeline: PipelineModel, description: Description) -> Path:
+def save_model(
+    model_dir: Path, pipeline: PipelineModel, description: Description, held_out: pa.Table
+) -> Path:
     """Write `<model_dir>/<version>` and return it; it appears under that name when complete.
 
-    The caller holds the folder's lock: what an earlier process left half written is removed.
+    `held_out`: text, target (0 or 1) and the model's prob_pos of texts that did not train it, in
+    no order that means anything; the first 50,000 are kept. The caller holds the folder's lock:
+    what an earlier process left half written is removed.
     """
     remove_leftovers(model_dir)
     target = model_dir / description.version
     partial = model_dir / f".{description.version}.partial"
     partial.mkdir(parents=True)
     pipeline.save(file_uri(partial / _PIPELINE))
+    kept = held_out.select(["text", "target", "prob_pos"]).slice(0, _MAX_HELD_OUT_ROWS)
+    parquet.write_table(kept, partial / _HELD_OUT)
     described = {**asdict(description), _FILES: _file_sizes(partial / _PIPELINE)}
     (partial / _DESCRIPTION).write_text(
         json.dumps(described, indent=2, sort_keys=True), encoding="utf-8"
@@ -103,6 +115,19 @@ def read_description(folder: Path) -> Description:
     return description
 
 
+def read_held_out(folder: Path) -> pa.Table:
+    """text, target and prob_pos, as `save_model` got them.
+
+    Raises: ModelUnreadableError where they are missing or damaged.
+    """
+    try:
+        return parquet.read_table(folder / _HELD_OUT)
+    except (OSError, pa.ArrowException) as error:
+        raise ModelUnreadableError(
+            f"no held-out texts in {folder} ({type(error).__name__}); {_REMEDY}"
+        ) from error
+
+
 def is_complete(folder: Path) -> bool:
     """Whether all of the folder is there as it was written."""
     try:
@@ -112,17 +137,27 @@ def is_complete(folder: Path) -> bool:
     return True
 
 
+def check_usable(folder: Path, spark_version: str) -> Description:
+    """What the folder says about its model, which this Spark can load.
+
+    Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
+    """
+    description = read_description(folder)
+    if spark_minor(description.spark_version) != spark_minor(spark_version):
+        raise ModelUnreadableError(
+            f"the sentiment model in {folder} was trained with Spark {description.spark_version},"
+            f" this is Spark {spark_version}; to train one for it, materialize"
+            " sentiment_pipeline_model (or install the Spark of the model)"
+        )
+    return description
+
+
 def load_model(spark: SparkSession, folder: Path) -> LoadedModel:
     """Load the model in the folder.
 
     Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
     """
-    description = read_description(folder)
-    if spark_minor(description.spark_version) != spark_minor(spark.version):
-        raise ModelUnreadableError(
-            f"the sentiment model in {folder} was trained with Spark {description.spark_version},"
-            f" this is Spark {spark.version}; {_REMEDY}"
-        )
+    description = check_usable(folder, spark.version)
     try:
         pipeline = PipelineModel.load(file_uri(folder / _PIPELINE))
     except (PySparkException, Py4JError) as error:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from filelock import FileLock, Timeout
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
@@ -20,6 +21,7 @@ from pyspark.sql import functions as F
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.sentiment import corpus as corpus_module
 from mastodon_assets.sentiment import pipeline as pipeline_module
+from mastodon_assets.sentiment.comparison import compare
 from mastodon_assets.sentiment.corpus import Corpus, distinct_texts, find_corpus, load_corpus
 from mastodon_assets.sentiment.evaluate import evaluate
 from mastodon_assets.sentiment.pipeline import (
@@ -29,7 +31,8 @@ from mastodon_assets.sentiment.pipeline import (
     build_pipeline,
     prob_pos,
 )
-from mastodon_assets.sentiment.registry import Model, find, model_version, register
+from mastodon_assets.sentiment.promotion import needs_comparison
+from mastodon_assets.sentiment.registry import Model, champion, find, model_version, register
 from mastodon_assets.sentiment.store import (
     Description,
     is_complete,
@@ -56,7 +59,7 @@ class TrainingResult:
     """The model that stands for the settings; `trained` is False where it existed already.
 
     `metrics` are those of the row in `sentiment_models`, `status` is candidate, champion or
-    retired, `path` the absolute path of its folder.
+    retired and `status_reason` says why, `path` is the absolute path of its folder.
     """
 
     version: str
@@ -64,14 +67,18 @@ class TrainingResult:
     corpus: str
     trained: bool
     status: str
+    status_reason: str
     path: Path
 
 
-def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingResult:
+def train(
+    spark: SparkSession, settings: Settings, report: Report, *, force: bool = False
+) -> TrainingResult:
     """Train the model of SENTIMENT_CORPUS, or of the synthetic corpus, unless it exists.
 
     The version is a hash of corpus, code and parameters. Where its row and folder exist, nothing
-    is trained and no row changed. `report` gets a line a step.
+    is trained and no row changed. A new model becomes champion where it is not worse than the one
+    there is, or with `force`. `report` gets a line a step.
     Raises: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
     ServiceUnavailableError, MissingTablesError.
     """
@@ -82,9 +89,10 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
             " demonstration only; set SENTIMENT_CORPUS to a file like Sentiment140 for a real one"
         )
     parameters = DEMO_PARAMETERS if corpus.is_synthetic else PipelineParameters()
-    version = model_version(corpus.fingerprint, asdict(parameters), code_version(spark.version))
+    code = code_version(spark.version)
+    version = model_version(corpus.fingerprint, asdict(parameters), code)
     with transaction(settings.postgres_url) as connection:
-        known = find(connection, version)
+        known, current = find(connection, version), champion(connection)
     if known and is_complete(known.folder):
         report(f"model {version} exists ({known.status}); nothing to train")
         return _result(known, trained=False)
@@ -95,7 +103,7 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
         # Complete without a row: an earlier training ended between the two.
         trained = not is_complete(folder)
         if trained:
-            fitted, metrics = _fit(spark, corpus, parameters, report)
+            fitted, metrics, held_out = _fit(spark, corpus, parameters, current, report)
             save_model(
                 model_dir,
                 fitted,
@@ -106,8 +114,9 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
                     corpus=corpus.name,
                     languages=list(LANGUAGES),
                     parameters=asdict(parameters),
-                    metrics=metrics,
+                    metrics={**metrics, "code_version": code},
                 ),
+                held_out,
             )
         described = read_description(folder)
         with transaction(settings.postgres_url) as connection:
@@ -118,8 +127,9 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
                 metrics=described.metrics,
                 corpus=described.corpus,
                 path=folder,
+                force=force,
             )
-    report(f"model {version} is {model.status}: {folder}")
+    report(f"model {version} is {model.status} ({model.status_reason}): {folder}")
     return _result(model, trained=trained)
 
 
@@ -136,8 +146,12 @@ def code_version(spark_version: str) -> str:
 
 
 def _fit(
-    spark: SparkSession, corpus: Corpus, parameters: PipelineParameters, report: Report
-) -> tuple[PipelineModel, dict[str, Any]]:
+    spark: SparkSession,
+    corpus: Corpus,
+    parameters: PipelineParameters,
+    current: Model | None,
+    report: Report,
+) -> tuple[PipelineModel, dict[str, Any], pa.Table]:
     started = time.monotonic()
     texts = distinct_texts(load_corpus(spark, corpus)).cache()
     try:
@@ -147,9 +161,14 @@ def _fit(
             texts.where("NOT is_held_out")
         )
         held_out = fitted.transform(texts.where("is_held_out")).select(
-            "target", prob_pos().alias("prob_pos")
+            "text", "target", prob_pos().alias("prob_pos")
         )
         columns = held_out.toArrow()
+        comparison = {}
+        if current is not None and needs_comparison(corpus.name, current.corpus):
+            report(f"comparing with the champion {current.version} on its held-out texts")
+            trained_on = texts.where("NOT is_held_out")
+            comparison = {"comparison": compare(spark, current, fitted, trained_on)}
     finally:
         texts.unpersist()
     measured = evaluate(columns["target"].to_numpy(), columns["prob_pos"].to_numpy())
@@ -158,8 +177,9 @@ def _fit(
         f"held out: {measured['rows']:,} texts, AUC {_shown(measured['auc'])},"
         f" accuracy {_shown(measured['accuracy'])}; {seconds} s"
     )
-    return fitted, {
+    metrics = {
         **measured,
+        **comparison,
         "train_rows": train_rows,
         "training_seconds": seconds,
         "is_synthetic": corpus.is_synthetic,
@@ -168,6 +188,7 @@ def _fit(
         "parameters": asdict(parameters),
         "spark_version": spark.version,
     }
+    return fitted, metrics, columns
 
 
 def _check_classes(corpus: Corpus, texts: DataFrame) -> int:
@@ -207,6 +228,7 @@ def _result(model: Model, *, trained: bool) -> TrainingResult:
         corpus=model.corpus,
         trained=trained,
         status=model.status,
+        status_reason=model.status_reason,
         path=model.folder,
     )
 
