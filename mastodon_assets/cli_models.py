@@ -5,6 +5,7 @@ What belongs here: their options and what they print. `cli` registers them.
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,11 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mastodon_assets.settings import load_settings
+from mastodon_assets.errors import SettingsError
+from mastodon_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from mastodon_assets.sentiment.registry import Model
+    from pyspark.sql import SparkSession
 
+    from mastodon_assets.sentiment.explain import Explanation
+    from mastodon_assets.sentiment.registry import Model
+    from mastodon_assets.sentiment.store import LoadedModel
+
+_SHOWN_WORDS = 8
 model_app = typer.Typer(help="Sentiment models: which there are, and which one scores.")
 _out = Console(highlight=False)
 _err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -27,6 +34,35 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
     app.add_typer(model_app, name="model")
+    app.command()(score)
+
+
+def score(
+    text: Annotated[str | None, typer.Argument(help="A text to label and explain.")] = None,
+    lang: Annotated[str, typer.Option(help="Language of TEXT.")] = "en",
+    file: Annotated[
+        str | None,
+        typer.Option(
+            help="Label a CSV file's rows instead: columns text and lang; - reads standard input.",
+            metavar="IN.csv",
+        ),
+    ] = None,
+    out: Annotated[
+        str, typer.Option(help="Where to; - is standard output.", metavar="OUT.csv")
+    ] = "-",
+    as_json: _Json = False,
+) -> None:
+    """Label a text, with the words that decided, or a CSV file, by the champion.
+
+    Starting Spark takes some seconds. A file keeps its rows and columns and gets prob_pos,
+    label_bin, label_str and reason.
+    """
+    if (text is None) == (file is None):
+        raise SettingsError("give either a text or --file (see: mastodon-assets score --help)")
+    if text is None:
+        _score_file(str(file), out)
+    else:
+        _score_text(text, lang, as_json)
 
 
 @model_app.command("list")
@@ -92,6 +128,67 @@ def rescore() -> None:
     settings = load_settings()
     result = score_pending(build_session(settings), settings, _report, rescore=True)
     _out.print(f"{result.scored:,} toots have a new score by {result.model_version or 'no model'}")
+
+
+def _loaded(settings: Settings) -> "tuple[SparkSession, LoadedModel]":
+    from mastodon_assets.sentiment.life import find_champion
+    from mastodon_assets.sentiment.store import load_model
+    from mastodon_assets.spark_session import build_session
+
+    champion = find_champion(settings)
+    _report(f"starting Spark and loading model {champion.version}: some seconds")
+    spark = build_session(settings)
+    return spark, load_model(spark, champion.folder)
+
+
+def _score_file(source: str, target: str) -> None:
+    from mastodon_assets.sentiment.files import score_file
+
+    settings = load_settings()
+    spark, model = _loaded(settings)
+    outcomes = score_file(
+        spark,
+        model,
+        source,
+        target,
+        low=settings.neutral_low,
+        high=settings.neutral_high,
+        report=_report,
+    )
+    for outcome, count in outcomes.most_common():
+        _report(f"{outcome:<22}{count:>10,}")
+
+
+def _score_text(text: str, lang: str, as_json: bool) -> None:
+    from mastodon_assets.sentiment.explain import explain
+
+    settings = load_settings()
+    spark, model = _loaded(settings)
+    explanation = explain(
+        spark, model, text, lang, low=settings.neutral_low, high=settings.neutral_high
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(explanation), ensure_ascii=False) + "\n")
+    else:
+        _print_explanation(explanation)
+
+
+def _print_explanation(explanation: "Explanation") -> None:
+    from mastodon_assets.toots.rejected import escaped
+
+    if explanation.reason:
+        _out.print(Text(f"no label: {explanation.reason} (model {explanation.model_version})"))
+        return
+    _out.print(
+        Text(
+            f"{explanation.label_str}, probability of positive {explanation.prob_pos:.4f}"
+            f" (model {explanation.model_version})"
+        ),
+        soft_wrap=True,
+    )
+    _out.print("by how much the log odds fall without each word, the strongest first:")
+    for word, effect in explanation.words[:_SHOWN_WORDS]:
+        _out.print(Text(f"  {effect:+7.2f}  {escaped(word.encode('utf-8', 'replace'))}"))
 
 
 def _described(model: "Model") -> dict[str, object]:

@@ -1,14 +1,27 @@
-"""Promoting and rolling back by a person's word: the folder is looked at before the row changes.
+"""The champion by a person's word: promoted, rolled back, or asked to score by hand.
 
-What belongs here: what the command line and the asset's configuration share. No Spark session.
+What belongs here: what the command line and the asset's configuration share. A model's folder is
+looked at before its row changes.
 """
 
 from pyspark import __version__ as spark_version
 
-from mastodon_assets.sentiment.registry import Model, predecessor, promote, require, roll_back
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.sentiment.registry import (
+    Model,
+    champion,
+    predecessor,
+    promote,
+    require,
+    roll_back,
+)
 from mastodon_assets.sentiment.store import check_usable
 from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import transaction
+
+
+class NoChampionError(PlatformError):
+    """No model scores yet."""
 
 
 def promote_version(settings: Settings, version: str, *, force: bool = False) -> Model:
@@ -19,6 +32,22 @@ def promote_version(settings: Settings, version: str, *, force: bool = False) ->
     with transaction(settings.postgres_url) as connection:
         check_usable(require(connection, version).folder, spark_version)
         return promote(connection, version, force=force)
+
+
+def find_champion(settings: Settings) -> Model:
+    """The model that scores, its folder looked at.
+
+    Raises: NoChampionError, ModelUnreadableError, ServiceUnavailableError.
+    """
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        current = champion(connection)
+    if current is None:
+        raise NoChampionError(
+            "there is no sentiment model yet; to train one, materialize sentiment_pipeline_model"
+            " (mastodon-assets ui)"
+        )
+    check_usable(current.folder, spark_version)
+    return current
 
 
 def roll_back_champion(settings: Settings) -> Model:
