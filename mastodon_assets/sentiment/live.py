@@ -1,0 +1,166 @@
+"""Scores for the stream's micro-batches, written in the transaction that stores the rows.
+
+What belongs here: when a micro-batch is scored, by which model, and how that is fast. What a score
+is: `score`, and this asks it, so that stream and asset give a text the same probability.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyarrow import compute, ipc
+from pyspark.sql import SparkSession
+
+from mastodon_assets.sentiment.registry import Model, champion
+from mastodon_assets.sentiment.score import merge_scores, score
+from mastodon_assets.sentiment.store import LoadedModel, ModelUnreadableError, load_model
+from mastodon_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+Report = Callable[[str], None]
+
+_TEXTS = "id long, payload_hash long, created_at timestamp, lang string, text string"
+# The first executions compile code, which the first toots should not wait for.
+_WARMING_RUNS = 3
+
+
+class LiveScorer:
+    """Scores each batch of at most STREAM_SCORE_MAX_ROWS rows by the champion.
+
+    A larger batch, and one whose champion cannot be used or is replaced meanwhile, is left to the
+    asset `toots_sentiment`. `folder` is for the scorer alone.
+    """
+
+    def __init__(
+        self, spark: SparkSession, settings: Settings, folder: Path, report: Report
+    ) -> None:
+        self._spark = spark
+        self._settings = settings
+        self._folder = folder
+        self._report = report
+        self._champion: Model | None = None
+        self._plan: RepeatedScoring | None = None
+        self._plan_is_of: str | None = None
+        self._is_prepared = False
+
+    def prepare(self, connection: "Connection[Any]") -> None:
+        """Load the champion, before the first batch waits for it."""
+        self._champion = champion(connection)
+        self._use_champion()
+
+    def __call__(self, rows: pa.Table) -> Callable[["Connection[Any]"], None]:
+        """Score the rows of `parse.parse_records`; what it returns writes the scores.
+
+        That is to be called in the transaction that stored the rows.
+        """
+        self._use_champion()
+        version, scored = self._plan_is_of, None
+        if self._plan and rows.num_rows <= self._settings.stream_score_max_rows:
+            scored = self._plan.run(_texts_to_score(rows))
+
+        def write(connection: "Connection[Any]") -> None:
+            self._look_for_another_champion(connection, version)
+            is_champions = version == (self._champion.version if self._champion else None)
+            if scored is not None and is_champions:
+                merge_scores(connection, scored)
+
+        return write
+
+    def _look_for_another_champion(
+        self, connection: "Connection[Any]", version: str | None
+    ) -> None:
+        row = connection.execute(
+            "SELECT version FROM masto.sentiment_models WHERE status = 'champion'"
+        ).fetchone()
+        if (row[0] if row else None) != version:
+            self._champion = champion(connection)
+
+    def _use_champion(self) -> None:
+        """Make the plan of the champion last seen, unless it is the one there is."""
+        current = self._champion
+        version = current.version if current else None
+        if self._is_prepared and version == self._plan_is_of:
+            return
+        self._is_prepared, self._plan_is_of, self._plan = True, version, None
+        model: LoadedModel | None = None
+        if current is not None:
+            try:
+                model = load_model(self._spark, current.folder)
+            except ModelUnreadableError as error:
+                self._report(f"toots are left without a score: {error}")
+                return
+        self._plan = RepeatedScoring(
+            self._spark,
+            model,
+            self._folder,
+            low=self._settings.neutral_low,
+            high=self._settings.neutral_high,
+        )
+        self._report(f"scoring by model {version}" if version else "no sentiment model yet")
+
+
+class RepeatedScoring:
+    """`score`, planned once and run for one small table of texts after the other.
+
+    Putting the pipeline's stages together takes Spark several times as long as scoring a batch.
+    So the plan reads whatever lies in one file of `folder` at the time; where Spark's workers are
+    other machines, that is a folder they share, as for the query's checkpoint.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        model: LoadedModel | None,
+        folder: Path,
+        *,
+        low: float,
+        high: float,
+    ) -> None:
+        self._file = folder / "texts.arrow"
+        texts = spark.range(0, 1, 1, 1).mapInArrow(_reader_of(str(self._file)), _TEXTS)
+        self._scored = score(texts, model, low=low, high=high)
+        for _ in range(_WARMING_RUNS):
+            self.run(_SAMPLE)
+
+    def run(self, texts: pa.Table) -> pa.Table:
+        """`texts`: id, payload_hash, created_at, lang, text. Returns what `score` does."""
+        with ipc.new_file(self._file, texts.schema) as writer:
+            writer.write_table(texts)
+        return self._scored.toArrow()
+
+
+_SAMPLE = pa.table(
+    {
+        "id": pa.array([1], pa.int64()),
+        "payload_hash": pa.array([1], pa.int64()),
+        "created_at": pa.array([0], pa.timestamp("us", "UTC")),
+        "lang": ["en"],
+        "text": ["a good day, not a bad one"],
+    }
+)
+
+
+def _texts_to_score(rows: pa.Table) -> pa.Table:
+    """The versions of toots in a batch; the sink decides which of them are stored."""
+    is_text = compute.and_(
+        compute.equal(rows["op"], "upsert"), compute.is_null(rows["reject_reason"])
+    )
+    texts = rows.filter(is_text)
+    return texts.select(["id", "payload_hash", "created_at", "lang", "content_txt"]).rename_columns(
+        _SAMPLE.column_names
+    )
+
+
+def _reader_of(
+    path: str,
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def read(placeholder: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in placeholder:
+            pass
+        with open(path, "rb") as file:
+            yield from ipc.open_file(file).read_all().to_batches()
+
+    return read
