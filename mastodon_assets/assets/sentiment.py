@@ -1,7 +1,8 @@
 """The corpus, the trained model, the scores, and the view of labels a day."""
 
 import hashlib
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -83,7 +84,7 @@ def sentiment_pipeline_model(
     is not trained again.
 
     **Metadata**: version, status (champion, candidate or retired) and its reason, corpus, the
-    metrics, folder.
+    metrics, folder; reliability diagram and ROC of the held-out texts, the most telling n-grams.
 
     **Raises**: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
     UnknownModelError, PromotionRefusedError, ModelUnreadableError.
@@ -120,8 +121,22 @@ def sentiment_pipeline_model(
             # Numbers of their own get a plot over time in the web page.
             **{name: value for name, value in result.metrics.items() if isinstance(value, float)},
             "all_metrics": dg.MetadataValue.json(dict(result.metrics)),
+            **_explained(result.metrics),
         },
     )
+
+
+def _explained(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
+    """Pictures and words, of a model that was trained since they are kept."""
+    from mastodon_assets.reports.model import model_figure, ngrams_markdown
+    from mastodon_assets.reports.previews import preview_markdown
+
+    if "curves" not in metrics:
+        return {}
+    return {
+        "reliability_and_roc": dg.MetadataValue.md(preview_markdown(model_figure(metrics))),
+        "telling_ngrams": dg.MetadataValue.md(ngrams_markdown(metrics["telling_ngrams"])),
+    }
 
 
 @dg.asset(

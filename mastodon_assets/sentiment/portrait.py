@@ -22,7 +22,7 @@ _BINS = 10
 _ROC_POINTS = 50
 # Counting is for a sample: n-grams of a million texts would take as long as training.
 _SAMPLED_TEXTS = 100_000
-_MOST_GRAMS = 200_000
+_MOST_GRAMS = 500_000
 # An n-gram is told where it was seen so often, in a small corpus a little less: it is then
 # nobody's own.
 _OFTEN = 20
@@ -30,21 +30,21 @@ _OFTEN_IN_A_SMALL_CORPUS = 5
 _SMALL_CORPUS = 20_000
 _TOLD = 15
 # The words as `drift.words_of` finds them, for Spark: same meaning, Java's notation.
-_NO_WORDS = r"\\S*(?:://|@|www\\.)\\S*"
-_WORD = r"\\p{L}+(?:\\'\\p{L}+)*"
+_NO_WORDS = r"\S*(?:://|@|www\.)\S*"
+_WORD = r"\p{L}+(?:'\p{L}+)*"
 
 
 def portray(
-    fitted: PipelineModel, trained_on: DataFrame, held_out: pa.Table
+    fitted: PipelineModel, trained_on: DataFrame, train_rows: int, held_out: pa.Table
 ) -> tuple[dict[str, Any], list[str]]:
     """The keys for the metrics, and the vocabulary: words seen at least twice in training.
 
-    `trained_on` has the column text; `held_out` text, target (0 or 1) and prob_pos.
+    `trained_on` has the column text and `train_rows` rows; `held_out` has text, target (0 or 1) and prob_pos.
     """
-    grams, sampled = _count_grams(trained_on)
+    grams = _count_grams(trained_on)
     vocabulary = sorted(gram for gram in grams if " " not in gram)
     targets, probabilities = held_out["target"].to_numpy(), held_out["prob_pos"].to_numpy()
-    often = _OFTEN if sampled >= _SMALL_CORPUS else _OFTEN_IN_A_SMALL_CORPUS
+    often = _OFTEN if train_rows >= _SMALL_CORPUS else _OFTEN_IN_A_SMALL_CORPUS
     frequent = [gram for gram, count in grams.items() if count >= often]
     return {
         "curves": {
@@ -87,27 +87,26 @@ def roc(targets: Floats, probabilities: Floats) -> list[list[float]]:
     return [[float(x), float(y)] for x, y in zip(false[kept], true[kept], strict=True)]
 
 
-def _count_grams(texts: DataFrame) -> tuple[dict[str, int], int]:
+def _count_grams(texts: DataFrame) -> dict[str, int]:
     """Words and runs of two and three with the number of sampled texts they stand in, from 2 up."""
-    sample = texts.select("text").orderBy(F.xxhash64("text")).limit(_SAMPLED_TEXTS).cache()
-    try:
-        sampled = sample.count()
-        counted = (
-            sample.select(F.explode(F.array_distinct(_grams())).alias("gram"))
-            .groupBy("gram")
-            .agg(F.count("*").alias("texts"))
-            .where("texts >= 2")
-            .orderBy(F.desc("texts"), "gram")
-            .limit(_MOST_GRAMS)
-            .toArrow()
-        )
-    finally:
-        sample.unpersist()
-    return dict(zip(*counted.to_pydict().values(), strict=True)), sampled
+    counted = (
+        texts.orderBy(F.xxhash64("text"))
+        .limit(_SAMPLED_TEXTS)
+        .select(F.explode(F.array_distinct(_grams())).alias("gram"))
+        .groupBy("gram")
+        .agg(F.count("*").alias("texts"))
+        .where("texts >= 2 AND gram <> ''")
+        .orderBy(F.desc("texts"), "gram")
+        .limit(_MOST_GRAMS)
+        .toArrow()
+    )
+    return dict(zip(*counted.to_pydict().values(), strict=True))
 
 
 def _grams() -> Column:
-    words = f"regexp_extract_all(regexp_replace(lower(text), '{_NO_WORDS}', ' '), '{_WORD}', 0)"
+    # Raw literals, so that a backslash is the regex's own.
+    without_links = f'regexp_replace(lower(text), r"{_NO_WORDS}", " ")'
+    words = f'regexp_extract_all({without_links}, r"{_WORD}", 0)'
     runs = [
         f"transform(sequence(1, greatest(size(w) - {n - 1}, 1)),"
         f" i -> array_join(slice(w, i, {n}), ' '))"
@@ -121,15 +120,12 @@ def _most_telling(
     fitted: PipelineModel, trained_on: DataFrame, grams: Iterable[str]
 ) -> dict[str, list[list[Any]]]:
     """By class, the n-grams to which alone the model gives the most extreme probabilities."""
-    texts = trained_on.sparkSession.createDataFrame(
-        pa.table({"text": pa.array(grams, pa.string())})
+    texts = pa.table({"text": pa.array(grams, pa.string())})
+    scored = (
+        fitted.transform(trained_on.sparkSession.createDataFrame(texts))
+        .select("text", prob_pos().alias("prob_pos"))
+        .toArrow()
     )
-    scored = fitted.transform(texts).select("text", prob_pos().alias("prob_pos")).toArrow()
-    pairs = sorted(
-        (
-            [gram, probability]
-            for gram, probability in zip(*scored.to_pydict().values(), strict=True)
-        ),
-        key=lambda pair: (pair[1], pair[0]),
-    )
+    rows = zip(*scored.to_pydict().values(), strict=True)
+    pairs = sorted((list(row) for row in rows), key=lambda pair: (pair[1], pair[0]))
     return {"negative": pairs[:_TOLD], "positive": pairs[::-1][:_TOLD]}

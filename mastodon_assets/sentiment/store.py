@@ -1,12 +1,13 @@
 """Folders of trained models: written whole or not at all, read only where complete.
 
-What belongs here: `<model_dir>/<version>/` with the saved pipeline, `model.json`, and
-`held_out.parquet`, the texts that a later candidate is compared on.
+What belongs here: `<model_dir>/<version>/` with the saved pipeline, `model.json`,
+`held_out.parquet`, the texts that a later candidate is compared on, and `vocabulary.txt`.
 """
 
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from mastodon_assets.spark_session import file_uri
 _DESCRIPTION = "model.json"
 _PIPELINE = "pipeline"
 _HELD_OUT = "held_out.parquet"
+_VOCABULARY = "vocabulary.txt"
 # Enough to tell apart what matters: the interval of a difference in AUC is then .001 wide.
 _MAX_HELD_OUT_ROWS = 50_000
 _FILES = "files"
@@ -62,13 +64,17 @@ class LoadedModel:
 
 
 def save_model(
-    model_dir: Path, pipeline: PipelineModel, description: Description, held_out: pa.Table
+    model_dir: Path,
+    pipeline: PipelineModel,
+    description: Description,
+    held_out: pa.Table,
+    vocabulary: Iterable[str],
 ) -> Path:
     """Write `<model_dir>/<version>` and return it; it appears under that name when complete.
 
     `held_out`: text, target (0 or 1) and the model's prob_pos of texts that did not train it, in
-    no order that means anything; the first 50,000 are kept. The caller holds the folder's lock:
-    what an earlier process left half written is removed.
+    no order that means anything; the first 50,000 are kept. `vocabulary`: words.
+    The caller holds the folder's lock: what an earlier process left half written is removed.
     """
     remove_leftovers(model_dir)
     target = model_dir / description.version
@@ -77,6 +83,7 @@ def save_model(
     pipeline.save(file_uri(partial / _PIPELINE))
     kept = held_out.select(["text", "target", "prob_pos"]).slice(0, _MAX_HELD_OUT_ROWS)
     parquet.write_table(kept, partial / _HELD_OUT)
+    (partial / _VOCABULARY).write_text("\n".join(vocabulary), encoding="utf-8")
     described = {**asdict(description), _FILES: _file_sizes(partial / _PIPELINE)}
     (partial / _DESCRIPTION).write_text(
         json.dumps(described, indent=2, sort_keys=True), encoding="utf-8"
@@ -125,6 +132,19 @@ def read_held_out(folder: Path) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         raise ModelUnreadableError(
             f"no held-out texts in {folder} ({type(error).__name__}); {_REMEDY}"
+        ) from error
+
+
+def read_vocabulary(folder: Path) -> frozenset[str]:
+    """The words that were seen at least twice in training, lower case.
+
+    Raises: ModelUnreadableError where they are missing.
+    """
+    try:
+        return frozenset((folder / _VOCABULARY).read_text(encoding="utf-8").split("\n"))
+    except OSError as error:
+        raise ModelUnreadableError(
+            f"no vocabulary in {folder} ({type(error).__name__}); {_REMEDY}"
         ) from error
 
 

@@ -31,6 +31,7 @@ from mastodon_assets.sentiment.pipeline import (
     build_pipeline,
     prob_pos,
 )
+from mastodon_assets.sentiment.portrait import portray
 from mastodon_assets.sentiment.promotion import needs_comparison
 from mastodon_assets.sentiment.registry import Model, champion, find, model_version, register
 from mastodon_assets.sentiment.store import (
@@ -71,6 +72,16 @@ class TrainingResult:
     path: Path
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """What `save_model` needs of a training, and the metrics."""
+
+    pipeline: PipelineModel
+    metrics: dict[str, Any]
+    held_out: pa.Table
+    vocabulary: list[str]
+
+
 def train(
     spark: SparkSession, settings: Settings, report: Report, *, force: bool = False
 ) -> TrainingResult:
@@ -103,10 +114,10 @@ def train(
         # Complete without a row: an earlier training ended between the two.
         trained = not is_complete(folder)
         if trained:
-            fitted, metrics, held_out = _fit(spark, corpus, parameters, current, report)
+            fitted = _fit(spark, corpus, parameters, current, report)
             save_model(
                 model_dir,
-                fitted,
+                fitted.pipeline,
                 Description(
                     version=version,
                     spark_version=spark.version,
@@ -114,9 +125,10 @@ def train(
                     corpus=corpus.name,
                     languages=list(LANGUAGES),
                     parameters=asdict(parameters),
-                    metrics={**metrics, "code_version": code},
+                    metrics={**fitted.metrics, "code_version": code},
                 ),
-                held_out,
+                fitted.held_out,
+                fitted.vocabulary,
             )
         described = read_description(folder)
         with transaction(settings.postgres_url) as connection:
@@ -151,7 +163,7 @@ def _fit(
     parameters: PipelineParameters,
     current: Model | None,
     report: Report,
-) -> tuple[PipelineModel, dict[str, Any], pa.Table]:
+) -> _Fitted:
     started = time.monotonic()
     texts = distinct_texts(load_corpus(spark, corpus)).cache()
     try:
@@ -164,10 +176,11 @@ def _fit(
             "text", "target", prob_pos().alias("prob_pos")
         )
         columns = held_out.toArrow()
+        trained_on = texts.where("NOT is_held_out")
+        portrait, vocabulary = portray(fitted, trained_on, train_rows, columns)
         comparison = {}
         if current is not None and needs_comparison(corpus.name, current.corpus):
             report(f"comparing with the champion {current.version} on its held-out texts")
-            trained_on = texts.where("NOT is_held_out")
             comparison = {"comparison": compare(spark, current, fitted, trained_on)}
     finally:
         texts.unpersist()
@@ -179,6 +192,7 @@ def _fit(
     )
     metrics = {
         **measured,
+        **portrait,
         **comparison,
         "train_rows": train_rows,
         "training_seconds": seconds,
@@ -188,7 +202,7 @@ def _fit(
         "parameters": asdict(parameters),
         "spark_version": spark.version,
     }
-    return fitted, metrics, columns
+    return _Fitted(fitted, metrics, columns, vocabulary)
 
 
 def _check_classes(corpus: Corpus, texts: DataFrame) -> int:

@@ -11,12 +11,14 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
+from mastodon_assets.assets.drift import scores_have_not_drifted
 from mastodon_assets.assets.sentiment import sentiment_corpus, sentiment_pipeline_model
 from mastodon_assets.cli import app
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.resources.settings import SettingsResource
 from mastodon_assets.resources.spark import SparkResource
 from mastodon_assets.sentiment.registry import PromotionRefusedError, all_models, register
+from mastodon_assets.sentiment.store import read_held_out
 from mastodon_assets.settings import Settings, as_environment
 from mastodon_assets.warehouse.database import transaction
 
@@ -154,3 +156,71 @@ def test_a_model_that_cannot_be_read_is_not_promoted(
     refused = _run("model", "promote", second, "--force").exception
     assert "no complete sentiment model" in str(refused)
     assert _statuses(settings) == {first: "champion", second: "candidate"}
+
+
+def test_the_models_metadata_show_its_curves_and_its_most_telling_ngrams(
+    first: str, second: str, spark: "SparkSession"
+) -> None:
+    metadata = _materialize()
+    assert metadata["version"] == first
+    assert metadata["reliability_and_roc"].startswith("![preview](data:image/png;base64,")
+    words = {line.split(" | ")[0].strip("| ") for line in metadata["telling_ngrams"].splitlines()}
+    assert any("good" in word or "happy" in word or "love" in word for word in words)
+
+
+def _drift(settings: Settings) -> dict[str, dg.AssetCheckResult]:
+    results = list(scores_have_not_drifted(settings=SettingsResource()))
+    assert all(result.severity == dg.AssetCheckSeverity.WARN for result in results)
+    return {str(result.check_name): result for result in results}
+
+
+def _put_scores(settings: Settings, version: str, rows: list[tuple[str, float, str]]) -> None:
+    """Rows of label, probability and text, each scored a second after the one before."""
+    with transaction(settings.postgres_url) as connection:
+        connection.execute("TRUNCATE masto.toots_sentiment")
+        connection.cursor().executemany(
+            "INSERT INTO masto.toots_sentiment (id, created_at, scored_at, prob_pos, label_bin,"
+            " lang, label_str, model_version, text) VALUES (%(id)s, now(),"
+            " now() + %(id)s * interval '1 second', %(p)s, (%(p)s >= .5)::int, 'en', %(label)s,"
+            " %(version)s, %(text)s)",
+            [
+                {"id": number, "p": p, "label": label, "version": version, "text": text}
+                for number, (label, p, text) in enumerate(rows)
+            ],
+        )
+
+
+def test_drift_is_warned_of_with_figures_and_few_rows_say_nothing(
+    settings: Settings, first: str, second: str
+) -> None:
+    texts = read_held_out(settings.model_dir.absolute() / first).to_pylist()
+    known = [
+        ("positive" if row["prob_pos"] >= 0.5 else "negative", row["prob_pos"], row["text"])
+        for row in texts
+    ]
+    _put_scores(settings, first, known[:500])
+    few = _drift(settings)
+    assert all(result.passed for result in few.values())
+    assert "too few rows" in str(few["label_shares_are_stable"].metadata["finding"].value)
+
+    _put_scores(settings, first, (known * 3)[:1000])
+    assert {name: result.passed for name, result in _drift(settings).items()} == dict.fromkeys(
+        (
+            "label_shares_are_stable",
+            "unscored_share_is_stable",
+            "probabilities_are_as_trained",
+            "words_are_known",
+        ),
+        True,
+    )
+
+    strange = [("neutral", 0.5, "xylophone zugzwang quokka")] * 500
+    _put_scores(settings, first, (known * 3)[:500] + strange)
+    drifted = _drift(settings)
+    assert {name for name, result in drifted.items() if not result.passed} == {
+        "label_shares_are_stable",
+        "probabilities_are_as_trained",
+        "words_are_known",
+    }
+    assert drifted["label_shares_are_stable"].metadata["label_shift"].value == 1.0
+    assert drifted["words_are_known"].metadata["unknown_words"].value == 1.0
