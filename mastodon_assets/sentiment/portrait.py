@@ -39,7 +39,8 @@ def portray(
 ) -> tuple[dict[str, Any], list[str]]:
     """The keys for the metrics, and the vocabulary: words seen at least twice in training.
 
-    `trained_on` has the column text and `train_rows` rows; `held_out` has text, target (0 or 1) and prob_pos.
+    `trained_on` has the column text and `train_rows` rows; `held_out` has text,
+    target (0 or 1) and prob_pos.
     """
     grams = _count_grams(trained_on)
     vocabulary = sorted(gram for gram in grams if " " not in gram)

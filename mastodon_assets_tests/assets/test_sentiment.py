@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +170,9 @@ def test_the_models_metadata_show_its_curves_and_its_most_telling_ngrams(
 
 
 def _drift(settings: Settings) -> dict[str, dg.AssetCheckResult]:
-    results = list(scores_have_not_drifted(settings=SettingsResource()))
+    made = scores_have_not_drifted(settings=SettingsResource())
+    assert isinstance(made, Iterator)
+    results = list(made)
     assert all(result.severity == dg.AssetCheckSeverity.WARN for result in results)
     return {str(result.check_name): result for result in results}
 

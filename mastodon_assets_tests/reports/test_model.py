@@ -1,7 +1,15 @@
+import numpy as np
+from matplotlib.axes import Axes
+
 from mastodon_assets.reports.model import model_figure, ngrams_markdown
 from mastodon_assets.reports.previews import preview_markdown
 
 _CURVES = {"reliability": [[0.1, 0.2, 5], [0.9, 0.8, 5]], "roc": [[0.0, 0.0], [0.2, 0.9], [1, 1]]}
+
+
+def _points(axes: Axes) -> list[list[float]]:
+    """What is drawn beside the diagonal."""
+    return np.asarray(axes.lines[1].get_xydata()).tolist()  # type: ignore[no-any-return]
 
 
 def test_the_figure_names_the_measures_and_is_small_enough_for_metadata() -> None:
@@ -10,13 +18,13 @@ def test_the_figure_names_the_measures_and_is_small_enough_for_metadata() -> Non
         "Reliability (error undefined)",
         "ROC (AUC 0.912)",
     ]
-    assert figure.axes[0].lines[1].get_xydata().tolist() == [[0.1, 0.2], [0.9, 0.8]]
+    assert _points(figure.axes[0]) == [[0.1, 0.2], [0.9, 0.8]]
     assert len(preview_markdown(figure)) < 60_000
 
 
 def test_a_model_without_a_curve_has_an_empty_chart() -> None:
     figure = model_figure({"curves": {"reliability": [], "roc": []}})
-    assert len(figure.axes[1].lines[1].get_xdata()) == 0
+    assert _points(figure.axes[1]) == []
 
 
 def test_the_ngrams_are_a_table_with_a_gap_where_one_side_has_fewer() -> None:
