@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
@@ -21,13 +22,14 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from mastodon_assets import cli_models, cli_operations
+from mastodon_assets import cli_models, cli_operations, cli_warehouse
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from mastodon_assets.demo import DemoResult
     from mastodon_assets.mastodon.intake import IngestSummary
+    from mastodon_assets.mastodon.states import SourceStatus
     from mastodon_assets.toots.drain import DrainSummary
 
 app = typer.Typer(
@@ -39,6 +41,7 @@ app = typer.Typer(
 )
 cli_operations.register(app)
 cli_models.register(app)
+cli_warehouse.register(app)
 # Lines are never broken but by the terminal: paths and commands are there to be copied.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -125,6 +128,7 @@ def up() -> None:
 
     from mastodon_assets.local import stack
     from mastodon_assets.warehouse.migrate import migrate
+    from mastodon_assets.warehouse.roles import create_roles
 
     settings = load_settings()
     connection = stack.up(
@@ -132,6 +136,7 @@ def up() -> None:
         topics=[settings.kafka_topic, settings.kafka_errors_topic],
         report=_report,
     )
+    create_roles(SecretStr(connection.postgres_url), {})
     version = migrate(SecretStr(connection.postgres_url))
     out.print(f"Kafka       {connection.kafka_bootstrap_servers}")
     out.print(f"PostgreSQL  {_address(connection.postgres_url)}, schema {version}")
@@ -144,12 +149,13 @@ def prepare() -> None:
 
     For servers of your own; `up` does it for the embedded ones. Doing it twice is fine.
     """
+    from mastodon_assets.kafka_client import client_config
     from mastodon_assets.local.kafka import create_topics
     from mastodon_assets.warehouse.migrate import migrate
 
     settings = load_settings()
     topics = [settings.kafka_topic, settings.kafka_errors_topic]
-    create_topics(settings.kafka_servers, topics)
+    create_topics(settings.kafka_servers, topics, config=client_config(settings))
     version = migrate(settings.postgres_url)
     out.print(f"Kafka       {settings.kafka_servers}, topics {' and '.join(topics)}")
     out.print(f"PostgreSQL  {_address(settings.postgres_url.get_secret_value())}, schema {version}")
@@ -174,15 +180,17 @@ def down(
 
 @app.command()
 def status(as_json: Json = False) -> None:
-    """Tell what of the embedded stack runs, and how far the tables are behind Kafka."""
+    """Tell what runs, what each source is seen to do, and how far the tables are behind Kafka."""
     from mastodon_assets.local import stack
 
     settings = load_settings()
     services = stack.status(settings.mastodon_assets_home)
     pipeline, problem = _pipeline_state(settings)
+    sources = _sources(settings)
     if as_json:
         told = {
             "services": [{"name": s.name, "state": s.state, "detail": s.detail} for s in services],
+            "sources": [_described(source) for source in sources],
             "pipeline": pipeline,
             "problem": problem,
         }
@@ -194,6 +202,8 @@ def status(as_json: Json = False) -> None:
     for name, value in (pipeline or {}).items():
         table.add_row(name.replace("_", " "), _shown(value))
     out.print(table)
+    for source in sources:
+        out.print(_source_text(source), markup=False)
     if problem:
         out.print(problem, markup=False)
 
@@ -210,15 +220,30 @@ def ingest(
             "--until-caught-up", help="Read what was posted since the last time, then end."
         ),
     ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="Walk the timelines back so far: 7d, 12h, 90m or a date (2026-11-20).",
+            metavar="TIME",
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Serve numbers for Prometheus on 127.0.0.1.", metavar="N"
+        ),
+    ] = None,
 ) -> None:
-    """Read a Mastodon server's public timeline into Kafka, until stopped (Ctrl-C).
+    """Read timelines of Mastodon servers into Kafka, until stopped (Ctrl-C).
 
-    The server is named by MASTODON_API_BASE_URL, its token by MASTODON_ACCESS_TOKEN.
+    The servers are named by MASTODON_API_BASE_URL, what is read of them by MASTODON_SOURCES, their
+    tokens by MASTODON_ACCESS_TOKEN or MASTODON_ACCESS_TOKENS_FILE.
     """
     from mastodon_assets.demo import keep_from_demos
     from mastodon_assets.mastodon.ingest import ingest as run_ingest
     from mastodon_assets.warehouse.migrate import migrate
 
+    began_at = None if since is None else _parse_since(since)
     settings = load_settings()
     migrate(settings.postgres_url)
     keep_from_demos(settings.mastodon_assets_home)
@@ -226,6 +251,8 @@ def ingest(
         settings,
         max_events=max_events,
         until_caught_up=until_caught_up,
+        since=began_at,
+        metrics_port=metrics_port or settings.ingest_metrics_port,
         report=_report,
         should_stop=_stop_on_signal(),
     )
@@ -337,6 +364,9 @@ def simulate(
     seed: Seed = 1,
     from_file: FromFile = None,
     rate: Annotated[float, typer.Option(min=0, help="New toots a second after those.")] = 0.0,
+    domain: Annotated[
+        str, typer.Option(help="What the server calls itself; remote toots are the same for all.")
+    ] = "simulator.example",
 ) -> None:
     """Serve Mastodon's REST and streaming API with synthetic toots, until stopped (Ctrl-C).
 
@@ -361,6 +391,7 @@ def simulate(
             toots=toots,
             days=days,
             rate=rate,
+            domain=domain,
             from_file=from_file,
             token=given.get_secret_value() if given else None,
             report=tell,
@@ -404,8 +435,7 @@ def _stream(
 
     registry = CollectorRegistry()
     progress = StreamProgress(
-        settings.kafka_servers,
-        settings.kafka_topic,
+        settings,
         report=_report,
         tell=tell_dagster(existing_dagster_home(settings.mastodon_assets_home), _report),
         registry=registry,
@@ -434,7 +464,7 @@ def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | No
 
     try:
         shown = shown_state(settings)
-        topic = read_topic(settings.kafka_servers, settings.kafka_topic, timeout=3)
+        topic = read_topic(settings, settings.kafka_topic, timeout=3)
     except PlatformError as error:
         return None, _in_one_line(str(error))
     pipeline = {
@@ -447,6 +477,37 @@ def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | No
     return pipeline, None
 
 
+def _sources(settings: Settings) -> "list[SourceStatus]":
+    """An empty list where they cannot be read: `_pipeline_state` says why."""
+    from mastodon_assets.mastodon.states import read_sources
+
+    try:
+        return read_sources(settings.postgres_url)
+    except PlatformError:
+        return []
+
+
+def _described(source: "SourceStatus") -> dict[str, Any]:
+    times = {
+        name: value.isoformat()
+        for name, value in asdict(source).items()
+        if isinstance(value, datetime)
+    }
+    return asdict(source) | times | {"state": source.present_state(datetime.now(UTC))}
+
+
+def _source_text(source: "SourceStatus") -> str:
+    posted = source.last_post_at
+    parts = [
+        source.present_state(datetime.now(UTC)),
+        "no post yet" if posted is None else f"last post {posted:%Y-%m-%d %H:%M:%S}Z",
+        "no cursor" if source.cursor is None else f"cursor {source.cursor}",
+        f"{source.open_gaps} open gaps",
+        *([source.detail] if source.detail else []),
+    ]
+    return f"{source.instance}/{source.source}: {', '.join(parts)}"
+
+
 def _address(postgres_url: str) -> str:
     """`host:port/database`, without user and password."""
     return postgres_url.rpartition("@")[2]
@@ -456,6 +517,17 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _parse_since(text: str) -> datetime:
+    from mastodon_assets.mastodon.history import parse_since
+
+    try:
+        return parse_since(text, datetime.now(UTC))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"--since {text}: allowed: 7d, 12h, 90m or a time in the past such as 2026-11-20"
+        ) from error
 
 
 def _stop_on_signal() -> Callable[[], bool]:

@@ -131,6 +131,7 @@ def rescore() -> None:
 
 
 def _loaded(settings: Settings) -> "tuple[SparkSession, LoadedModel]":
+    from mastodon_assets.locations import for_executors
     from mastodon_assets.sentiment.life import find_champion
     from mastodon_assets.sentiment.store import load_model
     from mastodon_assets.spark_session import build_session
@@ -138,7 +139,7 @@ def _loaded(settings: Settings) -> "tuple[SparkSession, LoadedModel]":
     champion = find_champion(settings)
     _report(f"starting Spark and loading model {champion.version}: some seconds")
     spark = build_session(settings)
-    return spark, load_model(spark, champion.folder)
+    return spark, load_model(spark, for_executors(settings, "the model's path", champion.path))
 
 
 def _score_file(source: str, target: str) -> None:

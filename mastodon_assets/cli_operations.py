@@ -1,4 +1,4 @@
-"""Commands for whoever keeps the platform running: `rejected …` and `doctor`.
+"""Commands for whoever keeps the platform running: `rejected …`, `purge` and `doctor`.
 
 What belongs here: their options and what they print. `cli` registers them.
 """
@@ -18,6 +18,7 @@ from rich.text import Text
 from mastodon_assets.settings import load_settings
 
 if TYPE_CHECKING:
+    from mastodon_assets.mastodon.withdrawal import Entry
     from mastodon_assets.toots.rejected import DeadLetter, ReplaySummary
 
 _SHOWN_CHARACTERS = 60
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
     app.add_typer(rejected_app, name="rejected")
     app.command()(doctor)
+    app.command()(purge)
 
 
 def doctor(as_json: _Json = False) -> None:
@@ -61,6 +63,78 @@ def doctor(as_json: _Json = False) -> None:
             _out.print(word.append(shown, style="default"), soft_wrap=True)
     if any(finding.level == "red" for finding in findings):
         raise typer.Exit(1)
+
+
+def purge(
+    account: Annotated[
+        str | None, typer.Option("--account", help="Who withdraws.", metavar="USER@DOMAIN")
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            help="Which server: its accounts' posts and all that was read from it.",
+            metavar="DOMAIN",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
+    undo: Annotated[
+        bool,
+        typer.Option("--undo", help="Take it off the list: consent was given again."),
+    ] = False,
+    show_list: Annotated[
+        bool, typer.Option("--list", help="When accounts and servers withdrew; not which.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Remove everything of an account or a server, and let nothing of it in again.
+
+    Rows and what derives from them, dead letters, and whatever Kafka or a recording brings later.
+
+    Charts and files made before count it until the next refresh, which the sensor starts.
+    """
+    from mastodon_assets.mastodon import withdrawal
+    from mastodon_assets.warehouse.migrate import migrate
+
+    if (account is not None) + (server is not None) + show_list != 1:
+        raise typer.BadParameter("give one of --account, --server and --list")
+    settings = load_settings()
+    migrate(settings.postgres_url)
+    if show_list:
+        _print_entries(withdrawal.entries(settings), as_json)
+        return
+    if account is not None:
+        who = withdrawal.account(account)
+    else:
+        assert server is not None, "checked above"
+        who = withdrawal.server(server)
+    if undo:
+        was_listed = withdrawal.undo(settings, who)
+        if as_json:
+            sys.stdout.write(json.dumps({"was_listed": was_listed}) + "\n")
+        else:
+            _out.print("taken off the list" if was_listed else "did not stand in the list")
+        return
+    if not (yes or dry_run):
+        typer.confirm(f"Remove all of {who.name} for good?", abort=True, err=True)
+    removed = withdrawal.withdraw(settings, who, dry_run=dry_run)
+    if as_json:
+        sys.stdout.write(json.dumps({"removed": dict(removed), "dry_run": dry_run}) + "\n")
+        return
+    for place, count in removed.items():
+        _out.print(Text(f"{count:>9,}  {place}"))
+    if dry_run:
+        _out.print("would be removed; nothing was")
+    else:
+        _out.print(
+            "removed, and entered in the list of the withdrawn. Charts and files made before count"
+            " it until the next refresh. Messages stay in Kafka until its retention ends; none of"
+            " them is stored again.",
+            soft_wrap=True,
+        )
 
 
 @rejected_app.command("list")
@@ -152,11 +226,30 @@ def replay(
     migrate(settings.postgres_url)
     with publishing(settings) as opened:
         publisher = None if dry_run else opened
-        rejected = replay_rejected(settings.postgres_url, publisher, reason=reason, limit=limit)
+        rejected = replay_rejected(
+            settings.postgres_url,
+            publisher,
+            reason=reason,
+            limit=limit,
+            withdrawn_key=settings.withdrawal_key,
+        )
         errors = replay_errors(settings, publisher, reason=reason, limit=limit, again=again)
     verb = "would be published" if dry_run else "published"
     _print_replay(f"refused by the tables: {rejected.published} {verb}", rejected)
     _print_replay(f"not published by the ingester: {errors.published} {verb}", errors)
+
+
+def _print_entries(entries: "Sequence[Entry]", as_json: bool) -> None:
+    if as_json:
+        document = [
+            {"kind": entry.kind, "withdrawn_at": entry.withdrawn_at.isoformat()}
+            for entry in entries
+        ]
+        sys.stdout.write(json.dumps(document) + "\n")
+        return
+    for entry in entries:
+        _out.print(f"{entry.withdrawn_at:%Y-%m-%d %H:%M:%S}Z  {entry.kind}")
+    _out.print(f"{len(entries):,} withdrawn")
 
 
 def _described(letter: "DeadLetter") -> dict[str, object]:

@@ -8,6 +8,7 @@ import dagster as dg
 from mastodon_assets.assets.batch import batch_assets
 from mastodon_assets.assets.checks import table_checks
 from mastodon_assets.assets.drift import scores_have_not_drifted
+from mastodon_assets.assets.engagement import toots_engagement
 from mastodon_assets.assets.ingest import ingest_assets, mastodon_errors, mastodon_stream
 from mastodon_assets.assets.reports import chart_assets, export_assets
 from mastodon_assets.assets.sentiment import (
@@ -16,7 +17,13 @@ from mastodon_assets.assets.sentiment import (
     toots_sentiment,
     v_sentiment_daily,
 )
-from mastodon_assets.automation.jobs import nightly_training_schedule, refresh_job, train_job
+from mastodon_assets.automation.jobs import (
+    engagement_job,
+    nightly_training_schedule,
+    refresh_job,
+    train_job,
+)
+from mastodon_assets.automation.schedules import engagement_schedule
 from mastodon_assets.automation.sensors import mastodon_stream_sensor
 from mastodon_assets.resources.settings import SettingsResource
 from mastodon_assets.resources.spark import SparkResource
@@ -42,12 +49,13 @@ def build_definitions(
             sentiment_pipeline_model,
             toots_sentiment,
             v_sentiment_daily,
+            toots_engagement,
             *chart_assets,
             *export_assets,
         ],
         asset_checks=[*table_checks, scores_have_not_drifted],
-        jobs=[refresh_job, train_job],
-        schedules=[nightly_training_schedule],
+        jobs=[refresh_job, engagement_job, train_job],
+        schedules=[nightly_training_schedule, engagement_schedule],
         sensors=[mastodon_stream_sensor],
         resources={"settings": SettingsResource(), "spark": SparkResource(), **(resources or {})},
         executor=executor or dg.in_process_executor,

@@ -83,10 +83,12 @@ def running_demo(
             settings, has_fetched = _start_stack(home, report)
         if has_fetched:
             seconds = {"embedded stack, the first fetch included": seconds["embedded stack"]}
-        with _timed(seconds, "toots to Kafka"):
-            ingested = _ingest(settings, source, report)
-        with _timed(seconds, "assets"):
-            materialize_all(settings, report)
+        # The server stays up for the assets: they ask it how the toots were received.
+        with _simulated_server(source, settings, report) as served:
+            with _timed(seconds, "toots to Kafka"):
+                ingested = _ingest(served, report)
+            with _timed(seconds, "assets"):
+                materialize_all(served, report)
         yield DemoResult(
             settings=settings,
             ingested=ingested,
@@ -275,24 +277,31 @@ def _start_stack(home: Path, report: Report) -> tuple[Settings, bool]:
     return settings, bool(fetches)
 
 
-def _ingest(settings: Settings, source: "Source", report: Report) -> "IngestSummary":
-    from mastodon_assets.mastodon.ingest import ingest
+@contextmanager
+def _simulated_server(source: "Source", settings: Settings, report: Report) -> Iterator[Settings]:
+    """The settings with a server that tells `source`, until the end of the block."""
     from mastodon_assets.simulator.server import running
 
     with running(source) as server:
         report(f"a simulated server answers at {server.base_url}")
-        return ingest(
-            settings.model_copy(
-                update={
-                    "mastodon_api_base_url": server.base_url,
-                    "mastodon_access_token": SecretStr(server.token),
-                }
-            ),
-            max_events=None,
-            until_caught_up=True,
-            report=report,
-            should_stop=lambda: False,
+        yield settings.model_copy(
+            update={
+                "mastodon_api_base_url": server.base_url,
+                "mastodon_access_token": SecretStr(server.token),
+            }
         )
+
+
+def _ingest(settings: Settings, report: Report) -> "IngestSummary":
+    from mastodon_assets.mastodon.ingest import ingest
+
+    return ingest(
+        settings,
+        max_events=None,
+        until_caught_up=True,
+        report=report,
+        should_stop=lambda: False,
+    )
 
 
 def _follow(

@@ -6,9 +6,10 @@ What belongs here: the checks, which change nothing. How findings are printed st
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
     from mastodon_assets.mastodon.client import MastodonClient
+    from mastodon_assets.mastodon.sources import Server, Source
 
 Level = Literal["green", "yellow", "red"]
 
@@ -89,7 +91,7 @@ def check_topic(settings: Settings, topic: str) -> Finding:
 
     name = f"Kafka topic {topic}"
     try:
-        state = read_topic(settings.kafka_servers, topic, timeout=3)
+        state = read_topic(settings, topic, timeout=3)
     except PlatformError as error:
         return _failed(name, error)
     kept = sum(state.end.values()) - sum(state.earliest.values())
@@ -111,14 +113,30 @@ def check_postgres(settings: Settings) -> list[Finding]:
 
 
 def check_mastodon(settings: Settings) -> list[Finding]:
-    """What the server serves to this token. A server that is not named is no failure."""
-    from mastodon_assets.mastodon.client import MastodonClient
+    """What each server serves to its token. A server that is not named is no failure."""
+    from mastodon_assets.mastodon.sources import servers_of
 
-    if settings.mastodon_api_base_url is None:
+    try:
+        servers = servers_of(settings)
+    except PlatformError as error:
+        return [_failed("Mastodon servers", error)]
+    if not servers:
         advice = "set MASTODON_API_BASE_URL to a server whose rules allow research collection"
         return [Finding("Mastodon server", "yellow", "none is named", advice)]
+    if len(servers) == 1:
+        return _check_server(servers[0])
+    return [
+        replace(finding, name=f"{server.address} {finding.name}")
+        for server in servers
+        for finding in _check_server(server)
+    ]
+
+
+def _check_server(server: "Server") -> list[Finding]:
+    from mastodon_assets.mastodon.client import MastodonClient
+
     try:
-        client = MastodonClient(settings.mastodon_api_base_url, settings.mastodon_access_token)
+        client = MastodonClient(server.base_url, server.token)
         asked_at = datetime.now(UTC)
         answer = _instance_answer(client)
         clock = judge_clock(answer.headers.get("Date"), asked_at, datetime.now(UTC))
@@ -131,10 +149,10 @@ def check_mastodon(settings: Settings) -> list[Finding]:
         return [Finding("Mastodon server", "red", text, advice)]
     findings = [_judge_instance(document), clock, judge_feeds(document)]
     checks: dict[str, Callable[[MastodonClient], Finding]] = {
-        "timeline": _check_timeline,
-        "streaming": _check_streaming,
+        _timeline_name(source): partial(_check_timeline, source) for source in server.sources
     }
-    if settings.mastodon_access_token is None:
+    checks["streaming"] = _check_streaming
+    if server.token is None:
         advice = "set MASTODON_ACCESS_TOKEN to a user token with the scope read:statuses"
         findings.append(Finding("token", "red", "none is set, and streams want one", advice))
     else:
@@ -211,19 +229,25 @@ def _judge_instance(document: Mapping[str, Any]) -> Finding:
     )
 
 
-def _check_timeline(client: "MastodonClient") -> Finding:
-    answer = client.ask("/api/v1/timelines/public?limit=1")
+def _timeline_name(source: "Source") -> str:
+    return "timeline" if source.kind == "public" else f"timeline {source.name}"
+
+
+def _check_timeline(source: "Source", client: "MastodonClient") -> Finding:
+    name = _timeline_name(source)
+    path = source.timeline_path
+    answer = client.ask(f"/api/v1/timelines/{path}{'&' if '?' in path else '?'}limit=1")
     posts = _json(answer)
     if not answer.is_success or not isinstance(posts, list):
-        text = f"the public timeline is refused (status {answer.status_code})"
+        text = f"the timeline is refused (status {answer.status_code})"
         advice = (
             "gaps cannot be filled; set MASTODON_ACCESS_TOKEN to a user token with read:statuses"
         )
-        return Finding("timeline", "red", text, advice)
+        return Finding(name, "red", text, advice)
     if not posts:
         advice = "a server with its feeds disabled answers like this; look at it in a browser"
-        return Finding("timeline", "yellow", "the public timeline is empty", advice)
-    return Finding("timeline", "green", "the public timeline is served")
+        return Finding(name, "yellow", "the timeline is empty", advice)
+    return Finding(name, "green", "the timeline is served")
 
 
 def _check_streaming(client: "MastodonClient") -> Finding:

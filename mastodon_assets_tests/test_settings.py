@@ -53,6 +53,10 @@ def refusal(**overrides: object) -> str:
         ("ACTIVITY_MIN_TOOTS", "many", "a whole number"),
         ("ACTIVITY_MIN_TOOTS", "1.5", "a whole number"),
         ("REFRESH_MIN_SECONDS", "-1", "at least 0"),
+        ("FILTER_LANGUAGES", "de;en", "languages with commas between, such as de,en"),
+        ("FILTER_LANGUAGES", "de-AT", "languages with commas between, such as de,en"),
+        ("FILTER_TAGS", "two words", "tags with commas between, such as news,#tea"),
+        ("FILTER_BOTS", "yes", "'keep' or 'drop'"),
     ],
 )
 def test_a_bad_value_is_one_line_with_variable_value_and_what_is_allowed(
@@ -63,6 +67,14 @@ def test_a_bad_value_is_one_line_with_variable_value_and_what_is_allowed(
     shown = "***" if "@" in value else repr(value)
     assert told.startswith(f"{name}={shown}: allowed: {allowed}")
     assert "\n" not in told
+
+
+@pytest.mark.parametrize("name", ["MASTODON_HANDLE_KEY", "WITHDRAWN_KEY"])
+def test_a_short_key_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "s3cr3t")
+    assert refusal() == f"{name}=***: allowed: at least 16 characters"
 
 
 def test_several_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +95,32 @@ def test_a_neutral_band_must_not_end_before_it_begins() -> None:
 def test_the_two_topics_must_differ() -> None:
     told = refusal(kafka_topic="a", kafka_errors_topic="a")
     assert told == "KAFKA_ERRORS_TOPIC='a': allowed: another than KAFKA_TOPIC"
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        (
+            {"kafka_security_protocol": "SASL_SSL"},
+            "with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+        ),
+        (
+            {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_username": "u"},
+            "with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+        ),
+        (
+            {"kafka_security_protocol": "SSL", "kafka_sasl_password": SECRET},
+            "SASL_SSL or SASL_PLAINTEXT where KAFKA_SASL_… are set",
+        ),
+        ({"kafka_ssl_ca_location": "ca.pem"}, "SSL or SASL_SSL where KAFKA_SSL_CA_LOCATION is set"),
+    ],
+)
+def test_a_login_or_a_ca_that_would_not_be_used_is_told(
+    given: dict[str, object], allowed: str
+) -> None:
+    protocol = given.get("kafka_security_protocol", "PLAINTEXT")
+    told = refusal(**given)
+    assert told == f"KAFKA_SECURITY_PROTOCOL={protocol!r}: allowed: {allowed}"
 
 
 @pytest.mark.parametrize(
@@ -173,6 +211,22 @@ def test_connections_come_from_the_state_folder_where_no_variable_names_them(fol
     )
     assert named.kafka_servers == "a:1,[::1]:2"
     assert named.postgres_url.get_secret_value() == "postgresql://x:y@z/d"
+
+
+def test_the_key_of_the_withdrawn_comes_from_the_state_folder_where_no_variable_gives_it(
+    folder: Path,
+) -> None:
+    home = folder / "state"
+    home.mkdir()
+    assert load_settings(mastodon_assets_home=home).withdrawal_key is None
+    (home / "connection.json").write_text('{"withdrawn_key": "made by mastodon-assets up"}')
+    found = load_settings(mastodon_assets_home=home).withdrawal_key
+    named = load_settings(mastodon_assets_home=home, withdrawn_key="sixteen or more!")
+    assert found is not None
+    assert found.get_secret_value() == "made by mastodon-assets up"
+    assert named.withdrawal_key is not None
+    assert named.withdrawal_key.get_secret_value() == "sixteen or more!"
+    assert as_environment(named)["WITHDRAWN_KEY"] == "sixteen or more!"
 
 
 def test_without_any_connection_the_error_says_how_to_get_one() -> None:

@@ -17,6 +17,7 @@ _CHECKED = (
     "batch_avg_len_per_day",
     "batch_toots_by_lang_per_day",
     "toots_sentiment",
+    "toots_engagement",
     "v_sentiment_daily",
 )
 

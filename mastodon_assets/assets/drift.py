@@ -39,6 +39,7 @@ def scores_have_not_drifted(settings: SettingsResource) -> Iterator[dg.AssetChec
 
 
 def _findings(settings: "Settings") -> "dict[str, Finding]":
+    from mastodon_assets.locations import location
     from mastodon_assets.sentiment import drift
     from mastodon_assets.sentiment.registry import champion
     from mastodon_assets.sentiment.store import read_vocabulary
@@ -63,6 +64,6 @@ def _findings(settings: "Settings") -> "dict[str, Finding]":
             newest, reference["probabilities"]
         ),
         "words_are_known": drift.words_are_known(
-            newest, read_vocabulary(model.folder), reference["unknown_words"]
+            newest, read_vocabulary(location(settings, model.path)), reference["unknown_words"]
         ),
     }

@@ -103,6 +103,7 @@ def ingest_assets(
                 "deletes": counts.deletes,
                 "withheld_as_deleted": counts.deleted,
                 "rejected": counts.rejected,
+                "withdrawn": counts.withdrawn,
                 "batches": summary.batches,
                 **({"written_by": str(summary.stream)} if summary.stream else {}),
                 "offsets_before": dg.MetadataValue.json(_named(summary.start)),

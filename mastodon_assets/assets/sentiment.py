@@ -48,9 +48,12 @@ def sentiment_corpus(settings: SettingsResource) -> dg.MaterializeResult:
 
     **Raises**: CorpusUnreadableError where the file is missing or of another format.
     """
+    from mastodon_assets.locations import location
     from mastodon_assets.sentiment.corpus import find_corpus
 
-    corpus = find_corpus(settings.load().sentiment_corpus)
+    loaded = settings.load()
+    named = loaded.sentiment_corpus
+    corpus = find_corpus(location(loaded, named) if named else None)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(corpus.fingerprint),
         metadata={
@@ -117,7 +120,7 @@ def sentiment_pipeline_model(
             "was_trained_now": isinstance(result, TrainingResult) and result.trained,
             "corpus": result.corpus,
             "is_synthetic": is_synthetic,
-            "path": dg.MetadataValue.path(str(result.path)),
+            "path": dg.MetadataValue.path(result.path),
             # Numbers of their own get a plot over time in the web page.
             **{name: value for name, value in result.metrics.items() if isinstance(value, float)},
             "all_metrics": dg.MetadataValue.json(dict(result.metrics)),
@@ -184,17 +187,11 @@ def toots_sentiment(
         V_SENTIMENT_DAILY,
         source="`toots_raw` and `toots_sentiment`",
         reads="nothing now; PostgreSQL reads both when the view is asked.",
-        writes="no rows: a view, made again from its SQL file.",
+        writes="nothing: the view is made, and made again, by the migrations.",
         metadata="row count.",
         raises="`ServiceUnavailableError`, `MissingTablesError`.",
     ),
     metadata=table_metadata(V_SENTIMENT_DAILY),
 )
 def v_sentiment_daily(settings: SettingsResource) -> dg.MaterializeResult:
-    from mastodon_assets.warehouse.database import transaction
-    from mastodon_assets.warehouse.views import apply_view
-
-    loaded = settings.load()
-    with transaction(loaded.postgres_url) as connection:
-        apply_view(connection, V_SENTIMENT_DAILY.name)
-    return dg.MaterializeResult(metadata=row_count(loaded.postgres_url, V_SENTIMENT_DAILY))
+    return dg.MaterializeResult(metadata=row_count(settings.load().postgres_url, V_SENTIMENT_DAILY))

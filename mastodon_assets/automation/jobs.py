@@ -1,4 +1,4 @@
-"""The two jobs and the nightly schedule."""
+"""The jobs and the nightly schedule."""
 
 import dagster as dg
 
@@ -12,6 +12,12 @@ refresh_job = dg.define_asset_job(
     selection=dg.AssetSelection.all() - _MODEL,
     tags=LANE,
     description="Everything but the model: drain Kafka, then batch tables, scores, charts, files.",
+)
+engagement_job = dg.define_asset_job(
+    "engagement_job",
+    selection=dg.AssetSelection.groups("engagement"),
+    tags=LANE,
+    description="Read the toots' favourites, boosts and replies again where that is due.",
 )
 train_job = dg.define_asset_job(
     "train_job",

@@ -52,7 +52,7 @@ def mastodon_stream_sensor(
             "mastodon_errors": loaded.kafka_errors_topic,
         }
         topics = {
-            asset: read_topic(loaded.kafka_servers, name, timeout=_BROKER_TIMEOUT)
+            asset: read_topic(loaded, name, timeout=_BROKER_TIMEOUT)
             for asset, name in names.items()
         }
         facts = read_facts(context.instance, loaded, topics["mastodon_stream"])

@@ -92,7 +92,8 @@ def provide(folder: Path, fill: Callable[[Path], None], *, lock: Path) -> Path:
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             fill(partial)
-            write_atomically(partial / MANIFEST, _manifest(partial))
+            # Readable by all, as the folder is: in an image root makes it and others use it.
+            write_atomically(partial / MANIFEST, _manifest(partial), mode=0o644)
             partial.chmod(0o755)
             if folder.exists():
                 shutil.rmtree(folder)

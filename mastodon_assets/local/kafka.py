@@ -11,8 +11,9 @@ import shutil
 import signal
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 from confluent_kafka import KafkaError, KafkaException
@@ -145,16 +146,23 @@ def wipe(home: Path) -> None:
         shutil.rmtree(home / "kafka")
 
 
-def create_topics(bootstrap_servers: str, names: Sequence[str], partitions: int = 4) -> None:
+def create_topics(
+    bootstrap_servers: str,
+    names: Sequence[str],
+    partitions: int = 4,
+    *,
+    config: Mapping[str, Any] | None = None,
+) -> None:
     """Create the topics that are absent, with as many replicas as the broker gives by default.
 
-    Those that are there stay as they are.
+    Those that are there stay as they are. `config` is `kafka_client.client_config` for a broker
+    that wants more than an address.
     Raises: ServiceUnavailableError where the broker does not answer or refuses.
     """
     topics = [NewTopic(name, num_partitions=partitions) for name in names]
     if not topics:
         return
-    admin = _admin(bootstrap_servers)
+    admin = AdminClient(dict(config)) if config else _admin(bootstrap_servers)
     for name, created in admin.create_topics(topics, request_timeout=30).items():
         try:
             created.result()

@@ -8,10 +8,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import httpx
 from tenacity import (
@@ -33,14 +34,18 @@ from mastodon_assets.mastodon.client import (
     StreamEvent,
     StreamSilentError,
 )
-from mastodon_assets.mastodon.walk import Route, TimelineWalker, WalkArrival, pause_seconds
+from mastodon_assets.mastodon.history import SPARE_REQUESTS, HistoryArrival, HistoryWalker
+from mastodon_assets.mastodon.pacing import Budgets, PatientAsker, pause_seconds
+from mastodon_assets.mastodon.walk import Route, TimelineWalker, WalkArrival
 
 _QUEUED_ARRIVALS = 2_000
 _STOP_SECONDS = 0.3
 _BACKOFF = wait_random_exponential(multiplier=1, min=0.2, max=60)
 # Tokens come back, but to ask every minute for a week is hammering.
-_REFUSED_TOKEN_SECONDS = 15 * 60
+REFUSED_TOKEN_SECONDS = 15 * 60
 _REMEMBERED_STREAMED_IDS = 50_000
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,13 @@ class Disconnected:
         return f"{kind} ({error.status_code})"
 
 
-Arrival = StreamEvent | Connected | Disconnected | WalkArrival
+Arrival = StreamEvent | Connected | Disconnected | WalkArrival | HistoryArrival
 
 
 class Arrivals:
     """Arrivals in the order in which they are to be taken; made and ended by `arriving`."""
 
-    def __init__(self, client: MastodonClient) -> None:
+    def __init__(self, client: MastodonClient, budgets: Budgets) -> None:
         self._client = client
         self._queue: queue.Queue[Arrival] = queue.Queue(_QUEUED_ARRIVALS)
         self._stopping = threading.Event()
@@ -94,9 +99,20 @@ class Arrivals:
         self._has_told = False
         self._streamed_ids: set[str] = set()
         self._walker = TimelineWalker(
-            client, put=self._put, stopping=self._stopping, streamed_ids=self._streamed_ids
+            client,
+            asker=PatientAsker(self._stopping),
+            budgets=budgets,
+            put=self._put,
+            streamed_ids=self._streamed_ids,
         )
-        self._readers = [_start("stream-reader", self._keep_reading)]
+        self._history_walker = HistoryWalker(
+            client,
+            asker=PatientAsker(self._stopping, spare=SPARE_REQUESTS),
+            budgets=budgets,
+            put=self._put,
+        )
+        self._readers: dict[str, Future[None]] = {}
+        self._start("stream-reader", self._keep_reading)
 
     def next(self, seconds: float) -> Arrival | None:
         """The next arrival; None if there is none within `seconds`.
@@ -106,7 +122,7 @@ class Arrivals:
         try:
             return self._queue.get(timeout=seconds)
         except queue.Empty:
-            for reader in self._readers:
+            for reader in self._readers.values():
                 if reader.done():
                     reader.result()
             return None
@@ -123,7 +139,11 @@ class Arrivals:
     def walk(self, route: Route) -> None:
         """Walk `route` beside the stream. One walk at a time: the one before must have ended."""
         self._streamed_ids.clear()
-        self._readers[1:] = [_start("timeline-walker", lambda: self._walker.walk(route))]
+        self._start("timeline-walker", lambda: self._walker.walk(route))
+
+    def walk_back(self, since: datetime, max_id: str | None) -> None:
+        """Walk back beside both. One such walk at a time: the one before must have ended."""
+        self._start("history-walker", lambda: self._history_walker.walk(since, max_id))
 
     def note_streamed(self, status_id: str) -> None:
         """A post came by the stream: a walk that meets such posts alone has arrived."""
@@ -143,12 +163,11 @@ class Arrivals:
         """End all readers; what they still read is dropped."""
         self._stopping.set()
         self.pause()
-        for reader in self._readers:
-            # A reader that waits for an answer of the server ends on its own, later.
-            try:
-                reader.exception(_STOP_SECONDS)
-            except TimeoutError:
-                continue
+        # A reader that waits for an answer of the server ends on its own, later.
+        wait(self._readers.values(), _STOP_SECONDS)
+
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        self._readers[name] = start_thread(name, work)
 
     def _keep_reading(self) -> None:
         Retrying(
@@ -185,7 +204,7 @@ class Arrivals:
         if isinstance(error, RateLimitedError):
             return pause_seconds(error.reset_at)
         if isinstance(error, RefusedError) and error.is_of_token:
-            return _REFUSED_TOKEN_SECONDS
+            return REFUSED_TOKEN_SECONDS
         return _BACKOFF(state)
 
     def _tell_disconnected(self, state: RetryCallState) -> None:
@@ -203,9 +222,9 @@ class Arrivals:
 
 
 @contextmanager
-def arriving(client: MastodonClient) -> Iterator[Arrivals]:
+def arriving(client: MastodonClient, budgets: Budgets) -> Iterator[Arrivals]:
     """Connect to the stream, again and again, until the end of the block."""
-    arrivals = Arrivals(client)
+    arrivals = Arrivals(client, budgets)
     try:
         yield arrivals
     finally:
@@ -218,17 +237,17 @@ def _error_of(state: RetryCallState) -> ServiceUnavailableError:
     return error
 
 
-def _start(name: str, work: Callable[[], None]) -> "Future[None]":
+def start_thread(name: str, work: Callable[[], _Result]) -> "Future[_Result]":
     """Run `work` in a thread that does not keep the process alive."""
-    future: Future[None] = Future()
+    future: Future[_Result] = Future()
 
     def run() -> None:
         try:
-            work()
+            result = work()
         except Exception as error:
             future.set_exception(error)
         else:
-            future.set_result(None)
+            future.set_result(result)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future

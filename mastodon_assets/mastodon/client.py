@@ -1,4 +1,4 @@
-"""One Mastodon server: who it is, its public timeline by REST, its public stream.
+"""One source of a Mastodon server: who the server is, the source's timeline by REST, its stream.
 
 What belongs here: requests, and what their failures mean. Mastodon.py asks for documents and pages;
 the stream is read by httpx, whose reader is a hundred times faster and outlives odd events. The
@@ -22,6 +22,7 @@ from httpx_sse import EventSource, SSEError
 from pydantic import SecretStr
 
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
+from mastodon_assets.mastodon.sources import PUBLIC, Source
 
 if TYPE_CHECKING:
     from mastodon import Mastodon
@@ -144,14 +145,16 @@ class _TimedBytes(httpx.SyncByteStream):
 
 
 class MastodonClient:
-    """Asks one server. Nothing is requested before a method is called.
+    """Asks one server for the timeline and the stream of `source`.
 
+    Nothing is requested before a method is called.
     Raises: SettingsError for an address that would send the token in the clear.
     """
 
-    def __init__(self, base_url: str, token: SecretStr | None) -> None:
+    def __init__(self, base_url: str, token: SecretStr | None, source: Source = PUBLIC) -> None:
         self._base_url = base_url.rstrip("/")
         self._token = token
+        self._source = source
         self._host = _checked_host(self._base_url)
         self._api_client: Mastodon | None = None
         self._document: Mapping[str, Any] | None = None
@@ -176,13 +179,11 @@ class MastodonClient:
         return self._host
 
     def stream_url(self) -> str:
-        """Where the public stream is; the server may name another host for it.
+        """Where the stream is; the server may name another host for it.
 
         Raises: ServiceUnavailableError, SettingsError for an address without TLS.
         """
-        base = _streaming_base(self._instance()) or self._base_url
-        _checked_host(base)
-        return f"{base.rstrip('/')}/api/v1/streaming/public"
+        return self._streaming_url(self._source.stream_path)
 
     def ask(self, path: str) -> httpx.Response:
         """The server's answer to a GET of `path`, whatever its status, for a diagnosis.
@@ -196,8 +197,15 @@ class MastodonClient:
 
         Raises: ServiceUnavailableError, SettingsError for an address without TLS.
         """
-        url = self.stream_url().removesuffix("public") + "health"
+        url = self._streaming_url("health")
         return _get(url, urlsplit(url).hostname or url, {"User-Agent": _user_agent()})
+
+    def newest_page(self) -> list[Mapping[str, Any]]:
+        """The newest posts of the timeline, at most 40, newest first.
+
+        Raises: RateLimitedError, ServiceUnavailableError.
+        """
+        return self._timeline()
 
     def timeline_page(self, min_id: str) -> list[Mapping[str, Any]]:
         """The page of at most 40 posts that follows right after `min_id`, newest first.
@@ -205,16 +213,14 @@ class MastodonClient:
         `OLDEST` asks for the oldest posts served. An empty page is the timeline's end.
         Raises: RateLimitedError, ServiceUnavailableError.
         """
-        with self._asking():
-            return list(self._api().timeline_public(min_id=min_id, limit=PAGE_SIZE))
+        return self._timeline(min_id=min_id)
 
     def timeline_page_before(self, max_id: str) -> list[Mapping[str, Any]]:
         """The page of at most 40 posts right before `max_id`, newest first.
 
         Raises: RateLimitedError, ServiceUnavailableError.
         """
-        with self._asking():
-            return list(self._api().timeline_public(max_id=max_id, limit=PAGE_SIZE))
+        return self._timeline(max_id=max_id)
 
     def statuses(self, ids: Sequence[str]) -> list[Mapping[str, Any]]:
         """Those of at most 20 posts that the server still shows. Served since Mastodon 4.3.
@@ -240,7 +246,7 @@ class MastodonClient:
 
     @contextmanager
     def open_stream(self) -> Iterator[EventStream]:
-        """The public stream, connected.
+        """The stream, connected.
 
         Raises: ServiceUnavailableError where the server cannot be reached or refuses.
         """
@@ -260,6 +266,25 @@ class MastodonClient:
                 yield EventStream(response, host)
             finally:
                 response.close()
+
+    def _timeline(self, **place: str) -> list[Mapping[str, Any]]:
+        with self._asking():
+            api = self._api()
+            if self._source.tag is not None:
+                return list(api.timeline_hashtag(self._source.tag, limit=PAGE_SIZE, **place))
+            return list(
+                api.timeline_public(
+                    local=self._source.kind == "local",
+                    remote=self._source.kind == "remote",
+                    limit=PAGE_SIZE,
+                    **place,
+                )
+            )
+
+    def _streaming_url(self, path: str) -> str:
+        base = _streaming_base(self._instance()) or self._base_url
+        _checked_host(base)
+        return f"{base.rstrip('/')}/api/v1/streaming/{path}"
 
     def _instance(self) -> Mapping[str, Any]:
         """The instance document, asked for once: version 2, else version 1 (before 4.0)."""

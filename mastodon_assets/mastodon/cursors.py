@@ -7,8 +7,6 @@ from pydantic import SecretStr
 
 from mastodon_assets.warehouse.database import transaction
 
-PUBLIC = "public"
-
 
 @dataclass(frozen=True)
 class Cursor:
@@ -18,8 +16,8 @@ class Cursor:
     updated_at: datetime
 
 
-def read_cursor(postgres_url: SecretStr, instance: str) -> Cursor | None:
-    """Where the public timeline was left; None at a first start.
+def read_cursor(postgres_url: SecretStr, instance: str, source: str) -> Cursor | None:
+    """Where the timeline of `source` was left; None at a first start.
 
     Raises: ServiceUnavailableError, MissingTablesError.
     """
@@ -27,12 +25,14 @@ def read_cursor(postgres_url: SecretStr, instance: str) -> Cursor | None:
         row = connection.execute(
             "SELECT last_acked_id, updated_at FROM masto.ingest_cursors"
             " WHERE instance = %s AND source = %s",
-            (instance, PUBLIC),
+            (instance, source),
         ).fetchone()
     return None if row is None else Cursor(*row)
 
 
-def save_cursor(postgres_url: SecretStr, instance: str, last_acked_id: str, rules: str) -> None:
+def save_cursor(
+    postgres_url: SecretStr, instance: str, source: str, last_acked_id: str, rules: str
+) -> None:
     """Move the cursor; call it after Kafka's acknowledgement. `rules` are those of the run.
 
     Raises: ServiceUnavailableError, MissingTablesError.
@@ -46,5 +46,5 @@ def save_cursor(postgres_url: SecretStr, instance: str, last_acked_id: str, rule
                SET last_acked_id = excluded.last_acked_id, rules = excluded.rules,
                    updated_at = excluded.updated_at
             """,
-            (instance, PUBLIC, last_acked_id, rules),
+            (instance, source, last_acked_id, rules),
         )

@@ -1,10 +1,10 @@
 """Dead letters of the ingester, the topic `mastodon_errors`: read, and put through today's code.
 
-What belongs here: entries of that topic, which `publisher.publish_error` writes. The topic is never
-rewritten; how far a replay got is the committed position of a consumer group in Kafka, moved after
-the acknowledgement of what was published. The broker forgets it a week after the last replay
-(`offsets.retention.minutes`) or with the topic: then a replay begins with the oldest entry again,
-which repeats messages and changes no row.
+What belongs here: entries of that topic, which `publisher.publish_error` writes. Only a withdrawal
+takes entries away; how far a replay got is the committed position of a consumer group in Kafka,
+moved after the acknowledgement of what was published. The broker forgets it a week after the last
+replay (`offsets.retention.minutes`) or with the topic: then a replay begins with the oldest entry
+again, which repeats messages and changes no row.
 """
 
 import heapq
@@ -16,11 +16,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka import Message as Record
+from confluent_kafka.admin import AdminClient
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.normalise import NormaliseError
-from mastodon_assets.mastodon.publisher import Publisher
+from mastodon_assets.kafka_client import client_config
+from mastodon_assets.mastodon.normalise import NormaliseError, full_handle
+from mastodon_assets.mastodon.publisher import Publisher, producer_config
 from mastodon_assets.mastodon.rules import DroppedError, Rules, rules_from
 from mastodon_assets.settings import Settings
 from mastodon_assets.toots.contract import ContractError, Message, encode
@@ -31,6 +41,7 @@ from mastodon_assets.toots.withdrawn import Withdrawn, watched
 REPLAY_GROUP = "mastodon-assets-replay"
 _ANSWER_SECONDS = 10
 _COMMIT_EVERY = 500
+_TIMEOUT_MS = 30_000
 _NO_ENTRY = "not an entry of the ingester"
 _NO_PAYLOAD = "without a payload"
 
@@ -132,15 +143,113 @@ def replay_errors(
     return summary
 
 
+def remove_errors(settings: Settings, covered: Withdrawn, *, dry_run: bool = False) -> int:
+    """Take the entries of those who are covered out of the topic; how many they are.
+
+    Kafka removes only from the beginning of a partition. What stands before the last entry to go,
+    and is to stay, is published again at the end, byte for byte and with its time; when that is
+    acknowledged, the beginning goes. Broken off in between, it leaves entries twice, and a replay
+    of those changes no row. What is written meanwhile comes after what is looked at and stays. No
+    client can read what is gone; the broker frees its disk when it closes the segment.
+
+    Raises: ServiceUnavailableError, TopicMissingError.
+    """
+    found = 0
+    with _reading(settings) as consumer:
+        for partition, (first, end) in _bounds(settings).items():
+            places = {
+                entry.letter.offset
+                for entry in _entries(settings, consumer, {partition: (first, end)})
+                if _is_covered(entry, covered)
+            }
+            found += len(places)
+            if places and not dry_run:
+                beginning = {partition: (first, max(places) + 1)}
+                kept = (
+                    record
+                    for record in _records(settings, consumer, beginning)
+                    if record.offset() not in places
+                )
+                _publish_again(settings, kept)
+                _delete_before(settings, partition, max(places) + 1)
+    return found
+
+
+def _is_covered(entry: _Entry, covered: Withdrawn) -> bool:
+    if entry.instance is not None and covered.covers(None, entry.instance):
+        return True
+    if entry.letter.payload is None:
+        return False
+    try:
+        handle = full_handle(json.loads(entry.letter.payload)["account"], entry.instance or "")
+    except _UNREADABLE:
+        handle = None
+    if handle is not None:
+        return covered.covers(handle, None)
+    return covered.covers_record(entry.letter.payload)
+
+
+def _publish_again(settings: Settings, records: Iterator[Record]) -> None:
+    """Raises: ServiceUnavailableError where one is not acknowledged; then nothing may go."""
+    # Not without end, as the ingester's is: somebody waits for the command.
+    config = {**producer_config(settings), "message.timeout.ms": _TIMEOUT_MS}
+    failures: list[KafkaError] = []
+
+    def note(failure: KafkaError | None, _record: Record) -> None:
+        if failure is not None:
+            failures.append(failure)
+
+    producer = Producer(config)
+    for record in records:
+        while not _hand_over(producer, record, note):
+            producer.poll(1)
+        producer.poll(0)
+    waiting = producer.flush()
+    if waiting or failures:
+        raise ServiceUnavailableError(
+            f"Kafka at {settings.kafka_servers} did not take all dead letters that are to stay;"
+            " none was removed"
+        )
+
+
+def _hand_over(producer: Producer, record: Record, note: Any) -> bool:
+    """False where the producer's queue is full."""
+    topic = record.topic()
+    assert topic is not None, "it was read"
+    kind, milliseconds = record.timestamp()
+    try:
+        producer.produce(
+            topic,
+            record.value(),
+            record.key(),
+            timestamp=milliseconds if kind != TIMESTAMP_NOT_AVAILABLE else 0,
+            on_delivery=note,
+        )
+    except BufferError:
+        return False
+    return True
+
+
+def _delete_before(settings: Settings, partition: int, offset: int) -> None:
+    place = TopicPartition(settings.kafka_errors_topic, partition, offset)
+    admin = AdminClient(client_config(settings))
+    try:
+        for future in admin.delete_records([place], request_timeout=_ANSWER_SECONDS).values():
+            future.result(2 * _ANSWER_SECONDS)
+    except TimeoutError as error:
+        raise ServiceUnavailableError(
+            f"Kafka at {settings.kafka_servers} does not say that it removed dead letters"
+        ) from error
+
+
 @contextmanager
 def _reading(settings: Settings) -> Iterator[Consumer]:
     consumer = Consumer(
         {
-            "bootstrap.servers": settings.kafka_servers,
+            **client_config(settings),
             "group.id": REPLAY_GROUP,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "log_level": 0,
         }
     )
     try:
@@ -156,7 +265,7 @@ def _reading(settings: Settings) -> Iterator[Consumer]:
 
 def _bounds(settings: Settings) -> dict[int, tuple[int, int]]:
     """First and end offset of each partition."""
-    state = read_topic(settings.kafka_servers, settings.kafka_errors_topic)
+    state = read_topic(settings, settings.kafka_errors_topic)
     return {partition: (state.earliest[partition], end) for partition, end in state.end.items()}
 
 
@@ -177,6 +286,16 @@ def _entries(
     settings: Settings, consumer: Consumer, bounds: Mapping[int, tuple[int, int]]
 ) -> Iterator[_Entry]:
     """The entries between the bounds, one partition after the other."""
+    for record in _records(settings, consumer, bounds):
+        partition, offset = record.partition(), record.offset()
+        assert partition is not None, "a record without an error has a place"
+        assert offset is not None, "a record without an error has a place"
+        yield _entry(settings.kafka_errors_topic, partition, offset, record.value())
+
+
+def _records(
+    settings: Settings, consumer: Consumer, bounds: Mapping[int, tuple[int, int]]
+) -> Iterator[Record]:
     for partition, (first, end) in bounds.items():
         if first >= end:
             continue
@@ -194,7 +313,7 @@ def _entries(
             offset = record.offset()
             assert offset is not None, "a record without an error has an offset"
             if offset < end:
-                yield _entry(settings.kafka_errors_topic, partition, offset, record.value())
+                yield record
             if offset >= end - 1:
                 break
 

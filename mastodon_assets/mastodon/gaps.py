@@ -9,7 +9,6 @@ from typing import Literal
 
 from pydantic import SecretStr
 
-from mastodon_assets.mastodon.cursors import PUBLIC
 from mastodon_assets.warehouse.database import transaction
 
 GapStatus = Literal["open", "recovered", "partial", "unrecoverable"]
@@ -17,7 +16,7 @@ GapStatus = Literal["open", "recovered", "partial", "unrecoverable"]
 
 @dataclass
 class Gap:
-    """A gap of one server's public stream.
+    """A gap of the stream of one source.
 
     `from_id` is the last post before it and `to_id` the first that the stream told after it, as far
     as they are known; of a `partial` gap, `from_id` is the last post that came back. `ended_at` is
@@ -33,7 +32,7 @@ class Gap:
     status: GapStatus = "open"
 
 
-def read_open_gaps(postgres_url: SecretStr, instance: str) -> list[Gap]:
+def read_open_gaps(postgres_url: SecretStr, instance: str, source: str) -> list[Gap]:
     """Gaps that an earlier run did not come to fill, oldest first.
 
     Raises: ServiceUnavailableError, MissingTablesError.
@@ -46,12 +45,12 @@ def read_open_gaps(postgres_url: SecretStr, instance: str) -> list[Gap]:
              WHERE instance = %s AND source = %s AND status = 'open'
              ORDER BY started_at
             """,
-            (instance, PUBLIC),
+            (instance, source),
         ).fetchall()
     return [Gap(*row) for row in rows]
 
 
-def save_gap(postgres_url: SecretStr, instance: str, gap: Gap) -> None:
+def save_gap(postgres_url: SecretStr, instance: str, source: str, gap: Gap) -> None:
     """Record the present state of `gap`.
 
     Raises: ServiceUnavailableError, MissingTablesError.
@@ -70,7 +69,7 @@ def save_gap(postgres_url: SecretStr, instance: str, gap: Gap) -> None:
             """,
             (
                 instance,
-                PUBLIC,
+                source,
                 gap.started_at,
                 gap.ended_at,
                 gap.from_id,
@@ -82,15 +81,17 @@ def save_gap(postgres_url: SecretStr, instance: str, gap: Gap) -> None:
         )
 
 
-def read_stored_ids(postgres_url: SecretStr, instance: str, limit: int) -> list[str]:
-    """Ids, at `instance`, of the posts in `toots_raw` that came last, newest first.
+def read_stored_posts(
+    postgres_url: SecretStr, instance: str, limit: int
+) -> list[tuple[str, datetime | None]]:
+    """Id at `instance` and last edit of the posts in `toots_raw` that came last, newest first.
 
     Raises: ServiceUnavailableError, MissingTablesError.
     """
     with transaction(postgres_url) as connection:
-        rows = connection.execute(
+        return connection.execute(
             """
-            SELECT a.status_id
+            SELECT a.status_id, t.edited_at
               FROM masto.toot_aliases a JOIN masto.toots_raw t ON t.id = a.id
              WHERE a.instance = %s
              ORDER BY t.received_at DESC
@@ -98,4 +99,3 @@ def read_stored_ids(postgres_url: SecretStr, instance: str, limit: int) -> list[
             """,
             (instance, limit),
         ).fetchall()
-    return [str(status_id) for (status_id,) in rows]

@@ -91,6 +91,11 @@ class Intake:
         self._seen = _Seen(_REMEMBERED_POSTS)
         self.summary = IngestSummary(instance, str(rules))
 
+    def remember(self, status_id: str, edited_at: datetime | None) -> None:
+        """An earlier run has published this version, and the tables hold it."""
+        self._seen.add(status_id, _NEVER_EDITED if edited_at is None else utc_text(edited_at))
+        self._seen.add(status_id, _PUBLISHED)
+
     def take_event(self, event: StreamEvent) -> str | None:
         """Returns the id of the post that an `update` tells of, withheld or not; else None."""
         with self._dead_letter("stream") as origin:

@@ -3,37 +3,48 @@
 What belongs here: what is written when. When a gap begins and ends is decided in `ingest`.
 """
 
+import time
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
 from pydantic import SecretStr
 
 from mastodon_assets.mastodon.cursors import Cursor, read_cursor, save_cursor
-from mastodon_assets.mastodon.gaps import Gap, read_open_gaps, read_stored_ids, save_gap
+from mastodon_assets.mastodon.gaps import Gap, read_open_gaps, read_stored_posts, save_gap
 from mastodon_assets.mastodon.intake import IngestSummary
 from mastodon_assets.mastodon.publisher import Publisher
+from mastodon_assets.mastodon.states import SourceState, read_state, save_state
 from mastodon_assets.mastodon.walk import is_number
 
 _START = "no ingest was running"
+_TELL_SECONDS = 15
 
 
 class Progress:
     """`position` is the id up to which everything is published; `open_gaps` wait for a walk."""
 
-    def __init__(self, postgres_url: SecretStr, publisher: Publisher, summary: IngestSummary):
+    def __init__(
+        self, postgres_url: SecretStr, publisher: Publisher, summary: IngestSummary, source: str
+    ) -> None:
         """Reads where the last run ended. Raises: ServiceUnavailableError, MissingTablesError."""
         self._postgres_url = postgres_url
         self._publisher = publisher
         self._summary = summary
+        self._source = source
         self._unsaved: list[Gap] = []
         self._closed: list[Gap] = []
-        saved = read_cursor(postgres_url, summary.instance)
+        self._told: SourceState | None = None
+        self._told_at = 0.0
+        self.closed_gaps: Counter[str] = Counter()
+        self.last_state = read_state(postgres_url, summary.instance, source)
+        saved = read_cursor(postgres_url, summary.instance, source)
         self.position = summary.cursor = None if saved is None else saved.last_acked_id
         self.open_gaps = [] if saved is None else self._gaps_since(saved)
 
-    def stored_ids(self, limit: int) -> list[str]:
-        """The newest posts that earlier runs published and the tables hold, newest first."""
-        return read_stored_ids(self._postgres_url, self._summary.instance, limit)
+    def stored_posts(self, limit: int) -> list[tuple[str, datetime | None]]:
+        """Ids and edits of the server's posts that came last into the tables, newest first."""
+        return read_stored_posts(self._postgres_url, self._summary.instance, limit)
 
     def move_to(self, status_id: str) -> None:
         """All up to `status_id` is published."""
@@ -72,6 +83,7 @@ class Progress:
             if are_posts_missing:
                 gap.from_id = self.position
             self._closed.append(gap)
+            self.closed_gaps[gap.status] += 1
             recovered = 0
 
     def save_gaps(self) -> None:
@@ -80,7 +92,7 @@ class Progress:
         Raises: ServiceUnavailableError, MissingTablesError.
         """
         while self._unsaved:
-            save_gap(self._postgres_url, self._summary.instance, self._unsaved[0])
+            save_gap(self._postgres_url, self._summary.instance, self._source, self._unsaved[0])
             del self._unsaved[0]
 
     def commit(self, seconds: float) -> None:
@@ -92,15 +104,28 @@ class Progress:
         self._publisher.flush(seconds)
         if self.position is not None and self.position != self._summary.cursor:
             summary = self._summary
-            save_cursor(self._postgres_url, summary.instance, self.position, summary.rules)
+            save_cursor(
+                self._postgres_url, summary.instance, self._source, self.position, summary.rules
+            )
             self._summary.cursor = self.position
         while self._closed:
-            save_gap(self._postgres_url, self._summary.instance, self._closed[0])
+            save_gap(self._postgres_url, self._summary.instance, self._source, self._closed[0])
             del self._closed[0]
+
+    def tell(self, state: SourceState) -> None:
+        """Record what the source does: at once where it changes, else now and then.
+
+        Raises: ServiceUnavailableError, MissingTablesError.
+        """
+        told = self._told
+        is_new = told is None or (told.name, told.detail) != (state.name, state.detail)
+        if is_new or time.monotonic() - self._told_at >= _TELL_SECONDS:
+            save_state(self._postgres_url, self._summary.instance, self._source, state)
+            self._told, self._told_at = state, time.monotonic()
 
     def _gaps_since(self, saved: Cursor) -> list[Gap]:
         """Those an earlier run left open, and the one from its end until now."""
-        left = read_open_gaps(self._postgres_url, self._summary.instance)
+        left = read_open_gaps(self._postgres_url, self._summary.instance, self._source)
         if any(gap.ended_at is None for gap in left):
             return left
         gap = Gap(saved.updated_at, _START, from_id=saved.last_acked_id)

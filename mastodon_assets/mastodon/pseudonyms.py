@@ -29,15 +29,17 @@ _DIGEST_BYTES = 16
 _SHORTEST_ADDRESS = 8
 
 _NAME = r"[\w.+-]++"
-_AT = "(?:@|%40)"
+# A search begins where a name or its signs begin, never within, or long texts would take for ever.
+_SIGNS = "(?<!@)@++"
+_NAME_BEGINS = r"(?<![\w.+-])"
 # Where a profile, or a post below it, stands on most servers; the scheme may have been hidden.
 _PROFILE = (
-    rf"(?:https?://)?(?<![\w.+-])(?P<host>{_NAME})(?::\d+)?/(?:[^\s@/]++/){{0,6}}?"
-    rf"(?:{_AT}|(?:users|u|profile|accounts|channel)/)"
-    rf"(?P<owner>{_NAME})(?:{_AT}(?P<owner_domain>{_NAME}))?[^\s<>\"'…]*+"
+    rf"(?:https?://)?{_NAME_BEGINS}(?P<host>{_NAME})(?::\d+)?/(?:[^\s@/]++/){{0,6}}?"
+    rf"(?:@|(?:users|u|profile|accounts|channel)/)"
+    rf"(?P<owner>{_NAME})(?:@(?P<owner_domain>{_NAME}))?[^\s<>\"'…]*+"
 )
-_FULL = rf"{_AT}*(?<![\w.+-])(?P<name>{_NAME}){_AT}+(?P<domain>{_NAME})"
-_SHORT = rf"{_AT}+(?P<local>\w[\w.+-]*+)"
+_FULL = rf"(?:{_SIGNS}|{_NAME_BEGINS})(?P<name>{_NAME})@++(?P<domain>{_NAME})"
+_SHORT = rf"{_SIGNS}(?P<local>\w[\w.+-]*+)"
 _NAMED = re.compile(f"{_PROFILE}|{_FULL}|{_SHORT}")
 _PROFILE_LINK = re.compile(rf"{_PROFILE}\Z")
 _ASCII = re.compile(r"[\x00-\x7f]+")
@@ -123,7 +125,11 @@ class _People:
         return f"@{self._named(profile)[0]}" if profile else None
 
     def replaced(self, text: str, pseudonym: Callable[[str], str]) -> str:
-        """`text` with `pseudonym` of a full handle where one, or an address of one, stood."""
+        """`text` with `pseudonym` of a full handle where one, or an address of one, stood.
+
+        An escaped @ becomes one.
+        """
+        text = text.replace("%40", "@")
         for address in sorted(self._by_address, key=len, reverse=True):
             text = text.replace(address, f"@{self._by_address[address]}")
 

@@ -15,6 +15,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.kafka_client import Refusals, client_config
 from mastodon_assets.mastodon.normalise import utc_text
 from mastodon_assets.settings import Settings
 from mastodon_assets.toots.contract import ContractError, Message, encode, message_key
@@ -67,6 +68,14 @@ class Publisher:
         if len(self._producer) == 0:
             self._progress_at = time.monotonic()
         return time.monotonic() - self._progress_at > _STUCK_SECONDS
+
+    def in_flight(self) -> int:
+        """Messages that are handed over and not acknowledged; may be asked for by any thread."""
+        return len(self._producer) + len(self._undelivered)
+
+    def seconds_unacknowledged(self) -> float:
+        """How long Kafka has acknowledged nothing though something waits; for any thread."""
+        return time.monotonic() - self._progress_at if self.in_flight() else 0.0
 
     def wait(self, seconds: float) -> None:
         """Let Kafka work; what it refused is handed over again by a new producer now and then."""
@@ -188,16 +197,16 @@ def publishing(settings: Settings) -> Iterator[Publisher]:
     """A publisher for the settings' topics; what is still in flight at the end is dropped.
 
     Call `flush` before the end.
-    Raises: ServiceUnavailableError where no broker answers within seconds, TopicMissingError.
+    Raises: ServiceUnavailableError where no broker answers within seconds or it refuses us,
+    TopicMissingError.
     """
-    servers = settings.kafka_servers
     topics = (settings.kafka_topic, settings.kafka_errors_topic)
-    _check_topics(Producer(producer_config(servers)), servers, topics)
+    _check_topics(settings, topics)
     publisher = Publisher(
-        lambda: Producer(producer_config(servers)),
+        lambda: Producer(producer_config(settings)),
         topic=topics[0],
         errors_topic=topics[1],
-        servers=servers,
+        servers=settings.kafka_servers,
     )
     try:
         yield publisher
@@ -205,10 +214,10 @@ def publishing(settings: Settings) -> Iterator[Publisher]:
         publisher.close()
 
 
-def producer_config(servers: str) -> dict[str, Any]:
+def producer_config(settings: Settings) -> dict[str, Any]:
     """librdkafka's settings: every message once and in order, however long Kafka is away."""
     return {
-        "bootstrap.servers": servers,
+        **client_config(settings),
         "client.id": "mastodon-assets-ingest",
         "acks": "all",
         "enable.idempotence": True,
@@ -216,20 +225,18 @@ def producer_config(servers: str) -> dict[str, Any]:
         "linger.ms": 50,
         "message.timeout.ms": 0,
         "queue.buffering.max.kbytes": _MOST_KILOBYTES_IN_FLIGHT,
-        # It would print to stderr; what matters arrives as an error or a delivery report.
-        "log_level": 0,
     }
 
 
-def _check_topics(producer: Producer, servers: str, topics: tuple[str, ...]) -> None:
+def _check_topics(settings: Settings, topics: tuple[str, ...]) -> None:
+    servers, refusals = settings.kafka_servers, Refusals()
+    producer = Producer(client_config(settings, refusals))
     try:
         # All topics: asking for one by name may make it.
         known = producer.list_topics(timeout=_METADATA_SECONDS).topics
     except KafkaException as error:
-        raise ServiceUnavailableError(
-            f"Kafka at {servers} does not answer; run: mastodon-assets up"
-            " (or look at KAFKA_BOOTSTRAP_SERVERS)"
-        ) from error
+        producer.poll(0)
+        raise refusals.unavailable(servers) from error
     for topic in topics:
         if topic not in known:
             raise TopicMissingError(

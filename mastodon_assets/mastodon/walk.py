@@ -4,49 +4,23 @@ What belongs here: which requests are made for a gap, in which order and how fas
 the answers stands in `intake`, what is recorded of a gap in `gaps`.
 """
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
-
-from tenacity import (
-    Retrying,
-    retry_if_exception,
-    sleep_using_event,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+from typing import Any
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.client import (
-    MOST_IDS,
-    OLDEST,
-    MastodonClient,
-    RateLimitedError,
-    RefusedError,
-)
+from mastodon_assets.mastodon.client import MOST_IDS, OLDEST, MastodonClient, RefusedError
 from mastodon_assets.mastodon.normalise import readable_id
+from mastodon_assets.mastodon.pacing import Budgets, PatientAsker, StoppedError
 
 # Posts that a server fetches late get an id of their own time and land behind the cursor.
 OVERLAP = timedelta(minutes=30)
-# rack_attack.rb counts requests with min_id or max_id so, and all others of a token by 300 in five
-# minutes, of which some are left to other programs of the same account.
-_PAGED_REQUESTS, _PAGED_SECONDS = 300, 15 * 60
-_OTHER_REQUESTS, _OTHER_SECONDS = 200, 5 * 60
 # What the budget does not bring in this time, a server is too busy for.
 _LONGEST_WALK_SECONDS = 60 * 60
-_LONGEST_PAUSE_SECONDS = 15 * 60
-_SHORTEST_PAUSE_SECONDS = 5
-_PAUSES_IN_A_ROW = 3
-_TRIES = 3
-_BACKOFF = wait_random_exponential(multiplier=1, max=10)
 _FIRST_SNOWFLAKE = datetime(2016, 1, 1, tzinfo=UTC).timestamp()
-
-_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -102,36 +76,6 @@ class Route:
     known_ids: list[str]
 
 
-class RequestBudget:
-    """At most `requests` in any `seconds`; None does not limit. Used by one thread at a time."""
-
-    def __init__(
-        self,
-        requests: int | None,
-        seconds: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._seconds = seconds
-        self._clock = clock
-        self._limit = requests
-        self._made_at: deque[float] = deque(maxlen=requests or 0)
-
-    def seconds_to_wait(self) -> float:
-        """Until the next request may be made."""
-        if self._limit is None or len(self._made_at) < self._limit:
-            return 0
-        return max(0, self._made_at[0] + self._seconds - self._clock())
-
-    def note(self) -> None:
-        """A request is made now."""
-        self._made_at.append(self._clock())
-
-
-class StoppedError(Exception):
-    """The run ends; nothing more is to be asked."""
-
-
 class TimelineWalker:
     """Walks one route at a time, in whatever thread calls `walk`."""
 
@@ -139,18 +83,17 @@ class TimelineWalker:
         self,
         client: MastodonClient,
         *,
+        asker: PatientAsker,
+        budgets: Budgets,
         put: Callable[[WalkArrival], bool],
-        stopping: threading.Event,
         streamed_ids: set[str],
     ) -> None:
         """`put` waits for room and is false when stopping; `streamed_ids` is filled by others."""
         self._client = client
+        self._asker = asker
+        self._budgets = budgets
         self._put_arrival = put
-        self._stopping = stopping
         self._streamed_ids = streamed_ids
-        free = client.is_on_this_machine
-        self._paged = RequestBudget(None if free else _PAGED_REQUESTS, _PAGED_SECONDS)
-        self._other = RequestBudget(None if free else _OTHER_REQUESTS, _OTHER_SECONDS)
 
     def walk(self, route: Route) -> None:
         """Put what `route` brings, and at the end `WalkEnded` or `WalkFailed`."""
@@ -178,13 +121,14 @@ class TimelineWalker:
     def _walk_forward(self, start: str) -> tuple[int, bool]:
         """How many posts were listed, and whether the walk arrived where the stream is."""
         deadline = time.monotonic() + _LONGEST_WALK_SECONDS
+        has_arrived = self._is_streamed if start != OLDEST else _End(self._newest_ids()).is_passed
         min_id, asked, listed = start, {start}, 0
         while page := self._page(self._client.timeline_page, min_id):
             self._put_page(page, moves_cursor=True)
             listed += len(page)
-            if start != OLDEST and self._is_streamed(page):
+            if has_arrived(page):
                 return listed, True
-            min_id = _newest_id(page) or min_id
+            min_id = newest_id(page) or min_id
             if min_id in asked:
                 raise ServiceUnavailableError(
                     "the server's timeline does not go on: it lists the same page again;"
@@ -194,6 +138,10 @@ class TimelineWalker:
             if start != OLDEST and time.monotonic() > deadline:
                 return listed, False
         return listed, True
+
+    def _newest_ids(self) -> list[str]:
+        page = self._asker.ask(self._budgets.other, self._client.newest_page)
+        return [status_id for status in page if (status_id := _status_id(status))]
 
     def _is_streamed(self, page: list[Mapping[str, Any]]) -> bool:
         """The stream told all of it, so what follows too: a busy timeline has no empty page."""
@@ -205,7 +153,7 @@ class TimelineWalker:
         while page := self._page(self._client.timeline_page_before, max_id):
             self._put_page(page, moves_cursor=False)
             listed += len(page)
-            oldest = _newest_id(page[::-1])
+            oldest = newest_id(page[::-1])
             if oldest is None or oldest == max_id or began_at is None:
                 break
             reached = snowflake_time(oldest)
@@ -223,7 +171,7 @@ class TimelineWalker:
         for first in range(0, len(known_ids), MOST_IDS):
             ids = known_ids[first : first + MOST_IDS]
             try:
-                statuses = self._ask(self._other, partial(self._client.statuses, ids))
+                statuses = self._asker.ask(self._budgets.other, partial(self._client.statuses, ids))
             except RefusedError as error:
                 if error.is_of_token or error.status_code >= 500:
                     raise
@@ -231,7 +179,8 @@ class TimelineWalker:
             self._put_page(statuses, moves_cursor=False)
             shown = {_status_id(status) for status in statuses}
             for status_id in (each for each in ids if each not in shown):
-                if self._ask(self._other, partial(self._client.is_gone, status_id)):
+                is_gone = partial(self._client.is_gone, status_id)
+                if self._asker.ask(self._budgets.other, is_gone):
                     self._put(GoneStatus(status_id, datetime.now(UTC)))
         return None
 
@@ -247,39 +196,27 @@ class TimelineWalker:
     def _page(
         self, ask: Callable[[str], list[Mapping[str, Any]]], status_id: str
     ) -> list[Mapping[str, Any]]:
-        return self._ask(self._paged, partial(ask, status_id))
+        return self._asker.ask(self._budgets.paged, partial(ask, status_id))
 
-    def _ask(self, budget: RequestBudget, ask: Callable[[], _Answer]) -> _Answer:
-        """The answer, after pauses and a few tries. Raises: StoppedError, ServiceUnavailableError.
 
-        A limit that was reached is waited for; what no second try can mend is not tried again.
-        """
-        for attempt in range(_PAUSES_IN_A_ROW + 1):
-            try:
-                return self._try(budget, ask)
-            except RateLimitedError as error:
-                if attempt == _PAUSES_IN_A_ROW:
-                    raise
-                self._pause(pause_seconds(error.reset_at))
-        raise AssertionError("the last attempt returns or raises")
+class _End:
+    """Where a timeline ended when its walk began, with an open stream that tells what is newer.
 
-    def _try(self, budget: RequestBudget, ask: Callable[[], _Answer]) -> _Answer:
-        def once() -> _Answer:
-            self._pause(budget.seconds_to_wait())
-            budget.note()
-            return ask()
+    On a busy server no page is ever empty.
+    """
 
-        return Retrying(
-            retry=retry_if_exception(_may_pass),
-            wait=_BACKOFF,
-            stop=stop_after_attempt(_TRIES),
-            sleep=sleep_using_event(self._stopping),
-            reraise=True,
-        )(once)
+    def __init__(self, newest_ids: list[str]) -> None:
+        self._newest_ids = newest_ids
+        self._was_near = False
 
-    def _pause(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
-            raise StoppedError
+    def is_passed(self, page: list[Mapping[str, Any]]) -> bool:
+        """The newest post of then is in `page`, or was deleted and those before it are passed."""
+        listed = {_status_id(status) for status in page}
+        if self._newest_ids[:1] and self._newest_ids[0] in listed:
+            return True
+        is_near = not listed.isdisjoint(self._newest_ids)
+        self._was_near, was_near = is_near, self._was_near
+        return was_near and not is_near
 
 
 def snowflake_time(status_id: str) -> datetime | None:
@@ -300,19 +237,7 @@ def is_number(status_id: str) -> bool:
     return status_id.isascii() and status_id.isdecimal()
 
 
-def pause_seconds(reset_at: datetime | None) -> float:
-    """How long to wait for a limit that ends at `reset_at`."""
-    wanted = 60 if reset_at is None else (reset_at - datetime.now(UTC)).total_seconds()
-    return min(max(wanted, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
-
-
-def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, RefusedError):
-        return error.status_code >= 500
-    return isinstance(error, ServiceUnavailableError) and not isinstance(error, RateLimitedError)
-
-
-def _newest_id(page: Iterable[Mapping[str, Any]]) -> str | None:
+def newest_id(page: Iterable[Mapping[str, Any]]) -> str | None:
     """A page stands newest first; that order counts, ids are opaque."""
     return next((found for status in page if (found := _status_id(status))), None)
 

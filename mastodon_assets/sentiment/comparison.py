@@ -9,10 +9,12 @@ import numpy as np
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 
+from mastodon_assets.locations import location
 from mastodon_assets.sentiment.evaluate import Floats, accuracy, auc
 from mastodon_assets.sentiment.pipeline import prob_pos
 from mastodon_assets.sentiment.registry import Model
 from mastodon_assets.sentiment.store import ModelUnreadableError, check_usable, read_held_out
+from mastodon_assets.settings import Settings
 
 _METRICS = {"auc": auc, "accuracy": accuracy}
 _RESAMPLES = 200
@@ -20,16 +22,21 @@ _SEED = 1
 
 
 def compare(
-    spark: SparkSession, champion: Model, candidate: PipelineModel, trained_on: DataFrame
+    spark: SparkSession,
+    settings: Settings,
+    champion: Model,
+    candidate: PipelineModel,
+    trained_on: DataFrame,
 ) -> dict[str, Any]:
     """What `promotion.judge` reads as `comparison`, measured on the champion's held-out texts.
 
     The champion's own, because a candidate that learned from a spoilt corpus looks well on what it
     held out of it. `trained_on` has the column text; what the candidate saw there is left out.
     """
+    folder = location(settings, champion.path)
     try:
-        check_usable(champion.folder, spark.version)
-        held_out = read_held_out(champion.folder)
+        check_usable(folder, spark.version)
+        held_out = read_held_out(folder)
     except ModelUnreadableError as error:
         return {"champion": champion.version, "unreadable": str(error)}
     rows = spark.createDataFrame(held_out.rename_columns(["text", "target", "champion"]))

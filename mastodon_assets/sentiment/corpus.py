@@ -10,16 +10,15 @@ import html
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.locations import Location
 from mastodon_assets.sentiment.pipeline import cleaning_stages
 from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS, synthetic_texts
-from mastodon_assets.spark_session import file_uri
 
 EXPECTED_FORMAT = (
     "expected is Sentiment140's: six quoted columns without header (target 0, 2 or 4, id, date,"
@@ -46,14 +45,14 @@ class Corpus:
 
     name: str
     fingerprint: str
-    path: Path | None
+    path: Location | None
 
     @property
     def is_synthetic(self) -> bool:
         return self.path is None
 
 
-def find_corpus(path: Path | None) -> Corpus:
+def find_corpus(path: Location | None) -> Corpus:
     """The corpus in the file, or the synthetic one. Raises: CorpusUnreadableError."""
     if path is None:
         return Corpus(SYNTHETIC_CORPUS, _synthetic_fingerprint(), None)
@@ -70,7 +69,7 @@ def load_corpus(spark: SparkSession, corpus: Corpus) -> DataFrame:
     return spark.createDataFrame(rows)
 
 
-def read_corpus(spark: SparkSession, path: Path) -> DataFrame:
+def read_corpus(spark: SparkSession, path: Location) -> DataFrame:
     """target (double, 0 negative or 1 positive), text; neutral rows are left out.
 
     HTML entities are resolved; a text may end in a backslash.
@@ -83,7 +82,7 @@ def read_corpus(spark: SparkSession, path: Path) -> DataFrame:
         .option("columnNameOfCorruptRecord", "broken")
         # A parser that skips the columns nobody asks for loses texts that begin with commas.
         .option("columnPruning", "false")
-        .csv(file_uri(path))
+        .csv(path.absolute().as_uri())
     )
     _check_format(path, rows)
     return rows.where("target <> '2'").select(
@@ -92,7 +91,7 @@ def read_corpus(spark: SparkSession, path: Path) -> DataFrame:
     )
 
 
-def corpus_fingerprint(path: Path) -> str:
+def corpus_fingerprint(path: Location) -> str:
     """SHA-256 of the content, uncompressed: the same for a file and its .gz.
 
     The order of rows counts. Raises: CorpusUnreadableError.
@@ -127,7 +126,7 @@ def distinct_texts(texts: DataFrame) -> DataFrame:
     )
 
 
-def _check_format(path: Path, rows: DataFrame) -> None:
+def _check_format(path: Location, rows: DataFrame) -> None:
     is_row = F.col("broken").isNull() & F.col("target").isin("0", "2", "4")
     counts = rows.agg(
         F.count("*").alias("rows"),
@@ -148,7 +147,7 @@ def _check_format(path: Path, rows: DataFrame) -> None:
         )
 
 
-def _encoding(path: Path) -> str:
+def _encoding(path: Location) -> str:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for chunk in _chunks(path):
@@ -159,12 +158,12 @@ def _encoding(path: Path) -> str:
     return "UTF-8"
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Location) -> Iterator[bytes]:
     """The content, uncompressed. Raises: CorpusUnreadableError."""
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
+        with path.open("rb") as stored:
+            content = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
+            while chunk := content.read(_CHUNK_BYTES):
                 yield chunk
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -7,6 +7,7 @@ looked at before its row changes.
 from pyspark import __version__ as spark_version
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.locations import location
 from mastodon_assets.sentiment.registry import (
     Model,
     champion,
@@ -30,7 +31,7 @@ def promote_version(settings: Settings, version: str, *, force: bool = False) ->
     Raises: UnknownModelError, PromotionRefusedError, ModelUnreadableError, ServiceUnavailableError.
     """
     with transaction(settings.postgres_url) as connection:
-        check_usable(require(connection, version).folder, spark_version)
+        _check(settings, require(connection, version))
         return promote(connection, version, force=force)
 
 
@@ -46,7 +47,7 @@ def find_champion(settings: Settings) -> Model:
             "there is no sentiment model yet; to train one, materialize sentiment_pipeline_model"
             " (mastodon-assets ui)"
         )
-    check_usable(current.folder, spark_version)
+    _check(settings, current)
     return current
 
 
@@ -56,5 +57,9 @@ def roll_back_champion(settings: Settings) -> Model:
     Raises: PromotionRefusedError, ModelUnreadableError, ServiceUnavailableError.
     """
     with transaction(settings.postgres_url) as connection:
-        check_usable(predecessor(connection).folder, spark_version)
+        _check(settings, predecessor(connection))
         return roll_back(connection)
+
+
+def _check(settings: Settings, model: Model) -> None:
+    check_usable(location(settings, model.path), spark_version)

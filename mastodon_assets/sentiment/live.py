@@ -12,10 +12,12 @@ import pyarrow as pa
 from pyarrow import compute, ipc
 from pyspark.sql import SparkSession
 
+from mastodon_assets.locations import for_executors
 from mastodon_assets.sentiment.registry import Model, champion
 from mastodon_assets.sentiment.score import merge_scores, score
 from mastodon_assets.sentiment.store import LoadedModel, ModelUnreadableError, load_model
 from mastodon_assets.settings import Settings
+from mastodon_assets.spark_session import shares_our_disk
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -42,8 +44,8 @@ class LiveScorer:
         self._folder = folder
         self._report = report
         self._champion: Model | None = None
-        self._plan: RepeatedScoring | None = None
-        self._plan_is_of: str | None = None
+        self._score: Callable[[pa.Table], pa.Table] | None = None
+        self._model_is: str | None = None
         self._is_prepared = False
 
     def prepare(self, connection: "Connection[Any]") -> None:
@@ -57,9 +59,9 @@ class LiveScorer:
         That is to be called in the transaction that stored the rows.
         """
         self._use_champion()
-        version, scored = self._plan_is_of, None
-        if self._plan and rows.num_rows <= self._settings.stream_score_max_rows:
-            scored = self._plan.run(_texts_to_score(rows))
+        version, scored = self._model_is, None
+        if self._score and rows.num_rows <= self._settings.stream_score_max_rows:
+            scored = self._score(_texts_to_score(rows))
 
         def write(connection: "Connection[Any]") -> None:
             self._look_for_another_champion(connection, version)
@@ -82,32 +84,37 @@ class LiveScorer:
         """Make the plan of the champion last seen, unless it is the one there is."""
         current = self._champion
         version = current.version if current else None
-        if self._is_prepared and version == self._plan_is_of:
+        if self._is_prepared and version == self._model_is:
             return
-        self._is_prepared, self._plan_is_of, self._plan = True, version, None
+        self._is_prepared, self._model_is, self._score = True, version, None
         model: LoadedModel | None = None
         if current is not None:
             try:
-                model = load_model(self._spark, current.folder)
+                model = load_model(
+                    self._spark, for_executors(self._settings, "the model's path", current.path)
+                )
             except ModelUnreadableError as error:
                 self._report(f"toots are left without a score: {error}")
                 return
-        self._plan = RepeatedScoring(
-            self._spark,
-            model,
-            self._folder,
-            low=self._settings.neutral_low,
-            high=self._settings.neutral_high,
-        )
+        self._score = self._scoring_by(model)
         self._report(f"scoring by model {version}" if version else "no sentiment model yet")
+
+    def _scoring_by(self, model: LoadedModel | None) -> Callable[[pa.Table], pa.Table]:
+        spark, folder = self._spark, self._folder
+        low, high = self._settings.neutral_low, self._settings.neutral_high
+        if shares_our_disk(self._settings):
+            return RepeatedScoring(spark, model, folder, low=low, high=high).run
+        return lambda texts: score(
+            spark.createDataFrame(texts), model, low=low, high=high
+        ).toArrow()
 
 
 class RepeatedScoring:
     """`score`, planned once and run for one small table of texts after the other.
 
     Putting the pipeline's stages together takes Spark several times as long as scoring a batch.
-    So the plan reads whatever lies in one file of `folder` at the time; where Spark's workers are
-    other machines, that is a folder they share, as for the query's checkpoint.
+    So the plan reads whatever lies in one file of `folder` at the time; for executors that share
+    this process's disk.
     """
 
     def __init__(
@@ -149,8 +156,10 @@ def _texts_to_score(rows: pa.Table) -> pa.Table:
         compute.equal(rows["op"], "upsert"), compute.is_null(rows["reject_reason"])
     )
     texts = rows.filter(is_text)
-    return texts.select(["id", "payload_hash", "created_at", "lang", "content_txt"]).rename_columns(
-        _SAMPLE.column_names
+    return (
+        texts.select(["id", "payload_hash", "created_at", "lang", "content_txt"])
+        .rename_columns(_SAMPLE.column_names)
+        .cast(_SAMPLE.schema)
     )
 
 

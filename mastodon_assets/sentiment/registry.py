@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from psycopg import Connection, sql
@@ -16,6 +15,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.locations import Location
 from mastodon_assets.sentiment.promotion import Champion, Verdict, judge
 
 _VERSION_DIGITS = 16
@@ -43,10 +43,6 @@ class Model:
     status_reason: str
     promoted_at: datetime | None
     path: str
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.path)
 
 
 def model_version(corpus_fingerprint: str, parameters: Mapping[str, Any], code_version: str) -> str:
@@ -87,7 +83,7 @@ def register(
     trained_at: datetime,
     metrics: Mapping[str, Any],
     corpus: str,
-    path: Path,
+    path: Location,
     force: bool = False,
 ) -> Model:
     """Add a model, whose folder is complete; call it in a transaction.

@@ -6,7 +6,6 @@ scores so that each stands for the version of the row that was scored.
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from pydantic import SecretStr
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mastodon_assets.locations import for_executors
 from mastodon_assets.sentiment.pipeline import prob_pos
 from mastodon_assets.sentiment.registry import champion
 from mastodon_assets.sentiment.store import LoadedModel, load_model
@@ -152,7 +152,7 @@ def score_pending(
     done, total = 0, _count_pending(url, waiting)
     for pending in _pending_chunks(url, waiting):
         if current and model is None:
-            model = load_model(spark, Path(current.path))
+            model = load_model(spark, for_executors(settings, "the model's path", current.path))
         scored = score(
             spark.createDataFrame(pending),
             model,

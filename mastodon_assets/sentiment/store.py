@@ -5,12 +5,9 @@ What belongs here: `<model_dir>/<version>/` with the saved pipeline, `model.json
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +18,7 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.spark_session import file_uri
+from mastodon_assets.locations import Location, file_sizes, remove_tree, rename
 
 _DESCRIPTION = "model.json"
 _PIPELINE = "pipeline"
@@ -64,12 +61,12 @@ class LoadedModel:
 
 
 def save_model(
-    model_dir: Path,
+    model_dir: Location,
     pipeline: PipelineModel,
     description: Description,
     held_out: pa.Table,
     vocabulary: Iterable[str],
-) -> Path:
+) -> Location:
     """Write `<model_dir>/<version>` and return it; it appears under that name when complete.
 
     `held_out`: text, target (0 or 1) and the model's prob_pos of texts that did not train it, in
@@ -80,9 +77,11 @@ def save_model(
     target = model_dir / description.version
     partial = model_dir / f".{description.version}.partial"
     partial.mkdir(parents=True)
-    pipeline.save(file_uri(partial / _PIPELINE))
+    pipeline.save((partial / _PIPELINE).absolute().as_uri())
     kept = held_out.select(["text", "target", "prob_pos"]).slice(0, _MAX_HELD_OUT_ROWS)
-    parquet.write_table(kept, partial / _HELD_OUT)
+    content = pa.BufferOutputStream()
+    parquet.write_table(kept, content)
+    (partial / _HELD_OUT).write_bytes(content.getvalue().to_pybytes())
     (partial / _VOCABULARY).write_text("\n".join(vocabulary), encoding="utf-8")
     described = {**asdict(description), _FILES: _file_sizes(partial / _PIPELINE)}
     (partial / _DESCRIPTION).write_text(
@@ -90,18 +89,18 @@ def save_model(
     )
     if target.exists():
         # Not complete, or the caller would have used it.
-        shutil.rmtree(target)
-    os.rename(partial, target)
+        remove_tree(target)
+    rename(partial, target)
     return target
 
 
-def remove_leftovers(model_dir: Path) -> None:
+def remove_leftovers(model_dir: Location) -> None:
     """Remove the folders of trainings that did not end."""
     for partial in model_dir.glob(".*.partial"):
-        shutil.rmtree(partial)
+        remove_tree(partial)
 
 
-def read_description(folder: Path) -> Description:
+def read_description(folder: Location) -> Description:
     """What the folder says about its model. Raises: ModelUnreadableError where it is incomplete."""
     try:
         described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
@@ -122,20 +121,20 @@ def read_description(folder: Path) -> Description:
     return description
 
 
-def read_held_out(folder: Path) -> pa.Table:
+def read_held_out(folder: Location) -> pa.Table:
     """text, target and prob_pos, as `save_model` got them.
 
     Raises: ModelUnreadableError where they are missing or damaged.
     """
     try:
-        return parquet.read_table(folder / _HELD_OUT)
+        return parquet.read_table(pa.BufferReader((folder / _HELD_OUT).read_bytes()))
     except (OSError, pa.ArrowException) as error:
         raise ModelUnreadableError(
             f"no held-out texts in {folder} ({type(error).__name__}); {_REMEDY}"
         ) from error
 
 
-def read_vocabulary(folder: Path) -> frozenset[str]:
+def read_vocabulary(folder: Location) -> frozenset[str]:
     """The words that were seen at least twice in training, lower case.
 
     Raises: ModelUnreadableError where they are missing.
@@ -148,7 +147,7 @@ def read_vocabulary(folder: Path) -> frozenset[str]:
         ) from error
 
 
-def is_complete(folder: Path) -> bool:
+def is_complete(folder: Location) -> bool:
     """Whether all of the folder is there as it was written."""
     try:
         read_description(folder)
@@ -157,7 +156,7 @@ def is_complete(folder: Path) -> bool:
     return True
 
 
-def check_usable(folder: Path, spark_version: str) -> Description:
+def check_usable(folder: Location, spark_version: str) -> Description:
     """What the folder says about its model, which this Spark can load.
 
     Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
@@ -172,14 +171,14 @@ def check_usable(folder: Path, spark_version: str) -> Description:
     return description
 
 
-def load_model(spark: SparkSession, folder: Path) -> LoadedModel:
+def load_model(spark: SparkSession, folder: Location) -> LoadedModel:
     """Load the model in the folder.
 
     Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
     """
     description = check_usable(folder, spark.version)
     try:
-        pipeline = PipelineModel.load(file_uri(folder / _PIPELINE))
+        pipeline = PipelineModel.load((folder / _PIPELINE).absolute().as_uri())
     except (PySparkException, Py4JError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelUnreadableError(
@@ -188,13 +187,9 @@ def load_model(spark: SparkSession, folder: Path) -> LoadedModel:
     return LoadedModel(description.version, tuple(description.languages), pipeline)
 
 
-def _file_sizes(folder: Path) -> dict[str, int]:
+def _file_sizes(folder: Location) -> dict[str, int]:
     """Bytes by relative path; Spark's checksum files apart, which copies may leave out."""
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".crc"
-    }
+    return {name: size for name, size in file_sizes(folder).items() if not name.endswith(".crc")}
 
 
 def spark_minor(version: str) -> str:

@@ -6,19 +6,20 @@ What belongs here: the way from settings to a row of `sentiment_models`.
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
+from pydantic import SecretStr
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.locations import for_executors, location
 from mastodon_assets.sentiment import corpus as corpus_module
 from mastodon_assets.sentiment import pipeline as pipeline_module
 from mastodon_assets.sentiment.comparison import compare
@@ -42,9 +43,11 @@ from mastodon_assets.sentiment.store import (
     spark_minor,
 )
 from mastodon_assets.settings import Settings
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import connect, transaction
 
 Report = Callable[[str], None]
+# Held by whoever trains; any number nobody else uses.
+TRAINING_LOCK = 4_611_009
 
 
 class CorpusTooSmallError(PlatformError):
@@ -52,7 +55,7 @@ class CorpusTooSmallError(PlatformError):
 
 
 class TrainingUnderwayError(PlatformError):
-    """Another process is training into the same folder."""
+    """Another process is training for the same database."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class TrainingResult:
     trained: bool
     status: str
     status_reason: str
-    path: Path
+    path: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,9 @@ def train(
     Raises: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
     ServiceUnavailableError, MissingTablesError.
     """
-    corpus = find_corpus(settings.sentiment_corpus)
+    named = settings.sentiment_corpus
+    corpus = find_corpus(for_executors(settings, "SENTIMENT_CORPUS", named) if named else None)
+    model_dir = for_executors(settings, "MODEL_DIR", settings.model_dir).absolute()
     if corpus.is_synthetic:
         report(
             "SYNTHETIC CORPUS: the model learns from a few thousand made-up sentences, for"
@@ -104,17 +109,16 @@ def train(
     version = model_version(corpus.fingerprint, asdict(parameters), code)
     with transaction(settings.postgres_url) as connection:
         known, current = find(connection, version), champion(connection)
-    if known and is_complete(known.folder):
+    if known and is_complete(location(settings, known.path)):
         report(f"model {version} exists ({known.status}); nothing to train")
         return _result(known, trained=False)
 
-    model_dir = settings.model_dir.absolute()
     folder = model_dir / version
-    with _only_training(model_dir):
+    with _only_training(settings.postgres_url):
         # Complete without a row: an earlier training ended between the two.
         trained = not is_complete(folder)
         if trained:
-            fitted = _fit(spark, corpus, parameters, current, report)
+            fitted = _fit(spark, settings, corpus, parameters, current, report)
             save_model(
                 model_dir,
                 fitted.pipeline,
@@ -159,6 +163,7 @@ def code_version(spark_version: str) -> str:
 
 def _fit(
     spark: SparkSession,
+    settings: Settings,
     corpus: Corpus,
     parameters: PipelineParameters,
     current: Model | None,
@@ -181,7 +186,7 @@ def _fit(
         comparison = {}
         if current is not None and needs_comparison(corpus.name, current.corpus):
             report(f"comparing with the champion {current.version} on its held-out texts")
-            comparison = {"comparison": compare(spark, current, fitted, trained_on)}
+            comparison = {"comparison": compare(spark, settings, current, fitted, trained_on)}
     finally:
         texts.unpersist()
     measured = evaluate(columns["target"].to_numpy(), columns["prob_pos"].to_numpy())
@@ -223,16 +228,19 @@ def _check_classes(corpus: Corpus, texts: DataFrame) -> int:
 
 
 @contextmanager
-def _only_training(model_dir: Path) -> Iterator[None]:
-    model_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        # Let go by the system when the process ends, however it ends.
-        with FileLock(model_dir / ".training.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise TrainingUnderwayError(
-            f"another process is training a model in {model_dir}; wait until it has ended"
-        ) from error
+def _only_training(postgres_url: SecretStr) -> Iterator[None]:
+    """Nobody else trains for this database meanwhile, on whatever machine.
+
+    Held by a connection of its own, so that it is let go however this process ends.
+    """
+    with closing(connect(postgres_url)) as connection:
+        connection.autocommit = True
+        taken = connection.execute("SELECT pg_try_advisory_lock(%s)", (TRAINING_LOCK,)).fetchone()
+        if taken != (True,):
+            raise TrainingUnderwayError(
+                "another process is training a model for this database; wait until it has ended"
+            )
+        yield
 
 
 def _result(model: Model, *, trained: bool) -> TrainingResult:
@@ -243,7 +251,7 @@ def _result(model: Model, *, trained: bool) -> TrainingResult:
         trained=trained,
         status=model.status,
         status_reason=model.status_reason,
-        path=model.folder,
+        path=model.path,
     )
 
 

@@ -67,8 +67,9 @@ class Text:
 class Composer:
     """Writes statuses; the same seed and calls give the same statuses."""
 
-    def __init__(self, seed: int, *, purpose: str, today: date) -> None:
-        self.authors = population(seed, today)
+    def __init__(self, seed: int, *, purpose: str, today: date, domain: str = LOCAL_DOMAIN) -> None:
+        self._domain = domain
+        self.authors = population(seed, today, domain)
         self._rng = random.Random(f"{purpose} {seed}")  # noqa: S311
         self._everyone = [author for group in self.authors.values() for author in group]
         self._activity = {
@@ -220,13 +221,13 @@ class Composer:
         for name in chosen:
             spelling = name.lower() if rng.random() < _LOWER_CASE_TAG_SHARE else name
             written.tags.append(
-                {"name": spelling, "url": f"https://{LOCAL_DOMAIN}/tags/{name.lower()}"}
+                {"name": spelling, "url": f"https://{self._domain}/tags/{name.lower()}"}
             )
-            links.append(markup.hashtag(spelling, LOCAL_DOMAIN))
+            links.append(markup.hashtag(spelling, self._domain))
         return " ".join(links)
 
     def _image(self, status_id: str) -> dict[str, Any]:
-        files = f"https://files.{LOCAL_DOMAIN}/media/{status_id}"
+        files = f"https://files.{self._domain}/media/{status_id}"
         return {
             "id": status_id,
             "type": "image",

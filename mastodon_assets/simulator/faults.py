@@ -7,7 +7,7 @@ stream tells, never what happened: the timeline and the statuses are those of th
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from mastodon_assets.simulator.sources import Frame, Interrupted, Source
@@ -87,7 +87,7 @@ class Faults:
             raise self._happen(self._script.popleft())
         frame = next(self._frames)
         self._sent += 1
-        return frame if not self._is_hidden(frame) else Frame(b"", frame.is_local)
+        return frame if not self._is_hidden(frame) else replace(frame, data=b"")
 
     def live(self) -> AsyncIterator[Frame]:
         return self._source.live()
@@ -100,7 +100,7 @@ class Faults:
 
     def refusal(self, path: str) -> Refusal | None:
         """The answer to a request for `path`, None for the real one."""
-        is_stream = path.startswith("/api/v1/streaming/public")
+        is_stream = path.startswith(("/api/v1/streaming/public", "/api/v1/streaming/hashtag"))
         with self._lock:
             waiting = self._refusals.of_streams if is_stream else self._refusals.of_pages
             is_of_kind = is_stream or path.startswith(("/api/v1/timelines", "/api/v1/statuses"))

@@ -5,8 +5,6 @@ Source: the entities V1::Instance, Instance and CredentialAccount of Mastodon's 
 
 from typing import Any
 
-from mastodon_assets.simulator.population import LOCAL_DOMAIN
-
 VERSION = "4.5.0"
 _TITLE = "Simulator"
 _ABOUT = "A simulated server with synthetic toots. Nobody here is real."
@@ -14,14 +12,14 @@ _LANGUAGES = ["en", "de", "fr", "es", "ja", "pt", "it", "ru", "ar"]
 _RULES = [{"id": "1", "text": "Everything here is made up.", "hint": ""}]
 
 
-def instance_v1(streaming_url: str) -> dict[str, Any]:
+def instance_v1(domain: str, streaming_url: str) -> dict[str, Any]:
     """GET /api/v1/instance. `streaming_url` is the address of the streaming server, ws or wss."""
     return {
-        "uri": LOCAL_DOMAIN,
+        "uri": domain,
         "title": _TITLE,
         "short_description": _ABOUT,
         "description": _ABOUT,
-        "email": f"admin@{LOCAL_DOMAIN}",
+        "email": f"admin@{domain}",
         "version": VERSION,
         "urls": {"streaming_api": streaming_url},
         "stats": {"user_count": 45, "status_count": 2000, "domain_count": 12},
@@ -36,23 +34,23 @@ def instance_v1(streaming_url: str) -> dict[str, Any]:
     }
 
 
-def instance_v2(streaming_url: str) -> dict[str, Any]:
+def instance_v2(domain: str, streaming_url: str) -> dict[str, Any]:
     """GET /api/v2/instance. `streaming_url` is the address of the streaming server, ws or wss."""
     return {
-        "domain": LOCAL_DOMAIN,
+        "domain": domain,
         "title": _TITLE,
         "version": VERSION,
-        "source_url": f"https://{LOCAL_DOMAIN}/source",
+        "source_url": f"https://{domain}/source",
         "description": _ABOUT,
         "usage": {"users": {"active_month": 45}},
-        "thumbnail": {"url": f"https://files.{LOCAL_DOMAIN}/thumbnail.png"},
+        "thumbnail": {"url": f"https://files.{domain}/thumbnail.png"},
         "icon": [],
         "languages": _LANGUAGES,
         "configuration": {
             "urls": {
                 "streaming": streaming_url,
                 "status": None,
-                "about": f"https://{LOCAL_DOMAIN}/about",
+                "about": f"https://{domain}/about",
                 "privacy_policy": None,
                 "terms_of_service": None,
             },
@@ -74,12 +72,12 @@ def instance_v2(streaming_url: str) -> dict[str, Any]:
             "url": None,
         },
         "api_versions": {"mastodon": 7},
-        "contact": {"email": f"admin@{LOCAL_DOMAIN}", "account": None},
+        "contact": {"email": f"admin@{domain}", "account": None},
         "rules": _RULES,
     }
 
 
-def credential_account() -> dict[str, Any]:
+def credential_account(domain: str) -> dict[str, Any]:
     """GET /api/v1/accounts/verify_credentials: the owner of the token."""
     return {
         "id": "100000000000000001",
@@ -94,12 +92,12 @@ def credential_account() -> dict[str, Any]:
         "noindex": True,
         "created_at": "2024-01-01T00:00:00.000Z",
         "note": "",
-        "url": f"https://{LOCAL_DOMAIN}/@observer",
-        "uri": f"https://{LOCAL_DOMAIN}/users/observer",
-        "avatar": f"https://files.{LOCAL_DOMAIN}/avatar.png",
-        "avatar_static": f"https://files.{LOCAL_DOMAIN}/avatar.png",
-        "header": f"https://files.{LOCAL_DOMAIN}/header.png",
-        "header_static": f"https://files.{LOCAL_DOMAIN}/header.png",
+        "url": f"https://{domain}/@observer",
+        "uri": f"https://{domain}/users/observer",
+        "avatar": f"https://files.{domain}/avatar.png",
+        "avatar_static": f"https://files.{domain}/avatar.png",
+        "header": f"https://files.{domain}/header.png",
+        "header_static": f"https://files.{domain}/header.png",
         "followers_count": 0,
         "following_count": 0,
         "statuses_count": 0,

@@ -34,10 +34,7 @@ class Author:
     domain: str
     language: str | None
     activity: float
-
-    @property
-    def is_local(self) -> bool:
-        return self.domain == LOCAL_DOMAIN
+    is_local: bool
 
     @property
     def username(self) -> str:
@@ -45,11 +42,14 @@ class Author:
         return username
 
 
-def population(seed: int, today: date) -> dict[str | None, list[Author]]:
+def population(
+    seed: int, today: date, domain: str = LOCAL_DOMAIN
+) -> dict[str | None, list[Author]]:
     """About `ACCOUNTS` authors by language, the most active first.
 
     Activity falls with the rank inside a language as 1/rank, so a few write much and most little.
-    `today` bounds `last_status_at`; nothing else depends on it.
+    `today` bounds `last_status_at`; nothing else depends on it. `domain` is that of the simulated
+    server: the authors on other servers are the same for all of them.
     """
     rng = random.Random(f"population {seed}")  # noqa: S311
     authors: dict[str | None, list[Author]] = {}
@@ -57,25 +57,32 @@ def population(seed: int, today: date) -> dict[str | None, list[Author]]:
     for language, share in LANGUAGE_SHARES.items():
         size = max(2, round(ACCOUNTS * share / 100))
         authors[language] = [
-            _author(rng, language, rank=rank, taken=taken, today=today) for rank in range(size)
+            _author(rng, language, rank=rank, taken=taken, today=today, local=domain)
+            for rank in range(size)
         ]
     return authors
 
 
 def _author(
-    rng: random.Random, language: str | None, *, rank: int, taken: set[str], today: date
+    rng: random.Random,
+    language: str | None,
+    *,
+    rank: int,
+    taken: set[str],
+    today: date,
+    local: str,
 ) -> Author:
     is_english = language == "en"
     # `noindex` is a setting of local users only; remote ones say it in their bio.
     noindex = is_english and rank in _NOINDEX
     nobot = is_english and rank in _NOBOT
     is_local = noindex or (not nobot and rng.random() < _LOCAL_SHARE)
-    domain = LOCAL_DOMAIN if is_local else rng.choice(REMOTE_DOMAINS)
+    domain = local if is_local else rng.choice(REMOTE_DOMAINS)
     username = _username(rng, language, taken)
     joined = datetime.combine(date(2017, 4, 1), time(), UTC) + timedelta(days=rng.randrange(2600))
     account_id = str(int(joined.timestamp() * 1000) << 16 | rng.randrange(1 << 16))
     page = f"https://{domain}/@{username}"
-    files = f"https://files.{LOCAL_DOMAIN}/accounts"
+    files = f"https://files.{local}/accounts"
     account: dict[str, Any] = {
         "id": account_id,
         "username": username,
@@ -105,7 +112,7 @@ def _author(
     if is_local:
         account["noindex"] = noindex
         account["roles"] = []
-    return Author(account, domain, language, activity=1 / (rank + 1))
+    return Author(account, domain, language, activity=1 / (rank + 1), is_local=is_local)
 
 
 def _username(rng: random.Random, language: str | None, taken: set[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.simulator import wire
-from mastodon_assets.simulator.sources import Frame
+from mastodon_assets.simulator.sources import Frame, tags_of
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
 
 
@@ -28,6 +28,7 @@ class RecordedStatus:
     status_id: str
     is_local: bool
     line: bytes
+    tags: frozenset[str] = frozenset()
 
 
 def read_statuses(path: Path) -> list[RecordedStatus]:
@@ -58,7 +59,7 @@ def _parse(line: bytes, place: str) -> RecordedStatus:
         raise RecordingError(
             f"{place}: no JSON object with an id; expected one Status object a line"
         )
-    return RecordedStatus(status["id"], _is_local(status), line)
+    return RecordedStatus(status["id"], _is_local(status), line, tags_of(status))
 
 
 def _is_local(status: dict[str, Any]) -> bool:
@@ -80,14 +81,14 @@ class RecordedSource:
         self._statuses = statuses
         self._positions = {status.status_id: i for i, status in enumerate(statuses)}
         entries = (
-            Entry(i, status.status_id, status.is_local, partial(bytes, status.line))
+            Entry(i, status.status_id, status.is_local, partial(bytes, status.line), status.tags)
             for i, status in enumerate(statuses)
         )
         self._timeline = Timeline(entries, position_of=lambda key: self._positions.get(key, -1))
 
     def history(self) -> Iterator[Frame]:
         for status in self._statuses:
-            yield Frame(wire.event_frame("update", status.line), status.is_local)
+            yield Frame(wire.event_frame("update", status.line), status.is_local, status.tags)
 
     async def live(self) -> AsyncIterator[Frame]:
         return

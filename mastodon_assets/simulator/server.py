@@ -26,6 +26,7 @@ from starlette.routing import Route
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.simulator import instance
 from mastodon_assets.simulator.faults import Refusal
+from mastodon_assets.simulator.population import LOCAL_DOMAIN
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.sources import Source, SyntheticSource
 from mastodon_assets.simulator.streaming import Broadcast, EventStreamResponse
@@ -58,15 +59,17 @@ def create_app(
     source: Source,
     *,
     token: str,
+    domain: str = LOCAL_DOMAIN,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     refuse: Refuse | None = None,
 ) -> Starlette:
     """The application. Streams and `verify_credentials` want `token`; a wrong one is always 401.
 
-    `refuse` gets the path of each request and returns what is answered in place of the real answer.
+    The server names itself `domain`. `refuse` gets the path of each request and returns what is
+    answered in place of the real answer.
     """
     broadcast = Broadcast(source, heartbeat_seconds=heartbeat_seconds)
-    api = _Api(source, broadcast, token, refuse or _refuse_nothing)
+    api = _Api(source, broadcast, token, domain, refuse or _refuse_nothing)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -97,12 +100,13 @@ def run(
     from_file: Path | None = None,
     rate: float = 0,
     token: str | None = None,
+    domain: str = LOCAL_DOMAIN,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> None:
     """Simulate a server until told to stop: recorded statuses of `from_file`, else synthetic toots.
 
     `report` is called once, when clients may connect. Without `token` one is made. `rate` new posts
-    a second follow the synthetic history.
+    a second follow the synthetic history. The server names itself `domain`.
 
     Raises:
         SettingsError: `rate` is given with `from_file`.
@@ -110,13 +114,15 @@ def run(
         RecordingError: `from_file` cannot be read or has a line that is no status.
     """
     if from_file is None:
-        source: Source = synthetic_source(toots=toots, days=days, seed=seed, rate=rate)
+        source: Source = synthetic_source(
+            toots=toots, days=days, seed=seed, rate=rate, domain=domain
+        )
     elif rate:
         raise SettingsError("a rate makes synthetic toots; leave it out to replay a file")
     else:
         source = RecordedSource(read_statuses(from_file))
     token = token or new_token()
-    app = create_app(source, token=token, heartbeat_seconds=heartbeat_seconds)
+    app = create_app(source, token=token, domain=domain, heartbeat_seconds=heartbeat_seconds)
     listener = _listen(port)
     report(SimulatorServer(_base_url(listener), token))
     _serve(app, listener)
@@ -128,19 +134,23 @@ def running(
     *,
     port: int = 0,
     token: str | None = None,
+    domain: str = LOCAL_DOMAIN,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     refuse: Refuse | None = None,
 ) -> Iterator[SimulatorServer]:
     """A simulator in a thread of this process, stopped at the end with all its streams.
 
-    `refuse` gets the path of each request and returns what is answered in place of the real answer.
+    The server names itself `domain`. `refuse` gets the path of each request and returns what is
+    answered in place of the real answer.
 
     Raises:
         SimulatorError: the port cannot be used, or the server does not start or stop in time.
     """
     token = token or new_token()
     listener = _listen(port)
-    app = create_app(source, token=token, heartbeat_seconds=heartbeat_seconds, refuse=refuse)
+    app = create_app(
+        source, token=token, domain=domain, heartbeat_seconds=heartbeat_seconds, refuse=refuse
+    )
     server = _Server(app)
     described = SimulatorServer(_base_url(listener), token)
     thread = threading.Thread(
@@ -159,13 +169,22 @@ def running(
 
 
 def synthetic_source(
-    *, toots: int, days: int, seed: int, rate: float = 0, now: datetime | None = None
+    *,
+    toots: int,
+    days: int,
+    seed: int,
+    rate: float = 0,
+    now: datetime | None = None,
+    domain: str = LOCAL_DOMAIN,
 ) -> SyntheticSource:
-    """A synthetic history before `now` (default: the present), then `rate` posts a second."""
+    """A synthetic history before `now` (default: the present), then `rate` posts a second.
+
+    Of one seed, servers with other domains have other local posts and the same remote ones.
+    """
     now = now or datetime.now(UTC)
     return SyntheticSource(
-        history(toots=toots, days=days, seed=seed, now=now),
-        live=LivePosts(seed, today=now),
+        history(toots=toots, days=days, seed=seed, now=now, domain=domain),
+        live=LivePosts(seed, today=now, domain=domain),
         rate=rate,
     )
 
@@ -236,7 +255,10 @@ def _wait_until_started(server: _Server, thread: threading.Thread) -> None:
 class _Api:
     """The endpoints. Source of paths, parameters and errors: Mastodon's API documentation."""
 
-    def __init__(self, source: Source, broadcast: Broadcast, token: str, refuse: Refuse) -> None:
+    def __init__(
+        self, source: Source, broadcast: Broadcast, token: str, domain: str, refuse: Refuse
+    ) -> None:
+        self._domain = domain
         self._refuse = refuse
         self._source = source
         self._broadcast = broadcast
@@ -249,7 +271,10 @@ class _Api:
             "/api/v1/streaming/health": self._health,
             "/api/v1/streaming/public": self._stream,
             "/api/v1/streaming/public/{kind:str}": self._stream,
-            "/api/v1/timelines/public": self._public_timeline,
+            "/api/v1/streaming/hashtag": self._hashtag_stream,
+            "/api/v1/streaming/hashtag/{kind:str}": self._hashtag_stream,
+            "/api/v1/timelines/public": self._timeline,
+            "/api/v1/timelines/tag/{tag:str}": self._timeline,
             "/api/v1/statuses": self._statuses,
             "/api/v1/statuses/{status_id:str}": self._status,
             "/api/v1/accounts/verify_credentials": self._verify_credentials,
@@ -277,10 +302,10 @@ class _Api:
         return answer
 
     async def _instance_v1(self, request: Request) -> Response:
-        return JSONResponse(instance.instance_v1(_streaming_url(request)))
+        return JSONResponse(instance.instance_v1(self._domain, _streaming_url(request)))
 
     async def _instance_v2(self, request: Request) -> Response:
-        return JSONResponse(instance.instance_v2(_streaming_url(request)))
+        return JSONResponse(instance.instance_v2(self._domain, _streaming_url(request)))
 
     async def _health(self, request: Request) -> Response:
         return PlainTextResponse("OK")
@@ -289,19 +314,30 @@ class _Api:
         kind = request.path_params.get("kind")
         if kind not in (None, "local", "remote"):
             return _error(400, "Unknown stream type")
+        return self._open_stream(request, None if kind is None else kind == "local", None)
+
+    async def _hashtag_stream(self, request: Request) -> Response:
+        tag = request.query_params.get("tag")
+        if not tag:
+            return _error(400, "Missing tag name parameter")
+        kind = request.path_params.get("kind")
+        if kind not in (None, "local"):
+            return _error(400, "Unknown stream type")
+        return self._open_stream(request, None if kind is None else True, tag)
+
+    def _open_stream(self, request: Request, is_local: bool | None, tag: str | None) -> Response:
         given = _bearer_token(request)
         if given is None:
             return _error(401, "Missing access token")
         if not self._is_valid(given):
             return _error(401, "Invalid access token")
-        is_local = None if kind is None else kind == "local"
-        response = EventStreamResponse(self._broadcast.stream(is_local))
+        response = EventStreamResponse(self._broadcast.stream(is_local, tag))
         response.headers["Cache-Control"] = "private, no-store"
         response.headers["Access-Control-Allow-Origin"] = "*"
         response.headers["X-Request-Id"] = secrets.token_hex(16)
         return response
 
-    async def _public_timeline(self, request: Request) -> Response:
+    async def _timeline(self, request: Request) -> Response:
         if self._has_wrong_token(request):
             return _error(401, "The access token is invalid")
         asked = _page_request(request)
@@ -328,7 +364,9 @@ class _Api:
     async def _verify_credentials(self, request: Request) -> Response:
         if not self._is_valid(_bearer_token(request)):
             return _error(401, "The access token is invalid")
-        return JSONResponse(instance.credential_account(), headers=_rate_limit_headers())
+        return JSONResponse(
+            instance.credential_account(self._domain), headers=_rate_limit_headers()
+        )
 
     async def _nothing(self, request: Request) -> Response:
         """The token's owner blocks and mutes nobody."""
@@ -370,6 +408,7 @@ def _page_request(request: Request) -> PageRequest:
         since_id=asked.get("since_id") or None,
         min_id=asked.get("min_id") or None,
         is_local=None if local == remote else local,
+        tag=request.path_params.get("tag"),
     )
 
 

@@ -5,25 +5,30 @@ in `recorded`. A source does not know its clients.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mastodon_assets.simulator import wire
 from mastodon_assets.simulator.composing import Status
+from mastodon_assets.simulator.reception import received
 from mastodon_assets.simulator.synthetic import Event, LivePosts
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Bytes for the stream; `is_local` None goes to local and remote streams alike."""
+    """Bytes for the stream.
+
+    `is_local` None goes to local and remote streams alike, `tags` None to those of all hashtags.
+    """
 
     data: bytes
     is_local: bool | None
+    tags: frozenset[str] | None = None
 
 
 class Interrupted(Exception):
@@ -66,6 +71,7 @@ class SyntheticSource:
 
     def __init__(self, events: Iterable[Event], *, live: LivePosts, rate: float = 0) -> None:
         self._events = list(events)
+        self._told = {event.status_id: event.status for event in self._events if event.status}
         self._live = live
         self._rate = rate
         self._statuses = _present_statuses(self._events)
@@ -73,7 +79,7 @@ class SyntheticSource:
         self._timeline = Timeline(listed, position_of=_number)
 
     def history(self) -> Iterator[Frame]:
-        return map(_frame, self._events)
+        return map(self._frame, self._events)
 
     async def live(self) -> AsyncIterator[Frame]:
         if self._rate <= 0:
@@ -92,14 +98,26 @@ class SyntheticSource:
         status = self._statuses.get(status_id)
         if status is None or status["visibility"] == "private":
             return None
-        return _json(status)
+        return _present_json(status)
 
     def _post(self) -> Frame:
         event = self._live.post(datetime.now(UTC))
         assert event.status is not None
         self._statuses[event.status_id] = event.status
         self._timeline.append(_entry(event.status))
-        return _frame(event)
+        return self._frame(event)
+
+    def _frame(self, event: Event) -> Frame:
+        """A delete goes where its post went."""
+        status = event.status or self._told.get(event.status_id)
+        if event.status is not None:
+            data = _json(event.status)
+        else:
+            data = wire.utf8(event.status_id if event.data is None else event.data)
+        frame = wire.event_frame(event.kind, data)
+        if status is None:
+            return Frame(frame, is_local=None)
+        return Frame(frame, _is_local(status), tags_of(status))
 
 
 class RawStream:
@@ -150,20 +168,31 @@ def _is_local(status: Status) -> bool:
     return "@" not in status["account"]["acct"]
 
 
+def tags_of(status: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the hashtags, lower case."""
+    tags = status.get("tags")
+    names = [tag.get("name") for tag in tags if isinstance(tag, Mapping)] if tags else []
+    return frozenset(name.lower() for name in names if isinstance(name, str))
+
+
 def _entry(status: Status) -> Entry:
-    return Entry(_number(status["id"]), status["id"], _is_local(status), partial(_json, status))
+    return Entry(
+        _number(status["id"]),
+        status["id"],
+        _is_local(status),
+        partial(_present_json, status),
+        tags_of(status),
+    )
 
 
 def _number(status_id: str) -> int:
     return int(status_id) if status_id.isdecimal() else 0
 
 
+def _present_json(status: Status) -> bytes:
+    """What a request is answered with; the stream has told the post as it was when it was new."""
+    return _json(received(status, datetime.now(UTC)))
+
+
 def _json(status: Status) -> bytes:
     return wire.utf8(wire.json_text(status))
-
-
-def _frame(event: Event) -> Frame:
-    if event.status is not None:
-        return Frame(wire.event_frame(event.kind, _json(event.status)), _is_local(event.status))
-    data = event.status_id if event.data is None else event.data
-    return Frame(wire.event_frame(event.kind, wire.utf8(data)), is_local=None)

@@ -67,9 +67,12 @@ class Broadcast:
         self._is_closed = True
         self._wake_clients()
 
-    async def stream(self, is_local: bool | None) -> AsyncGenerator[bytes]:
-        """The bytes for one client; `is_local` True or False leaves out the other kind."""
-        client = _Client(is_local)
+    async def stream(self, is_local: bool | None, tag: str | None) -> AsyncGenerator[bytes]:
+        """The bytes for one client.
+
+        `is_local` True or False leaves out the other kind, `tag` all that has not this hashtag.
+        """
+        client = _Client(is_local, tag)
         self._clients.add(client)
         clock = asyncio.get_running_loop().time
         try:
@@ -128,13 +131,15 @@ class Broadcast:
 class _Client:
     """What waits to be sent to one client."""
 
-    def __init__(self, is_local: bool | None) -> None:
+    def __init__(self, is_local: bool | None, tag: str | None) -> None:
         self._is_local = is_local
+        self._tag = None if tag is None else tag.lower()
         self._waiting = bytearray()
         self._news = asyncio.Event()
 
     def wants(self, frame: Frame) -> bool:
-        return self._is_local is None or frame.is_local in (None, self._is_local)
+        has_tag = self._tag is None or frame.tags is None or self._tag in frame.tags
+        return has_tag and (self._is_local is None or frame.is_local in (None, self._is_local))
 
     def give(self, frame: Frame) -> None:
         if self.wants(frame):

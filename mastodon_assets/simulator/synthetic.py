@@ -20,7 +20,7 @@ from mastodon_assets.simulator.composing import (
     snowflake,
     timestamp,
 )
-from mastodon_assets.simulator.population import Author
+from mastodon_assets.simulator.population import LOCAL_DOMAIN, Author
 from mastodon_assets.simulator.wire import json_text
 
 EventKind = Literal["update", "status.update", "delete"]
@@ -72,8 +72,10 @@ class _Post:
     events: list[tuple[int, Event]] = field(default_factory=list)
 
 
-def history(*, toots: int, days: int, seed: int, now: datetime) -> list[Event]:
-    """All that happened on the `days` whole UTC days before the midnight before `now`.
+def history(
+    *, toots: int, days: int, seed: int, now: datetime, domain: str = LOCAL_DOMAIN
+) -> list[Event]:
+    """All that happened at `domain` on the `days` whole UTC days before the midnight before `now`.
 
     There are `toots` distinct posts, `toots`/400 (rounded up) poisonous payloads on top, edits of
     3 % and deletes of 2 % of the posts, and some posts twice. A few posts are created up to 18
@@ -90,7 +92,11 @@ def history(*, toots: int, days: int, seed: int, now: datetime) -> list[Event]:
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     end = _milliseconds(midnight)
     writer = _HistoryWriter(
-        seed=seed, start=end - days * _DAY, end=end, yesterday=midnight - timedelta(days=1)
+        seed=seed,
+        start=end - days * _DAY,
+        end=end,
+        yesterday=midnight - timedelta(days=1),
+        domain=domain,
     )
     return writer.write(toots, future=_milliseconds(now + timedelta(hours=4)))
 
@@ -98,8 +104,8 @@ def history(*, toots: int, days: int, seed: int, now: datetime) -> list[Event]:
 class LivePosts:
     """New posts one after the other, at the time they are asked for."""
 
-    def __init__(self, seed: int, *, today: datetime) -> None:
-        self._composer = Composer(seed, purpose="live", today=today.date())
+    def __init__(self, seed: int, *, today: datetime, domain: str = LOCAL_DOMAIN) -> None:
+        self._composer = Composer(seed, purpose="live", today=today.date(), domain=domain)
         self._last_arrived = 0
         self._rank = 0
 
@@ -118,9 +124,11 @@ class LivePosts:
 
 
 class _HistoryWriter:
-    def __init__(self, *, seed: int, start: int, end: int, yesterday: datetime) -> None:
+    def __init__(
+        self, *, seed: int, start: int, end: int, yesterday: datetime, domain: str
+    ) -> None:
         self._rng = random.Random(f"history {seed}")  # noqa: S311
-        self._composer = Composer(seed, purpose="toots", today=yesterday.date())
+        self._composer = Composer(seed, purpose="toots", today=yesterday.date(), domain=domain)
         self._start = start
         self._end = end
         days = (end - start) // _DAY

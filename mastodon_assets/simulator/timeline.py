@@ -8,23 +8,35 @@ from itertools import islice
 
 @dataclass(frozen=True)
 class Entry:
-    """A listed status. `position` orders the timeline, `body` gives the status as JSON."""
+    """A listed status. `position` orders the timeline, `body` gives the status as JSON.
+
+    `tags` are its hashtags, lower case.
+    """
 
     position: int
     status_id: str
     is_local: bool
     body: Callable[[], bytes]
+    tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What a client asked for, under the API's own names. `is_local` None asks for both kinds."""
+    """What a client asked for, under the API's own names.
+
+    `is_local` None asks for both kinds, `tag` None for posts with any hashtag and without.
+    """
 
     limit: int
     max_id: str | None = None
     since_id: str | None = None
     min_id: str | None = None
     is_local: bool | None = None
+    tag: str | None = None
+
+    def wants(self, entry: Entry) -> bool:
+        has_tag = self.tag is None or self.tag.lower() in entry.tags
+        return has_tag and self.is_local in (None, entry.is_local)
 
 
 class Timeline:
@@ -60,8 +72,7 @@ class Timeline:
 
     def _take(self, indexes: range, request: PageRequest) -> list[Entry]:
         candidates = (self._entries[index] for index in indexes)
-        wanted = (e for e in candidates if request.is_local in (None, e.is_local))
-        page = list(islice(wanted, request.limit))
+        page = list(islice(filter(request.wants, candidates), request.limit))
         # The client goes on from the id of the last entry. If that id stands at another position
         # too, it would go on from there, and skip entries or never end.
         while len(page) > 1 and self._position_of(page[-1].status_id) != page[-1].position:

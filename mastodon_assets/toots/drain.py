@@ -53,10 +53,10 @@ def drain(
     writer that moves the ledger meanwhile is no error: what it wrote is skipped, at most five times
     in a row.
 
-    Raises: DataLossError, LedgerConflictError, ServiceUnavailableError, StreamStalledError,
-    TopicMissingError.
+    Raises: DataLossError, LedgerConflictError, WithdrawnKeyError, ServiceUnavailableError,
+    StreamStalledError, TopicMissingError.
     """
-    target = read_topic(settings.kafka_servers, settings.kafka_topic)
+    target = read_topic(settings, settings.kafka_topic)
     summary = DrainSummary(topic=target.topic, start={})
 
     def give_way() -> None:

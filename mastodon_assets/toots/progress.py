@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.settings import Settings
 from mastodon_assets.toots.ledger import lag
 from mastodon_assets.toots.reader import Batch
 from mastodon_assets.toots.sink import BatchCounts
@@ -53,16 +54,15 @@ class StreamProgress:
 
     def __init__(
         self,
-        servers: str,
-        topic: str,
+        settings: Settings,
         *,
         report: Callable[[str], None],
         tell: Callable[[StreamReport], None],
         registry: CollectorRegistry,
     ) -> None:
         """`tell` gets what was done, at most once a minute, where rows may have changed."""
-        self._servers = servers
-        self._topic = topic
+        self._settings = settings
+        self._topic = settings.kafka_topic
         self._report = report
         self._tell = tell
         self._lag: int | None = None
@@ -148,7 +148,7 @@ class StreamProgress:
 
     def _measure_lag(self, position: Offsets) -> None:
         try:
-            self._lag = lag(position, read_topic(self._servers, self._topic).end)
+            self._lag = lag(position, read_topic(self._settings, self._topic).end)
         except PlatformError as error:
             if self._lag is not None:
                 self._report(f"{self._topic}: the lag is unknown: {error}")

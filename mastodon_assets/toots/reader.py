@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import StreamingQueryException
 
-from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.errors import ServiceUnavailableError, SettingsError
+from mastodon_assets.kafka_client import spark_options
 from mastodon_assets.settings import Settings
-from mastodon_assets.spark_session import file_uri
+from mastodon_assets.spark_session import file_uri, is_connect, shown_master
 from mastodon_assets.toots.ledger import LedgerConflictError, lag, open_ledger, read_ledger
-from mastodon_assets.toots.parse import parse_records
+from mastodon_assets.toots.parse import collect_rows, parse_records
 from mastodon_assets.toots.sink import (
     BatchCounts,
     PayloadsNeededError,
@@ -30,6 +31,7 @@ from mastodon_assets.toots.sink import (
     write_batch,
 )
 from mastodon_assets.toots.topics import Offsets, TopicIdentity, TopicState
+from mastodon_assets.toots.withdrawn import read_withdrawn
 from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ class Reader:
         self.batches = 0
         self._settings = settings
         self._on_batch = on_batch
-        self._topic_id = TopicIdentity(settings.kafka_servers, target.topic)
+        self._topic_id = TopicIdentity(settings, target.topic)
 
     def ledger(self) -> dict[int, int]:
         """Where the tables are now. Not to be asked while a query runs: its writer has the
@@ -150,12 +152,19 @@ class Reader:
         """A started query from the ledger on; stopped, and its last batch written, at the end.
 
         What `derive` makes of a batch's rows is called in the transaction that has stored them.
-        Raises: ServiceUnavailableError where Kafka fails it; what the writer raises.
+        Raises: ServiceUnavailableError where Kafka fails it; what the writer raises; SettingsError
+        for Spark Connect, whose batches do not come to this process.
         """
+        if is_connect(self._settings):
+            raise SettingsError(
+                f"SPARK_MASTER={shown_master(self._settings)}: Spark Connect cannot hand the"
+                " stream's batches to the writer; set local[*] or spark://… for stream and"
+                " toots_raw"
+            )
         starting = json.dumps({self.target.topic: self._starting_offsets()})
         records = (
             spark.readStream.format("kafka")
-            .option("kafka.bootstrap.servers", self._settings.kafka_servers)
+            .options(**spark_options(self._settings))
             .option("subscribe", self.target.topic)
             .option("startingOffsets", starting)
             .option("failOnDataLoss", "true")
@@ -172,7 +181,7 @@ class Reader:
             def hand_over(records: "DataFrame", _batch_id: int) -> None:
                 nonlocal last
                 started = time.monotonic()
-                rows = parse_records(records, keep_payloads=keep_payloads).toArrow()
+                rows = collect_rows(parse_records(records, keep_payloads=keep_payloads))
                 addition = derive(rows) if derive else None
                 last.result()
                 last = writer.submit(self._write, rows, addition, started)
@@ -211,7 +220,12 @@ class Reader:
                 " run it again"
             )
         with self.connection.transaction():
-            counts = write_batch(self.connection, rows, {self.target.topic: topic_id})
+            counts = write_batch(
+                self.connection,
+                rows,
+                {self.target.topic: topic_id},
+                withdrawn_key=self._settings.withdrawal_key,
+            )
             if addition:
                 addition(self.connection)
         ends = {partition: end for _, partition, _, end in offset_ranges(rows)}
@@ -225,9 +239,10 @@ def opened_reader(
 ) -> Iterator[Reader]:
     """A reader of `target` with a connection of its own, its ledger compared with the broker.
 
-    Raises: DataLossError, ServiceUnavailableError, MissingTablesError.
+    Raises: DataLossError, WithdrawnKeyError, ServiceUnavailableError, MissingTablesError.
     """
     with transaction(settings.postgres_url) as connection:
+        read_withdrawn(connection, settings.withdrawal_key)
         start = open_ledger(connection, target, accept_data_loss=settings.kafka_accept_data_loss)
     with transaction(settings.postgres_url) as connection:
         prepare_session(connection)

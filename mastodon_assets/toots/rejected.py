@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import xxhash
 from psycopg import Connection
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.toots.contract import ContractError, Message, decode
+from mastodon_assets.toots.contract import ContractError, Message, decode, post_id
+from mastodon_assets.toots.withdrawn import Withdrawn, read_withdrawn
 from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:
@@ -134,19 +134,22 @@ def replay_rejected(
     *,
     reason: str = "",
     limit: int | None = None,
+    withdrawn_key: SecretStr | None = None,
 ) -> ReplaySummary:
     """Publish, byte for byte, what keeps today's contract, and remove its row; the rest stays.
+
+    What is of somebody who has withdrawn stays too.
 
     A row is removed after Kafka's acknowledgement: a crash between the two repeats a message, and
     the sink's merge makes nothing of that. `reason` limits it to reasons that contain it, `limit`
     to so many messages published. Without a publisher nothing is done, only counted.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises: ServiceUnavailableError, MissingTablesError, WithdrawnKeyError.
     """
     summary = ReplaySummary()
     for letters in _pages(postgres_url, reason):
         accepted: list[DeadLetter] = []
-        for letter, refusal in _tried(postgres_url, letters):
+        for letter, refusal in _tried(postgres_url, letters, withdrawn_key):
             if limit is not None and summary.published + len(accepted) >= limit:
                 break
             problem = refusal or _publish(publisher, letter)
@@ -177,28 +180,32 @@ def _pages(postgres_url: SecretStr, reason: str) -> Iterator[list[DeadLetter]]:
 
 
 def _tried(
-    postgres_url: SecretStr, letters: Sequence[DeadLetter]
+    postgres_url: SecretStr, letters: Sequence[DeadLetter], withdrawn_key: SecretStr | None
 ) -> list[tuple[DeadLetter, str | None]]:
     """Each with the reason why it is still refused, None where it no longer is."""
     with transaction(postgres_url, snapshot=True) as connection:
-        return [(letter, _refusal(connection, letter)) for letter in letters]
+        withdrawn = read_withdrawn(connection, withdrawn_key)
+        return [(letter, _refusal(connection, letter, withdrawn)) for letter in letters]
 
 
-def _refusal(connection: Connection[Any], letter: DeadLetter) -> str | None:
+def _refusal(connection: Connection[Any], letter: DeadLetter, withdrawn: Withdrawn) -> str | None:
     assert letter.at is not None, "the column has no nulls"
     try:
         message = decode(letter.payload, letter.at)
     except ContractError as error:
         return str(error)
-    return _conflict(connection, message) if message["op"] == "upsert" else None
+    if message["op"] == "delete":
+        return None
+    if withdrawn.covers(message["username"], message["instance"]):
+        return "withdrawn"
+    return _conflict(connection, message)
 
 
 def _conflict(connection: Connection[Any], message: Message) -> str | None:
-    hashed = xxhash.xxh64_intdigest(message["uri"].encode(), seed=42)
     row = connection.execute(
         _CONFLICT,
         {
-            "id": hashed - 2**64 if hashed >= 2**63 else hashed,
+            "id": post_id(message["uri"]),
             "uri": message["uri"],
             "instance": message["instance"],
             "status_id": message["status_id"],

@@ -8,15 +8,18 @@ two minutes after receipt), then the earlier receipt, then server, status id and
 newest is the row, whole, so neither order of arrival nor reading twice changes anything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
+from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.toots.fresh import prepare_fresh, split_fresh, store_fresh
 from mastodon_assets.toots.ledger import advance_ledger
 from mastodon_assets.toots.windows import apply_changes
+from mastodon_assets.toots.withdrawn import read_withdrawn, without_withdrawn
 from mastodon_assets.warehouse.database import bump_toots_version, copy_arrow, take_write_lock
 
 if TYPE_CHECKING:
@@ -33,13 +36,14 @@ class BatchAccountError(PlatformError):
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """What became of a batch's messages; the five add up to the offsets covered."""
+    """What became of a batch's messages; the six add up to the offsets covered."""
 
     stored: int = 0
     stale: int = 0
     deletes: int = 0
     deleted: int = 0
     rejected: int = 0
+    withdrawn: int = 0
 
     @property
     def messages(self) -> int:
@@ -139,6 +143,11 @@ SELECT a.id
  WHERE a.id IN (SELECT id FROM pg_temp.staged WHERE op = 'upsert' AND reject_reason IS NULL)
 """
 
+_FIND_POSTS_OF = """
+INSERT INTO pg_temp.dead (id)
+SELECT id FROM masto.toots_raw WHERE username = ANY(%s) OR instance = ANY(%s)
+"""
+
 # The newest version of each post in the batch, and whether it is newer than the row there is.
 # `received_at` of the other side stands in its place: the earlier receipt wins.
 _FIND_WINNERS = """
@@ -230,6 +239,7 @@ SELECT count(*) FILTER (WHERE op = 'delete'),
 def prepare_session(connection: Connection[Any]) -> None:
     """Make the temporary tables that `write_batch` works with, once a connection."""
     connection.execute(_PREPARE)
+    prepare_fresh(connection)
     # Batches are sorted and joined in memory; the default of 4 MB would spill each of them.
     connection.execute("SET work_mem = '128MB'")
 
@@ -247,19 +257,40 @@ def refresh_statistics(connection: Connection[Any]) -> None:
 
 
 def write_batch(
-    connection: Connection[Any], rows: "pa.Table", topic_ids: Mapping[str, str]
+    connection: Connection[Any],
+    rows: "pa.Table",
+    topic_ids: Mapping[str, str],
+    *,
+    withdrawn_key: SecretStr | None = None,
 ) -> BatchCounts:
     """Write one batch in the caller's transaction, which must commit or roll back afterwards.
 
     `rows` has the columns of `parse.parse_records`; each partition's offsets must be without a
     hole and begin where the ledger stands.
 
-    Raises: LedgerConflictError, BatchAccountError, PayloadsNeededError (read the batch again with
-    its payloads). None of them leaves anything behind once rolled back.
+    Raises: LedgerConflictError, BatchAccountError, WithdrawnKeyError, PayloadsNeededError (read the
+    batch again with its payloads). None of them leaves anything behind once rolled back.
     """
     take_write_lock(connection)
     for topic, partition, start, end in offset_ranges(rows):
         advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
+    kept = without_withdrawn(rows, read_withdrawn(connection, withdrawn_key))
+    fresh, others = split_fresh(connection, kept)
+    counts = BatchCounts(stored=fresh.num_rows, withdrawn=rows.num_rows - kept.num_rows)
+    if others.num_rows:
+        counts += _merge(connection, others)
+    if fresh.num_rows:
+        store_fresh(connection, fresh)
+    _apply_to_derived(connection)
+    if counts.messages != rows.num_rows:
+        raise BatchAccountError(
+            f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
+        )
+    return counts
+
+
+def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
+    """Rows that meet others, in the tables or among themselves; what became of them."""
     copy_arrow(connection, sql.Identifier("pg_temp", "staged"), rows)
     connection.execute("ANALYZE pg_temp.staged")
     _reject_conflicts(connection)
@@ -269,20 +300,38 @@ def write_batch(
     connection.execute(_FIND_DEAD)
     connection.execute(_FIND_WINNERS)
     connection.execute("ANALYZE pg_temp.winners")
+    stored = _change_rows(connection)
+    return _counts(connection, stored=stored, rejected=rejected)
+
+
+def remove_posts(
+    connection: Connection[Any], *, usernames: Sequence[str], instances: Sequence[str]
+) -> None:
+    """Remove the rows of these authors and servers, with windows and scores, in the caller's
+    transaction; their ids stand in `pg_temp.dead` until it ends. They may come back.
+
+    `prepare_session` and the write lock come first.
+    """
+    connection.execute(_FIND_POSTS_OF, (list(usernames), list(instances)))
+    _change_rows(connection)
+    _apply_to_derived(connection)
+
+
+def _change_rows(connection: Connection[Any]) -> int:
+    """Remove `pg_temp.dead` and store `pg_temp.winners`; how many rows were stored."""
     connection.execute(_NOTE_ROWS_BEFORE)
     connection.execute(_REMOVE_DEAD)
     stored = connection.execute(_STORE_WINNERS).rowcount
     connection.execute(_NOTE_ROWS_AFTER)
+    return stored
+
+
+def _apply_to_derived(connection: Connection[Any]) -> None:
+    """Bring what derives from the rows to what `pg_temp.changed_rows` says of them."""
     apply_changes(connection)
     connection.execute(_REMOVE_OUTDATED_SCORES)
     if connection.execute("SELECT FROM pg_temp.changed_rows LIMIT 1").fetchone() is not None:
         bump_toots_version(connection)
-    counts = _counts(connection, stored=stored, rejected=rejected)
-    if counts.messages != rows.num_rows:
-        raise BatchAccountError(
-            f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
-        )
-    return counts
 
 
 def offset_ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:
@@ -323,5 +372,9 @@ def _counts(connection: Connection[Any], *, stored: int, rejected: int) -> Batch
     assert row is not None
     deletes, deleted, stale = row
     return BatchCounts(
-        stored=stored, stale=stale, deletes=deletes, deleted=deleted, rejected=rejected
+        stored=stored,
+        stale=stale,
+        deletes=deletes,
+        deleted=deleted,
+        rejected=rejected,
     )

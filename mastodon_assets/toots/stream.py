@@ -83,7 +83,7 @@ class _Stream:
         """Read until `should_stop`; what a cut raises is raised."""
         if self._summary is not None and self._should_stop():
             return
-        target = read_topic(self._settings.kafka_servers, self._settings.kafka_topic)
+        target = read_topic(self._settings, self._settings.kafka_topic)
         with opened_reader(self._settings, target, self._add) as reader:
             self._summary = self._summary or DrainSummary(target.topic, start=reader.start)
             if not self._stand_by(reader):

@@ -10,6 +10,8 @@ from confluent_kafka import KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError
+from mastodon_assets.kafka_client import Refusals, client_config
+from mastodon_assets.settings import Settings
 
 Offsets = Mapping[int, int]
 
@@ -28,12 +30,13 @@ class TopicState:
     end: Offsets
 
 
-def read_topic(servers: str, topic: str, *, timeout: float = 5) -> TopicState:
+def read_topic(settings: Settings, topic: str, *, timeout: float = 5) -> TopicState:
     """Ask the broker, within `timeout` seconds a question.
 
-    Raises: ServiceUnavailableError where it does not answer, TopicMissingError.
+    Raises: ServiceUnavailableError where it does not answer or refuses us, TopicMissingError.
     """
-    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+    servers, refusals = settings.kafka_servers, Refusals()
+    admin = AdminClient(client_config(settings, refusals))
     try:
         # Metadata first: it fails after `timeout` where nothing listens, the others wait longer.
         known = admin.list_topics(topic, timeout=timeout).topics[topic]
@@ -50,18 +53,16 @@ def read_topic(servers: str, topic: str, *, timeout: float = 5) -> TopicState:
             end=_offsets(admin, topic, partitions, OffsetSpec.latest(), timeout),
         )
     except (KafkaException, TimeoutError) as error:
-        raise ServiceUnavailableError(
-            f"Kafka at {servers} does not answer; run: mastodon-assets up"
-            " (or look at KAFKA_BOOTSTRAP_SERVERS)"
-        ) from error
+        admin.poll(0)
+        raise refusals.unavailable(servers) from error
 
 
 class TopicIdentity:
     """Asks for a topic's id again and again, over one connection."""
 
-    def __init__(self, servers: str, topic: str, *, timeout: float = 5) -> None:
-        self._admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
-        self._servers = servers
+    def __init__(self, settings: Settings, topic: str, *, timeout: float = 5) -> None:
+        self._admin = AdminClient(client_config(settings))
+        self._servers = settings.kafka_servers
         self._topic = topic
         self._timeout = timeout
 

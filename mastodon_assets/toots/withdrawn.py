@@ -5,11 +5,13 @@ in `purge`. An entry is a keyed hash (BLAKE2b, RFC 7693) of a handle or a domain
 table names nobody, and says who is meant only to somebody who has the key and asks for a name.
 """
 
+import json
+import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import Connection
 from pydantic import SecretStr
@@ -18,8 +20,12 @@ from mastodon_assets.errors import ServiceUnavailableError, SettingsError
 from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import transaction
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Kind = Literal["account", "server"]
 
+_NAMES = re.compile(r"(?P<handle>(?<![\w.+-])[\w.+-]++@[\w.-]*\w)|://(?P<host>[\w.-]*\w)")
 _DIGEST_BYTES = 32
 _FINGERPRINT_BYTES = 8
 _SECONDS_BETWEEN_READS = 30
@@ -51,6 +57,28 @@ class Withdrawn:
             names.append(("server", instance))
         assert self.key is not None, "entries are read with a key"
         return any(entry_hash(self.key, kind, name) in self.hashes for kind, name in names)
+
+    def covers_record(self, value: bytes | None) -> bool:
+        """The same of the author of a record that breaks the contract.
+
+        Where the author cannot be read, anybody covered whose handle, or server as part of an
+        address, stands in it counts: better one dead letter of somebody else less.
+        """
+        if not self.hashes or value is None:
+            return False
+        text = value.decode("utf-8", "replace")
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            document = None
+        author = document.get("username") if isinstance(document, Mapping) else None
+        if isinstance(author, str):
+            instance = document.get("instance")
+            return self.covers(author, instance if isinstance(instance, str) else None)
+        return any(
+            self.covers(found["handle"], found["host"])
+            for found in _NAMES.finditer(text.replace("\\u0040", "@").replace("\\/", "/"))
+        )
 
 
 def entry_hash(key: SecretStr, kind: Kind, name: str) -> bytes:
@@ -108,6 +136,36 @@ def remove(connection: Connection[Any], key: SecretStr, kind: Kind, names: Itera
         "DELETE FROM masto.withdrawn WHERE kind = %s AND hash = ANY(%s)",
         (kind, [entry_hash(key, kind, name) for name in names]),
     ).rowcount
+
+
+def without_withdrawn(rows: "pa.Table", withdrawn: Withdrawn) -> "pa.Table":
+    """`rows`, as `parse.parse_records` gives them, but for messages of whoever has withdrawn.
+
+    Such a message counts, and that is all: no row, alias, reject or payload of it. Deletes stay.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not withdrawn.hashes:
+        return rows
+    usernames = [name for name in _names(rows, "username") if withdrawn.covers(name, None)]
+    instances = [name for name in _names(rows, "instance") if withdrawn.covers(None, name)]
+    is_covered = pc.or_(
+        pc.is_in(rows.column("username"), pa.array(usernames, pa.string())),
+        pc.is_in(rows.column("instance"), pa.array(instances, pa.string())),
+    )
+    is_post = pc.fill_null(pc.equal(rows.column("op"), "upsert"), False)
+    refused = rows.column("payload").filter(pc.is_valid(rows.column("reject_reason")))
+    of_withdrawn = [value for value in refused.to_pylist() if withdrawn.covers_record(value)]
+    is_refused_record = pc.and_(
+        pc.is_valid(rows.column("reject_reason")),
+        pc.is_in(rows.column("payload"), pa.array(of_withdrawn, rows.column("payload").type)),
+    )
+    return rows.filter(pc.invert(pc.or_(pc.and_(is_post, is_covered), is_refused_record)))
+
+
+def _names(rows: "pa.Table", column: str) -> list[str]:
+    return list(rows.column(column).drop_null().unique().to_pylist())
 
 
 def watched(settings: Settings) -> Callable[[], Withdrawn]:

@@ -27,6 +27,10 @@ class MissingTablesError(PlatformError):
     """The database answers but has no tables of ours yet."""
 
 
+class MissingRightsError(PlatformError):
+    """The role of DATABASE_URL may not do what was asked of it."""
+
+
 def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
     """A connection in UTC that notices a dead server. Close it, or use `transaction`.
 
@@ -59,7 +63,8 @@ def transaction(
     """A connection whose work is committed at the end, or rolled back and closed on an error.
 
     `snapshot` makes it read-only and lets all its reads see the same moment.
-    Raises: ServiceUnavailableError (also where the server goes away meanwhile), MissingTablesError.
+    Raises: ServiceUnavailableError (also where the server goes away meanwhile), MissingTablesError,
+    MissingRightsError.
     """
     try:
         with connect(postgres_url) as connection:
@@ -70,6 +75,11 @@ def transaction(
     except psycopg.errors.UndefinedTable as error:
         raise MissingTablesError(
             f"{_reason(error)}; run: mastodon-assets up (it applies migrations)"
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise MissingRightsError(
+            f"the role in DATABASE_URL may not do this ({_reason(error)}); nothing was written;"
+            " use masto_writer, or see: mastodon-assets roles --help"
         ) from error
     except psycopg.OperationalError as error:
         raise ServiceUnavailableError(

@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.warehouse.database import MIGRATION_LOCK, connect, transaction
 from mastodon_assets.warehouse.registry import SCHEMA, TABLES
+from mastodon_assets.warehouse.roles import act_as_owner, grant_rights
 from mastodon_assets.warehouse.views import VIEWS, apply_view, comment_on
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -29,11 +30,12 @@ class MigrationError(PlatformError):
 
 
 def migrate(postgres_url: SecretStr) -> str:
-    """Apply what is pending and return the version the schema then has.
+    """Apply what is pending, as the schema's owner, and return the version the schema then has.
 
     One transaction under an advisory lock: of two callers one waits, and a failure leaves the
-    schema as it was. Raises: ServiceUnavailableError where the database does not answer,
-    MigrationError.
+    schema as it was. Where nothing is pending, reading the version is all it does, and any role
+    with rights on the schema may. Raises: ServiceUnavailableError where the database does not
+    answer, MigrationError.
     """
     with transaction(postgres_url) as connection:
         found, versions = schema_versions(connection)
@@ -46,6 +48,12 @@ def migrate(postgres_url: SecretStr) -> str:
         )
     try:
         return _apply_pending(postgres_url)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise MigrationError(
+            f"the schema is at version {found or 'none'}, this program needs {versions[0]}, and the"
+            f" role in DATABASE_URL may not change it ({str(error).splitlines()[0]}); with its"
+            " owner's DATABASE_URL run: mastodon-assets migrate"
+        ) from error
     except (psycopg.Error, DBAPIError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MigrationError(
@@ -73,15 +81,20 @@ def _apply_pending(postgres_url: SecretStr) -> str:
     )
     with engine.begin() as bound:
         bound.execute(sql_text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-        bound.execute(sql_text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        driver_connection = bound.connection.driver_connection
+        assert isinstance(driver_connection, Connection)
+        # Asked for by one who may not create any, even one that exists is refused.
+        exists = driver_connection.execute("SELECT to_regnamespace(%s)", (SCHEMA,)).fetchone()
+        if exists == (None,):
+            driver_connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
+        act_as_owner(driver_connection)
         config = _config()
         config.attributes["connection"] = bound
         command.upgrade(config, "head")
-        driver_connection = bound.connection.driver_connection
-        assert isinstance(driver_connection, Connection)
         for view in VIEWS:
             apply_view(driver_connection, view)
         _comment(driver_connection)
+        grant_rights(driver_connection)
         return str(_version(driver_connection))
 
 

@@ -23,13 +23,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table, or a view (`is_view`), of the schema `masto`."""
+    """A table, or a view (`is_view`), of the schema `masto`.
+
+    `personal` names the columns that lead to a person: handles, words, and ids of single posts.
+    The role `masto_reader` sees all the others. None, nobody has said so yet, hides all of them.
+    """
 
     name: str
     comment: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     is_view: bool = False
+    personal: tuple[str, ...] | None = None
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -40,11 +45,23 @@ class Table:
         """The columns a writer gives; generated ones are PostgreSQL's to fill."""
         return tuple(column for column in self.columns if not column.generated)
 
+    @property
+    def readable_columns(self) -> tuple[str, ...]:
+        """The columns that `masto_reader` may see."""
+        if self.personal is None:
+            return ()
+        return tuple(name for name in self.column_names if name not in self.personal)
+
 
 def _table(
-    name: str, comment: str, key: tuple[str, ...], *columns: Column, is_view: bool = False
+    name: str,
+    comment: str,
+    key: tuple[str, ...],
+    *columns: Column,
+    is_view: bool = False,
+    personal: tuple[str, ...] | None = None,
 ) -> Table:
-    return Table(name=name, comment=comment, key=key, columns=columns, is_view=is_view)
+    return Table(name, comment, key, columns, is_view, personal)
 
 
 def _required(name: str, type_: str, comment: str) -> Column:
@@ -81,6 +98,15 @@ TOOTS_RAW = _table(
     _required("hashtags", "text[]", "tags as declared, lower case, unique"),
     _required("content_txt", "text", "the post as plain text"),
     Column("content_html", "text", "the post as sent; null under pseudonyms"),
+    personal=(
+        "status_id",
+        "uri",
+        "username",
+        "user_id",
+        "in_reply_to_id",
+        "content_txt",
+        "content_html",
+    ),
 )
 
 TOOT_METRICS_WINDOWED = _table(
@@ -93,6 +119,7 @@ TOOT_METRICS_WINDOWED = _table(
     _required("total_length", "bigint", "characters of `content_txt` in the window"),
     _required("lang", "text", _LANGUAGE),
     Column("avg_length", "double precision", _AVERAGE, generated=True),
+    personal=(),
 )
 
 USER_AVG_LENGTH_WINDOWED = _table(
@@ -105,6 +132,7 @@ USER_AVG_LENGTH_WINDOWED = _table(
     _required("total_length", "bigint", "characters of `content_txt` in the window"),
     _required("username", "text", "user@domain, or its keyed hash"),
     Column("avg_length", "double precision", _AVERAGE, generated=True),
+    personal=("username",),
 )
 
 BATCH_ACTIVE_USERS = _table(
@@ -114,6 +142,7 @@ BATCH_ACTIVE_USERS = _table(
     _required("username", "text", "user@domain, or its keyed hash"),
     _required("toots_count", "bigint", "posts of the user"),
     _required("avg_len", "double precision", _AVERAGE),
+    personal=("username",),
 )
 
 BATCH_HASHTAG_BY_HOUR = _table(
@@ -123,6 +152,7 @@ BATCH_HASHTAG_BY_HOUR = _table(
     _required("hour", _TIME, "start of the hour, UTC"),
     _required("hashtag", "text", "without #, lower case"),
     _required("toots_count", "bigint", "posts with the hashtag"),
+    personal=(),
 )
 
 BATCH_TOP_HASHTAG = _table(
@@ -132,6 +162,7 @@ BATCH_TOP_HASHTAG = _table(
     _required("hashtag", "text", "without #, lower case"),
     _required("toots_count", "bigint", "posts with the hashtag"),
     _required("rank", "integer", "1; equal counts share it"),
+    personal=(),
 )
 
 BATCH_TOOTS_PER_DAY = _table(
@@ -140,6 +171,7 @@ BATCH_TOOTS_PER_DAY = _table(
     ("day",),
     _required("day", "date", "UTC"),
     _required("toots_count", "bigint", "posts of the day"),
+    personal=(),
 )
 
 BATCH_AVG_LEN_PER_DAY = _table(
@@ -148,6 +180,7 @@ BATCH_AVG_LEN_PER_DAY = _table(
     ("day",),
     _required("day", "date", "UTC"),
     _required("avg_len", "double precision", _AVERAGE),
+    personal=(),
 )
 
 BATCH_TOOTS_BY_LANG_PER_DAY = _table(
@@ -157,6 +190,7 @@ BATCH_TOOTS_BY_LANG_PER_DAY = _table(
     _required("day", "date", "UTC"),
     _required("lang", "text", _LANGUAGE),
     _required("toots_count", "bigint", "posts of the day in the language"),
+    personal=(),
 )
 
 TOOTS_SENTIMENT = _table(
@@ -173,6 +207,20 @@ TOOTS_SENTIMENT = _table(
     Column("reason", "text", "why there is no label: unsupported_language, no_words, no_model"),
     Column("model_version", "text", "`sentiment_models.version`; null without a model"),
     _required("text", "text", "the text scored: `toots_raw.content_txt`"),
+    personal=("text",),
+)
+
+_UNSEEN = "null where the server did not show the post"
+TOOTS_ENGAGEMENT = _table(
+    "toots_engagement",
+    "How often a post was favourited, boosted and answered an hour and a day after it.",
+    ("id", "due_hours"),
+    _required("id", "bigint", "`toots_raw.id`"),
+    _required("read_at", _TIME, "when the server was asked; may be long after it was due"),
+    Column("favourites", "integer", f"favourites at `read_at`; {_UNSEEN}"),
+    Column("reblogs", "integer", f"boosts at `read_at`; {_UNSEEN}"),
+    Column("replies", "integer", f"replies at `read_at`; {_UNSEEN}"),
+    _required("due_hours", "smallint", "hours after `event_at` from which it was due: 1 or 24"),
 )
 
 V_SENTIMENT_DAILY = _table(
@@ -187,6 +235,7 @@ V_SENTIMENT_DAILY = _table(
     Column("avg_prob_pos", "double precision", "mean of prob_pos over the labelled posts"),
     Column("n_unscored", "bigint", "posts without a label"),
     is_view=True,
+    personal=(),
 )
 
 KAFKA_OFFSETS = _table(
@@ -198,6 +247,7 @@ KAFKA_OFFSETS = _table(
     _required("topic_id", "text", "the broker's id of the topic; another one is another topic"),
     _required("next_offset", "bigint", "the first offset that is not in the tables yet"),
     _required("updated_at", _TIME, "when it moved last"),
+    personal=(),
 )
 
 TOOTS_DELETED = _table(
@@ -207,6 +257,7 @@ TOOTS_DELETED = _table(
     _required("instance", "text", "the server that told of the delete"),
     _required("status_id", "text", "the post's id there"),
     _required("deleted_at", _TIME, "when the first delete reached us"),
+    personal=("status_id",),
 )
 
 TOOT_ALIASES = _table(
@@ -216,6 +267,7 @@ TOOT_ALIASES = _table(
     _required("instance", "text", "the server"),
     _required("status_id", "text", "the post's id there"),
     _required("id", "bigint", "`toots_raw.id` of the post's uri"),
+    personal=("status_id",),
 )
 
 TOOTS_REJECTED = _table(
@@ -229,6 +281,7 @@ TOOTS_REJECTED = _table(
     Column("payload", "bytea", "the record's value; null for a record without one"),
     Column("message_key", "bytea", "the record's key"),
     _required("rejected_at", _TIME, "when it was rejected"),
+    personal=("reason", "payload", "message_key"),
 )
 
 SENTIMENT_MODELS = _table(
@@ -243,6 +296,7 @@ SENTIMENT_MODELS = _table(
     _required("path", "text", "folder of the saved pipeline; complete before this row exists"),
     _required("status_reason", "text", "why it has this status"),
     Column("promoted_at", _TIME, "when it became champion; null if never, or rolled back"),
+    personal=(),
 )
 
 INGEST_CURSORS = _table(
@@ -254,6 +308,21 @@ INGEST_CURSORS = _table(
     _required("last_acked_id", "text", "newest status id that Kafka has"),
     _required("updated_at", _TIME, "when it moved last"),
     Column("rules", "text", "consent, filters and pseudonyms of the run that moved it last"),
+    personal=("last_acked_id",),
+)
+
+INGEST_SOURCES = _table(
+    "ingest_sources",
+    "What each source was last seen to do; the ingester tells it while it runs.",
+    ("instance", "source"),
+    _required("instance", "text", "the server"),
+    _required("source", "text", "public, local, remote or hashtag:tag"),
+    _required("state", "text", "connected, silent, disconnected, refused, paused or stopped"),
+    Column("detail", "text", "why, in a line; null where all is well"),
+    Column("last_event_at", _TIME, "last event of the stream; null before the first"),
+    Column("last_post_at", _TIME, "last new post of the stream; null before the first"),
+    Column("longest_pause_seconds", "double precision", "between two of its latest posts"),
+    _required("told_at", _TIME, "when the ingester told this; old where it was killed"),
 )
 
 STREAM_GAPS = _table(
@@ -269,6 +338,7 @@ STREAM_GAPS = _table(
     _required("reason", "text", "what ended the stream"),
     _required("recovered_count", "bigint", "posts brought back by REST"),
     _required("status", "text", "open, recovered, partial or unrecoverable"),
+    personal=("from_id", "to_id"),
 )
 
 WITHDRAWN = _table(
@@ -279,6 +349,7 @@ WITHDRAWN = _table(
     _required("hash", "bytea", "keyed BLAKE2b of user@domain or domain (or its pseudonym)"),
     _required("key_fingerprint", "text", "which WITHDRAWN_KEY the hash was made with"),
     _required("withdrawn_at", _TIME, "when it was entered"),
+    personal=("hash",),
 )
 
 DATA_VERSIONS = _table(
@@ -288,6 +359,7 @@ DATA_VERSIONS = _table(
     _required("dataset", "text", "table that the counter is of"),
     _required("version", "bigint", "number of transactions that changed it"),
     _required("changed_at", _TIME, "when it changed last"),
+    personal=(),
 )
 
 ASSET_PROGRESS = _table(
@@ -298,6 +370,7 @@ ASSET_PROGRESS = _table(
     _required("toots_version", "bigint", "`data_versions.version` of toots_raw it was made from"),
     Column("model_version", "text", "champion it was made with; null where none matters"),
     _required("updated_at", _TIME, "when it was made"),
+    personal=(),
 )
 
 TABLES: Mapping[str, Table] = {
@@ -314,12 +387,14 @@ TABLES: Mapping[str, Table] = {
         BATCH_TOOTS_BY_LANG_PER_DAY,
         TOOTS_SENTIMENT,
         V_SENTIMENT_DAILY,
+        TOOTS_ENGAGEMENT,
         KAFKA_OFFSETS,
         TOOTS_DELETED,
         TOOT_ALIASES,
         TOOTS_REJECTED,
         SENTIMENT_MODELS,
         INGEST_CURSORS,
+        INGEST_SOURCES,
         STREAM_GAPS,
         WITHDRAWN,
         DATA_VERSIONS,

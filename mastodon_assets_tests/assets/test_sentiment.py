@@ -52,7 +52,7 @@ def first(spark: "SparkSession", settings: Settings) -> str:
 def second(settings: Settings, first: str) -> str:
     """A copy of it, registered later as a candidate that measured worse; nothing else is there."""
     version = first[::-1]
-    model_dir = settings.model_dir.absolute()
+    model_dir = Path(settings.model_dir).absolute()
     _copy(model_dir / first, model_dir / version)
     with transaction(settings.postgres_url) as connection:
         connection.execute("DELETE FROM masto.sentiment_models WHERE version <> %s", (first,))
@@ -146,7 +146,7 @@ def test_the_commands_promote_and_roll_back(settings: Settings, first: str, seco
 def test_a_model_that_cannot_be_read_is_not_promoted(
     settings: Settings, first: str, second: str
 ) -> None:
-    described_path = settings.model_dir.absolute() / second / "model.json"
+    described_path = Path(settings.model_dir).absolute() / second / "model.json"
     described = json.loads(described_path.read_text(encoding="utf-8"))
     described_path.write_text(json.dumps({**described, "spark_version": "3.5.1"}), encoding="utf-8")
     refused = _run("model", "promote", second, "--force").exception
@@ -196,7 +196,7 @@ def _put_scores(settings: Settings, version: str, rows: list[tuple[str, float, s
 def test_drift_is_warned_of_with_figures_and_few_rows_say_nothing(
     settings: Settings, first: str, second: str
 ) -> None:
-    texts = read_held_out(settings.model_dir.absolute() / first).to_pylist()
+    texts = read_held_out(Path(settings.model_dir).absolute() / first).to_pylist()
     known = [
         ("positive" if row["prob_pos"] >= 0.5 else "negative", row["prob_pos"], row["text"])
         for row in texts

@@ -14,7 +14,7 @@ from mastodon_assets.automation.sensors import TARGET_TAG, mastodon_stream_senso
 from mastodon_assets.definitions import build_definitions
 from mastodon_assets.local import stack as embedded
 from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.settings import Settings
+from mastodon_assets.settings import Settings, load_settings
 from mastodon_assets.toots.topics import TopicMissingError, read_topic
 from mastodon_assets.warehouse.database import note_progress, transaction
 from mastodon_assets_tests.ports import free_port
@@ -336,7 +336,7 @@ def test_a_missing_topic_is_a_skip_that_names_it_and_does_not_make_it(
     monkeypatch.setenv(variable, "no_such_topic")
     assert "no_such_topic" in _skipped(instance)
     with pytest.raises(TopicMissingError):
-        read_topic(stack.kafka_bootstrap_servers, "no_such_topic")
+        read_topic(load_settings(), "no_such_topic")
 
 
 def test_a_database_without_tables_is_a_skip_that_says_what_to_run(

@@ -41,7 +41,7 @@ def main() -> None:
     settings = load_settings()
     with psycopg.connect(settings.postgres_url.get_secret_value()) as connection:
         connection.execute(_TABLES)
-    prepare_environment()
+    prepare_environment(settings)
     jars = ",".join(file_uri(jar) for jar in connector_jars())
     spark = (
         SparkSession.builder.master(settings.spark_master)

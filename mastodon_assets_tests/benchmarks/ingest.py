@@ -126,7 +126,7 @@ def _measure(settings: Settings, posts: int, module: str, *arguments: str) -> _R
 
 
 def _messages(settings: Settings) -> int:
-    return sum(read_topic(settings.kafka_servers, settings.kafka_topic).end.values())
+    return sum(read_topic(settings, settings.kafka_topic).end.values())
 
 
 @contextmanager

@@ -25,11 +25,11 @@ def test_a_writer_that_comes_second_skips_what_the_first_has_written(
     produce([upsert("1"), upsert("2")])
     write_batch = reader_module.write_batch
 
-    def overtaken(*arguments: Any) -> BatchCounts:
+    def overtaken(*arguments: Any, **options: Any) -> BatchCounts:
         monkeypatch.setattr(reader_module, "write_batch", write_batch)
         other = drain(lambda: spark, settings, report=print)
         assert other.counts == BatchCounts(stored=2)
-        return write_batch(*arguments)
+        return write_batch(*arguments, **options)
 
     monkeypatch.setattr(reader_module, "_CONFLICT_PAUSE_SECONDS", 0)
     monkeypatch.setattr(reader_module, "write_batch", overtaken)
@@ -48,7 +48,7 @@ def test_a_ledger_that_never_agrees_ends_the_drain_with_its_offsets(
     produce([upsert("1")])
     attempts = []
 
-    def disagree(*arguments: Any) -> BatchCounts:
+    def disagree(*arguments: Any, **options: Any) -> BatchCounts:
         attempts.append(arguments)
         raise LedgerConflictError("this batch starts at offset 0, the ledger is at 9")
 

@@ -117,6 +117,7 @@ def test_the_demo_fills_the_tables_and_counts_them(real: RealDemo) -> None:
     assert rows["toots_sentiment"] == rows["toots_raw"]
     assert rows["kafka_offsets"] == 4
     assert rows["sentiment_models"] == 1
+    assert rows["toots_engagement"] > 0
     made = [name for name in TABLES if name.startswith(("toot_", "user_", "batch_", "v_"))]
     assert all(rows[name] > 0 for name in made)
     assert "trained on synthetic" in real.ended.stdout

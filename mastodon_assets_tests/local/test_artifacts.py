@@ -75,6 +75,7 @@ def test_what_is_there_and_whole_is_used_where_nothing_can_be_written(
     ivy: FakeIvy, cache: Path
 ) -> None:
     folder = fetch()
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (folder, *folder.iterdir()))
     lock = cache / "fetch.lock"
     lock.unlink(missing_ok=True)
     # Stands for a read-only disk, which root does not meet by permissions.

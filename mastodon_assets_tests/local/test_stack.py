@@ -87,7 +87,10 @@ def test_up_writes_where_to_connect_for_the_owner_only(
     assert json.loads(path.read_text()) == {
         "kafka_bootstrap_servers": connection.kafka_bootstrap_servers,
         "postgres_url": connection.postgres_url,
+        "withdrawn_key": connection.withdrawn_key,
     }
+    assert len(connection.withdrawn_key) == 64
+    assert connection.withdrawn_key not in repr(connection)
     assert path.stat().st_mode & 0o777 == 0o600
     assert home.stat().st_mode & 0o777 == 0o700
     assert written(home) == connection
@@ -100,6 +103,23 @@ def test_a_second_up_changes_nothing(home: Path, connection: stack.Connection) -
     assert pids(home) == before
     assert None not in before.values()
     assert said == []
+
+
+def test_a_connection_file_of_before_there_was_a_key_gets_one(
+    home: Path, connection: stack.Connection
+) -> None:
+    path = home / "connection.json"
+    kept = path.read_text()
+    document = json.loads(kept)
+    del document["withdrawn_key"]
+    path.write_text(json.dumps(document))
+    try:
+        made = stack.up(home, topics=TOPICS)
+        assert len(made.withdrawn_key) == 64
+        assert made.withdrawn_key != connection.withdrawn_key
+        assert stack.up(home, topics=TOPICS) == made == written(home)
+    finally:
+        path.write_text(kept)
 
 
 def test_status_tells_what_runs_and_where(home: Path, connection: stack.Connection) -> None:

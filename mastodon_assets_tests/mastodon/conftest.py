@@ -85,24 +85,44 @@ def broker(bare_broker: Broker) -> Broker:
 
 @pytest.fixture
 def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What stands in for `masto.ingest_cursors`: instance to id. No gap and no post is stored,
-    and nobody has withdrawn."""
+    """What stands in for `masto.ingest_cursors`: instance to id, of the public source.
+
+    Other sources have keys such as `one.example/local`. No gap, state or post is stored, and nobody
+    has withdrawn.
+    """
     saved: dict[str, str] = {}
 
-    def read(_url: object, instance: str) -> Cursor | None:
-        return Cursor(saved[instance], LEFT_AT) if instance in saved else None
+    def key(instance: str, source: str) -> str:
+        return instance if source == "public" else f"{instance}/{source}"
+
+    def read(_url: object, instance: str, source: str) -> Cursor | None:
+        last = saved.get(key(instance, source))
+        return None if last is None else Cursor(last, LEFT_AT)
+
+    def save(_url: object, instance: str, source: str, newest: str, _rules: str) -> None:
+        saved[key(instance, source)] = newest
 
     monkeypatch.setattr(progress, "read_cursor", read)
+    monkeypatch.setattr(progress, "save_cursor", save)
+    monkeypatch.setattr(ingest, "watched", lambda _settings: Withdrawn)
+    monkeypatch.setattr(progress, "read_open_gaps", lambda _url, _instance, _source: [])
+    monkeypatch.setattr(progress, "read_stored_posts", lambda _url, _instance, _limit: [])
+    monkeypatch.setattr(progress, "save_gap", lambda _url, _instance, _source, _gap: None)
+    monkeypatch.setattr(progress, "read_state", lambda _url, _instance, _source: None)
+    monkeypatch.setattr(progress, "save_state", lambda _url, _instance, _source, _state: None)
+    return saved
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch, cursors: dict[str, str]) -> list[tuple[str, str]]:
+    """What stands in for `masto.ingest_sources`: source and state, each as it was told."""
+    told: list[tuple[str, str]] = []
     monkeypatch.setattr(
         progress,
-        "save_cursor",
-        lambda _url, instance, newest, _rules: saved.update({instance: newest}),
+        "save_state",
+        lambda _url, _instance, source, state: told.append((source, state.name)),
     )
-    monkeypatch.setattr(ingest, "watched", lambda _settings: Withdrawn)
-    monkeypatch.setattr(progress, "read_open_gaps", lambda _url, _instance: [])
-    monkeypatch.setattr(progress, "read_stored_ids", lambda _url, _instance, _limit: [])
-    monkeypatch.setattr(progress, "save_gap", lambda _url, _instance, _gap: None)
-    return saved
+    return told
 
 
 @pytest.fixture
@@ -112,7 +132,7 @@ def gaps(monkeypatch: pytest.MonkeyPatch, cursors: dict[str, str]) -> dict[datet
     monkeypatch.setattr(
         progress,
         "save_gap",
-        lambda _url, _instance, gap: saved.update({gap.started_at: replace(gap)}),
+        lambda _url, _instance, _source, gap: saved.update({gap.started_at: replace(gap)}),
     )
     return saved
 

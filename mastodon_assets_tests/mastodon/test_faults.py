@@ -17,8 +17,10 @@ from tenacity import wait_none
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.mastodon import arrivals as arrivals_module
 from mastodon_assets.mastodon import client as client_module
-from mastodon_assets.mastodon import ingest as ingest_module
+from mastodon_assets.mastodon import pacing as pacing_module
 from mastodon_assets.mastodon import publisher as publisher_module
+from mastodon_assets.mastodon import repairs as repairs_module
+from mastodon_assets.mastodon import source_run as run_module
 from mastodon_assets.mastodon import walk as walk_module
 from mastodon_assets.mastodon.client import StreamEvent
 from mastodon_assets.mastodon.consent import withheld_reason
@@ -58,10 +60,10 @@ LOST_AT, LOST = _first_missed(), 40
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits of minutes, in a test, are none."""
     monkeypatch.setattr(arrivals_module, "_BACKOFF", wait_none())
-    monkeypatch.setattr(arrivals_module, "_REFUSED_TOKEN_SECONDS", 0.1)
-    monkeypatch.setattr(ingest_module, "_COMMIT_SECONDS", 0.2)
-    monkeypatch.setattr(walk_module, "_BACKOFF", wait_none())
-    monkeypatch.setattr(walk_module, "_SHORTEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(arrivals_module, "REFUSED_TOKEN_SECONDS", 0.1)
+    monkeypatch.setattr(run_module, "_COMMIT_SECONDS", 0.2)
+    monkeypatch.setattr(pacing_module, "_BACKOFF", wait_none())
+    monkeypatch.setattr(pacing_module, "_SHORTEST_PAUSE_SECONDS", 0.05)
 
 
 def source() -> SyntheticSource:
@@ -290,7 +292,7 @@ def test_what_no_walk_can_bring_stands_in_the_gap(
 def test_a_timeline_that_does_not_answer_is_tried_again_and_then_given_up(
     broker: Broker, gaps: dict[datetime, Gap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "_SECONDS_BETWEEN_WALKS", 0.05)
+    monkeypatch.setattr(repairs_module, "_SECONDS_BETWEEN_WALKS", 0.05)
     faults = Faults(source(), [Fault(LOST_AT, LOST, of_pages=(UNAVAILABLE,) * 1000)])
     with (
         running(faults, token=TOKEN, refuse=faults.refusal) as server,

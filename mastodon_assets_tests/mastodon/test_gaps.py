@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.mastodon import progress
 from mastodon_assets.mastodon.cursors import read_cursor, save_cursor
-from mastodon_assets.mastodon.gaps import Gap, read_open_gaps, read_stored_ids, save_gap
+from mastodon_assets.mastodon.gaps import Gap, read_open_gaps, read_stored_posts, save_gap
 from mastodon_assets.mastodon.ingest import ingest
 from mastodon_assets.mastodon.intake import IngestSummary
 from mastodon_assets.warehouse.database import transaction
@@ -21,17 +21,17 @@ BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 def test_a_gap_is_open_until_it_is_closed(database_url: SecretStr) -> None:
     gap = Gap(BEGAN, "cut", from_id="41")
-    save_gap(database_url, "one.example", gap)
-    save_gap(database_url, "two.example", Gap(BEGAN, "silence", from_id=None))
-    assert read_open_gaps(database_url, "one.example") == [gap]
+    save_gap(database_url, "one.example", "public", gap)
+    save_gap(database_url, "two.example", "public", Gap(BEGAN, "silence", from_id=None))
+    assert read_open_gaps(database_url, "one.example", "public") == [gap]
 
     gap.ended_at, gap.to_id = BEGAN + timedelta(minutes=1), "52"
-    save_gap(database_url, "one.example", gap)
-    assert read_open_gaps(database_url, "one.example") == [gap]
+    save_gap(database_url, "one.example", "public", gap)
+    assert read_open_gaps(database_url, "one.example", "public") == [gap]
 
     gap.recovered_count, gap.status = 10, "recovered"
-    save_gap(database_url, "one.example", gap)
-    assert read_open_gaps(database_url, "one.example") == []
+    save_gap(database_url, "one.example", "public", gap)
+    assert read_open_gaps(database_url, "one.example", "public") == []
     with transaction(database_url) as connection:
         rows = connection.execute(
             "SELECT source, from_id, to_id, recovered_count, status, reason"
@@ -41,29 +41,31 @@ def test_a_gap_is_open_until_it_is_closed(database_url: SecretStr) -> None:
 
 
 def test_a_cursor_says_when_it_was_moved_and_under_which_rules(database_url: SecretStr) -> None:
-    assert read_cursor(database_url, "one.example") is None
-    save_cursor(database_url, "one.example", "7", "consent 1 respect")
-    save_cursor(database_url, "one.example", "01FV", "consent 2 respect")
+    assert read_cursor(database_url, "one.example", "public") is None
+    save_cursor(database_url, "one.example", "public", "7", "consent 1 respect")
+    save_cursor(database_url, "one.example", "public", "01FV", "consent 2 respect")
+    save_cursor(database_url, "one.example", "local", "8", "consent 2 respect")
 
-    cursor = read_cursor(database_url, "one.example")
+    cursor = read_cursor(database_url, "one.example", "public")
 
     assert cursor is not None
     assert cursor.last_acked_id == "01FV"
     assert datetime.now(UTC) - cursor.updated_at < timedelta(minutes=5)
     with transaction(database_url) as connection:
-        rows = connection.execute("SELECT rules FROM masto.ingest_cursors").fetchall()
-    assert rows == [("consent 2 respect",)]
+        rows = connection.execute(
+            "SELECT source, rules FROM masto.ingest_cursors ORDER BY source"
+        ).fetchall()
+    assert rows == [("local", "consent 2 respect"), ("public", "consent 2 respect")]
 
 
 def test_no_post_is_stored_yet(database_url: SecretStr) -> None:
-    assert read_stored_ids(database_url, "one.example", 10) == []
+    assert read_stored_posts(database_url, "one.example", 10) == []
 
 
 def test_what_happened_between_two_runs_is_a_gap_that_is_filled(
     broker: Broker, database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With real tables: the post 1 was deleted and 3 was posted while nobody read."""
-    monkeypatch.setattr(progress, "read_stored_ids", lambda _url, _instance, _limit: ["2", "1"])
     before, after = [status("1"), status("2")], [status("2"), status("3")]
 
     def run(documents: list[dict[str, Any]]) -> IngestSummary:
@@ -86,14 +88,16 @@ def test_what_happened_between_two_runs_is_a_gap_that_is_filled(
                 should_stop=lambda: False,
             )
 
-    first, second = run(before), run(after)
+    first = run(before)
+    stored = [("2", None), ("1", None)]
+    monkeypatch.setattr(progress, "read_stored_posts", lambda _url, _instance, _limit: stored)
+    second = run(after)
 
     assert (first.cursor, second.cursor) == ("2", "3")
     sent = sorted((message["op"], message["id"]) for message in broker.messages())
     assert sent == [
         ("delete", "1"),
         ("upsert", "1"),
-        ("upsert", "2"),
         ("upsert", "2"),
         ("upsert", "3"),
     ]
@@ -102,4 +106,4 @@ def test_what_happened_between_two_runs_is_a_gap_that_is_filled(
             "SELECT from_id, reason, recovered_count, status, ended_at > started_at"
             "  FROM masto.stream_gaps WHERE instance = 'odd.example'"
         ).fetchall()
-    assert rows == [("2", "no ingest was running", 3, "recovered", True)]
+    assert rows == [("2", "no ingest was running", 2, "recovered", True)]

@@ -1,4 +1,5 @@
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,8 +11,8 @@ from tenacity import wait_none
 
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
 from mastodon_assets.mastodon import arrivals as arrivals_module
-from mastodon_assets.mastodon import ingest as ingest_module
-from mastodon_assets.mastodon import walk as walk_module
+from mastodon_assets.mastodon import pacing as pacing_module
+from mastodon_assets.mastodon import source_run as run_module
 from mastodon_assets.mastodon.ingest import ingest
 from mastodon_assets.mastodon.intake import IngestSummary
 from mastodon_assets.mastodon.progress import later_id
@@ -30,7 +31,7 @@ TOKEN = "token"
 
 @pytest.fixture(autouse=True)
 def _soon_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_module, "_QUIET_SECONDS", 0.4)
+    monkeypatch.setattr(run_module, "_QUIET_SECONDS", 0.4)
 
 
 def run(
@@ -70,6 +71,8 @@ def timeline(documents: list[dict[str, Any]]) -> Callable[[Mapping[str, str]], A
         if "max_id" in query:
             end = ids.index(query["max_id"])
             return Answer(json.dumps(documents[max(0, end - 2) : end][::-1]).encode())
+        if "min_id" not in query:
+            return Answer(json.dumps(documents[:-3:-1]).encode())
         first = ids.index(query["min_id"]) + 1 if query["min_id"] in ids else 0
         return Answer(json.dumps(documents[first : first + 2][::-1]).encode())
 
@@ -126,7 +129,7 @@ def test_synthetic_events_arrive_as_what_they_are(broker: Broker, cursors: dict[
 def test_a_busy_server_is_caught_up_with(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "_LONGEST_DRAIN_SECONDS", 1)
+    monkeypatch.setattr(run_module, "_LONGEST_DRAIN_SECONDS", 1)
 
     # Never silent as long as that.
     summary = catch_up(broker, synthetic_source(toots=20, days=1, seed=7, rate=8))
@@ -212,10 +215,12 @@ def test_ids_that_are_no_numbers_are_walked_in_the_order_of_the_pages(
 def test_the_stream_does_not_move_the_cursor_past_an_unfinished_walk(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk_module, "_BACKOFF", wait_none())
+    monkeypatch.setattr(pacing_module, "_BACKOFF", wait_none())
     asked = []
 
     def page(query: Mapping[str, str]) -> Answer:
+        if "min_id" not in query:
+            return Answer(b"[]")
         asked.append(query["min_id"])
         if len(asked) == 1:
             return Answer(json.dumps([status("2"), status("1")]).encode())
@@ -262,8 +267,8 @@ def test_the_cursor_stays_where_kafka_did_not_acknowledge(
 def test_progress_is_committed_and_reported_in_between(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "_COMMIT_SECONDS", 0)
-    monkeypatch.setattr(ingest_module, "_REPORT_SECONDS", 0)
+    monkeypatch.setattr(run_module, "_COMMIT_SECONDS", 0)
+    monkeypatch.setattr(run_module, "_REPORT_SECONDS", 0)
     seen: list[str] = []
     with odd_server({STREAM: stream(event("update", status("1")))}) as server:
         ingest(
@@ -274,10 +279,13 @@ def test_progress_is_committed_and_reported_in_between(
             should_stop=lambda: cursors == {"odd.example": "1"},
         )
 
-    assert "odd.example: connected, reading the stream from now on" in seen
+    assert "odd.example/public: connected, reading the stream from now on" in seen
     assert any(
-        "events/s; 1 received, 1 published, 0 deleted, 0 withheld, 0 errors; 0 reconnects, last"
-        " heard from 0 s ago" in line
+        re.search(
+            r"events/s; 1 received, 1 published, 0 deleted, 0 withheld, 0 dropped, 0 rejected;"
+            r" lag \d\.\d s, 0 reconnects, last heard from 0 s ago, 0 waiting$",
+            line,
+        )
         for line in seen
     )
     assert seen[-1].endswith("all acknowledged")
@@ -287,7 +295,7 @@ def test_catching_up_with_a_server_that_ends_every_stream_is_an_error_in_the_end
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arrivals_module, "_BACKOFF", wait_none())
-    monkeypatch.setattr(ingest_module, "_RECONNECTS_WHEN_CATCHING_UP", 2)
+    monkeypatch.setattr(run_module, "_RECONNECTS_WHEN_CATCHING_UP", 2)
     ended = stream(event("update", status("1")), is_open=False)
     with (
         odd_server({STREAM: ended, TIMELINE: timeline([status("1")])}) as server,
@@ -301,7 +309,10 @@ def test_catching_up_with_a_server_that_ends_every_stream_is_an_error_in_the_end
 
 
 def test_a_timeline_that_never_ends_is_an_error(broker: Broker, cursors: dict[str, str]) -> None:
-    full = Answer(json.dumps([status("2"), status("1")]).encode())
+    def full(query: Mapping[str, str]) -> Answer:
+        page = [status("2"), status("1")] if "min_id" in query else [status("9")]
+        return Answer(json.dumps(page).encode())
+
     with (
         odd_server({STREAM: stream(b""), TIMELINE: full}) as server,
         pytest.raises(ServiceUnavailableError, match="lists the same page again"),
@@ -326,7 +337,7 @@ def test_a_page_of_what_is_no_status_is_an_error_that_names_it(
 def test_a_rate_limit_is_waited_for(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk_module, "_SHORTEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(pacing_module, "_SHORTEST_PAUSE_SECONDS", 0.1)
     pages = timeline([status("1"), status("2"), status("3")])
     asked = []
     past = (datetime.now(UTC) + timedelta(seconds=0.2)).isoformat()
@@ -346,8 +357,8 @@ def test_a_rate_limit_is_waited_for(
 def test_a_rate_limit_without_end_is_an_error(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk_module, "_SHORTEST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(walk_module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(pacing_module, "_SHORTEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(pacing_module, "_LONGEST_PAUSE_SECONDS", 0.01)
     with (
         odd_server({STREAM: stream(b""), TIMELINE: Answer(b"{}", 429)}) as server,
         pytest.raises(ServiceUnavailableError, match="wants fewer requests"),

@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from mastodon_assets.mastodon import intake as intake_module
 from mastodon_assets.mastodon.client import StreamEvent
-from mastodon_assets.mastodon.intake import Intake
+from mastodon_assets.mastodon.filters import Filters
+from mastodon_assets.mastodon.intake import Intake, WithdrawnServerError
+from mastodon_assets.mastodon.pseudonyms import Pseudonyms
 from mastodon_assets.mastodon.rules import Rules
 from mastodon_assets.toots.contract import Message, encode
-from mastodon_assets.toots.withdrawn import Withdrawn
+from mastodon_assets.toots.withdrawn import Kind, Withdrawn, WithdrawnKeyError, entry_hash
 from mastodon_assets_tests.mastodon.documents import account, status
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -75,6 +78,28 @@ def test_updates_edits_and_deletes_are_published() -> None:
     assert taking.topics.kinds() == [("upsert", "1"), ("upsert", "1"), ("delete", "1")]
     assert {message["origin"] for message in taking.topics.messages} == {"stream"}
     assert (taking.summary.received, taking.summary.upserts, taking.summary.deletes) == (3, 2, 1)
+
+
+def test_what_an_earlier_run_has_published_is_not_published_again_but_its_edits_and_end_are() -> (
+    None
+):
+    taking = Taking()
+    edited = "2026-11-20T12:00:00.5Z"
+    taking.intake.remember("1", None)
+    taking.intake.remember("2", datetime.fromisoformat(edited))
+    taking.intake.remember("3", None)
+
+    for document in (
+        status("1"),
+        status("2", edited_at=edited),
+        status("2", edited_at="2026-11-20T13:00:00Z"),
+        status("3", visibility="private"),
+    ):
+        taking.listed(document)
+
+    assert taking.topics.kinds() == [("upsert", "2"), ("delete", "3")]
+    assert taking.summary.duplicates == 2
+    assert taking.intake.published_ids(10) == ["2", "1"]
 
 
 def test_the_mocks_name_of_an_edit_is_known() -> None:
@@ -217,6 +242,108 @@ def test_opt_in_is_passed_on() -> None:
     assert taking.summary.withheld == {"not_indexable": 1}
 
 
+GERMAN = Rules(filters=Filters(languages=frozenset({"de"})))
+
+
+def test_a_dropped_post_leaves_nothing_behind_but_its_rule() -> None:
+    taking = Taking(rules=GERMAN)
+    taking.event("update", status("1", language="de"))
+    taking.event("update", status("2", language="en"))
+    taking.listed(status("3", language=None))
+
+    assert taking.topics.kinds() == [("upsert", "1")]
+    assert taking.summary.dropped == {"language": 2}
+    assert taking.summary.received == 3
+    assert taking.topics.errors == []
+
+
+def test_consent_is_decided_before_filters() -> None:
+    taking = Taking(rules=GERMAN)
+    taking.event("update", status("1", visibility="private", language="en"))
+
+    assert taking.summary.withheld == {"not_public": 1}
+    assert taking.summary.dropped == {}
+
+
+def test_a_post_that_no_longer_passes_the_filters_is_deleted() -> None:
+    taking = Taking(rules=GERMAN)
+    taking.event("update", status("1", language="de"))
+    taking.listed(status("1", language="en"))
+    taking.event("status.update", status("2", language="en"))
+
+    assert taking.topics.kinds() == [("upsert", "1"), ("delete", "1"), ("delete", "2")]
+    assert taking.summary.dropped == {"language": 2}
+    assert taking.summary.deletes == 2
+
+
+def withdrawn(kind: Kind, name: str) -> Withdrawn:
+    key = SecretStr("a key for tests only")
+    return Withdrawn(key, frozenset({entry_hash(key, kind, name)}))
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        withdrawn("account", "ada@one.example"),
+        withdrawn("account", "@ADA@One.Example"),
+        withdrawn("server", "one.example"),
+    ],
+)
+def test_of_somebody_who_has_withdrawn_nothing_is_left(listed: Withdrawn) -> None:
+    taking = Taking(instance="two.example", withdrawn=lambda: listed)
+    taking.event("update", status("1"))
+    taking.event("status.update", status("1", edited_at="2026-11-20T12:00:00Z"))
+    taking.event("update", status("2", created_at="no time, which would be a dead letter"))
+    taking.listed(status("3"))
+    taking.event("update", status("4", account=account(acct="ada@three.example")))
+    taking.event("delete", "3")
+
+    assert taking.summary.withheld == {"withdrawn": 4}
+    assert taking.topics.kinds() == [("upsert", "4"), ("delete", "3")]
+    assert taking.topics.errors == []
+
+
+def test_a_withdrawal_counts_from_the_moment_it_is_known() -> None:
+    lists = [Withdrawn()]
+    taking = Taking(withdrawn=lambda: lists[-1])
+    taking.event("update", status("1"))
+    lists.append(withdrawn("account", "ada@one.example"))
+    taking.event("update", status("2"))
+
+    assert taking.topics.kinds() == [("upsert", "1")]
+
+
+def test_a_list_that_cannot_be_read_ends_the_run() -> None:
+    def read() -> Withdrawn:
+        if taken:
+            raise WithdrawnKeyError("another key")
+        return Withdrawn()
+
+    taken: list[str] = []
+    taking = Taking(withdrawn=read)
+    taken.append("one")
+
+    with pytest.raises(WithdrawnKeyError):
+        taking.event("update", status("1"))
+
+
+def test_a_server_that_has_withdrawn_is_not_read() -> None:
+    with pytest.raises(WithdrawnServerError, match=r"^one\.example has withdrawn: "):
+        Taking(withdrawn=lambda: withdrawn("server", "ONE.example"))
+
+
+def test_where_nobody_can_tell_whose_a_post_is_no_payload_is_kept() -> None:
+    taking = Taking()
+    taking.event("update", status(account=account(acct=None, username=None)))
+
+    assert taking.summary.errors == {"not_normalised": 1}
+    assert taking.payloads() == [None]
+
+
+def test_the_summary_says_under_which_rules_it_was_counted() -> None:
+    assert Taking(rules=Rules("opt-in")).summary.rules == "consent 1 opt-in; filters none"
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -226,20 +353,59 @@ VALUES = st.recursive(
     lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values),
     max_leaves=4,
 )
+# What is deeper than Python's stack is no JSON to it.
+DEEP = st.integers(1, 600).map(lambda depth: json.loads("[" * depth + "]" * depth))
+LONG = st.sampled_from(["x", "é", "<p>", "@a", "\ud83d", "\x00", "&amp;", "<a href='x'>"]).map(
+    lambda unit: unit * 20_000
+)
+RULES = st.builds(
+    Rules,
+    st.sampled_from(["respect", "opt-in"]),
+    st.builds(
+        Filters,
+        languages=st.sampled_from([frozenset[str](), frozenset({"en"})]),
+        words=st.sampled_from([frozenset[str](), frozenset({"good morning"})]),
+        tags=st.sampled_from([frozenset[str](), frozenset({"tea"})]),
+        drops_bots=st.booleans(),
+        drops_replies=st.booleans(),
+    ),
+    st.sampled_from([None, Pseudonyms(SecretStr("a key for tests only"))]),
+)
 
 
 @given(
     st.sampled_from(["update", "status.update"]),
-    st.dictionaries(st.sampled_from(sorted(status())), VALUES, max_size=3),
-    st.dictionaries(st.sampled_from(sorted(account())), VALUES, max_size=2),
+    st.dictionaries(
+        st.sampled_from([*sorted(status()), "mentions"]), VALUES | DEEP | LONG, max_size=3
+    ),
+    st.dictionaries(st.sampled_from(sorted(account())), VALUES | DEEP | LONG, max_size=2),
+    RULES,
 )
-def test_whatever_a_status_holds_is_accounted_for(
-    name: str, changes: dict[str, Any], account_changes: dict[str, Any]
+def test_whatever_a_status_holds_ends_as_a_message_a_dead_letter_or_a_count(
+    name: str, changes: dict[str, Any], account_changes: dict[str, Any], rules: Rules
 ) -> None:
-    taking = Taking()
+    taking = Taking(rules=rules)
     taking.event(name, {**status(account=account(**account_changes)), **changes})
     summary = taking.summary
 
     assert summary.received == 1
-    assert summary.upserts + summary.withheld.total() + summary.errors.total() == 1
+    assert (
+        summary.upserts
+        + summary.withheld.total()
+        + summary.dropped.total()
+        + summary.errors.total()
+        == 1
+    )
     assert summary.upserts == sum(message["op"] == "upsert" for message in taking.topics.messages)
+    assert "unexpected" not in summary.errors
+    assert len(taking.topics.errors) == summary.errors.total() + summary.withheld["unreadable"]
+
+
+@given(VALUES | DEEP | LONG, st.sampled_from(["update", "status.update", "delete"]))
+def test_whatever_a_server_sends_as_a_status_is_accounted_for(document: Any, name: str) -> None:
+    taking = Taking()
+    taking.event(name, document)
+    taking.listed(document)
+
+    assert taking.summary.received == 2
+    assert len(taking.topics.errors) + taking.summary.deletes == 2

@@ -244,7 +244,7 @@ def test_a_full_queue_is_waited_for(broker: Broker, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         publisher_module,
         "producer_config",
-        lambda servers: {**config(servers), "queue.buffering.max.messages": 10},
+        lambda settings: {**config(settings), "queue.buffering.max.messages": 10},
     )
     with publishing(broker.settings()) as publisher:
         for number in range(200):

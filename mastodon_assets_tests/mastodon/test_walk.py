@@ -8,12 +8,12 @@ import pytest
 from pydantic import SecretStr
 from tenacity import wait_none
 
-from mastodon_assets.mastodon import walk as walk_module
-from mastodon_assets.mastodon.client import MastodonClient
+from mastodon_assets.mastodon import pacing as pacing_module
+from mastodon_assets.mastodon.client import OLDEST, MastodonClient
+from mastodon_assets.mastodon.pacing import Budgets, PatientAsker
 from mastodon_assets.mastodon.walk import (
     GoneStatus,
     ListedStatus,
-    RequestBudget,
     Route,
     TimelineWalker,
     WalkArrival,
@@ -45,8 +45,9 @@ def walk(routes: dict[str, Answering], route: Route, *streamed: str) -> list[Wal
     with odd_server(routes) as server:
         walker = TimelineWalker(
             MastodonClient(server.base_url, SecretStr("token")),
+            asker=PatientAsker(threading.Event()),
+            budgets=Budgets(is_limited=False),
             put=put,
-            stopping=threading.Event(),
             streamed_ids=set(streamed),
         )
         walker.walk(route)
@@ -102,6 +103,38 @@ def test_a_walk_ends_where_the_stream_has_told_all() -> None:
     assert "26" not in listed(found)
 
 
+def posting_timeline(*gone: str) -> Answering:
+    """Numbers from 1 on: nine are there at first, and each page that is asked for brings two more.
+
+    `gone` are deleted as soon as the newest page was told.
+    """
+    ids = [str(each) for each in range(1, 10)]
+
+    def page(query: Mapping[str, str]) -> Answer:
+        if "min_id" not in query:
+            return Answer(json.dumps([{"id": each} for each in ids[:-4:-1]]).encode())
+        ids.extend(str(len(ids) + more) for more in (1, 2))
+        present = [each for each in ids if each not in gone and int(each) > int(query["min_id"])]
+        return Answer(json.dumps([{"id": each} for each in present[:2][::-1]]).encode())
+
+    return page
+
+
+def test_a_walk_from_the_oldest_post_ends_where_the_timeline_ended_when_it_began() -> None:
+    found = walk({TIMELINE: posting_timeline()}, Route(OLDEST, []))
+
+    assert listed(found) == [str(each) for each in range(1, 11)]
+    assert found[-2:] == [WalkReachedStream(), WalkEnded(None)]
+
+
+def test_a_walk_from_the_oldest_post_ends_although_the_newest_was_deleted() -> None:
+    found = walk({TIMELINE: posting_timeline("9")}, Route(OLDEST, []))
+
+    assert listed(found)[:9] == [*map(str, range(1, 9)), "10"]
+    assert len(listed(found)) < 14
+    assert found[-1] == WalkEnded(None)
+
+
 def test_a_post_that_is_missing_is_deleted_only_by_its_own_answer() -> None:
     routes: dict[str, Answering] = {
         TIMELINE: timeline("1", "2", "3", "4", "5"),
@@ -119,7 +152,7 @@ def test_a_post_that_is_missing_is_deleted_only_by_its_own_answer() -> None:
 
 @pytest.mark.parametrize("status_code", [401, 403, 500, 503])
 def test_a_refusal_deletes_nothing(status_code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk_module, "_BACKOFF", wait_none())
+    monkeypatch.setattr(pacing_module, "_BACKOFF", wait_none())
     routes: dict[str, Answering] = {
         TIMELINE: timeline("1", "2"),
         STATUSES: Answer(b"[]"),
@@ -145,27 +178,6 @@ def test_a_server_that_lists_nothing_is_told() -> None:
     found = walk({TIMELINE: Answer(b"[]")}, Route("2", ["1"]))
 
     assert found == [WalkEnded("the server lists no posts")]
-
-
-def test_a_budget_lets_so_many_requests_through_in_any_window() -> None:
-    now = 0.0
-    budget = RequestBudget(3, 900, clock=lambda: now)
-    for now in (0.0, 10.0, 20.0):  # noqa: B007
-        assert budget.seconds_to_wait() == 0
-        budget.note()
-    now = 30.0
-    assert budget.seconds_to_wait() == 870
-    now = 900.0
-    assert budget.seconds_to_wait() == 0
-    budget.note()
-    assert budget.seconds_to_wait() == 10
-
-
-def test_no_budget_is_no_limit() -> None:
-    budget = RequestBudget(None, 900)
-    for _ in range(1000):
-        budget.note()
-    assert budget.seconds_to_wait() == 0
 
 
 @pytest.mark.parametrize("status_id", ["1", "1763640000000", "01FV", "9" * 40, "", "１２"])

@@ -31,7 +31,7 @@ def trained(spark: SparkSession, settings: Settings) -> TrainingResult:
 @pytest.fixture(scope="module")
 def model(spark: SparkSession, trained: TrainingResult) -> LoadedModel:
     """The same, loaded from its folder."""
-    return load_model(spark, trained.path)
+    return load_model(spark, Path(trained.path))
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ def test_a_model_is_not_worse_than_itself(
     spark: SparkSession, settings: Settings, trained: TrainingResult, model: LoadedModel
 ) -> None:
     current = _champion(settings)
-    comparison = compare(spark, current, model.pipeline, _texts(spark))
+    comparison = compare(spark, settings, current, model.pipeline, _texts(spark))
     same = {"difference": 0.0, "low": 0.0, "high": 0.0}
     assert comparison == {
         "champion": current.version,
@@ -38,8 +38,10 @@ def test_a_model_is_not_worse_than_itself(
 def test_texts_that_trained_the_candidate_do_not_count(
     spark: SparkSession, settings: Settings, trained: TrainingResult, model: LoadedModel
 ) -> None:
-    seen = read_held_out(trained.path)["text"].to_pylist()[:10]
-    comparison = compare(spark, _champion(settings), model.pipeline, _texts(spark, *seen, "other"))
+    seen = read_held_out(Path(trained.path))["text"].to_pylist()[:10]
+    comparison = compare(
+        spark, settings, _champion(settings), model.pipeline, _texts(spark, *seen, "other")
+    )
     assert comparison["rows"] == trained.metrics["rows"] - 10
 
 
@@ -50,12 +52,14 @@ def test_a_champion_without_its_held_out_texts_is_told_of(
     model: LoadedModel,
     tmp_path: Path,
 ) -> None:
-    held_out = trained.path / "held_out.parquet"
+    held_out = Path(trained.path) / "held_out.parquet"
     content = held_out.read_bytes()
     try:
         for damage in (held_out.unlink, lambda: held_out.write_bytes(content[:100])):
             damage()
-            comparison = compare(spark, _champion(settings), model.pipeline, _texts(spark))
+            comparison = compare(
+                spark, settings, _champion(settings), model.pipeline, _texts(spark)
+            )
             assert comparison["unreadable"].startswith(f"no held-out texts in {trained.path} (")
     finally:
         held_out.write_bytes(content)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 from pyspark.sql import SparkSession
 
@@ -49,7 +51,7 @@ def test_ngrams_are_of_one_to_three_words_seen_twice_without_links_and_handles(
 
 
 def test_a_trained_model_keeps_its_portrait(trained: TrainingResult) -> None:
-    metrics, vocabulary = trained.metrics, read_vocabulary(trained.path)
+    metrics, vocabulary = trained.metrics, read_vocabulary(Path(trained.path))
     assert {"good", "bad", "not"} <= vocabulary
     assert metrics["reference"]["unknown_words"] < 0.1
     assert sum(metrics["reference"]["probabilities"]) == metrics["rows"]

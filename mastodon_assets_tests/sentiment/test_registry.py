@@ -88,7 +88,7 @@ def test_the_first_model_becomes_champion_and_one_that_is_not_worse_retires_it(
     first = _register(connection, "a", "corpus.csv")
     assert first == champion(connection) == find(connection, "a")
     assert first.metrics == {"auc": 0.9}
-    assert first.folder == Path("/models/a")
+    assert first.path == "/models/a"
     second = _register(connection, "b", "corpus.csv", after="a")
     assert second.status_reason.startswith("not worse than a: auc +0.0010, 95 % interval")
     assert _statuses(connection) == {"a": "retired", "b": "champion"}

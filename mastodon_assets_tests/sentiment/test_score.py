@@ -117,7 +117,9 @@ def test_the_edges_of_the_neutral_band_belong_to_the_labels(
 def url(database_url: SecretStr) -> SecretStr:
     """The module's database with no toots and no scores."""
     with transaction(database_url) as connection:
-        connection.execute("TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.asset_progress")
+        connection.execute(
+            "TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.asset_progress CASCADE"
+        )
     return database_url
 
 
@@ -230,7 +232,7 @@ def test_an_edited_toot_is_scored_again_and_others_are_not(
 def test_a_toot_edited_or_deleted_between_scoring_and_writing_is_left_for_the_next_refresh(
     spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
 ) -> None:
-    model = score_module.load_model(spark, champion_model.path)
+    model = score_module.load_model(spark, Path(champion_model.path))
     for id_ in (1, 2, 3):
         _put_toot(url, id_, "I am so happy")
     with transaction(url, snapshot=True) as connection:

@@ -3,7 +3,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
@@ -12,6 +11,7 @@ from mastodon_assets.sentiment.registry import Model, champion, find
 from mastodon_assets.sentiment.store import ModelUnreadableError, is_complete, load_model
 from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS, synthetic_texts
 from mastodon_assets.sentiment.train import (
+    TRAINING_LOCK,
     CorpusTooSmallError,
     TrainingResult,
     TrainingUnderwayError,
@@ -48,13 +48,13 @@ def test_the_synthetic_model_is_champion_and_marked_everywhere(
     assert trained.metrics["is_synthetic"] is True
     assert trained.metrics["auc"] > 0.9
     assert trained.metrics["rows"] > 500
-    assert trained.path == settings.model_dir.absolute() / trained.version
+    assert Path(trained.path) == Path(settings.model_dir).absolute() / trained.version
     with transaction(settings.postgres_url) as connection:
         row = champion(connection)
     assert row is not None
     assert row.corpus == SYNTHETIC_CORPUS
     assert row.metrics == trained.metrics
-    described = json.loads((trained.path / "model.json").read_text(encoding="utf-8"))
+    described = json.loads((Path(trained.path) / "model.json").read_text(encoding="utf-8"))
     assert described["corpus"] == SYNTHETIC_CORPUS
     assert described["languages"] == ["en"]
 
@@ -66,7 +66,7 @@ def test_training_again_trains_nothing_changes_no_row_and_still_warns(
     lines: list[str] = []
     again = train(spark, settings, lines.append)
     assert not again.trained
-    assert (again.version, again.path) == (trained.version, trained.path)
+    assert (again.version, again.path) == (trained.version, Path(trained.path))
     assert _models(settings.postgres_url) == before
     assert any("SYNTHETIC CORPUS" in line for line in lines)
 
@@ -87,9 +87,9 @@ def test_a_half_written_folder_is_neither_read_nor_left(
 ) -> None:
     model_dir = tmp_path / "models"
     half = model_dir / trained.version
-    shutil.copytree(trained.path / "pipeline", half / "pipeline")
+    shutil.copytree(Path(trained.path) / "pipeline", half / "pipeline")
     leftover = model_dir / f".{trained.version}.partial"
-    shutil.copytree(trained.path, leftover)
+    shutil.copytree(Path(trained.path), leftover)
     assert not is_complete(half)
     with pytest.raises(ModelUnreadableError, match="no complete sentiment model"):
         load_model(spark, half)
@@ -99,7 +99,7 @@ def test_a_half_written_folder_is_neither_read_nor_left(
     result = train(spark, settings.model_copy(update={"model_dir": model_dir}), _ignore)
 
     assert result.trained
-    assert result.path == half
+    assert Path(result.path) == half
     assert not leftover.exists()
     assert load_model(spark, half).version == trained.version
     with transaction(settings.postgres_url) as connection:
@@ -111,14 +111,14 @@ def test_a_model_whose_folder_was_deleted_is_trained_again_under_its_row(
     spark: SparkSession, settings: Settings, trained: TrainingResult, tmp_path: Path
 ) -> None:
     moved = tmp_path / "moved"
-    shutil.move(trained.path, moved)
+    shutil.move(Path(trained.path), moved)
     with pytest.raises(ModelUnreadableError):
-        load_model(spark, trained.path)
+        load_model(spark, Path(trained.path))
     result = train(spark, settings, _ignore)
     assert result.trained
     assert result.status == "champion"
     assert len(_models(settings.postgres_url)) == 1
-    assert load_model(spark, trained.path).version == trained.version
+    assert load_model(spark, Path(trained.path)).version == trained.version
 
 
 def test_damage_and_another_spark_are_one_line_errors(
@@ -128,7 +128,7 @@ def test_damage_and_another_spark_are_one_line_errors(
         ["pipeline", "pipeline/stages", "pipeline/metadata/part-00000", "model.json"]
     ):
         folder = tmp_path / str(number) / trained.version
-        shutil.copytree(trained.path, folder)
+        shutil.copytree(Path(trained.path), folder)
         target = folder / victim
         if target.is_dir():
             shutil.rmtree(target)
@@ -141,7 +141,7 @@ def test_damage_and_another_spark_are_one_line_errors(
         assert str(folder) in str(raised.value)
 
     folder = tmp_path / "other" / trained.version
-    shutil.copytree(trained.path, folder)
+    shutil.copytree(Path(trained.path), folder)
     described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     described["spark_version"] = "3.5.1"
     (folder / "model.json").write_text(json.dumps(described), encoding="utf-8")
@@ -160,12 +160,10 @@ def test_two_trainings_at_once_do_not_share_a_folder(
     elsewhere = settings.model_copy(
         update={"model_dir": tmp_path / "models", "sentiment_corpus": path}
     )
-    (tmp_path / "models").mkdir()
-    with (
-        FileLock(tmp_path / "models" / ".training.lock"),
-        pytest.raises(TrainingUnderwayError, match="another process is training"),
-    ):
-        train(spark, elsewhere, _ignore)
+    with transaction(settings.postgres_url) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (TRAINING_LOCK,))
+        with pytest.raises(TrainingUnderwayError, match="another process is training"):
+            train(spark, elsewhere, _ignore)
 
 
 def test_a_corpus_that_cannot_train_is_a_one_line_error_and_leaves_no_row(
@@ -180,7 +178,7 @@ def test_a_corpus_that_cannot_train_is_a_one_line_error_and_leaves_no_row(
             train(spark, settings.model_copy(update={"sentiment_corpus": path}), _ignore)
         assert "\n" not in str(raised.value)
     assert _models(settings.postgres_url) == before
-    assert [path.name for path in settings.model_dir.iterdir() if path.is_dir()] == [
+    assert [path.name for path in Path(settings.model_dir).iterdir() if path.is_dir()] == [
         trained.version
     ]
 

@@ -1,6 +1,7 @@
 """What the simulator's tests share: reading a stream as a client does, and the recorded data."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def read_events(
     """The first `count` events of a new stream."""
     with client(server) as http, connect_sse(http, "GET", path) as stream:
         return list(islice(stream.iter_sse(), count))
+
+
+def read_until_quiet(server: SimulatorServer, path: str) -> list[ServerSentEvent]:
+    """The events of a new stream until it has told nothing for half a second."""
+    events: list[ServerSentEvent] = []
+    with client(server) as http, suppress(httpx.ReadTimeout):
+        http.timeout = httpx.Timeout(5, read=0.5)
+        with connect_sse(http, "GET", path) as stream:
+            events.extend(stream.iter_sse())
+    return events
 
 
 def read_bytes(

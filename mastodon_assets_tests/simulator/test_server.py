@@ -28,11 +28,18 @@ from mastodon_assets.simulator.server import (
 )
 from mastodon_assets.simulator.sources import RawStream, SyntheticSource
 from mastodon_assets.simulator.synthetic import Event, LivePosts, history
-from mastodon_assets_tests.simulator.conftest import client, read_bytes, read_events
+from mastodon_assets_tests.simulator.conftest import (
+    client,
+    read_bytes,
+    read_events,
+    read_until_quiet,
+)
 
 NOW = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
 STREAM = "/api/v1/streaming/public"
+HASHTAG = "/api/v1/streaming/hashtag"
 TIMELINE = "/api/v1/timelines/public"
+COUNTS = ("favourites_count", "reblogs_count", "replies_count")
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +167,11 @@ def test_walking_by_min_id_meets_every_listed_post_once_in_its_present_version(
     expected = listed(events)
     found = walk(server)
     assert [status["id"] for status in found] == sorted(expected, key=int)
-    assert all(status == expected[status["id"]] for status in found)
+    for status in found:
+        told = expected[status["id"]]
+        # What a request is answered with is older than what the stream told.
+        assert status == told | {name: status[name] for name in COUNTS}
+        assert all(status[name] >= told[name] for name in COUNTS)
     assert any(status["edited_at"] for status in found)
 
 
@@ -323,6 +334,66 @@ def test_a_local_or_remote_stream_leaves_out_the_other_kind(
     with running(synthetic([e for e in events if e.status is not None])) as server:
         received = read_events(server, len(statuses), f"{STREAM}/{kind}")
     assert [json.loads(event.data)["id"] for event in received] == [e.status_id for e in statuses]
+
+
+def tags_of(event: Event) -> set[str]:
+    return {tag["name"].lower() for tag in event.status["tags"]} if event.status else set()
+
+
+def test_a_hashtag_has_a_timeline_and_a_stream_of_the_posts_with_it_and_of_their_deletes(
+    events: list[Event],
+) -> None:
+    told = {event.status_id: event for event in events if event.status}
+    tagged = [
+        event
+        for event in events
+        if "photography" in tags_of(event)
+        or (event.kind == "delete" and "photography" in tags_of(told[event.status_id]))
+    ]
+    assert {event.kind for event in tagged} >= {"update", "delete"}
+    with running(synthetic([e for e in events if e.status or e.kind == "delete"])) as server:
+        received = read_events(server, len(tagged), f"{HASHTAG}?tag=PhotoGraphy")
+        with client(server) as http:
+            page = http.get("/api/v1/timelines/tag/Photography", params={"limit": "40"}).json()
+            local = http.get("/api/v1/timelines/tag/photography?local=true&limit=40").json()
+            assert http.get(HASHTAG).status_code == 400
+            assert http.get(f"{HASHTAG}/everywhere?tag=cats").status_code == 400
+
+    assert [event.event for event in received] == [event.kind for event in tagged]
+    assert all(any(t["name"].lower() == "photography" for t in each["tags"]) for each in page)
+    assert [each["id"] for each in page] == sorted((e["id"] for e in page), key=int, reverse=True)
+    assert {each["id"] for each in local} <= {each["id"] for each in page}
+
+
+@pytest.mark.parametrize(("kind", "is_local"), [("local", True), ("remote", False)])
+def test_a_delete_goes_where_its_post_went(events: list[Event], kind: str, is_local: bool) -> None:
+    local = {e.status_id: "@" not in e.status["account"]["acct"] for e in events if e.status}
+    deletes = [e for e in events if e.kind == "delete"]
+    wanted = [e.status_id for e in deletes if local[e.status_id] == is_local]
+    assert 0 < len(wanted) < len(deletes)
+    source = SyntheticSource(events, live=LivePosts(3, today=NOW))
+    with running(source) as server:
+        told = [
+            event.data
+            for event in read_until_quiet(server, f"{STREAM}/{kind}")
+            if event.event == "delete"
+        ]
+    assert told == wanted
+
+
+def test_a_server_of_another_name_has_the_same_remote_posts_and_other_local_ones() -> None:
+    here, there = (
+        listed(history(toots=300, days=2, seed=3, now=NOW, domain=domain))
+        for domain in ("simulator.example", "other.example")
+    )
+    uris = [{status["uri"] for status in found.values()} for found in (here, there)]
+    local = {uri for uri in uris[1] if uri.startswith("https://other.example/")}
+    assert local
+    assert uris[1] - local == uris[1] & uris[0]
+    with running(synthetic([]), domain="other.example") as server:
+        v1 = httpx.get(f"{server.base_url}/api/v1/instance").json()
+        v2 = httpx.get(f"{server.base_url}/api/v2/instance").json()
+    assert (v1["uri"], v2["domain"]) == ("other.example", "other.example")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 import mastodon_assets.toots.progress as progress_module
-from mastodon_assets.settings import Settings
+from mastodon_assets.settings import Settings, load_settings
 from mastodon_assets.toots.progress import StreamProgress, StreamReport
 from mastodon_assets.toots.reader import Batch
 from mastodon_assets.toots.sink import BatchCounts
@@ -16,8 +16,7 @@ def _progress(
     lines: list[str] = []
     told: list[StreamReport] = []
     progress = StreamProgress(
-        servers,
-        topic,
+        load_settings(kafka_bootstrap_servers=servers, kafka_topic=topic),
         report=lines.append,
         tell=told.append,
         registry=registry or CollectorRegistry(),

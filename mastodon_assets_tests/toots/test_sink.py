@@ -70,7 +70,7 @@ class Sink:
     def empty(self) -> None:
         with self.connection.transaction():
             for name in (*_DERIVED, "toot_aliases", "toots_rejected", "toots_sentiment"):
-                self.connection.execute(f"TRUNCATE masto.{name}".encode())
+                self.connection.execute(f"TRUNCATE masto.{name} CASCADE".encode())
             self.connection.execute("UPDATE masto.kafka_offsets SET next_offset = 0")
         self.next = dict.fromkeys(self.next, 0)
 

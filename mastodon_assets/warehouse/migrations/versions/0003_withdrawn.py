@@ -5,7 +5,7 @@ from pathlib import Path
 from mastodon_assets.warehouse.migrate import run_sql
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 
 
 def upgrade() -> None:

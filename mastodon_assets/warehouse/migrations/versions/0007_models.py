@@ -5,7 +5,7 @@ from pathlib import Path
 from mastodon_assets.warehouse.migrate import run_sql
 
 revision = "0007"
-down_revision = "0003"
+down_revision = "0004"
 
 
 def upgrade() -> None:

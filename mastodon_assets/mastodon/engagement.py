@@ -1,0 +1,204 @@
+"""How posts are received: read again from their server an hour and a day after they were posted.
+
+What belongs here: which posts are due, the requests for them, and `masto.toots_engagement`. This
+part of the network does not go through Kafka: a reading is no change of a status, and one that is
+lost is made again.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from psycopg import Connection
+from pydantic import SecretStr
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.mastodon.client import MOST_IDS, MastodonClient, RefusedError
+from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
+from mastodon_assets.mastodon.normalise import readable_id
+from mastodon_assets.settings import Settings
+from mastodon_assets.warehouse.database import take_write_lock, transaction
+
+# Of the 300 requests that a token has in five minutes (rack_attack.rb) most are left to the
+# ingester. A refresh is asked for once a minute at most.
+_MOST_REQUESTS = 30
+# A refresh does not wait longer for a server that is slow.
+_LONGEST_SECONDS = 60
+# Later than this is told as overdue.
+_LATE = timedelta(hours=2)
+_LARGEST = 2**31 - 1
+_TOO_OLD = "the server does not serve posts by their ids (Mastodon 4.3 does)"
+
+# Each reading with the age at which it is due, and from which it would tell nothing any more.
+_DUE = """
+  FROM (VALUES (1::smallint, interval '1 hour', interval '24 hours'),
+               (24::smallint, interval '24 hours', interval '7 days')) d (due_hours, due, too_old)
+  JOIN masto.toots_raw t
+    ON t.instance = ANY (%(instances)s)
+   AND t.event_at <= %(now)s - d.due AND t.event_at > %(now)s - d.too_old
+ WHERE NOT EXISTS (SELECT FROM masto.toots_engagement e
+                    WHERE e.id = t.id AND e.due_hours = d.due_hours)
+"""
+# What fell due last comes first: where there are more than the limits let be read, most are then
+# read in time, where the oldest first would have all of them late.
+_NEXT_DUE = f"""
+SELECT t.id, t.status_id, d.due_hours {_DUE} ORDER BY t.event_at + d.due DESC, t.id LIMIT %(limit)s
+"""
+_COUNT_OVERDUE = f"SELECT count(*) {_DUE} AND t.event_at + d.due < %(now)s - %(late)s"
+_IS_ANY_DUE = f"SELECT EXISTS (SELECT {_DUE})"
+
+# A post that was deleted meanwhile gets no reading.
+_STORE = """
+INSERT INTO masto.toots_engagement (id, due_hours, read_at, favourites, reblogs, replies)
+SELECT t.id, %s, %s, %s, %s, %s FROM masto.toots_raw t WHERE t.id = %s
+    ON CONFLICT (id, due_hours) DO NOTHING
+"""
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A reading to be made: of which row, under which id of the server."""
+
+    id: int
+    status_id: str
+    due_hours: int
+
+
+@dataclass
+class ServerReadings:
+    """What came of one server.
+
+    `read` counts readings with numbers, `unseen` those of posts that the server did not show or
+    that may not be read any more, `overdue` those that were due more than two hours ago and wait
+    on. `problem` says why it ended early, None where it did not.
+    """
+
+    server: str
+    read: int = 0
+    unseen: int = 0
+    overdue: int = 0
+    problem: str | None = None
+
+
+def read_engagement(settings: Settings) -> list[ServerReadings]:
+    """Read what is due from the servers of the settings, as much as the limits let be.
+
+    A post that the server does not show gets a reading without numbers: it is no delete (it may be
+    hidden for other reasons), and is asked for again only when its next reading is due. A server
+    that does not answer, or wants fewer requests, ends its readings for this time; what it has told
+    is kept.
+
+    Raises: ServiceUnavailableError, MissingTablesError of PostgreSQL.
+    """
+    if settings.mastodon_api_base_url is None:
+        return []
+    return [_read_server(settings, settings.mastodon_api_base_url, settings.mastodon_access_token)]
+
+
+def is_any_due(settings: Settings) -> bool:
+    """A reading is due of a post of a server that was ever ingested from.
+
+    Raises: ServiceUnavailableError, MissingTablesError.
+    """
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        servers = connection.execute("SELECT DISTINCT instance FROM masto.ingest_cursors")
+        instances = [instance for (instance,) in servers]
+        row = connection.execute(_IS_ANY_DUE, _at_present(instances)).fetchone()
+    return row == (True,)
+
+
+def _read_server(settings: Settings, base_url: str, token: SecretStr | None) -> ServerReadings:
+    result = ServerReadings(base_url.rpartition("://")[2])
+    try:
+        client = MastodonClient(base_url, token)
+        result.server = client.instance_domain()
+    except PlatformError as error:
+        result.problem = str(error)
+        return result
+    most_posts = None if client.is_on_this_machine else _MOST_REQUESTS * MOST_IDS
+    waiting = _next_due(settings.postgres_url, result.server, most_posts)
+    told, result.problem = _ask(client, waiting, settings.mastodon_consent)
+    with transaction(settings.postgres_url) as connection:
+        take_write_lock(connection)
+        _store(connection, told)
+        result.overdue = _overdue(connection, result.server)
+    result.read = sum(counts is not None for _, _, counts in told)
+    result.unseen = len(told) - result.read
+    return result
+
+
+_Told = tuple[_Due, datetime, tuple[int | None, ...] | None]
+
+
+def _ask(
+    client: MastodonClient, waiting: Sequence[_Due], policy: ConsentPolicy
+) -> tuple[list[_Told], str | None]:
+    """What the server tells of each, with the time; and why not all were asked for, if so."""
+    told: list[_Told] = []
+    deadline = time.monotonic() + _LONGEST_SECONDS
+    for first in range(0, len(waiting), MOST_IDS):
+        if time.monotonic() > deadline:
+            return told, f"{len(waiting) - first} readings wait: the server is slow"
+        batch = waiting[first : first + MOST_IDS]
+        try:
+            statuses = client.statuses([due.status_id for due in batch])
+        except RefusedError as error:
+            is_too_old = error.status_code == httpx.codes.NOT_FOUND
+            return told, _TOO_OLD if is_too_old else str(error)
+        except PlatformError as error:
+            return told, str(error)
+        now = datetime.now(UTC)
+        shown = _counts_by_id(statuses, policy)
+        told.extend((due, now, shown.get(due.status_id)) for due in batch)
+    return told, None
+
+
+def _counts_by_id(
+    statuses: Iterable[Any], policy: ConsentPolicy
+) -> dict[str, tuple[int | None, ...]]:
+    """Favourites, boosts and replies of those that may be read."""
+    counts = {}
+    for status in statuses:
+        if withheld_reason(status, policy=policy) is not None:
+            continue
+        status_id = readable_id(status.get("id"))
+        if status_id is not None:
+            names = ("favourites_count", "reblogs_count", "replies_count")
+            counts[status_id] = tuple(_count(status, name) for name in names)
+    return counts
+
+
+def _count(status: Mapping[str, Any], name: str) -> int | None:
+    value = status.get(name)
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+    return value if is_count else None
+
+
+def _next_due(postgres_url: SecretStr, instance: str, limit: int | None) -> list[_Due]:
+    with transaction(postgres_url, snapshot=True) as connection:
+        rows = connection.execute(_NEXT_DUE, {**_at_present([instance]), "limit": limit}).fetchall()
+    return [_Due(*row) for row in rows]
+
+
+def _store(connection: Connection[Any], told: Iterable[_Told]) -> None:
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            _STORE,
+            [
+                (due.due_hours, at, *(counts or (None, None, None)), due.id)
+                for due, at, counts in told
+            ],
+        )
+
+
+def _overdue(connection: Connection[Any], instance: str) -> int:
+    row = connection.execute(_COUNT_OVERDUE, {**_at_present([instance]), "late": _LATE}).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _at_present(instances: list[str]) -> dict[str, Any]:
+    return {"instances": instances, "now": datetime.now(UTC)}

@@ -1,0 +1,153 @@
+"""What was posted before anybody read the stream: the timeline, walked back to a given time.
+
+What belongs here: which pages are asked for and when the walk is at its end. What becomes of the
+posts stands in `intake`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.mastodon.client import MastodonClient
+from mastodon_assets.mastodon.pacing import Budgets, PatientAsker, StoppedError
+from mastodon_assets.mastodon.walk import newest_id, snowflake_time
+
+# Of the paged requests so many are left to gaps, which are filled meanwhile and matter more.
+SPARE_REQUESTS = 100
+_AGO = re.compile(r"\A([1-9][0-9]{0,4})([dhm])\Z")
+_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+
+
+@dataclass(frozen=True)
+class PastStatus:
+    """A status of the timeline."""
+
+    status: Mapping[str, Any]
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class HistoryPage:
+    """A page was listed; its statuses stand before this in the queue.
+
+    `newest` and `oldest` are ids, `reached` is the time of the oldest, None where nothing tells it.
+    `requests_left` is None on a server without a limit.
+    """
+
+    newest: str
+    oldest: str
+    reached: datetime | None
+    requests_left: int | None
+
+
+@dataclass(frozen=True)
+class HistoryEnded:
+    """Nothing is left to ask for: the time is reached, or else the server lists nothing older."""
+
+    is_complete: bool
+
+
+@dataclass(frozen=True)
+class HistoryFailed:
+    """The server did not answer; what was listed before stands before this in the queue."""
+
+    error: ServiceUnavailableError
+
+
+HistoryArrival = PastStatus | HistoryPage | HistoryEnded | HistoryFailed
+
+
+class HistoryWalker:
+    """Walks back, in whatever thread calls `walk`."""
+
+    def __init__(
+        self,
+        client: MastodonClient,
+        *,
+        asker: PatientAsker,
+        budgets: Budgets,
+        put: Callable[[HistoryArrival], bool],
+    ) -> None:
+        """`put` waits for room and is false when stopping."""
+        self._client = client
+        self._asker = asker
+        self._budgets = budgets
+        self._put_arrival = put
+
+    def walk(self, since: datetime, max_id: str | None) -> None:
+        """Put the pages from before `max_id` (None: from the newest post) down to `since`.
+
+        At the end `HistoryEnded` or `HistoryFailed`.
+        """
+        try:
+            self._put(HistoryEnded(self._has_reached(since, max_id)))
+        except StoppedError:
+            return
+        except ServiceUnavailableError as error:
+            self._put_arrival(HistoryFailed(error))
+
+    def _has_reached(self, since: datetime, max_id: str | None) -> bool:
+        while page := self._page(max_id):
+            for status in page:
+                self._put(PastStatus(status, datetime.now(UTC)))
+            newest, oldest = newest_id(page), newest_id(page[::-1])
+            if newest is None or oldest is None or oldest == max_id:
+                return False
+            reached = _time_of(page)
+            self._put(HistoryPage(newest, oldest, reached, self._budgets.paged.left()))
+            if reached is not None and reached <= since:
+                return True
+            max_id = oldest
+        return False
+
+    def _put(self, arrival: HistoryArrival) -> None:
+        if not self._put_arrival(arrival):
+            raise StoppedError
+
+    def _page(self, max_id: str | None) -> list[Mapping[str, Any]]:
+        if max_id is None:
+            return self._asker.ask(self._budgets.other, self._client.newest_page)
+        ask = partial(self._client.timeline_page_before, max_id)
+        return self._asker.ask(self._budgets.paged, ask)
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """`7d`, `12h`, `90m` before `now`, or a date or time by ISO 8601 (UTC where it names no zone).
+
+    Raises: ValueError for another form or a time that is not before `now`.
+    """
+    if ago := _AGO.fullmatch(text):
+        since = now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    else:
+        since = datetime.fromisoformat(text)
+        since = since.replace(tzinfo=since.tzinfo or UTC)
+    if since >= now:
+        raise ValueError("it is not in the past")
+    return since
+
+
+def _time_of(page: list[Mapping[str, Any]]) -> datetime | None:
+    """The time of the oldest post: by its id, else what its author's server says.
+
+    What servers say may be wrong, so the latest of the page counts there.
+    """
+    oldest = newest_id(page[::-1])
+    by_id = None if oldest is None else snowflake_time(oldest)
+    if by_id is not None:
+        return by_id
+    told = [_created_at(status) for status in page]
+    return max((each for each in told if each is not None), default=None)
+
+
+def _created_at(status: object) -> datetime | None:
+    value = status.get("created_at") if isinstance(status, Mapping) else None
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, datetime) and value.tzinfo is not None else None

@@ -1,0 +1,133 @@
+"""The ingester's numbers for Prometheus, read from what the runs count anyway.
+
+What belongs here: names and labels of the metrics. The endpoint stands in `metrics`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_LABELS = ("instance", "source")
+_PREFIX = "mastodon_assets_ingest_"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The numbers of one source at one moment; of one that is not read, zeros.
+
+    `lag_seconds` is how old the last event was when it was taken, plus the time for which Kafka has
+    acknowledged nothing though something waits. `seconds_since_heard` counts heartbeats too; None
+    while there is no stream.
+    """
+
+    instance: str
+    source: str
+    received: int = 0
+    published: Mapping[str, int] = field(default_factory=dict)
+    duplicates: int = 0
+    withheld: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, int] = field(default_factory=dict)
+    reconnects: int = 0
+    is_connected: bool = False
+    is_silent: bool = False
+    seconds_since_heard: float | None = None
+    arrivals_waiting: int = 0
+    messages_in_flight: int = 0
+    lag_seconds: float = 0
+    gaps: Mapping[str, int] = field(default_factory=dict)
+
+
+class IngestCollector(Collector):
+    """Asks for the readings whenever Prometheus does."""
+
+    def __init__(self, readings: Callable[[], Iterable[Reading]]) -> None:
+        self._readings = readings
+
+    def describe(self) -> Iterable[Metric]:
+        """Without readings: a registry asks for names before there are any."""
+        return _metrics([])
+
+    def collect(self) -> Iterable[Metric]:
+        return _metrics(list(self._readings()))
+
+
+def _metrics(readings: list[Reading]) -> list[Metric]:
+    return [
+        _counter("received", "Events and listed posts.", readings, lambda r: r.received),
+        _counter("duplicates", "Posts seen before.", readings, lambda r: r.duplicates),
+        _counter("reconnects", "Streams opened again.", readings, lambda r: r.reconnects),
+        _counters("published", "Messages for Kafka.", "op", readings, lambda r: r.published),
+        _counters("withheld", "Posts without consent.", "reason", readings, lambda r: r.withheld),
+        _counters("dropped", "Posts filtered out.", "rule", readings, lambda r: r.dropped),
+        _counters("errors", "Dead letters.", "reason", readings, lambda r: r.errors),
+        _gauge("connected", "1 while the stream is open.", readings, lambda r: r.is_connected),
+        _gauge("silent", "1 while posts are missing.", readings, lambda r: r.is_silent),
+        _gauge(
+            "seconds_since_heard",
+            "Since the stream's last bytes, heartbeats included.",
+            readings,
+            lambda r: r.seconds_since_heard,
+        ),
+        _gauge("arrivals_waiting", "Read, not yet taken.", readings, lambda r: r.arrivals_waiting),
+        _gauge(
+            "messages_in_flight",
+            "Handed to Kafka, not yet acknowledged.",
+            readings,
+            lambda r: r.messages_in_flight,
+        ),
+        _gauge(
+            "lag_seconds", "From receipt to acknowledgement.", readings, lambda r: r.lag_seconds
+        ),
+        _gauges("gaps", "Gaps of this run.", "status", readings, lambda r: r.gaps),
+    ]
+
+
+def _counter(
+    name: str, text: str, readings: list[Reading], value: Callable[[Reading], float]
+) -> Metric:
+    family = CounterMetricFamily(_PREFIX + name, text, labels=_LABELS)
+    for reading in readings:
+        family.add_metric((reading.instance, reading.source), value(reading))
+    return family
+
+
+def _counters(
+    name: str,
+    text: str,
+    label: str,
+    readings: list[Reading],
+    values: Callable[[Reading], Mapping[str, int]],
+) -> Metric:
+    family = CounterMetricFamily(_PREFIX + name, text, labels=(*_LABELS, label))
+    for reading in readings:
+        for key, count in values(reading).items():
+            family.add_metric((reading.instance, reading.source, key), count)
+    return family
+
+
+def _gauge(
+    name: str, text: str, readings: list[Reading], value: Callable[[Reading], float | None]
+) -> Metric:
+    family = GaugeMetricFamily(_PREFIX + name, text, labels=_LABELS)
+    for reading in readings:
+        found = value(reading)
+        if found is not None:
+            family.add_metric((reading.instance, reading.source), found)
+    return family
+
+
+def _gauges(
+    name: str,
+    text: str,
+    label: str,
+    readings: list[Reading],
+    values: Callable[[Reading], Mapping[str, int]],
+) -> Metric:
+    family = GaugeMetricFamily(_PREFIX + name, text, labels=(*_LABELS, label))
+    for reading in readings:
+        for key, count in values(reading).items():
+            family.add_metric((reading.instance, reading.source, key), count)
+    return family

@@ -1,0 +1,240 @@
+"""What the stream did not tell, brought back beside it: gaps, and the past that was asked for.
+
+What belongs here: when a walk is begun, begun again or given up, what it means for the cursor and
+what is told of it. Which requests a walk makes stands in `walk` and `history`.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.mastodon.arrivals import Arrivals
+from mastodon_assets.mastodon.client import OLDEST
+from mastodon_assets.mastodon.gaps import Gap
+from mastodon_assets.mastodon.history import (
+    HistoryArrival,
+    HistoryEnded,
+    HistoryFailed,
+    HistoryPage,
+    PastStatus,
+)
+from mastodon_assets.mastodon.intake import Intake
+from mastodon_assets.mastodon.progress import Progress, later_id
+from mastodon_assets.mastodon.walk import GoneStatus, ListedStatus, Route, WalkReachedStream
+
+# A walk that the server does not answer is begun again, seldom and not without end.
+_WALKS_OF_A_GAP = 4
+_SECONDS_BETWEEN_WALKS = 15 * 60
+# Asked for again after a gap, in a hundred requests: most posts that go, go young.
+_KNOWN_IDS = 2_000
+_TELL_SECONDS = 60
+
+
+class Repairs:
+    """Walks for the gaps, one after the other; who may move the cursor meanwhile."""
+
+    def __init__(
+        self, arrivals: Arrivals, intake: Intake, progress: Progress, *, from_oldest: bool
+    ) -> None:
+        self._arrivals = arrivals
+        self._intake = intake
+        self._progress = progress
+        self._from_oldest = from_oldest
+        self._walked: list[Gap] = []
+        self._is_behind_stream = False
+        self._try_again_at: float | None = None
+        self._failures = 0
+        self._recovered = 0
+        self._newest_streamed: str | None = None
+        self._has_walked = False
+        self.is_walking = False
+
+    def begin(self) -> Route | None:
+        """Walk for all gaps that wait; None where nothing waits or a walk is under way.
+
+        A gap before which nothing is known cannot be walked.
+        """
+        if self.is_walking or any(gap.ended_at is None for gap in self._progress.open_gaps):
+            return None
+        start = self._progress.position
+        if start is None and self._from_oldest:
+            start = OLDEST
+        if start is None:
+            self._is_behind_stream = True
+            self._close(self._progress.open_gaps, "nothing is known from before it")
+            return None
+        if not self._progress.open_gaps and (start != OLDEST or self._has_walked):
+            return None
+        route = Route(start, [] if start == OLDEST else self._intake.published_ids(_KNOWN_IDS))
+        self._walked = list(self._progress.open_gaps)
+        self.is_walking = self._is_behind_stream = True
+        self._try_again_at = None
+        self._recovered = 0
+        self._newest_streamed = None
+        self._arrivals.walk(route)
+        return route
+
+    def note_streamed(self, status_id: str) -> None:
+        """A post came by the stream.
+
+        While something before it is missing, a cursor from there would leave that out.
+        """
+        for gap in self._progress.open_gaps:
+            if gap.ended_at is not None and gap.to_id is None:
+                gap.to_id = status_id
+        if self.is_walking:
+            self._arrivals.note_streamed(status_id)
+            self._newest_streamed = later_id(self._newest_streamed, status_id)
+        if not self._is_behind_stream and not self._is_gap_waiting():
+            self._progress.move_to(later_id(self._progress.position, status_id))
+
+    def take(self, arrival: ListedStatus | GoneStatus | WalkReachedStream) -> None:
+        """What a walk brings."""
+        summary = self._intake.summary
+        published = summary.upserts + summary.deletes
+        if isinstance(arrival, ListedStatus):
+            self._intake.take_listed(arrival.status, arrival.received_at)
+            if arrival.cursor is not None:
+                self._progress.move_to(arrival.cursor)
+        elif isinstance(arrival, GoneStatus):
+            self._intake.take_gone(arrival.status_id, arrival.received_at)
+        else:
+            self._is_behind_stream = False
+            # The walk of a gap ends where the stream is, not at the timeline's end.
+            if self._walked and self._newest_streamed and not self._is_gap_waiting():
+                position = later_id(self._progress.position, self._newest_streamed)
+                self._progress.move_to(position)
+        self._recovered += summary.upserts + summary.deletes - published
+
+    def end(self, failure: str | None) -> str:
+        """The walk has ended; what began meanwhile is walked next. Returns the line for it."""
+        self._failures = 0
+        self._has_walked = True
+        self.is_walking = False
+        missing = "" if failure is None else f"; what is missing: {failure}"
+        line = f"the timeline is read, {self._recovered} messages came of it{missing}"
+        self._close(self._walked, failure)
+        self.begin()
+        return line
+
+    def fail(self, error: ServiceUnavailableError) -> str:
+        """The walk got no answer; it is begun again later, or given up. Returns the line for it."""
+        self.is_walking = False
+        self._failures += 1
+        if self._failures < _WALKS_OF_A_GAP:
+            self._try_again_at = time.monotonic() + _SECONDS_BETWEEN_WALKS
+            if self._walked:
+                self._walked[0].recovered_count += self._recovered
+            minutes = _SECONDS_BETWEEN_WALKS / 60
+            return f"the timeline cannot be read: {error}; trying again in {minutes:.0f} minutes"
+        self._failures = 0
+        self._close(self._walked, "the timeline could not be read")
+        self.begin()
+        return f"the timeline cannot be read: {error}; what was missed stays missing"
+
+    def try_again_in_time(self) -> None:
+        if self._try_again_at is not None and time.monotonic() >= self._try_again_at:
+            self.begin()
+
+    def _close(self, gaps: list[Gap], failure: str | None) -> None:
+        closed = list(gaps)
+        self._progress.close_gaps(
+            closed, self._recovered, failure, are_posts_missing=self._is_behind_stream
+        )
+        self._progress.open_gaps = [
+            gap for gap in self._progress.open_gaps if not any(gap is each for each in closed)
+        ]
+        self._walked = []
+        self._is_behind_stream = False
+
+    def _is_gap_waiting(self) -> bool:
+        return any(
+            not any(gap is walked for walked in self._walked) for gap in self._progress.open_gaps
+        )
+
+
+class Past:
+    """The walk back to `since`; None asks for none."""
+
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        intake: Intake,
+        progress: Progress,
+        *,
+        since: datetime | None,
+        report: Callable[[str], None],
+    ) -> None:
+        self._arrivals = arrivals
+        self._intake = intake
+        self._progress = progress
+        self._since = since
+        self._report = report
+        self._goes_on_at: str | None = None
+        self._reached: datetime | None = None
+        self._posts = self._failures = 0
+        self._has_begun = False
+        self._try_again_at: float | None = None
+        self._told_at = time.monotonic()
+        self.is_wanted = since is not None
+
+    def begin(self) -> None:
+        """Walk back, from the cursor where there is one: what is newer is walked as a gap."""
+        if self._since is None or self._has_begun:
+            return
+        self._has_begun = True
+        self._goes_on_at = self._progress.position
+        self._walk(self._since)
+
+    def try_again_in_time(self) -> None:
+        if self._try_again_at is not None and time.monotonic() >= self._try_again_at:
+            assert self._since is not None, "only a walk that has begun fails"
+            self._walk(self._since)
+
+    def take(self, arrival: HistoryArrival) -> None:
+        """What the walk brings."""
+        match arrival:
+            case PastStatus():
+                self._intake.take_listed(arrival.status, arrival.received_at)
+                self._posts += 1
+            case HistoryPage():
+                self._take_page(arrival)
+            case HistoryEnded():
+                self.is_wanted = False
+                self._report(self._end_text(is_complete=arrival.is_complete))
+            case HistoryFailed():
+                self._report(self._fail(arrival.error))
+
+    def _walk(self, since: datetime) -> None:
+        self._try_again_at = None
+        self._arrivals.walk_back(since, self._goes_on_at)
+
+    def _take_page(self, page: HistoryPage) -> None:
+        if self._progress.position is None:
+            self._progress.move_to(page.newest)
+        self._goes_on_at, self._reached, self._failures = page.oldest, page.reached, 0
+        if time.monotonic() - self._told_at >= _TELL_SECONDS:
+            self._told_at = time.monotonic()
+            left = "" if page.requests_left is None else f", {page.requests_left} requests left"
+            self._report(f"history: back at {self._reached_text()}, {self._posts} posts{left}")
+
+    def _fail(self, error: ServiceUnavailableError) -> str:
+        self._failures += 1
+        if self._failures < _WALKS_OF_A_GAP:
+            self._try_again_at = time.monotonic() + _SECONDS_BETWEEN_WALKS
+            minutes = _SECONDS_BETWEEN_WALKS / 60
+            return f"history: {error}; trying again in {minutes:.0f} minutes"
+        self.is_wanted = False
+        return f"history: given up at {self._reached_text()}, {self._posts} posts: {error}"
+
+    def _end_text(self, *, is_complete: bool) -> str:
+        if is_complete:
+            return f"history: read back to {self._reached_text()}, {self._posts} posts"
+        return (
+            f"history: the server lists nothing before {self._reached_text()}, {self._posts} posts;"
+            f" {self._since:%Y-%m-%d %H:%M}Z was asked for"
+        )
+
+    def _reached_text(self) -> str:
+        return "the newest post" if self._reached is None else f"{self._reached:%Y-%m-%d %H:%M}Z"

@@ -1,0 +1,513 @@
+"""`docker/try-image`: build the image and run the demo of compose.yaml from it, to the charts.
+
+No container engine is needed, but root, buildah and debootstrap (Debian's packages), some 8 GB of
+disk and a network for the build. Each service runs with its own command, variables, volumes and
+health check, when what it waits for is ready, in a network of its own that has nothing but
+loopback: every service's name is 127.0.0.1 there, and copies of one have addresses of their own, as
+Spark takes workers of one address for users of one disk. Kafka and PostgreSQL are those of
+`mastodon-assets up` instead of their images, which are not at hand without a registry.
+
+It fails where a service does not get healthy, the sensor's refresh does not reach the charts, a
+service writes elsewhere than to its volumes, does not end when told to, or a secret shows. What it
+started is ended, and what it made is removed unless `--keep`.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from pydantic import SecretStr
+
+from mastodon_assets.automation.progress import shown_state
+from mastodon_assets.local import stack
+from mastodon_assets.settings import load_settings
+from mastodon_assets_tests.deployment.compose import DOCKER, FOREIGN, Service, read_env_file
+from mastodon_assets_tests.deployment.compose import read_services as read_compose_services
+from mastodon_assets_tests.deployment.image import (
+    Buildah,
+    Container,
+    build,
+    labels,
+    make_base,
+    size_bytes,
+    write_environment,
+)
+
+# The user of the image.
+USER_ID = 10001
+KAFKA_PORT, POSTGRES_PORT = 9092, 5432
+PAGES = {"Dagster": 3000, "Spark's master": 8080, "the stream's Spark": 4040}
+_PLANTED = "planted-7f3c9a51d2"
+_HEALTHY_SECONDS, _TASK_SECONDS, _CHARTS_SECONDS, _STOP_SECONDS = 300, 600, 600, 10
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+
+class TrialError(Exception):
+    """What the image or a service does not do; the message says which and where its log is."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="docker/try-image", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--keep", action="store_true", help="leave image, logs and volumes there")
+    parser.add_argument("--folder", type=Path, help="where to work; what is kept is used again")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    # Both end it in good order, also where a shell started it in the background.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        if options.inside:
+            _run_services(options.folder)
+        else:
+            _try_image(options.folder, keep=options.keep)
+    except (TrialError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"failed: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted") from None
+
+
+def missing_tools() -> list[str]:
+    """What the trial needs and the machine does not have."""
+    missing = [name for name in ("buildah", "debootstrap", "unshare") if not shutil.which(name)]
+    return missing if os.geteuid() == 0 else ["root", *missing]
+
+
+def _try_image(chosen: Path | None, *, keep: bool) -> None:
+    if missing := missing_tools():
+        raise TrialError(f"{', '.join(missing)}: not here; apt-get install buildah debootstrap")
+    folder = (chosen or Path(tempfile.mkdtemp(prefix="mastodon_assets-image-"))).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "build.log"
+    buildah = Buildah(folder)
+    try:
+        with _told("base image debian:bookworm-slim, by debootstrap"):
+            make_base(buildah, log)
+        with _told(f"image of docker/Dockerfile (log: {log})"):
+            planted = dict.fromkeys((".env", "docker/.env", "data/x"), f"PASSWORD={_PLANTED}\n")
+            build(buildah, planted, log)
+        _say(f"image size: {size_bytes(buildah) / 1e9:.2f} GB")
+        for name, value in sorted(labels(buildah).items()):
+            if name.startswith("org.opencontainers."):
+                _say(f"label {name}: {value}")
+        with _told("programs of the embedded Kafka and PostgreSQL"):
+            # Fetched here: where the services run there is no network.
+            stack.up(folder / "fetched", topics=[])
+            stack.down(folder / "fetched", wipe=True)
+        inside = [sys.executable, "-m", __spec__.name, "--inside", "--folder", str(folder)]
+        if _run_to_its_end(["unshare", "--net", "--", *inside]) != 0:
+            raise TrialError(f"the services did not work (logs: {folder / 'logs'})")
+        _say("all of it works")
+    finally:
+        if keep:
+            _say(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder)
+
+
+def _run_to_its_end(command: list[str]) -> int:
+    """Its exit status; where we are interrupted it is told to end, and may clean up."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+
+
+@dataclass
+class Running:
+    """A container of a service: its process, and how a command is run beside it."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    command: Callable[[list[str]], list[str]]
+    log: Path
+
+
+@dataclass
+class Trial:
+    """The services of compose.yaml, as processes from the image."""
+
+    folder: Path
+    services: Mapping[str, Service]
+    container: Container
+    hosts: Path
+    ready: dict[str, threading.Event] = field(default_factory=dict)
+    running: list[Running] = field(default_factory=list)
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def up(self) -> None:
+        """Start all, each when what it waits for is ready; return when the last one is.
+
+        Raises: TrialError.
+        """
+        self.ready = {name: threading.Event() for name in self.services}
+        ours = [name for name in self.services if name not in FOREIGN]
+        for name in FOREIGN:
+            self.ready[name].set()
+        with ThreadPoolExecutor(max_workers=len(ours)) as pool:
+            started = [pool.submit(self._bring_up, name) for name in ours]
+            try:
+                done, _ = wait(started, return_when=FIRST_EXCEPTION)
+            finally:
+                # The others give up then, which is no failure of theirs.
+                self.is_over.set()
+            for future in done:
+                future.result()
+
+    def down(self) -> list[str]:
+        """End all; what did not end by itself within ten seconds, as Docker would kill it."""
+        return [late for running in reversed(self.running) if (late := _end(running))]
+
+    def memory_bytes(self) -> int:
+        """What all processes hold, shared pages counted once (PSS)."""
+        held = 0
+        for running in self.running:
+            if running.process.poll() is None:
+                for process in psutil.Process(running.process.pid).children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        held += process.memory_full_info().pss
+        return held
+
+    def _bring_up(self, name: str) -> None:
+        service = self.services[name]
+        for awaited in service.get("depends_on", {}):
+            while not self.ready[awaited].wait(0.2):
+                if self.is_over.is_set():
+                    return
+        started = time.monotonic()
+        running = [self._start(name, host) for host in _host_names(name, service)]
+        for one in running:
+            if is_task(service):
+                self._wait_until_done(one)
+            else:
+                self._wait_until_healthy(one, service["healthcheck"]["test"][1:])
+        self.ready[name].set()
+        word = "done" if is_task(service) else "healthy"
+        _say(f"{name}: {word} after {time.monotonic() - started:.1f} s")
+
+    def _start(self, name: str, host: str) -> Running:
+        service = self.services[name]
+        place = self.folder / "containers" / host
+        place.mkdir(parents=True)
+        environment = place / "environment"
+        write_environment(environment, service.get("environment", {}), USER_ID)
+        mounts = {self.hosts: "/etc/hosts", **self._mounts(service, place)}
+        log = self.folder / "logs" / f"{host}.log"
+
+        def command(arguments: list[str]) -> list[str]:
+            return self.container.command(arguments, environment, mounts, hostname=host)
+
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command(service["command"]),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        running = Running(host, process, command, log)
+        self.running.append(running)
+        return running
+
+    def _mounts(self, service: Service, place: Path) -> dict[Path, str]:
+        """Folders on the machine for the service's volumes and memory disks."""
+        mounts = {}
+        for index, volume in enumerate(service.get("volumes", [])):
+            source, _, target = volume.rpartition(":")
+            folder = self.folder / "volumes" / source if source else place / f"volume-{index}"
+            mounts[folder] = target
+        for index, target in enumerate(service.get("tmpfs", [])):
+            mounts[place / f"tmpfs-{index}"] = target.partition(":")[0]
+        for folder in mounts:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.chown(folder, USER_ID, USER_ID)
+        return mounts
+
+    def _wait_until_done(self, running: Running) -> None:
+        deadline = time.monotonic() + _TASK_SECONDS
+        while running.process.poll() is None:
+            if self.is_over.wait(0.5):
+                return
+            if time.monotonic() > deadline:
+                raise TrialError(f"{running.name} takes too long (log: {running.log})")
+        if running.process.returncode != 0:
+            status = running.process.returncode
+            raise TrialError(f"{running.name} ended with status {status} (log: {running.log})")
+
+    def _wait_until_healthy(self, running: Running, check: list[str]) -> None:
+        deadline = time.monotonic() + _HEALTHY_SECONDS
+        while time.monotonic() < deadline:
+            if self.is_over.is_set():
+                return
+            if running.process.poll() is not None:
+                raise TrialError(f"{running.name} ended by itself (log: {running.log})")
+            answered = subprocess.run(
+                running.command(check), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            if answered.returncode == 0:
+                return
+            time.sleep(1)
+        raise TrialError(f"{running.name} does not get healthy (log: {running.log})")
+
+
+def is_task(service: Service) -> bool:
+    """Whether the service ends when its work is done."""
+    return str(service.get("restart", "")).startswith("on-failure")
+
+
+def _run_services(folder: Path) -> None:
+    """The part that has a network of its own."""
+    _bring_up_loopback()
+    shutil.rmtree(folder / "logs", ignore_errors=True)
+    (folder / "logs").mkdir()
+    secrets = _make_secrets(folder)
+    services = read_compose_services(secrets)
+    container = Container(Buildah(folder))
+    # One second, as file systems may round the times of files.
+    started_at, started = time.time() - 1, time.monotonic()
+    trial = Trial(folder, services, container, _write_hosts(folder, services))
+    try:
+        with _servers(folder, secrets) as database:
+            try:
+                trial.up()
+                _say(f"from up to all healthy and tasks done: {time.monotonic() - started:.1f} s")
+                _wait_for_charts(folder, database)
+                _look_at_pages()
+                _say(f"memory of our services together: {trial.memory_bytes() / 1e9:.1f} GB")
+                shown = _secrets_shown(folder, secrets)
+            finally:
+                late = trial.down()
+        problems = [
+            *(f"{where} shows a secret" for where in shown),
+            *(f"{path} was written outside of volumes" for path in _written(trial, started_at)),
+            *(f"{name} did not end within {_STOP_SECONDS} s" for name in late),
+            *(f"{path} of the image holds a planted file" for path in _planted(container.root)),
+        ]
+        if problems:
+            raise TrialError("; ".join(problems))
+        _say("every service ended when told to, wrote to its volumes only, and showed no secret")
+    finally:
+        container.remove()
+        for made in ("containers", "volumes"):
+            shutil.rmtree(folder / made, ignore_errors=True)
+
+
+def _make_secrets(folder: Path) -> dict[str, str]:
+    """The variables of the .env that make-env makes."""
+    place = folder / "make-env"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    shutil.copy2(DOCKER / "make-env", place)
+    subprocess.run([place / "make-env"], check=True, stdout=subprocess.DEVNULL)
+    return read_env_file(place / ".env")
+
+
+@contextmanager
+def _servers(folder: Path, secrets: Mapping[str, str]) -> Iterator[SecretStr]:
+    """Kafka and PostgreSQL as the images of compose.yaml have them: ports, databases, superuser.
+
+    Yields the superuser's URL of the platform's database.
+    """
+    home = folder / "stack"
+    for name, port in (("kafka/broker.port", KAFKA_PORT), ("postgres/port", POSTGRES_PORT)):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(f"{port}\n", encoding="ascii")
+    try:
+        connection = stack.up(home, topics=[])
+        _make_databases(connection.postgres_url, secrets)
+        password = secrets["POSTGRES_PASSWORD"]
+        yield SecretStr(f"postgresql://postgres:{password}@127.0.0.1:{POSTGRES_PORT}/mastodon")
+    finally:
+        stack.down(home, wipe=True)
+
+
+def _make_databases(server_url: str, secrets: Mapping[str, str]) -> None:
+    """What PostgreSQL's image does at its first start: its superuser, and postgres-init.sql."""
+    with psycopg.connect(make_conninfo(server_url, dbname="postgres"), autocommit=True) as server:
+        server.execute("DROP DATABASE mastodon")
+        server.execute(
+            sql.SQL("CREATE ROLE postgres SUPERUSER LOGIN PASSWORD {}").format(
+                sql.Literal(secrets["POSTGRES_PASSWORD"])
+            )
+        )
+        script = (DOCKER / "postgres-init.sql").read_text(encoding="utf-8")
+        script = re.sub(r"(?m)^--.*$", "", script)
+        variables = dict(re.findall(r"(?m)^\\getenv (\w+) (\w+)$", script))
+        script = re.sub(r"(?m)^\\getenv .*$", "", script)
+        for name, variable in variables.items():
+            literal = sql.Literal(secrets[variable]).as_string(server)
+            script = script.replace(f":'{name}'", literal)
+        for statement in filter(None, map(str.strip, script.split(";"))):
+            server.execute(statement.encode())
+
+
+def _host_names(name: str, service: Service) -> list[str]:
+    """The names of the service's copies; of its own where it is one."""
+    copies = service.get("deploy", {}).get("replicas", 1)
+    return [name] if copies == 1 else [f"{name}-{number}" for number in range(1, copies + 1)]
+
+
+def _write_hosts(folder: Path, services: Mapping[str, Service]) -> Path:
+    path = folder / "hosts"
+    lines = [f"127.0.0.1 {name}" for name in ("localhost", *services)]
+    copies = [
+        host
+        for name, service in services.items()
+        for host in _host_names(name, service)
+        if host != name
+    ]
+    lines += [f"127.0.1.{number} {host}" for number, host in enumerate(copies, 1)]
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    return path
+
+
+def _bring_up_loopback() -> None:
+    with socket.socket() as control:
+        request = struct.pack("16sh14x", b"lo", 0)
+        (flags,) = struct.unpack("16xh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def _wait_for_charts(folder: Path, database: SecretStr) -> None:
+    """Until the sensor's refresh has drawn what the first model scored. Raises: TrialError."""
+    settings = load_settings(database_url=database)
+    files = folder / "volumes/files"
+    started = time.monotonic()
+    while time.monotonic() < started + _CHARTS_SECONDS:
+        shown = shown_state(settings)
+        if shown.champion and shown.shown_champions == {shown.champion}:
+            break
+        time.sleep(2)
+    else:
+        raise TrialError(f"no charts of the champion after {_CHARTS_SECONDS} s; see logs/code.log")
+    charts = sorted(path.name for path in (files / "reports").glob("part5_*.png"))
+    exports = sorted(path.name for path in (files / "data").glob("viz_*.csv"))
+    if len(charts) != 4 or len(exports) != 3:
+        raise TrialError(f"of four charts and three files there are {charts} and {exports}")
+    with psycopg.connect(database.get_secret_value()) as connection:
+        query = (
+            "SELECT (SELECT count(*) FROM masto.toots_raw),"
+            " (SELECT count(*) FROM masto.toots_sentiment WHERE label IS NOT NULL)"
+        )
+        stored, labelled = connection.execute(query).fetchone() or (0, 0)
+    if not labelled:
+        raise TrialError("no toot has a label; see logs/code.log")
+    _say(
+        f"the sensor's refresh drew {len(charts)} charts and {len(exports)} files of {stored:,}"
+        f" toots, {labelled:,} of them labelled, {time.monotonic() - started:.1f} s after that"
+    )
+
+
+def _look_at_pages() -> None:
+    for name, port in PAGES.items():
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+            if answer.status != 200:
+                raise TrialError(f"the page of {name} answers {answer.status}")
+    master = _read_json("http://127.0.0.1:8080/json/")
+    if master["aliveworkers"] != 2:
+        raise TrialError(f"of two Spark workers {master['aliveworkers']} are alive")
+    applications = [*master["activeapps"], *master["completedapps"]]
+    _say(
+        f"pages answer: {', '.join(PAGES)}; two Spark workers ran {len(applications)} applications"
+    )
+
+
+def _read_json(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def _secrets_shown(folder: Path, secrets: Mapping[str, str]) -> list[str]:
+    """Where one of the generated passwords stands: arguments of processes, logs, output of runs."""
+    values = [value.encode() for name, value in secrets.items() if name != "COMPOSE_PROFILES"]
+    shown = []
+    for process in psutil.process_iter():
+        try:
+            arguments = "\0".join(process.cmdline()).encode()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if any(value in arguments for value in values):
+            shown.append(f"process {process.pid}")
+    for place in (folder / "logs", folder / "volumes"):
+        for path in filter(Path.is_file, place.rglob("*")):
+            content = path.read_bytes()
+            shown.extend(str(path) for value in values if value in content)
+    return shown
+
+
+def _written(trial: Trial, since: float) -> list[str]:
+    """What was written into the root file system, where a read-only one would have refused."""
+    root = trial.container.root
+    # Places at which Buildah mounts something.
+    mounted = {"run/environment", "run/.containerenv", "etc/hosts", "etc/resolv.conf"}
+    paths = (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    written = (path for path in paths if path.stat().st_ctime > since)
+    names = (path.relative_to(root).as_posix() for path in written)
+    return [name for name in names if name not in mounted]
+
+
+def _planted(root: Path) -> list[str]:
+    found = subprocess.run(
+        ["grep", "-rlF", "--exclude-dir=proc", "--exclude-dir=sys", _PLANTED, str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    return found.stdout.split()
+
+
+def _end(running: Running) -> str | None:
+    """Tell the service to end, as Docker does; its name where it had to be killed."""
+    if running.process.poll() is not None:
+        return None
+    processes = psutil.Process(running.process.pid).children(recursive=True)
+    # Buildah starts itself once more; what it runs is the first that is not Buildah.
+    command = next((p for p in processes if "buildah" not in p.name()), None)
+    if command:
+        command.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs(processes, timeout=_STOP_SECONDS)
+    for process in left:
+        process.kill()
+    running.process.wait(_STOP_SECONDS)
+    return running.name if left else None
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    _say(f"{what}: {time.monotonic() - started:.0f} s")
+
+
+def _say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S', time.gmtime())} {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

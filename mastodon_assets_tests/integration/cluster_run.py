@@ -1,0 +1,43 @@
+"""What the cluster's test does, in a process of its own: a JVM has one master all its life.
+
+Everything that uses Spark, with the settings of the environment; prints what it did as JSON.
+"""
+
+import json
+import sys
+
+from mastodon_assets.batch.tables import batch_tables, refresh_batch_table
+from mastodon_assets.sentiment.score import score_pending
+from mastodon_assets.sentiment.train import train
+from mastodon_assets.settings import load_settings
+from mastodon_assets.spark_session import build_session
+from mastodon_assets.toots.drain import drain
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def main() -> None:
+    settings = load_settings()
+    session = build_session(settings)
+    done: dict[str, object] = {}
+    if "drain" in sys.argv:
+        done["stored"] = drain(lambda: session, settings, report=_report).counts.stored
+    if "batch" in sys.argv:
+        done["batch"] = {
+            name: refresh_batch_table(session, settings.postgres_url, name, min_toots=1)
+            for name in batch_tables(min_toots=1)
+        }
+    if "train" in sys.argv:
+        trained = train(session, settings, _report)
+        done["model"] = {"status": trained.status, "path": str(trained.path)}
+        done["trained_again"] = train(session, settings, _report).trained
+    if "score" in sys.argv:
+        done["scored"] = score_pending(session, settings, _report).by_outcome
+    print(json.dumps(done))
+    session.stop()
+
+
+if __name__ == "__main__":
+    main()

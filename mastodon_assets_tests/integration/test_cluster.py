@@ -1,0 +1,118 @@
+"""The same code on a Spark cluster whose executors see nothing of the driver's disk."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mastodon_assets.errors import ServiceUnavailableError, SettingsError
+from mastodon_assets.settings import Settings, as_environment, load_settings
+from mastodon_assets.spark_session import build_session
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.cluster import can_hide_folders, running_cluster
+from mastodon_assets_tests.records import upsert
+
+pytestmark = pytest.mark.skipif(not can_hide_folders(), reason="no user namespaces (unshare)")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one folder that this process and the executors have in common."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[str]:
+    with running_cluster(tmp_path_factory.mktemp("cluster"), shared) as url:
+        yield url
+
+
+def run(settings: Settings, *steps: str) -> dict[str, Any]:
+    ended = attempt(settings, *steps)
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    return dict(json.loads(ended.stdout.splitlines()[-1]))
+
+
+def attempt(settings: Settings, *steps: str) -> subprocess.CompletedProcess[str]:
+    environment = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_EXECUTOR_MEMORY": "512m"}
+    return subprocess.run(
+        [sys.executable, "-m", "mastodon_assets_tests.integration.cluster_run", *steps],
+        env={**os.environ, **environment, **as_environment(settings)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def test_from_kafka_to_labels_on_workers_without_the_drivers_disk(
+    master: str, shared: Path, settings: Settings, produce: Callable[..., None]
+) -> None:
+    for partition in range(4):
+        messages = [
+            upsert(f"{partition}{number}", uri=f"u:{partition}:{number}", content="I am so happy")
+            for number in range(50)
+        ]
+        produce(messages, partition)
+    corpus = write_corpus(shared / "corpus.csv.gz")
+    models = (shared / "models").as_uri()
+    done = run(
+        settings.model_copy(
+            update={
+                "spark_master": master,
+                "model_dir": models,
+                "sentiment_corpus": corpus.as_uri(),
+            }
+        ),
+        *("drain", "batch", "train", "score"),
+    )
+    assert done["stored"] == 200
+    assert done["model"]["status"] == "champion"
+    assert done["model"]["path"].startswith(models)
+    assert not done["trained_again"]
+    assert done["scored"] == {"positive": 200}
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        assert connection.execute(
+            "SELECT toots_count FROM masto.batch_toots_per_day"
+        ).fetchall() == [(200,)]
+
+
+def write_corpus(path: Path) -> Path:
+    """Texts of our own in Sentiment140's format."""
+    lines = [
+        f'"{target}","1","d","q","u","{word} day {number} so {word}"'
+        for target, word in ((0, "sad"), (4, "happy"))
+        for number in range(200)
+    ]
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "MODEL_DIR="),
+        ({"sentiment_corpus": Path("corpus.csv")}, "SENTIMENT_CORPUS=corpus.csv: is on this"),
+    ],
+)
+def test_a_local_path_is_refused_before_executors_look_for_it_on_their_own_disks(
+    settings: Settings, changes: dict[str, Any], told: str
+) -> None:
+    from mastodon_assets.sentiment.train import train
+
+    update = {"spark_master": "spark://127.0.0.1:1", **changes}
+    with pytest.raises(SettingsError, match=told) as raised:
+        train(None, settings.model_copy(update=update), print)  # type: ignore[arg-type]
+    assert "\n" not in str(raised.value)
+
+
+def test_a_master_that_does_not_answer_is_one_line() -> None:
+    for master in ("spark://127.0.0.1:1,127.0.0.1:2", "sc://127.0.0.1:1/;token=planted"):
+        with pytest.raises(ServiceUnavailableError, match="look at SPARK_MASTER") as raised:
+            build_session(load_settings(spark_master=master))
+        assert "planted" not in str(raised.value)

@@ -1,0 +1,182 @@
+"""Encrypted and logged in: every client of Kafka and PostgreSQL, on servers that take no other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.automation.sensors import mastodon_stream_sensor
+from mastodon_assets.batch.tables import refresh_batch_table
+from mastodon_assets.doctor import check_postgres, check_topic
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.mastodon.errors_topic import newest_errors
+from mastodon_assets.mastodon.publisher import publishing
+from mastodon_assets.resources.settings import SettingsResource
+from mastodon_assets.settings import Settings, as_environment, load_settings
+from mastodon_assets.toots.drain import drain
+from mastodon_assets.toots.topics import read_topic
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.migrate import migrate
+from mastodon_assets_tests.records import upsert
+from mastodon_assets_tests.tls import (
+    PASSWORD,
+    PLAIN_PASSWORD,
+    PLAIN_USER,
+    USER,
+    SecureServers,
+    secure_servers,
+    with_ca,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServers]:
+    folder = tmp_path_factory.mktemp("tls")
+    with secure_servers(folder, ["mastodon_stream", "mastodon_errors"]) as started:
+        migrate(with_ca(started.postgres_url, started.ca))
+        yield started
+
+
+@pytest.fixture
+def secure(servers: SecureServers, tmp_path: Path) -> Settings:
+    return secure_settings(servers, tmp_path)
+
+
+def secure_settings(servers: SecureServers, folder: Path, **changes: Any) -> Settings:
+    return load_settings(
+        **{
+            "mastodon_assets_home": folder / "state",
+            "kafka_bootstrap_servers": servers.kafka,
+            "kafka_security_protocol": "SASL_SSL",
+            "kafka_ssl_ca_location": servers.ca,
+            "kafka_sasl_username": USER,
+            "kafka_sasl_password": PASSWORD,
+            "database_url": with_ca(servers.postgres_url, servers.ca),
+            "spark_master": "local[2]",
+            **changes,
+        }
+    )
+
+
+def publish(settings: Settings, *status_ids: str) -> None:
+    with publishing(settings) as publisher:
+        for status_id in status_ids:
+            publisher.publish(upsert(status_id))
+        publisher.publish_error(
+            reason="contract", error="e", payload=None, origin="stream", instance="one.example"
+        )
+        publisher.flush()
+
+
+def test_toots_go_from_the_publisher_to_the_batch_tables(
+    secure: Settings, spark: "SparkSession"
+) -> None:
+    publish(secure, "1", "2", "3")
+    drained = drain(lambda: spark, secure, report=lambda line: None)
+    assert drained.counts.stored == 3
+    refresh_batch_table(spark, secure.postgres_url, "batch_toots_per_day", min_toots=1)
+    with transaction(secure.postgres_url, snapshot=True) as connection:
+        assert connection.execute(
+            "SELECT toots_count FROM masto.batch_toots_per_day"
+        ).fetchall() == [(3,)]
+        encrypted = connection.execute(
+            "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        ).fetchall()
+    assert encrypted == [(True,)]
+    letters, _ = newest_errors(secure, reason="", limit=1)
+    assert letters[0].reason == "contract: e"
+
+
+def test_the_other_mechanism_logs_in_too(
+    servers: SecureServers, tmp_path: Path, spark: "SparkSession"
+) -> None:
+    settings = secure_settings(
+        servers,
+        tmp_path,
+        kafka_sasl_mechanism="PLAIN",
+        kafka_sasl_username=PLAIN_USER,
+        kafka_sasl_password=PLAIN_PASSWORD,
+    )
+    publish(settings, "11")
+    assert drain(lambda: spark, settings, report=lambda line: None).counts.messages >= 1
+
+
+def test_the_sensor_and_the_doctor_see_both_servers(
+    secure: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in as_environment(secure).items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(
+            instance=instance, resources={"settings": SettingsResource()}
+        )
+        seen = mastodon_stream_sensor(context)
+    assert not isinstance(seen, dg.SkipReason), seen
+    findings = [check_topic(secure, "mastodon_stream"), *check_postgres(secure)]
+    assert {finding.level for finding in findings} == {"green"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"kafka_sasl_password": "wrong"}, "KAFKA_SASL_PASSWORD"),
+        ({"kafka_sasl_username": "nobody"}, "KAFKA_SASL_USERNAME"),
+        ({"kafka_sasl_mechanism": "SCRAM-SHA-256"}, "KAFKA_SASL_MECHANISM"),
+        ({"kafka_ssl_ca_location": None}, "KAFKA_SSL_CA_LOCATION"),
+        (
+            {
+                "kafka_security_protocol": "PLAINTEXT",
+                "kafka_ssl_ca_location": None,
+                "kafka_sasl_username": None,
+                "kafka_sasl_password": None,
+            },
+            "KAFKA_SECURITY_PROTOCOL",
+        ),
+    ],
+    ids=["password", "user", "mechanism", "system's CAs", "plain text"],
+)
+def test_what_the_broker_refuses_is_told_in_one_line_with_what_to_look_at(
+    servers: SecureServers, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    _assert_refused(secure_settings(servers, tmp_path, **changes), told)
+
+
+def test_a_broker_that_another_ca_vouches_for_is_not_trusted(
+    servers: SecureServers, tmp_path: Path
+) -> None:
+    settings = secure_settings(servers, tmp_path, kafka_ssl_ca_location=servers.other_ca)
+    _assert_refused(settings, "KAFKA_SSL_CA_LOCATION")
+
+
+def _assert_refused(settings: Settings, told: str) -> None:
+    for ask in (read_topic, _publish_nothing):
+        with pytest.raises(ServiceUnavailableError, match=told) as raised:
+            ask(settings, "mastodon_stream")
+        assert "\n" not in str(raised.value)
+        assert PASSWORD not in str(raised.value)
+
+
+def _publish_nothing(settings: Settings, topic: str) -> None:
+    with publishing(settings):
+        pass
+
+
+def test_a_database_that_another_ca_vouches_for_is_not_trusted(servers: SecureServers) -> None:
+    _assert_not_entered(with_ca(servers.postgres_url, servers.other_ca), "certificate verify")
+
+
+def test_a_database_that_takes_no_plain_text_says_so(servers: SecureServers) -> None:
+    url = SecretStr(f"{servers.postgres_url.get_secret_value()}?sslmode=disable")
+    _assert_not_entered(url, "no encryption")
+
+
+def _assert_not_entered(url: SecretStr, told: str) -> None:
+    with pytest.raises(ServiceUnavailableError, match=told) as raised:
+        migrate(url)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,35 @@
+"""Budgets of requests, and who may use them up."""
+
+from mastodon_assets.mastodon.pacing import RequestBudget
+
+
+def test_a_budget_lets_so_many_requests_through_in_any_window() -> None:
+    now = 0.0
+    budget = RequestBudget(3, 900, clock=lambda: now)
+    for now in (0.0, 10.0, 20.0):  # noqa: B007
+        assert budget.take() == 0
+    now = 30.0
+    assert (budget.take(), budget.left()) == (870, 0)
+    now = 900.0
+    assert (budget.take(), budget.left()) == (0, 0)
+    assert budget.take() == 10
+
+
+def test_what_is_spared_is_left_to_others() -> None:
+    now = 0.0
+    budget = RequestBudget(3, 900, clock=lambda: now)
+    assert budget.take(spare=2) == 0
+    now = 10.0
+    assert budget.take(spare=2) == 890
+    assert [budget.take(), budget.take()] == [0, 0]
+    assert budget.take() == 890
+    # Of what is free again, the one who spares gets nothing as long as others use it.
+    now = 900.0
+    assert budget.take(spare=2) == 10
+    assert budget.take() == 0
+
+
+def test_no_budget_is_no_limit() -> None:
+    budget = RequestBudget(None, 900)
+    assert {budget.take(spare=100) for _ in range(1000)} == {0}
+    assert budget.left() is None

@@ -1,0 +1,90 @@
+"""A stream without posts: when that is odd, and when a quiet server is just quiet."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mastodon_assets.mastodon.silence import FeedWatch, is_odd
+
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    return NOON + timedelta(minutes=minutes)
+
+
+@pytest.mark.parametrize(
+    ("silence", "longest_pause", "deletes", "odd"),
+    [
+        (9.9, 0.1, 0, False),
+        (10, 0.1, 0, True),
+        (10, 3, 0, False),
+        (15, 3, 0, True),
+        (600, None, 0, False),
+        (9.9, None, 100, False),
+        (10, None, 19, False),
+        (10, None, 20, True),
+        (25, 30, 20, False),
+        (30, 30, 20, True),
+        (149, 30, 0, False),
+        (150, 30, 0, True),
+    ],
+)
+def test_silence_is_odd_after_several_of_the_usual_pauses_and_ten_minutes_at_least(
+    silence: float, longest_pause: float | None, deletes: int, odd: bool
+) -> None:
+    pause = None if longest_pause is None else timedelta(minutes=longest_pause)
+    assert is_odd(timedelta(minutes=silence), pause, deletes) is odd
+
+
+def busy() -> FeedWatch:
+    watch = FeedWatch()
+    watch.connected(at(-1))
+    for second in range(30):
+        watch.note_post(at(second / 60))
+    return watch
+
+
+def test_a_busy_feed_that_goes_silent_is_told_and_posts_end_it() -> None:
+    watch = busy()
+    assert watch.oddity(at(5)) is None
+    assert watch.oddity(at(11)) == (
+        "heartbeats but no posts since 2026-11-20 12:00Z, though the stream is open;"
+        " see: mastodon-assets doctor"
+    )
+    watch.note_other(at(11), is_delete=True)
+    assert str(watch.oddity(at(11))).startswith("deletes but no posts since")
+    watch.note_post(at(12))
+    assert watch.oddity(at(12)) is None
+
+
+def test_a_feed_that_only_ever_told_deletes_is_odd() -> None:
+    watch = FeedWatch()
+    watch.connected(NOON)
+    for minute in range(20):
+        watch.note_other(at(minute), is_delete=True)
+    assert watch.oddity(at(9)) is None
+    assert watch.oddity(at(20)) is not None
+
+
+def test_a_feed_that_never_told_a_post_is_just_quiet() -> None:
+    watch = FeedWatch()
+    watch.connected(NOON)
+    assert watch.oddity(at(60 * 24)) is None
+
+
+def test_the_time_without_a_stream_is_no_silence_of_the_server() -> None:
+    watch = busy()
+    watch.disconnected()
+    assert watch.oddity(at(60)) is None
+    watch.connected(at(60))
+    assert watch.oddity(at(69)) is None
+    watch.note_post(at(69))
+    assert watch.longest_pause == timedelta(seconds=1)
+
+
+def test_what_an_earlier_run_knew_goes_on_counting() -> None:
+    watch = FeedWatch(last_post_at=at(-600), longest_pause=timedelta(minutes=4))
+    watch.connected(NOON)
+    assert watch.oddity(at(19)) is None
+    assert watch.oddity(at(20)) is not None

@@ -1,0 +1,67 @@
+"""What a source was last seen to do, in the database and in `status`."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.mastodon.cursors import save_cursor
+from mastodon_assets.mastodon.gaps import Gap, save_gap
+from mastodon_assets.mastodon.states import (
+    SourceState,
+    SourceStatus,
+    read_sources,
+    read_state,
+    save_state,
+)
+
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+CONNECTED = SourceState("connected", None, NOON, NOON, timedelta(seconds=1.5))
+
+
+def test_a_state_is_read_as_it_was_saved(fresh_database_url: SecretStr) -> None:
+    url = fresh_database_url
+    assert read_state(url, "one.example", "local") is None
+    for state in (CONNECTED, SourceState("refused", "token refused (401)", None, None, None)):
+        save_state(url, "one.example", "local", state)
+        assert read_state(url, "one.example", "local") == state
+    assert read_state(url, "one.example", "public") is None
+
+
+def test_status_shows_each_source_with_its_cursor_and_open_gaps(
+    fresh_database_url: SecretStr,
+) -> None:
+    url = fresh_database_url
+    for source in ("public", "hashtag:tea"):
+        save_state(url, "one.example", source, CONNECTED)
+    save_cursor(url, "one.example", "public", "41", "rules")
+    for minute, status in enumerate(("open", "open", "recovered")):
+        gap = Gap(NOON + timedelta(minutes=minute), "cut", from_id=None)
+        gap.status = status  # type: ignore[assignment]
+        save_gap(url, "one.example", "public", gap)
+
+    found = read_sources(url)
+
+    assert [(each.source, each.cursor, each.open_gaps) for each in found] == [
+        ("hashtag:tea", None, 0),
+        ("public", "41", 2),
+    ]
+    assert all(each.last_post_at == NOON for each in found)
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "shown"),
+    [
+        ("connected", 59, "connected"),
+        ("connected", 61, "not running"),
+        ("refused", 61, "refused"),
+        ("refused", 1000, "not running"),
+        ("stopped", 9999, "stopped"),
+    ],
+)
+def test_a_source_that_tells_nothing_for_a_minute_is_not_running(
+    state: str, age: int, shown: str
+) -> None:
+    told = NOON - timedelta(seconds=age)
+    source = SourceStatus("one.example", "public", state, None, told, None, None, None, 0)
+    assert source.present_state(NOON) == shown

@@ -1,0 +1,392 @@
+"""What each role may do, tried on a real server for every table of the registry."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import InsufficientPrivilege
+from pydantic import SecretStr
+
+from mastodon_assets.local.stack import Connection as StackConnection
+from mastodon_assets.toots.sink import prepare_session, refresh_statistics
+from mastodon_assets.warehouse.database import MissingRightsError, connect, transaction
+from mastodon_assets.warehouse.migrate import MigrationError, migrate
+from mastodon_assets.warehouse.registry import SCHEMA, TABLES, Table
+from mastodon_assets.warehouse.roles import OWNER, READER, WRITER, RolesError, create_roles
+from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.warehouse.test_schema import add_migration
+
+PASSWORDS = {
+    OWNER: SecretStr("owner's pass/word"),
+    WRITER: SecretStr("writer's pass@word"),
+    READER: SecretStr("reader's pass:word"),
+}
+TABLE_LIST = pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+WITHOUT_VIEWS = pytest.mark.parametrize(
+    "table",
+    [table for table in TABLES.values() if not table.is_view],
+    ids=lambda table: table.name,
+)
+
+
+@pytest.fixture(scope="module")
+def admin_url(stack: StackConnection) -> Iterator[SecretStr]:
+    """A migrated database of its own with the roles made, as its superuser."""
+    with new_database(stack) as url:
+        create_roles(url, PASSWORDS)
+        yield url
+
+
+def as_role(admin_url: SecretStr, role: str) -> SecretStr:
+    parts = conninfo_to_dict(admin_url.get_secret_value())
+    password = quote(PASSWORDS[role].get_secret_value(), safe="")
+    return SecretStr(
+        f"postgresql://{role}:{password}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+    )
+
+
+@pytest.fixture(params=[OWNER, WRITER, READER])
+def role_url(request: pytest.FixtureRequest, admin_url: SecretStr) -> SecretStr:
+    return as_role(admin_url, request.param)
+
+
+@pytest.fixture
+def owner(admin_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
+    yield from _undone(as_role(admin_url, OWNER))
+
+
+@pytest.fixture
+def writer(admin_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
+    yield from _undone(as_role(admin_url, WRITER))
+
+
+@pytest.fixture
+def reader(admin_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
+    yield from _undone(as_role(admin_url, READER))
+
+
+def _undone(url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
+    """A connection whose work is thrown away."""
+    connection = connect(url)
+    yield connection
+    connection.close()
+
+
+def select(connection: psycopg.Connection[Any], table: Table, *columns: str) -> None:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns)) if columns else sql.SQL("*")
+    connection.execute(sql.SQL("SELECT {} FROM {} LIMIT 1").format(names, identifier(table)))
+
+
+def identifier(table: Table) -> sql.Identifier:
+    return sql.Identifier(SCHEMA, table.name)
+
+
+def writes(table: Table) -> dict[str, sql.Composed]:
+    """Statements that each need one right, and change nothing where it is there."""
+    name, column = identifier(table), sql.Identifier(table.key[0])
+    return {
+        "insert": sql.SQL("INSERT INTO {0} SELECT * FROM {0} WHERE false").format(name)
+        if len(table.stored_columns) == len(table.columns)
+        else sql.SQL("INSERT INTO {0} ({1}) SELECT {1} FROM {0} WHERE false").format(name, column),
+        "update": sql.SQL("UPDATE {0} SET {1} = {1} WHERE false").format(name, column),
+        "delete": sql.SQL("DELETE FROM {} WHERE false").format(name),
+    }
+
+
+def changes_of_the_schema(table: Table) -> dict[str, sql.Composed]:
+    name = identifier(table)
+    return {
+        "drop": sql.SQL("DROP TABLE {}").format(name),
+        "truncate": sql.SQL("TRUNCATE {}").format(name),
+        "add a column": sql.SQL("ALTER TABLE {} ADD more integer").format(name),
+        "add an index": sql.SQL("CREATE INDEX ON {} ({})").format(
+            name, sql.Identifier(table.key[0])
+        ),
+        "comment": sql.SQL("COMMENT ON TABLE {} IS 'x'").format(name),
+    }
+
+
+def denied(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Composed) -> bool:
+    try:
+        with connection.transaction():
+            connection.execute(statement)
+    except InsufficientPrivilege:
+        return True
+    return False
+
+
+@TABLE_LIST
+def test_the_registry_says_of_a_table_what_leads_to_a_person(table: Table) -> None:
+    assert table.personal is not None, f"{table.name}: give `personal`, () where nothing does"
+    assert set(table.personal) <= set(table.column_names)
+    assert table.readable_columns
+
+
+def test_what_is_known_to_lead_to_a_person_is_marked_wherever_it_stands() -> None:
+    known = {"username", "user_id", "uri", "status_id", "content_txt", "content_html", "text"}
+    known |= {"payload", "message_key", "in_reply_to_id"}
+    shown = {name for table in TABLES.values() for name in table.readable_columns}
+    assert not shown & known
+
+
+@TABLE_LIST
+def test_the_reader_sees_exactly_what_does_not_lead_to_a_person(
+    reader: psycopg.Connection[Any], table: Table
+) -> None:
+    select(reader, table, *table.readable_columns)
+    if not table.personal:
+        select(reader, table)
+        return
+    everything = sql.SQL("SELECT * FROM {}").format(identifier(table))
+    assert denied(reader, everything)
+    for name in table.personal:
+        query = sql.SQL("SELECT {} FROM {}").format(sql.Identifier(name), identifier(table))
+        assert denied(reader, query), name
+
+
+@WITHOUT_VIEWS
+def test_the_reader_writes_nothing(reader: psycopg.Connection[Any], table: Table) -> None:
+    statements = {**writes(table), **changes_of_the_schema(table)}
+    assert [name for name, statement in statements.items() if not denied(reader, statement)] == []
+
+
+@TABLE_LIST
+def test_the_writer_reads_everything(writer: psycopg.Connection[Any], table: Table) -> None:
+    select(writer, table)
+
+
+@WITHOUT_VIEWS
+def test_the_writer_changes_rows_and_no_table(
+    writer: psycopg.Connection[Any], table: Table
+) -> None:
+    refused = [name for name, statement in writes(table).items() if denied(writer, statement)]
+    assert refused == []
+    statements = changes_of_the_schema(table)
+    assert [name for name, statement in statements.items() if not denied(writer, statement)] == []
+
+
+@pytest.mark.parametrize("role", [WRITER, READER])
+@TABLE_LIST
+def test_neither_writer_nor_reader_hands_on_its_rights(
+    admin_url: SecretStr, role: str, table: Table
+) -> None:
+    statement = sql.SQL("GRANT SELECT ON {} TO PUBLIC").format(identifier(table))
+    with closing(connect(as_role(admin_url, role))) as connection:
+        # Refused with an error or, where one holds the right itself, with a warning.
+        if not denied(connection, statement):
+            assert not connection.execute(
+                "SELECT FROM information_schema.role_table_grants WHERE table_schema = %s"
+                " AND table_name = %s AND grantee = 'PUBLIC'",
+                (SCHEMA, table.name),
+            ).fetchall()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE masto.more (a int)",
+        "CREATE TABLE public.more (a int)",
+        "CREATE SCHEMA more",
+        "CREATE DATABASE more",
+        "CREATE ROLE more",
+        "ALTER SCHEMA masto RENAME TO more",
+        "CREATE OR REPLACE VIEW masto.v_sentiment_daily AS SELECT 1",
+        "UPDATE masto.schema_version SET version_num = '9999'",
+        "SET ROLE masto_owner",
+        "COPY masto.toots_raw TO PROGRAM 'cat'",
+        "SELECT pg_read_file('postgresql.conf')",
+        "SELECT rolpassword FROM pg_authid",
+    ],
+)
+@pytest.mark.parametrize("role", [WRITER, READER])
+def test_neither_writer_nor_reader_goes_beyond_rows(
+    admin_url: SecretStr, role: str, statement: str
+) -> None:
+    url = as_role(admin_url, role).get_secret_value()
+    with (
+        psycopg.connect(url, autocommit=True) as connection,
+        pytest.raises(InsufficientPrivilege),
+    ):
+        connection.execute(statement.encode())
+
+
+@pytest.mark.parametrize("statement", ["CREATE DATABASE more", "CREATE ROLE more"])
+def test_the_owner_owns_the_schema_and_not_the_server(admin_url: SecretStr, statement: str) -> None:
+    url = as_role(admin_url, OWNER).get_secret_value()
+    with (
+        psycopg.connect(url, autocommit=True) as connection,
+        pytest.raises(InsufficientPrivilege),
+    ):
+        connection.execute(statement.encode())
+
+
+def test_everything_in_the_schema_is_the_owners(admin_url: SecretStr) -> None:
+    with transaction(admin_url, snapshot=True) as connection:
+        others = connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace"
+            " AND pg_get_userbyid(relowner) <> %s"
+            " UNION SELECT proname FROM pg_proc WHERE pronamespace = %s::regnamespace"
+            " AND pg_get_userbyid(proowner) <> %s",
+            (SCHEMA, OWNER, SCHEMA, OWNER),
+        ).fetchall()
+    assert others == []
+
+
+def test_the_sinks_temporary_tables_and_statistics_are_the_writers_to_make(
+    admin_url: SecretStr,
+) -> None:
+    notices: list[str] = []
+    with connect(as_role(admin_url, WRITER)) as connection:
+        connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+        prepare_session(connection)
+        connection.execute("ANALYZE pg_temp.staged")
+        refresh_statistics(connection)
+    # PostgreSQL skips with a warning what one may not ANALYZE.
+    assert notices == []
+
+
+def test_with_nothing_pending_every_role_goes_on(admin_url: SecretStr, role_url: SecretStr) -> None:
+    assert migrate(role_url) == migrate(admin_url)
+
+
+def test_a_pending_migration_is_the_owners_and_others_are_told_what_to_run(
+    stack: StackConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_database(stack) as admin:
+        create_roles(admin, PASSWORDS)
+        add_migration(tmp_path, monkeypatch, "CREATE TABLE masto.more (a int);")
+        for role in (WRITER, READER):
+            with pytest.raises(MigrationError, match=r"owner's DATABASE_URL run: .* migrate\Z"):
+                migrate(as_role(admin, role))
+        migrate(as_role(admin, OWNER))
+        migrate(as_role(admin, WRITER))
+
+
+def test_a_superusers_migration_makes_tables_of_the_owner(
+    stack: StackConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_database(stack) as admin:
+        create_roles(admin, PASSWORDS)
+        add_migration(tmp_path, monkeypatch, "CREATE TABLE masto.more (a int);")
+        migrate(admin)
+        with transaction(admin) as connection:
+            assert connection.execute(
+                "SELECT tableowner FROM pg_tables WHERE tablename = 'more'"
+            ).fetchall() == [(OWNER,)]
+
+
+def test_roles_can_be_made_before_there_are_tables(stack: StackConnection) -> None:
+    with new_database(stack) as admin:
+        with psycopg.connect(admin.get_secret_value()) as connection:
+            connection.execute("DROP SCHEMA masto CASCADE")
+        create_roles(admin, PASSWORDS)
+        migrate(as_role(admin, OWNER))
+        with transaction(as_role(admin, READER), snapshot=True) as connection:
+            select(connection, TABLES["batch_toots_per_day"])
+        with (
+            pytest.raises(MissingRightsError, match="permission denied for table toots_raw"),
+            transaction(as_role(admin, READER), snapshot=True) as connection,
+        ):
+            select(connection, TABLES["toots_raw"])
+
+
+def test_making_the_roles_again_takes_back_what_was_given_beside_them(
+    stack: StackConnection,
+) -> None:
+    with new_database(stack) as admin:
+        create_roles(admin, PASSWORDS)
+        with transaction(admin) as connection:
+            connection.execute("GRANT SELECT ON masto.toots_raw TO masto_reader")
+            connection.execute("GRANT SELECT (username) ON masto.toots_raw TO masto_reader")
+            connection.execute("GRANT TRUNCATE ON masto.toots_raw TO masto_writer")
+        create_roles(admin, {})
+        with connect(as_role(admin, READER)) as connection:
+            assert denied(connection, sql.SQL("SELECT username FROM masto.toots_raw"))
+        with connect(as_role(admin, WRITER)) as connection:
+            assert denied(connection, sql.SQL("TRUNCATE masto.toots_raw"))
+
+
+def test_one_who_may_not_make_roles_is_told_who_may(admin_url: SecretStr) -> None:
+    with pytest.raises(RolesError, match=r"superuser, or to the database's owner") as raised:
+        create_roles(as_role(admin_url, WRITER), {WRITER: SecretStr("new")})
+    assert "\n" not in str(raised.value)
+
+
+def test_the_owner_of_a_database_with_createrole_may_make_them_without_being_superuser(
+    stack: StackConnection,
+) -> None:
+    with new_database(stack) as admin:
+        parts = conninfo_to_dict(admin.get_secret_value())
+        with psycopg.connect(admin.get_secret_value(), autocommit=True) as connection:
+            connection.execute("DROP SCHEMA masto CASCADE")
+            connection.execute("CREATE ROLE landlord LOGIN CREATEROLE PASSWORD 'p'")
+            # The roles are there already, from the other tests.
+            connection.execute(
+                "GRANT masto_owner, masto_writer, masto_reader TO landlord WITH ADMIN OPTION"
+            )
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} OWNER TO landlord").format(
+                    sql.Identifier(str(parts["dbname"]))
+                )
+            )
+        place = f"{parts['host']}:{parts['port']}/{parts['dbname']}"
+        try:
+            create_roles(SecretStr(f"postgresql://landlord:p@{place}"), PASSWORDS)
+            migrate(SecretStr(f"postgresql://landlord:p@{place}"))
+            with transaction(as_role(admin, WRITER), snapshot=True) as connection:
+                select(connection, TABLES["toots_raw"])
+        finally:
+            with psycopg.connect(admin.get_secret_value(), autocommit=True) as connection:
+                connection.execute(
+                    sql.SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(
+                        sql.Identifier(str(parts["dbname"]))
+                    )
+                )
+                connection.execute("DROP OWNED BY landlord")
+                connection.execute("DROP ROLE landlord")
+
+
+def test_dagsters_database_and_ours_are_closed_to_each_others_users(
+    stack: StackConnection, admin_url: SecretStr
+) -> None:
+    """As the deployment does it: a database of Dagster's own user, without rights for others."""
+    parts = conninfo_to_dict(admin_url.get_secret_value())
+    place = f"{parts['host']}:{parts['port']}"
+    with psycopg.connect(stack.postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE dagster LOGIN PASSWORD 'd'")
+        connection.execute("CREATE DATABASE dagster OWNER dagster")
+        connection.execute("REVOKE ALL ON DATABASE dagster FROM PUBLIC")
+    try:
+        psycopg.connect(f"postgresql://dagster:d@{place}/dagster").close()
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(f"postgresql://dagster:d@{place}/{parts['dbname']}").close()
+        for role in (OWNER, WRITER, READER):
+            url = as_role(admin_url, role).get_secret_value()
+            with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+                psycopg.connect(url, dbname="dagster").close()
+    finally:
+        with psycopg.connect(stack.postgres_url, autocommit=True) as connection:
+            connection.execute("DROP DATABASE dagster WITH (FORCE)")
+            connection.execute("DROP ROLE dagster")
+
+
+def test_the_servers_log_of_statements_holds_no_password(
+    stack: StackConnection, stack_folder: Path
+) -> None:
+    with new_database(stack) as admin:
+        name = str(conninfo_to_dict(admin.get_secret_value())["dbname"])
+        with psycopg.connect(stack.postgres_url, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} SET log_statement = 'all'").format(sql.Identifier(name))
+            )
+        create_roles(admin, PASSWORDS)
+    log = (stack_folder / "postgres" / "server.log").read_text(encoding="utf-8")
+    assert 'ALTER ROLE "masto_writer" LOGIN PASSWORD' in log
+    for password in PASSWORDS.values():
+        assert password.get_secret_value().replace("'", "") not in log.replace("'", "")
