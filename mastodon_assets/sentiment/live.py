@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 Report = Callable[[str], None]
 
 _TEXTS = "id long, payload_hash long, created_at timestamp, lang string, text string"
-# The first executions compile code, which the first toots should not wait for.
-_WARMING_RUNS = 3
 
 
 class LiveScorer:
@@ -87,19 +85,21 @@ class LiveScorer:
         if self._is_prepared and version == self._model_is:
             return
         self._is_prepared, self._model_is, self._score = True, version, None
-        model: LoadedModel | None = None
-        if current is not None:
-            try:
-                model = load_model(
-                    self._spark, for_executors(self._settings, "the model's path", current.path)
-                )
-            except ModelUnreadableError as error:
-                self._report(f"toots are left without a score: {error}")
-                return
+        if current is None:
+            self._score = _without_model
+            self._report("no sentiment model yet")
+            return
+        try:
+            model = load_model(
+                self._spark, for_executors(self._settings, "the model's path", current.path)
+            )
+        except ModelUnreadableError as error:
+            self._report(f"toots are left without a score: {error}")
+            return
         self._score = self._scoring_by(model)
-        self._report(f"scoring by model {version}" if version else "no sentiment model yet")
+        self._report(f"scoring by model {version}")
 
-    def _scoring_by(self, model: LoadedModel | None) -> Callable[[pa.Table], pa.Table]:
+    def _scoring_by(self, model: LoadedModel) -> Callable[[pa.Table], pa.Table]:
         spark, folder = self._spark, self._folder
         low, high = self._settings.neutral_low, self._settings.neutral_high
         if shares_our_disk(self._settings):
@@ -120,7 +120,7 @@ class RepeatedScoring:
     def __init__(
         self,
         spark: SparkSession,
-        model: LoadedModel | None,
+        model: LoadedModel,
         folder: Path,
         *,
         low: float,
@@ -129,8 +129,8 @@ class RepeatedScoring:
         self._file = folder / "texts.arrow"
         texts = spark.range(0, 1, 1, 1).mapInArrow(_reader_of(str(self._file)), _TEXTS)
         self._scored = score(texts, model, low=low, high=high)
-        for _ in range(_WARMING_RUNS):
-            self.run(_SAMPLE)
+        # The first run compiles code, which the first toots should not wait for.
+        self.run(_SAMPLE)
 
     def run(self, texts: pa.Table) -> pa.Table:
         """`texts`: id, payload_hash, created_at, lang, text. Returns what `score` does."""
@@ -161,6 +161,21 @@ def _texts_to_score(rows: pa.Table) -> pa.Table:
         .rename_columns(_SAMPLE.column_names)
         .cast(_SAMPLE.schema)
     )
+
+
+def _without_model(texts: pa.Table) -> pa.Table:
+    """What `score` gives without a model, at no cost: a stream may run long before there is one."""
+    given = {
+        "label_bin": pa.int16(),
+        "prob_pos": pa.float64(),
+        "label_str": pa.string(),
+        "reason": pa.string(),
+        "model_version": pa.string(),
+    }
+    for name, kind in given.items():
+        value = "no_model" if name == "reason" else None
+        texts = texts.append_column(name, pa.array([value] * texts.num_rows, kind))
+    return texts
 
 
 def _reader_of(
