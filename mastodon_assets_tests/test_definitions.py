@@ -49,7 +49,7 @@ _TABLE_ASSETS = sorted(set().union(*_GROUPS.values()) & TABLES.keys())
 
 # Each folder or module may import those after it in this order of layers, and its own.
 _LAYERS = (
-    {"cli", "cli_operations", "cli_warehouse", "demo", "definitions"},
+    {"cli", "cli_models", "cli_operations", "cli_warehouse", "demo", "definitions"},
     {"doctor"},
     {"assets", "automation"},
     {"resources"},

@@ -44,6 +44,11 @@ _CONFLICTS_IN_A_ROW = 5
 _CONFLICT_PAUSE_SECONDS = 1
 
 
+# What a batch's rows lead to beside themselves: made where Spark is, written where they are.
+Addition = Callable[["Connection[Any]"], None]
+Derive = Callable[["pa.Table"], Addition]
+
+
 class TopicReplacedError(ServiceUnavailableError):
     """The topic is another one of the same name; the next start says what that loses."""
 
@@ -137,10 +142,16 @@ class Reader:
 
     @contextmanager
     def query(
-        self, spark: "SparkSession", *, keep_payloads: bool = False, **trigger: Any
+        self,
+        spark: "SparkSession",
+        *,
+        keep_payloads: bool = False,
+        derive: Derive | None = None,
+        **trigger: Any,
     ) -> "Iterator[RunningQuery]":
         """A started query from the ledger on; stopped, and its last batch written, at the end.
 
+        What `derive` makes of a batch's rows is called in the transaction that has stored them.
         Raises: ServiceUnavailableError where Kafka fails it; what the writer raises; SettingsError
         for Spark Connect, whose batches do not come to this process.
         """
@@ -171,8 +182,9 @@ class Reader:
                 nonlocal last
                 started = time.monotonic()
                 rows = collect_rows(parse_records(records, keep_payloads=keep_payloads))
+                addition = derive(rows) if derive else None
                 last.result()
-                last = writer.submit(self._write, rows, started)
+                last = writer.submit(self._write, rows, addition, started)
 
             query = (
                 records.writeStream.foreachBatch(hand_over)
@@ -194,12 +206,12 @@ class Reader:
         ledger = self.ledger()
         return {str(partition): ledger[partition] for partition in self.target.end}
 
-    def _write(self, rows: "pa.Table", started: float) -> None:
-        counts = self._commit(rows)
+    def _write(self, rows: "pa.Table", addition: Addition | None, started: float) -> None:
+        counts = self._commit(rows, addition)
         self.batches += 1
         self._on_batch(Batch(counts, time.monotonic() - started))
 
-    def _commit(self, rows: "pa.Table") -> BatchCounts:
+    def _commit(self, rows: "pa.Table", addition: Addition | None) -> BatchCounts:
         # Asked after the records were read: where it is the same now, it was when they were.
         topic_id = self._topic_id.ask()
         if topic_id != self.target.topic_id:
@@ -214,6 +226,8 @@ class Reader:
                 {self.target.topic: topic_id},
                 withdrawn_key=self._settings.withdrawal_key,
             )
+            if addition:
+                addition(self.connection)
         ends = {partition: end for _, partition, _, end in offset_ranges(rows)}
         self.position = {**self.position, **ends}
         return counts

@@ -295,6 +295,8 @@ SENTIMENT_MODELS = _table(
     _required("corpus", "text", "what it was trained on"),
     _required("status", "text", "candidate, champion or retired"),
     _required("path", "text", "folder of the saved pipeline; complete before this row exists"),
+    _required("status_reason", "text", "why it has this status"),
+    Column("promoted_at", _TIME, "when it became champion; null if never, or rolled back"),
     personal=(),
 )
 
