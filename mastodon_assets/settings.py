@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     stream_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
     sentiment_corpus: Path | None = None
+    sentiment_calibration: Path | None = None
     model_dir: Path = Path("data/models/sentiment_pipeline_model")
     neutral_low: float = Field(default=0.45, ge=0, le=1)
     neutral_high: float = Field(default=0.55, ge=0, le=1)
@@ -91,7 +92,12 @@ class Settings(BaseSettings):
     refresh_min_seconds: int = Field(default=60, ge=0)
 
     @field_validator(
-        "mastodon_assets_home", "sentiment_corpus", "model_dir", "reports_dir", "exports_dir"
+        "mastodon_assets_home",
+        "sentiment_corpus",
+        "sentiment_calibration",
+        "model_dir",
+        "reports_dir",
+        "exports_dir",
     )
     @classmethod
     def _with_home_folder(cls, value: Path | None) -> Path | None:

@@ -5,12 +5,12 @@ its description.
 """
 
 import functools
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyspark.sql import Column
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from mastodon_assets.sentiment.pipeline import NO_LANGUAGE
 
@@ -33,7 +33,7 @@ def checked_language(text: Column, declared: Column) -> Column:
         plain = F.regexp_replace(plain, pattern, " ")
     tag = F.lower(F.split(declared, "[-_]")[0])
     return F.coalesce(
-        F.arrow_udf(_detected, "string")(F.coalesce(plain, F.lit(""))),
+        _detected(F.coalesce(plain, F.lit(""))),
         F.when(~tag.isin(*_UNDETERMINED), tag),
     )
 
@@ -46,9 +46,9 @@ def detect(text: str) -> str | None:
     return str(best["lang"]) if float(best["score"]) >= SURE else None
 
 
-def _detected(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
-    for texts in batches:
-        yield pa.array([detect(text) for text in texts.to_pylist()], pa.string())
+@F.arrow_udf(returnType=T.StringType())  # type: ignore[call-overload]
+def _detected(texts: pa.Array) -> pa.Array:
+    return pa.array([detect(text) for text in texts.to_pylist()], pa.string())
 
 
 @functools.cache

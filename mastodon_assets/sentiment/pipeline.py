@@ -16,7 +16,6 @@ from pyspark.ml.feature import (
     ElementwiseProduct,
     NGram,
     Normalizer,
-    RegexTokenizer,
     SQLTransformer,
     VectorAssembler,
 )
@@ -27,6 +26,8 @@ from pyspark.sql import functions as F
 
 # What the model was measured for: first parts of language tags, lower case.
 LANGUAGES = ("en",)
+# What `label_str` says, in the order of a three-class model's probabilities.
+CLASSES = ("negative", "neutral", "positive")
 
 # Java regexes for texts of strangers. Each begins where a run of its characters begins, so none is
 # quadratic, and none repeats a group without bound: Java recurses there, to a stack overflow.
@@ -44,7 +45,7 @@ NO_LANGUAGE = (_LINK, _HANDLE, _CUSTOM_EMOJI)
 # Between the words of `#HappyMonday`.
 _HASHTAG_HUMP = r"(?U)(?<=\p{Ll})(?=\p{Lu})(?<=#\w{0,80})"
 # `soooo` and `sooooooo` are one word, and not `so`.
-_SPACES = r"(?U)\s+"
+_SPACES = r"(?U)\s{2,}|[\s&&[^ ]]"
 _ELONGATION = r"(\p{L})\1{2,}"
 # Emoji and emoticons are read as the word that they stand for: a corpus that has few of them, as
 # Sentiment140, whose labels were made of them, still teaches what they mean.
@@ -84,12 +85,14 @@ class PipelineParameters:
 
     `min_doc_freq` is in how many texts an n-gram must stand to be in the vocabulary; `pieces` are
     the lengths of the character n-grams. `inverse_regularization` is the C of the field: the weight
-    of one row against the penalty. `letter` is the regex class of the letters that make words.
+    of one row against the penalty; the head of three classes has its own. `letter` is the regex
+    class of the letters that make words.
     """
 
     min_doc_freq: int = 4
     pieces: tuple[int, ...] = (3, 4, 5)
     inverse_regularization: float = 2.0
+    head_inverse_regularization: float = 1.0
     max_iter: int = 100
     letter: str = r"\p{IsLatin}"
 
@@ -107,14 +110,7 @@ def cleaning_stages(letter: str = PipelineParameters.letter) -> list[Transformer
     """
     return [
         SQLTransformer(statement=_with_cleaned_text()),
-        SQLTransformer(statement=_with_negation_marks()),
-        RegexTokenizer(
-            inputCol="marked",
-            outputCol="words",
-            pattern=f"{_NEGATION_MARK}?{_WORD.format(letter=letter)}",
-            gaps=False,
-            toLowercase=False,
-        ),
+        SQLTransformer(statement=_with_words(letter)),
     ]
 
 
@@ -164,57 +160,90 @@ class NaiveBayesRatio(Estimator):
 
 
 def judging_stages(
-    parameters: PipelineParameters, *, train_rows: int
+    parameters: PipelineParameters, *, train_rows: int, has_head: bool
 ) -> tuple[Normalizer, LogisticRegression]:
-    """weights -> features (of length 1) -> probability.
+    """weights -> features (of length 1) -> probability of negative and positive.
 
     `train_rows` is the number of rows it will be fitted on: Spark's penalty counts against their
-    mean, not their sum.
+    mean, not their sum. Where a head follows, the probability is called polarity, its log odds
+    polarity_raw.
     """
-    return (
-        Normalizer(inputCol="weights", outputCol="features"),
-        LogisticRegression(
-            labelCol="target",
-            regParam=1 / (parameters.inverse_regularization * train_rows),
-            maxIter=parameters.max_iter,
-            standardization=False,
-        ),
+    regression = LogisticRegression(
+        labelCol="target",
+        regParam=1 / (parameters.inverse_regularization * train_rows),
+        maxIter=parameters.max_iter,
+        standardization=False,
     )
+    if has_head:
+        regression.setProbabilityCol("polarity").setRawPredictionCol("polarity_raw")
+        regression.setPredictionCol("polarity_class")
+    return Normalizer(inputCol="weights", outputCol="features"), regression
 
 
 def prob_pos() -> Column:
-    """Probability of positive, from the `probability` vector."""
-    return vector_to_array(F.col("probability"))[1]
+    """Probability of positive where the choice is positive or negative.
+
+    From `probability`: of the two classes, or of three, the neutral one left out.
+    """
+    probability = vector_to_array(F.col("probability"))
+    positive, negative = F.element_at(probability, -1), F.element_at(probability, 1)
+    return positive / (positive + negative)
+
+
+def label_str(low: float, high: float) -> Column:
+    """One of `CLASSES`: of a model of three the most probable, else by `prob_pos`.
+
+    A model of two has never seen a neutral text: neutral is what lies between `low` and `high`. In
+    both, positive goes with a `prob_pos` of .5 or more, and negative with one of .5 or less.
+    """
+    probability = vector_to_array(F.col("probability"))
+    most_probable = F.element_at(
+        F.array(*map(F.lit, CLASSES)),
+        F.array_position(probability, F.array_max(probability)).cast("int"),
+    )
+    by_thresholds = (
+        F.when(prob_pos() >= high, "positive")
+        .when(prob_pos() <= low, "negative")
+        .otherwise("neutral")
+    )
+    return F.when(F.size(probability) == len(CLASSES), most_probable).otherwise(by_thresholds)
 
 
 def _with_cleaned_text() -> str:
-    """The statement; its literals are raw, so that a backslash is the regex's own."""
-    plain = "coalesce(text, '')"
-    for pattern, replacement in (
-        (_LINK, " "),
-        (_HANDLE, " "),
-        (_CUSTOM_EMOJI, " "),
-        (_HASHTAG_HUMP, " "),
-        (_ELONGATION, "$1$1"),
+    """The statement; its literals are raw, so that a backslash is the regex's own.
+
+    Each step is a query of its own, so that what a text does not hold is not searched for.
+    """
+    query = "SELECT *, coalesce(text, '') AS plain FROM __THIS__"
+    for guard, pattern, replacement in (
+        ("plain RLIKE r'[.:][A-Za-z/]'", _LINK, " "),
+        ("contains(plain, '@')", _HANDLE, " "),
+        ("contains(plain, ':')", _CUSTOM_EMOJI, " "),
+        ("contains(plain, '#')", _HASHTAG_HUMP, " "),
     ):
-        plain = _replaced(plain, pattern, replacement)
+        query = _with_plain(query, guard, _replaced("plain", pattern, replacement))
     faces = "plain"
     for pattern, word in _FACES:
         # Between stops: what is negated does not reach the face behind it.
         faces = _replaced(faces, pattern, f" . {word} . ")
-    faces = f"CASE WHEN plain RLIKE r'{_FACE}' THEN {faces} ELSE plain END"
+    query = _with_plain(query, f"plain RLIKE r'{_FACE}'", faces)
     # Typographic apostrophes are apostrophes.
-    lower = f"lower(translate({faces}, \"’‘ʼ＇#¬\", \"''''  \"))"
-    cleaned = f"concat(' ', trim({_replaced(lower, _SPACES, ' ')}), ' ')"
+    lower = "lower(translate(plain, \"’‘ʼ＇#¬\", \"''''  \"))"
+    spaced = _replaced(_replaced(lower, _ELONGATION, "$1$1"), _SPACES, " ")
+    return f"SELECT * EXCEPT (plain), concat(' ', trim({spaced}), ' ') AS cleaned FROM ({query})"
+
+
+def _with_plain(query: str, guard: str, changed: str) -> str:
     return (
-        f"SELECT * EXCEPT (plain), {cleaned} AS cleaned"  # noqa: S608 - constants of ours
-        f" FROM (SELECT *, {plain} AS plain FROM __THIS__)"
+        f"SELECT * EXCEPT (plain), CASE WHEN {guard} THEN {changed} ELSE plain END AS plain"
+        f" FROM ({query})"
     )
 
 
-def _with_negation_marks() -> str:
+def _with_words(letter: str) -> str:
     marked = _replaced("cleaned", _NEGATED, f"$1$2$3{_NEGATION_MARK}$4")
-    return f"SELECT *, {marked} AS marked FROM __THIS__"  # noqa: S608 - constants of ours
+    word = f"{_NEGATION_MARK}?{_WORD.format(letter=letter)}"
+    return f'SELECT *, regexp_extract_all({marked}, r"{word}", 0) AS words FROM __THIS__'
 
 
 def _pieces(lengths: Sequence[int]) -> str:

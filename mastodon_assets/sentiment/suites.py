@@ -220,7 +220,8 @@ _NO_WORDS = (
     "https://one.example/love https://two.example/hate?x=1", "love.example/sad/path",
     "great-shop.com", "@ada", "@ada@one.example", "@happy @sad@two.example", "ada@one.example",
     ":blobcat_happy:", ":sad_cat: :party:", "@ada https://one.example :heart:", "#123", "# 1 2 3",
-    "(https://one.example/wonderful)", "@ada: https://one.example/awful!", "100 %", "€ 5", "[1] (2)",
+    "(https://one.example/wonderful)", "@ada: https://one.example/awful!",
+    "100 %", "€ 5", "[1] (2)",
 )  # fmt: skip
 _OTHER_SCRIPTS = (
     ("en", "今日はとても楽しかったです"), ("ja", "猫はかわいい"), ("und", "明日は雨が降るそうです"),
@@ -231,7 +232,8 @@ _OTHER_SCRIPTS = (
     ("en", "Σήμερα είμαι χαρούμενος"), ("el", "Δεν μου αρέσει"), ("hi", "मैं बहुत खुश हूँ"),
     ("en", "यह बहुत बुरा है"), ("th", "วันนี้มีความสุขมาก"), ("en", "แย่มาก"), ("ka", "ძალიან კარგი"),
     ("hy", "Շատ լավ է"), ("ta", "மிகவும் நன்று"), ("bn", "আমি খুব খুশি"), ("am", "በጣም ጥሩ ነው"),
-    ("sr", "Веома сам срећан"), ("bg", "Много ми харесва"), ("und", "Привет, как дела"), ("en", "悲しい"),
+    ("sr", "Веома сам срећан"), ("bg", "Много ми харесва"),
+    ("und", "Привет, как дела"), ("en", "悲しい"),
 )  # fmt: skip
 
 
