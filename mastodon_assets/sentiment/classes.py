@@ -43,7 +43,12 @@ class Calibration:
 
 def find_calibration(path: Path | None) -> Calibration | None:
     """Raises: CorpusUnreadableError."""
-    return None if path is None else Calibration(path, corpus_fingerprint(path))
+    if path is None:
+        return None
+    fingerprint = corpus_fingerprint(
+        path, setting="SENTIMENT_CALIBRATION", expected=EXPECTED_COLUMNS
+    )
+    return Calibration(path, fingerprint)
 
 
 def read_calibration(spark: SparkSession, path: Path) -> DataFrame:

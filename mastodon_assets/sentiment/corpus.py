@@ -29,6 +29,8 @@ _SCHEMA = (
     "target string, id string, date string, flag string, user string, text string, broken string"
 )
 _CHUNK_BYTES = 1 << 20
+# What a missing or damaged file raises.
+_UNREADABLE = (OSError, EOFError, zlib.error)
 # One text in five is held out.
 _FOLDS = 5
 
@@ -92,14 +94,23 @@ def read_corpus(spark: SparkSession, path: Path) -> DataFrame:
     )
 
 
-def corpus_fingerprint(path: Path) -> str:
+def corpus_fingerprint(
+    path: Path, *, setting: str = "SENTIMENT_CORPUS", expected: str = EXPECTED_FORMAT
+) -> str:
     """SHA-256 of the content, uncompressed: the same for a file and its .gz.
 
-    The order of rows counts. Raises: CorpusUnreadableError.
+    The order of rows counts. `setting` names the file and `expected` is its format, for people.
+    Raises: CorpusUnreadableError.
     """
     digest = hashlib.sha256()
-    for chunk in _chunks(path):
-        digest.update(chunk)
+    try:
+        for chunk in _chunks(path):
+            digest.update(chunk)
+    except _UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CorpusUnreadableError(
+            f"{setting}={path} cannot be read ({reason}); {expected}"
+        ) from error
     return digest.hexdigest()
 
 
@@ -160,17 +171,11 @@ def _encoding(path: Path) -> str:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """The content, uncompressed. Raises: CorpusUnreadableError."""
+    """The content, uncompressed. Raises: one of `_UNREADABLE`."""
     opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                yield chunk
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CorpusUnreadableError(
-            f"SENTIMENT_CORPUS={path} cannot be read ({reason}); {EXPECTED_FORMAT}"
-        ) from error
+    with opener(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
 
 
 def _synthetic_fingerprint() -> str:

@@ -6,7 +6,6 @@ training texts come from (`corpus`), in which steps it is fitted (`train`) and w
 worth (`evaluate`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.ml import Estimator, Transformer
@@ -116,30 +115,34 @@ def cleaning_stages(letter: str = PipelineParameters.letter) -> list[Transformer
 
 def term_stages(parameters: PipelineParameters) -> list[Transformer]:
     """cleaned, words -> terms (words and pairs of words) and pieces (character n-grams)."""
+    # A look-ahead takes no character, so the next match begins one further.
+    pieces = ", ".join(
+        f"regexp_extract_all(cleaned, r'(?=(.{{{length}}}))', 1)" for length in parameters.pieces
+    )
     return [
         NGram(n=2, inputCol="words", outputCol="bigrams"),
         SQLTransformer(
             statement="SELECT *, concat(words, bigrams) AS terms,"  # noqa: S608 - numbers of ours
-            f" {_pieces(parameters.pieces)} AS pieces FROM __THIS__"
+            f" {f'concat({pieces})' if pieces else 'array()'} AS pieces FROM __THIS__"
         ),
     ]
 
 
 def vocabulary_stages(parameters: PipelineParameters) -> list[Estimator | Transformer]:
     """terms, pieces -> presence: a vector of 0 and 1 over the vocabulary of both."""
-    return [
-        *(
-            CountVectorizer(
-                inputCol=column,
-                outputCol=f"{column}_presence",
-                binary=True,
-                minDF=parameters.min_doc_freq,
-                vocabSize=_LARGEST_VOCABULARY,
-            )
-            for column in ("terms", "pieces")
-        ),
-        VectorAssembler(inputCols=["terms_presence", "pieces_presence"], outputCol="presence"),
+    columns = ("terms", "pieces") if parameters.pieces else ("terms",)
+    counters = [
+        CountVectorizer(
+            inputCol=column,
+            outputCol=f"{column}_presence",
+            binary=True,
+            minDF=parameters.min_doc_freq,
+            vocabSize=_LARGEST_VOCABULARY,
+        )
+        for column in columns
     ]
+    inputs = [counter.getOutputCol() for counter in counters]
+    return [*counters, VectorAssembler(inputCols=inputs, outputCol="presence")]
 
 
 class NaiveBayesRatio(Estimator):
@@ -230,12 +233,16 @@ def _with_cleaned_text() -> str:
     # Typographic apostrophes are apostrophes.
     lower = "lower(translate(plain, \"’‘ʼ＇#¬\", \"''''  \"))"
     spaced = _replaced(_replaced(lower, _ELONGATION, "$1$1"), _SPACES, " ")
-    return f"SELECT * EXCEPT (plain), concat(' ', trim({spaced}), ' ') AS cleaned FROM ({query})"
+    return (
+        f"SELECT * EXCEPT (plain), concat(' ', trim({spaced}), ' ') AS cleaned"  # noqa: S608 - ours
+        f" FROM ({query})"
+    )
 
 
 def _with_plain(query: str, guard: str, changed: str) -> str:
     return (
-        f"SELECT * EXCEPT (plain), CASE WHEN {guard} THEN {changed} ELSE plain END AS plain"
+        f"SELECT * EXCEPT (plain),"  # noqa: S608 - constants of ours
+        f" CASE WHEN {guard} THEN {changed} ELSE plain END AS plain"
         f" FROM ({query})"
     )
 
@@ -243,13 +250,10 @@ def _with_plain(query: str, guard: str, changed: str) -> str:
 def _with_words(letter: str) -> str:
     marked = _replaced("cleaned", _NEGATED, f"$1$2$3{_NEGATION_MARK}$4")
     word = f"{_NEGATION_MARK}?{_WORD.format(letter=letter)}"
-    return f'SELECT *, regexp_extract_all({marked}, r"{word}", 0) AS words FROM __THIS__'
-
-
-def _pieces(lengths: Sequence[int]) -> str:
-    # A look-ahead takes no character, so the next match begins one further.
-    each = (f"regexp_extract_all(cleaned, r'(?=(.{{{length}}}))', 1)" for length in lengths)
-    return f"concat({', '.join(each)})"
+    return (
+        f'SELECT *, regexp_extract_all({marked}, r"{word}", 0) AS words'  # noqa: S608 - ours
+        " FROM __THIS__"
+    )
 
 
 def _replaced(expression: str, pattern: str, replacement: str) -> str:
