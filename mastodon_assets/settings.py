@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     stream_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
     sentiment_corpus: Path | str | None = None
+    sentiment_calibration: Path | str | None = None
     model_dir: Path | str = Path("data/models/sentiment_pipeline_model")
     neutral_low: float = Field(default=0.45, ge=0, le=1)
     neutral_high: float = Field(default=0.55, ge=0, le=1)
@@ -109,6 +110,7 @@ class Settings(BaseSettings):
         "mastodon_access_tokens_file",
         "kafka_ssl_ca_location",
         "sentiment_corpus",
+        "sentiment_calibration",
         "model_dir",
         "reports_dir",
         "exports_dir",

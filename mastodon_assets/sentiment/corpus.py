@@ -28,6 +28,8 @@ _SCHEMA = (
     "target string, id string, date string, flag string, user string, text string, broken string"
 )
 _CHUNK_BYTES = 1 << 20
+# What a missing or damaged file raises.
+_UNREADABLE = (OSError, EOFError, zlib.error)
 # One text in five is held out.
 _FOLDS = 5
 
@@ -91,14 +93,23 @@ def read_corpus(spark: SparkSession, path: Location) -> DataFrame:
     )
 
 
-def corpus_fingerprint(path: Location) -> str:
+def corpus_fingerprint(
+    path: Location, *, setting: str = "SENTIMENT_CORPUS", expected: str = EXPECTED_FORMAT
+) -> str:
     """SHA-256 of the content, uncompressed: the same for a file and its .gz.
 
-    The order of rows counts. Raises: CorpusUnreadableError.
+    The order of rows counts. `setting` names the file and `expected` is its format, for people.
+    Raises: CorpusUnreadableError.
     """
     digest = hashlib.sha256()
-    for chunk in _chunks(path):
-        digest.update(chunk)
+    try:
+        for chunk in _chunks(path):
+            digest.update(chunk)
+    except _UNREADABLE as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CorpusUnreadableError(
+            f"{setting}={path} cannot be read ({reason}); {expected}"
+        ) from error
     return digest.hexdigest()
 
 
@@ -159,17 +170,11 @@ def _encoding(path: Location) -> str:
 
 
 def _chunks(path: Location) -> Iterator[bytes]:
-    """The content, uncompressed. Raises: CorpusUnreadableError."""
-    try:
-        with path.open("rb") as stored:
-            content = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
-            while chunk := content.read(_CHUNK_BYTES):
-                yield chunk
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CorpusUnreadableError(
-            f"SENTIMENT_CORPUS={path} cannot be read ({reason}); {EXPECTED_FORMAT}"
-        ) from error
+    """The content, uncompressed. Raises: one of `_UNREADABLE`."""
+    with path.open("rb") as stored:
+        content = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
+        while chunk := content.read(_CHUNK_BYTES):
+            yield chunk
 
 
 def _synthetic_fingerprint() -> str:

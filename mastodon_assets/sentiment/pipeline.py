@@ -2,27 +2,31 @@
 
 What belongs here: stages and their parameters. Only stages that plain PySpark loads, and no Python
 a row, so that training, batch and stream do the same to the same text. What does not: where the
-training texts come from (`corpus`) and what a probability is worth (`evaluate`).
+training texts come from (`corpus`), in which steps it is fitted (`train`) and what a probability is
+worth (`evaluate`).
 """
 
 from dataclasses import dataclass
 
-from pyspark.ml import Pipeline, Transformer
-from pyspark.ml.classification import LogisticRegression
+from pyspark.ml import Estimator, Transformer
+from pyspark.ml.classification import LogisticRegression, NaiveBayes
 from pyspark.ml.feature import (
-    IDF,
-    HashingTF,
+    CountVectorizer,
+    ElementwiseProduct,
     NGram,
     Normalizer,
-    RegexTokenizer,
     SQLTransformer,
+    VectorAssembler,
 )
 from pyspark.ml.functions import vector_to_array
-from pyspark.sql import Column
+from pyspark.ml.linalg import Vectors
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 # What the model was measured for: first parts of language tags, lower case.
 LANGUAGES = ("en",)
+# What `label_str` says, in the order of a three-class model's probabilities.
+CLASSES = ("negative", "neutral", "positive")
 
 # Java regexes for texts of strangers. Each begins where a run of its characters begins, so none is
 # quadratic, and none repeats a group without bound: Java recurses there, to a stack overflow.
@@ -35,83 +39,223 @@ _LINK = (
 _HANDLE = r"(?U)(?<![\w.+-])[\w.+-]*+@[\w.-]+(?:@[\w.-]+)?"
 # `:blobcat_happy:`, but not the middle of `10:30:45`.
 _CUSTOM_EMOJI = r"(?<!\w):[A-Za-z0-9_+-]{2,}:(?!\w)"
+# What says nothing about the language that a text is in.
+NO_LANGUAGE = (_LINK, _HANDLE, _CUSTOM_EMOJI)
 # Between the words of `#HappyMonday`.
 _HASHTAG_HUMP = r"(?U)(?<=\p{Ll})(?=\p{Lu})(?<=#\w{0,80})"
 # `soooo` and `sooooooo` are one word, and not `so`.
+_SPACES = r"(?U)\s{2,}|[\s&&[^ ]]"
 _ELONGATION = r"(\p{L})\1{2,}"
+# Emoji and emoticons are read as the word that they stand for: a corpus that has few of them, as
+# Sentiment140, whose labels were made of them, still teaches what they mean.
+_FACE = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}:;=<^]"
+_FACES = (
+    (r"[\x{1F600}-\x{1F606}\x{1F609}-\x{1F60A}\x{1F60E}\x{1F638}-\x{1F63A}\x{1F642}\x{1F917}"
+     r"\x{1F973}\x{263A}]|(?<!\w)[:;=]['o-]?[)D\]](?!\w)|\^_*\^", "happy"),
+    (r"[\x{1F60D}\x{1F618}-\x{1F61A}\x{1F63B}\x{1F970}\x{1F493}\x{1F495}-\x{1F49F}\x{1F5A4}"
+     r"\x{1F90D}\x{1F90E}\x{1F9E1}\x{2764}\x{2665}]|<3", "love"),
+    (r"[\x{1F389}\x{1F38A}\x{1F44D}\x{1F44F}\x{1F64C}\x{1F929}\x{1F525}\x{1F4AF}]", "great"),
+    (r"[\x{1F602}\x{1F923}]", "haha"),
+    (r"[\x{1F612}-\x{1F614}\x{1F61E}-\x{1F61F}\x{1F622}\x{1F625}\x{1F629}\x{1F62B}\x{1F62D}"
+     r"\x{1F63F}\x{1F641}\x{1F97A}\x{2639}\x{1F494}]|(?<!\w)[:=]['o-]?[(\[](?!\w)", "sad"),
+    (r"[\x{1F620}-\x{1F621}\x{1F624}\x{1F92C}\x{1F63E}]", "angry"),
+    (r"[\x{1F44E}\x{1F4A9}\x{1F922}\x{1F92E}]", "awful"),
+)  # fmt: skip
 # Words of the model's script, apostrophes kept: `don't`, `gr8`, `o'clock`.
-_WORD = r"\p{IsLatin}[\p{IsLatin}\p{M}\p{N}]*(?:'[\p{IsLatin}\p{M}]+){0,3}"
+_WORD = r"{letter}[{letter}\p{{M}}\p{{N}}]*(?:'[{letter}\p{{M}}]+){{0,3}}"
+# From a negator to the next punctuation or `but`, each word gets the mark: `\G` is where the last
+# match ended, so the text is walked once.
+_NEGATION_MARK = "¬"
+_NEGATOR = (
+    r"(?:not|no|never|nothing|nobody|nowhere|none|nor|neither|without|cannot|hardly|barely"
+    r"|(?:ca|do|does|did|is|was|wo|would|could|should|ai|have|has|had|are|were)nt|\p{L}+n't)"
+)
+_NEGATED = (
+    rf"(?U)((?<![\w']){_NEGATOR}(?![\w'])|(?!\A)\G)( +)(?!but\b)"
+    r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
+)
+# No bound in practice: rare n-grams are left out by `min_doc_freq`.
+_LARGEST_VOCABULARY = 1 << 19
 
 
 @dataclass(frozen=True)
 class PipelineParameters:
     """What the model's version depends on; chosen by measuring on Sentiment140.
 
-    `inverse_regularization` is the C of the field: the weight of one row against the penalty.
+    `min_doc_freq` is in how many texts an n-gram must stand to be in the vocabulary; `pieces` are
+    the lengths of the character n-grams. `inverse_regularization` is the C of the field: the weight
+    of one row against the penalty; the head of three classes has its own. `letter` is the regex
+    class of the letters that make words.
     """
 
-    buckets: int = 2**19
-    min_doc_freq: int = 2
-    inverse_regularization: float = 2.5
+    min_doc_freq: int = 4
+    pieces: tuple[int, ...] = (3, 4, 5)
+    inverse_regularization: float = 2.0
+    head_inverse_regularization: float = 1.0
     max_iter: int = 100
+    letter: str = r"\p{IsLatin}"
 
 
-# A few thousand short texts: more buckets would only cost time.
-DEMO_PARAMETERS = PipelineParameters(buckets=2**14, inverse_regularization=10.0, max_iter=30)
+# A few thousand short texts: longer n-grams and more steps would only cost time.
+DEMO_PARAMETERS = PipelineParameters(
+    min_doc_freq=2, pieces=(4,), inverse_regularization=10.0, max_iter=30
+)
 
 
-def cleaning_stages() -> list[Transformer]:
-    """text -> cleaned (text in lower case without links, handles and custom emoji) and words."""
+def cleaning_stages(letter: str = PipelineParameters.letter) -> list[Transformer]:
+    """text -> cleaned (text in lower case without links, handles and custom emoji) and words.
+
+    A word after a negator carries a mark: `not ¬happy`.
+    """
     return [
         SQLTransformer(statement=_with_cleaned_text()),
-        RegexTokenizer(
-            inputCol="cleaned", outputCol="words", pattern=_WORD, gaps=False, toLowercase=False
+        SQLTransformer(statement=_with_words(letter)),
+    ]
+
+
+def term_stages(parameters: PipelineParameters) -> list[Transformer]:
+    """cleaned, words -> terms (words and pairs of words) and pieces (character n-grams)."""
+    # A look-ahead takes no character, so the next match begins one further.
+    pieces = ", ".join(
+        f"regexp_extract_all(cleaned, r'(?=(.{{{length}}}))', 1)" for length in parameters.pieces
+    )
+    return [
+        NGram(n=2, inputCol="words", outputCol="bigrams"),
+        SQLTransformer(
+            statement="SELECT *, concat(words, bigrams) AS terms,"  # noqa: S608 - numbers of ours
+            f" {f'concat({pieces})' if pieces else 'array()'} AS pieces FROM __THIS__"
         ),
     ]
 
 
-def build_pipeline(parameters: PipelineParameters, *, train_rows: int) -> Pipeline:
-    """Unfitted pipeline: `text` (and `target`, 0 or 1, to fit) -> `words`, `probability`, …
+def vocabulary_stages(parameters: PipelineParameters) -> list[Estimator | Transformer]:
+    """terms, pieces -> presence: a vector of 0 and 1 over the vocabulary of both."""
+    columns = ("terms", "pieces") if parameters.pieces else ("terms",)
+    counters = [
+        CountVectorizer(
+            inputCol=column,
+            outputCol=f"{column}_presence",
+            binary=True,
+            minDF=parameters.min_doc_freq,
+            vocabSize=_LARGEST_VOCABULARY,
+        )
+        for column in columns
+    ]
+    inputs = [counter.getOutputCol() for counter in counters]
+    return [*counters, VectorAssembler(inputCols=inputs, outputCol="presence")]
 
-    `words` is empty where the text has none; `prob_pos` reads `probability`. `train_rows` is the
-    number of rows it will be fitted on: Spark's penalty counts against their mean, not their sum.
+
+class NaiveBayesRatio(Estimator):
+    """Scales each entry by how much more often positive texts have it: its log-count ratio.
+
+    Wang and Manning 2012, *Baselines and Bigrams*. Fitted on presence and target, it gives a stage
+    of Spark's own, `ElementwiseProduct`: presence -> weights.
     """
-    return Pipeline(
-        stages=[
-            *cleaning_stages(),
-            NGram(n=2, inputCol="words", outputCol="bigrams"),
-            SQLTransformer(statement="SELECT *, concat(words, bigrams) AS terms FROM __THIS__"),
-            HashingTF(
-                numFeatures=parameters.buckets, binary=True, inputCol="terms", outputCol="presence"
-            ),
-            IDF(minDocFreq=parameters.min_doc_freq, inputCol="presence", outputCol="weights"),
-            Normalizer(inputCol="weights", outputCol="features"),
-            LogisticRegression(
-                labelCol="target",
-                regParam=1 / (parameters.inverse_regularization * train_rows),
-                maxIter=parameters.max_iter,
-                standardization=False,
-            ),
-        ]
+
+    def _fit(self, dataset: DataFrame) -> ElementwiseProduct:
+        model = NaiveBayes(featuresCol="presence", labelCol="target", smoothing=1.0).fit(dataset)
+        negative, positive = model.theta.toArray()
+        # Stored as text, so digits that mean nothing would only be bytes.
+        ratio = (positive - negative).round(4)
+        return ElementwiseProduct(
+            inputCol="presence", outputCol="weights", scalingVec=Vectors.dense(ratio)
+        )
+
+
+def judging_stages(
+    parameters: PipelineParameters, *, train_rows: int, has_head: bool
+) -> tuple[Normalizer, LogisticRegression]:
+    """weights -> features (of length 1) -> probability of negative and positive.
+
+    `train_rows` is the number of rows it will be fitted on: Spark's penalty counts against their
+    mean, not their sum. Where a head follows, the probability is called polarity, its log odds
+    polarity_raw.
+    """
+    regression = LogisticRegression(
+        labelCol="target",
+        regParam=1 / (parameters.inverse_regularization * train_rows),
+        maxIter=parameters.max_iter,
+        standardization=False,
     )
+    if has_head:
+        regression.setProbabilityCol("polarity").setRawPredictionCol("polarity_raw")
+        regression.setPredictionCol("polarity_class")
+    return Normalizer(inputCol="weights", outputCol="features"), regression
 
 
 def prob_pos() -> Column:
-    """Probability of positive, from the `probability` vector."""
-    return vector_to_array(F.col("probability"))[1]
+    """Probability of positive where the choice is positive or negative.
+
+    From `probability`: of the two classes, or of three, the neutral one left out.
+    """
+    probability = vector_to_array(F.col("probability"))
+    positive, negative = F.element_at(probability, -1), F.element_at(probability, 1)
+    return positive / (positive + negative)
+
+
+def label_str(low: float, high: float) -> Column:
+    """One of `CLASSES`: of a model of three the most probable, else by `prob_pos`.
+
+    A model of two has never seen a neutral text: neutral is what lies between `low` and `high`. In
+    both, positive goes with a `prob_pos` of .5 or more, and negative with one of .5 or less.
+    """
+    probability = vector_to_array(F.col("probability"))
+    most_probable = F.element_at(
+        F.array(*map(F.lit, CLASSES)),
+        F.array_position(probability, F.array_max(probability)).cast("int"),
+    )
+    by_thresholds = (
+        F.when(prob_pos() >= high, "positive")
+        .when(prob_pos() <= low, "negative")
+        .otherwise("neutral")
+    )
+    return F.when(F.size(probability) == len(CLASSES), most_probable).otherwise(by_thresholds)
 
 
 def _with_cleaned_text() -> str:
-    """The statement; its literals are raw, so that a backslash is the regex's own."""
-    cleaned = "coalesce(text, '')"
-    for pattern, replacement in (
-        (_LINK, " "),
-        (_HANDLE, " "),
-        (_CUSTOM_EMOJI, " "),
-        (_HASHTAG_HUMP, " "),
-        (_ELONGATION, "$1$1"),
+    """The statement; its literals are raw, so that a backslash is the regex's own.
+
+    Each step is a query of its own, so that what a text does not hold is not searched for.
+    """
+    query = "SELECT *, coalesce(text, '') AS plain FROM __THIS__"
+    for guard, pattern, replacement in (
+        ("plain RLIKE r'[.:][A-Za-z/]'", _LINK, " "),
+        ("contains(plain, '@')", _HANDLE, " "),
+        ("contains(plain, ':')", _CUSTOM_EMOJI, " "),
+        ("contains(plain, '#')", _HASHTAG_HUMP, " "),
     ):
-        cleaned = f"regexp_replace({cleaned}, r'{pattern}', '{replacement}')"
+        query = _with_plain(query, guard, _replaced("plain", pattern, replacement))
+    faces = "plain"
+    for pattern, word in _FACES:
+        # Between stops: what is negated does not reach the face behind it.
+        faces = _replaced(faces, pattern, f" . {word} . ")
+    query = _with_plain(query, f"plain RLIKE r'{_FACE}'", faces)
     # Typographic apostrophes are apostrophes.
-    cleaned = f"lower(translate({cleaned}, \"’‘ʼ＇\", \"''''\"))"
-    return f"SELECT *, {cleaned} AS cleaned FROM __THIS__"  # noqa: S608 - constants of ours
+    lower = "lower(translate(plain, \"’‘ʼ＇#¬\", \"''''  \"))"
+    spaced = _replaced(_replaced(lower, _ELONGATION, "$1$1"), _SPACES, " ")
+    return (
+        f"SELECT * EXCEPT (plain), concat(' ', trim({spaced}), ' ') AS cleaned"  # noqa: S608 - ours
+        f" FROM ({query})"
+    )
+
+
+def _with_plain(query: str, guard: str, changed: str) -> str:
+    return (
+        f"SELECT * EXCEPT (plain),"  # noqa: S608 - constants of ours
+        f" CASE WHEN {guard} THEN {changed} ELSE plain END AS plain"
+        f" FROM ({query})"
+    )
+
+
+def _with_words(letter: str) -> str:
+    marked = _replaced("cleaned", _NEGATED, f"$1$2$3{_NEGATION_MARK}$4")
+    word = f"{_NEGATION_MARK}?{_WORD.format(letter=letter)}"
+    return (
+        f'SELECT *, regexp_extract_all({marked}, r"{word}", 0) AS words'  # noqa: S608 - ours
+        " FROM __THIS__"
+    )
+
+
+def _replaced(expression: str, pattern: str, replacement: str) -> str:
+    quote = '"' if "'" in pattern else "'"
+    return f"regexp_replace({expression}, r{quote}{pattern}{quote}, '{replacement}')"

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 from psycopg import Connection, sql
 from pydantic import SecretStr
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mastodon_assets.locations import for_executors
-from mastodon_assets.sentiment.pipeline import prob_pos
+from mastodon_assets.sentiment.languages import checked_language
+from mastodon_assets.sentiment.pipeline import label_str, prob_pos
 from mastodon_assets.sentiment.registry import champion
 from mastodon_assets.sentiment.store import LoadedModel, load_model
 from mastodon_assets.settings import Settings
@@ -113,16 +114,14 @@ def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: floa
     up, negative from `low` down, else neutral), reason (unsupported_language, no_words, no_model),
     model_version.
     """
-    judged = _without_model(toots) if model is None else _with_model(toots, model)
-    probability = F.col("prob_pos")
+    judged = (
+        _without_model(toots) if model is None else _with_model(toots, model, low=low, high=high)
+    )
     return judged.select(
         *toots.columns,
-        (probability >= 0.5).cast("smallint").alias("label_bin"),
+        (F.col("prob_pos") >= 0.5).cast("smallint").alias("label_bin"),
         "prob_pos",
-        F.when(probability >= high, "positive")
-        .when(probability <= low, "negative")
-        .when(probability.isNotNull(), "neutral")
-        .alias("label_str"),
+        "label_str",
         "reason",
         F.lit(model.version if model else None).cast("string").alias("model_version"),
     )
@@ -231,13 +230,20 @@ def _pending_chunks(postgres_url: SecretStr, waiting: Pending) -> Iterator[pa.Ta
 
 
 def _without_model(toots: DataFrame) -> DataFrame:
-    return toots.withColumns({"prob_pos": F.lit(None).cast("double"), "reason": F.lit("no_model")})
+    return toots.withColumns(
+        {
+            "prob_pos": F.lit(None).cast("double"),
+            "label_str": F.lit(None).cast("string"),
+            "reason": F.lit("no_model"),
+        }
+    )
 
 
-def _with_model(toots: DataFrame, model: LoadedModel) -> DataFrame:
-    is_supported = _first_part(F.col("lang")).isin(*model.languages)
+def _with_model(toots: DataFrame, model: LoadedModel, *, low: float, high: float) -> DataFrame:
     others = [name for name in toots.columns if name != "text"]
-    prepared = toots.select(
+    checked = toots.withColumn("language", checked_language(F.col("text"), F.col("lang")))
+    is_supported = F.coalesce(F.col("language").isin(*model.languages), F.lit(False))
+    prepared = checked.select(
         *others,
         F.col("text").alias("whole_text"),
         # The pipeline does no work for what it cannot judge.
@@ -251,10 +257,6 @@ def _with_model(toots: DataFrame, model: LoadedModel) -> DataFrame:
         *others,
         F.col("whole_text").alias("text"),
         F.when(reason.isNull(), prob_pos()).alias("prob_pos"),
+        F.when(reason.isNull(), label_str(low, high)).alias("label_str"),
         reason.alias("reason"),
     )
-
-
-def _first_part(tag: Column) -> Column:
-    """`en` of `en-GB`, `EN_us` and `en`."""
-    return F.lower(F.split(tag, "[-_]")[0])

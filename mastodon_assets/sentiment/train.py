@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,26 @@ from pyspark.sql import functions as F
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.locations import for_executors, location
+from mastodon_assets.sentiment import classes as classes_module
 from mastodon_assets.sentiment import corpus as corpus_module
+from mastodon_assets.sentiment import fit as fit_module
 from mastodon_assets.sentiment import pipeline as pipeline_module
+from mastodon_assets.sentiment.classes import (
+    Calibration,
+    distinct_labelled,
+    find_calibration,
+    measure_classes,
+    read_calibration,
+    served_languages,
+)
 from mastodon_assets.sentiment.comparison import compare
 from mastodon_assets.sentiment.corpus import Corpus, distinct_texts, find_corpus, load_corpus
 from mastodon_assets.sentiment.evaluate import evaluate
+from mastodon_assets.sentiment.fit import fit_pipeline
 from mastodon_assets.sentiment.pipeline import (
     DEMO_PARAMETERS,
     LANGUAGES,
     PipelineParameters,
-    build_pipeline,
     prob_pos,
 )
 from mastodon_assets.sentiment.portrait import portray
@@ -37,11 +47,13 @@ from mastodon_assets.sentiment.promotion import needs_comparison
 from mastodon_assets.sentiment.registry import Model, champion, find, model_version, register
 from mastodon_assets.sentiment.store import (
     Description,
+    LoadedModel,
     is_complete,
     read_description,
     save_model,
     spark_minor,
 )
+from mastodon_assets.sentiment.suites import suite_figures
 from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import connect, transaction
 
@@ -90,9 +102,10 @@ def train(
 ) -> TrainingResult:
     """Train the model of SENTIMENT_CORPUS, or of the synthetic corpus, unless it exists.
 
-    The version is a hash of corpus, code and parameters. Where its row and folder exist, nothing
-    is trained and no row changed. A new model becomes champion where it is not worse than the one
-    there is, or with `force`. `report` gets a line a step.
+    With SENTIMENT_CALIBRATION it tells three classes, and serves the languages that it was
+    measured for. The version is a hash of corpus, calibration, code and parameters. Where
+    its row and folder exist, nothing is trained and no row changed. A new model becomes champion
+    where it is not worse than the one there is, or with `force`. `report` gets a line a step.
     Raises: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
     ServiceUnavailableError, MissingTablesError.
     """
@@ -104,9 +117,20 @@ def train(
             "SYNTHETIC CORPUS: the model learns from a few thousand made-up sentences, for"
             " demonstration only; set SENTIMENT_CORPUS to a file like Sentiment140 for a real one"
         )
+    labelled = settings.sentiment_calibration
+    calibration = find_calibration(
+        for_executors(settings, "SENTIMENT_CALIBRATION", labelled) if labelled else None
+    )
     parameters = DEMO_PARAMETERS if corpus.is_synthetic else PipelineParameters()
+    if calibration:
+        # Its languages may be written in any script.
+        parameters = replace(parameters, letter=r"\p{L}")
+    learned = {
+        "parameters": asdict(parameters),
+        "calibration_sha256": calibration.fingerprint if calibration else None,
+    }
     code = code_version(spark.version)
-    version = model_version(corpus.fingerprint, asdict(parameters), code)
+    version = model_version(corpus.fingerprint, learned, code)
     with transaction(settings.postgres_url) as connection:
         known, current = find(connection, version), champion(connection)
     if known and is_complete(location(settings, known.path)):
@@ -118,7 +142,7 @@ def train(
         # Complete without a row: an earlier training ended between the two.
         trained = not is_complete(folder)
         if trained:
-            fitted = _fit(spark, settings, corpus, parameters, current, report)
+            fitted = _fit(spark, settings, corpus, calibration, parameters, current, report)
             save_model(
                 model_dir,
                 fitted.pipeline,
@@ -127,9 +151,9 @@ def train(
                     spark_version=spark.version,
                     trained_at=datetime.now(UTC).isoformat(),
                     corpus=corpus.name,
-                    languages=list(LANGUAGES),
+                    languages=fitted.metrics["languages"],
                     parameters=asdict(parameters),
-                    metrics={**fitted.metrics, "code_version": code},
+                    metrics={**fitted.metrics, **learned, "code_version": code},
                 ),
                 fitted.held_out,
                 fitted.vocabulary,
@@ -156,7 +180,7 @@ def code_version(spark_version: str) -> str:
     make again, is never taken for the one asked for.
     """
     digest = hashlib.sha256(spark_minor(spark_version).encode())
-    for module in (pipeline_module, corpus_module):
+    for module in (pipeline_module, fit_module, classes_module, corpus_module):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 
@@ -165,18 +189,25 @@ def _fit(
     spark: SparkSession,
     settings: Settings,
     corpus: Corpus,
+    calibration: Calibration | None,
     parameters: PipelineParameters,
     current: Model | None,
     report: Report,
 ) -> _Fitted:
     started = time.monotonic()
     texts = distinct_texts(load_corpus(spark, corpus)).cache()
+    labelled = _labelled(spark, calibration, parameters)
     try:
         train_rows = _check_classes(corpus, texts)
         report(f"training on {train_rows:,} distinct texts of {corpus.name}")
-        fitted = build_pipeline(parameters, train_rows=train_rows).fit(
-            texts.where("NOT is_held_out")
+        fitted = fit_pipeline(
+            texts.where("NOT is_held_out"),
+            parameters,
+            train_rows=train_rows,
+            report=report,
+            labelled=labelled and labelled.where("NOT is_held_out"),
         )
+        classes = measure_classes(fitted, labelled.where("is_held_out")) if labelled else None
         held_out = fitted.transform(texts.where("is_held_out")).select(
             "text", "target", prob_pos().alias("prob_pos")
         )
@@ -189,25 +220,42 @@ def _fit(
             comparison = {"comparison": compare(spark, settings, current, fitted, trained_on)}
     finally:
         texts.unpersist()
+        if labelled:
+            labelled.unpersist()
     measured = evaluate(columns["target"].to_numpy(), columns["prob_pos"].to_numpy())
     seconds = round(time.monotonic() - started, 1)
     report(
         f"held out: {measured['rows']:,} texts, AUC {_shown(measured['auc'])},"
         f" accuracy {_shown(measured['accuracy'])}; {seconds} s"
     )
+    languages = served_languages(classes, LANGUAGES) if classes else list(LANGUAGES)
+    if classes:
+        report(
+            f"three classes, held out: {classes['rows']:,} texts, macro-recall"
+            f" {_shown(classes['macro_recall'])}; serves {', '.join(languages)}"
+        )
     metrics = {
         **measured,
         **portrait,
         **comparison,
+        **({"classes": classes} if classes else {}),
+        "suites": suite_figures(spark, LoadedModel("candidate", tuple(languages), fitted)),
         "train_rows": train_rows,
         "training_seconds": seconds,
         "is_synthetic": corpus.is_synthetic,
         "corpus_sha256": corpus.fingerprint,
-        "languages": list(LANGUAGES),
-        "parameters": asdict(parameters),
+        "languages": languages,
         "spark_version": spark.version,
     }
     return _Fitted(fitted, metrics, columns, vocabulary)
+
+
+def _labelled(
+    spark: SparkSession, calibration: Calibration | None, parameters: PipelineParameters
+) -> DataFrame | None:
+    if calibration is None:
+        return None
+    return distinct_labelled(read_calibration(spark, calibration.path), parameters.letter).cache()
 
 
 def _check_classes(corpus: Corpus, texts: DataFrame) -> int:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mastodon_assets.sentiment.evaluate import Floats, auc, evaluate
+from mastodon_assets.sentiment.evaluate import Floats, auc, evaluate, evaluate_classes
 
 
 def _floats(*values: float) -> Floats:
@@ -59,3 +59,13 @@ def test_what_is_not_defined_is_none_and_not_nan() -> None:
     assert nothing["rows"] == 0
     assert nothing["log_loss"] is None
     assert nothing["intervals"]["accuracy"] is None
+
+
+def test_the_class_metrics_of_six_rows_are_those_computed_by_hand() -> None:
+    metrics = evaluate_classes(_floats(0, 0, 1, 1, 2, 2), _floats(0, 1, 1, 1, 2, 0))
+    assert metrics["accuracy"] == pytest.approx(4 / 6)
+    assert metrics["macro_recall"] == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
+    # F1: 2*1/(2+2), 2*2/(2+3), 2*1/(2+1).
+    assert metrics["macro_f1"] == pytest.approx((1 / 2 + 4 / 5 + 2 / 3) / 3)
+    low, high = metrics["intervals"]["accuracy"]
+    assert low <= metrics["accuracy"] <= high

@@ -10,8 +10,8 @@ from mastodon_assets.sentiment.store import LoadedModel
 from mastodon_assets.spark_session import file_uri
 
 CASES: list[tuple[str | None, list[str]]] = [
-    ("I'm NOT happy, don't ask", ["i'm", "not", "happy", "don't", "ask"]),
-    ("Don’t worry", ["don't", "worry"]),
+    ("I'm NOT happy, don't ask", ["i'm", "not", "¬happy", "don't", "¬ask"]),
+    ("Don’t worry", ["don't", "¬worry"]),
     ("see https://one.example/great?x=1 now", ["see", "now"]),
     ("see www.great.example now", ["see", "now"]),
     ("see one.example/@ada/great… now", ["see", "now"]),
@@ -20,6 +20,16 @@ CASES: list[tuple[str | None, list[str]]] = [
     ("@happy@one.example hello @sad", ["hello"]),
     ("mail ada.love@one.example today", ["mail", "today"]),
     (":blobcat_happy: hi:) at 10:30:45", ["hi", "at"]),
+    ("not bad at all, it is good", ["not", "¬bad", "¬at", "¬all", "it", "is", "good"]),
+    ("not cheap but good", ["not", "¬cheap", "but", "good"]),
+    ('dont say "never" again. ok', ["dont", "¬say", "¬never", "¬again", "ok"]),
+    ("no :) I mean it", ["no", "happy", "i", "mean", "it"]),
+    ("a knot, a ¬ sign, nothing", ["a", "knot", "a", "sign", "nothing"]),
+    (
+        "I ❤️ it <3 :-( 😀😢👍 :D",
+        ["i", "love", "it", "love", "sad", "happy", "sad", "great", "happy"],
+    ),
+    ("items (7 and 8) at 8:30", ["items", "and", "at"]),
     ("#HappyMonday #sad", ["happy", "monday", "sad"]),
     ("I have an iPhone", ["i", "have", "an", "iphone"]),
     ("soooo goooood", ["soo", "good"]),
@@ -27,7 +37,8 @@ CASES: list[tuple[str | None, list[str]]] = [
     ("https://one.example @ada :sad:", []),
     ("猫はかわいい", []),
     ("Привет", []),
-    ("😀😀 12345 !!!", []),
+    ("😀😀 12345 !!!", ["happy", "happy"]),
+    ("🚋🏠 12345 !!!", []),
     ("", []),
     (None, []),
 ]
@@ -40,7 +51,22 @@ def test_words_of_a_text(spark: SparkSession) -> None:
 
 
 def test_a_text_of_100_000_characters_without_a_break_does_no_harm(spark: SparkSession) -> None:
-    units = ["a", "a-", "a.", "a'", "a@", ":a", "#aB", "@", ".com/", "www."]
+    units = [
+        "a",
+        "a-",
+        "a.",
+        "a'",
+        "a@",
+        ":a",
+        "#aB",
+        "@",
+        ".com/",
+        "www.",
+        "not ",
+        "n't",
+        'not"',
+        ":)",
+    ]
     found = _words(spark, [unit * (100_000 // len(unit)) for unit in units])
     assert len(found) == len(units)
     assert found[0] == ["aa"]

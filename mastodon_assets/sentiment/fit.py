@@ -1,0 +1,139 @@
+"""Fitting the pipeline step by step, saying how far it is.
+
+What belongs here: the order in which stages are fitted, what is kept in between so that no text is
+tokenised twice for nothing, and progress. Which texts train and what becomes of the model: `train`.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pyspark.ml import Estimator, PipelineModel, Transformer
+from pyspark.sql import DataFrame, SparkSession
+
+from mastodon_assets.sentiment.classes import ClassRatio, head_stages, with_class_weight
+from mastodon_assets.sentiment.pipeline import (
+    NaiveBayesRatio,
+    PipelineParameters,
+    cleaning_stages,
+    judging_stages,
+    term_stages,
+    vocabulary_stages,
+)
+
+Report = Callable[[str], None]
+
+_SECONDS_BETWEEN_REPORTS = 10.0
+
+
+def fit_pipeline(
+    texts: DataFrame,
+    parameters: PipelineParameters,
+    *,
+    train_rows: int,
+    report: Report,
+    labelled: DataFrame | None = None,
+) -> PipelineModel:
+    """The pipeline `text` -> `words`, `probability`, …, fitted on `texts` (text, target 0 or 1).
+
+    `words` is empty where a text has none; `pipeline.prob_pos` and `pipeline.label_str` read
+    `probability`, which is of two classes, or of three with `labelled` (text, class 0 to 2).
+    `train_rows` is the number of rows of `texts`. `report` gets a line a step and the time left.
+    """
+    steps = 3 if labelled is None else 4
+    report(f"step 1 of {steps}: the vocabulary")
+    all_texts = texts.select("text")
+    if labelled is not None:
+        all_texts = all_texts.union(labelled.select("text"))
+    vocabulary = _fit_vocabulary(all_texts, parameters)
+    presence = vocabulary.transform(texts).select("target", "presence").cache()
+    try:
+        report(f"step 2 of {steps}: the weight of each of {_entries(presence):,} words and pieces")
+        ratio = NaiveBayesRatio().fit(presence)
+        normalizer, regression = judging_stages(
+            parameters, train_rows=train_rows, has_head=labelled is not None
+        )
+        features = normalizer.transform(ratio.transform(presence))
+        report(f"step 3 of {steps}: two classes, at most {parameters.max_iter} iterations")
+        with iterations_reported(texts.sparkSession, parameters.max_iter, report):
+            judge = regression.fit(features)
+    finally:
+        presence.unpersist()
+    stages = [*vocabulary.stages, ratio, normalizer, judge]
+    if labelled is not None:
+        report(f"step 4 of {steps}: three classes, at most {parameters.max_iter} iterations")
+        stages += _fit_head(PipelineModel(stages).transform(labelled), parameters, report)
+    return PipelineModel(stages)
+
+
+def _fit_vocabulary(texts: DataFrame, parameters: PipelineParameters) -> PipelineModel:
+    stages = [
+        *cleaning_stages(parameters.letter),
+        *term_stages(parameters),
+        *vocabulary_stages(parameters),
+    ]
+    fitted: list[Transformer] = []
+    for stage in stages:
+        transformer = stage.fit(texts) if isinstance(stage, Estimator) else stage
+        fitted.append(transformer)
+        texts = transformer.transform(texts)
+    return PipelineModel(fitted)
+
+
+def _fit_head(
+    judged: DataFrame, parameters: PipelineParameters, report: Report
+) -> list[Transformer]:
+    weighted, rows = with_class_weight(judged.select("class", "presence", "polarity_raw"))
+    weighted = weighted.cache()
+    try:
+        ratio = ClassRatio().fit(weighted)
+        normalizer, assembler, regression = head_stages(
+            parameters.head_inverse_regularization, train_rows=rows, max_iter=parameters.max_iter
+        )
+        features = assembler.transform(normalizer.transform(ratio.transform(weighted)))
+        with iterations_reported(judged.sparkSession, parameters.max_iter, report):
+            judge = regression.fit(features)
+    finally:
+        weighted.unpersist()
+    return [ratio, normalizer, assembler, judge]
+
+
+@contextmanager
+def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> Iterator[None]:
+    """While the body fits a regression, a line each ten seconds tells the time left at most.
+
+    Spark runs a job an iteration, and a first one for the features' deviations.
+    """
+    group = f"fit-{uuid.uuid4()}"
+    context, ended, started = spark.sparkContext, threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not ended.wait(_SECONDS_BETWEEN_REPORTS):
+            done = len(context.statusTracker().getJobIdsForGroup(group)) - 2
+            if done > 0:
+                report(progress_line(done, max_iter, time.monotonic() - started))
+
+    context.setJobGroup(group, "fitting the regression")
+    teller = threading.Thread(target=tell, name="fit-progress", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+        # Jobs that follow in this thread are none of the fit's.
+        context.setJobGroup("", "")
+
+
+def progress_line(done: int, max_iter: int, seconds: float) -> str:
+    """`iteration 20 of at most 100, at most 40 s left`; line searches may count twice."""
+    done = min(done, max_iter)
+    left = seconds / done * (max_iter - done)
+    return f"iteration {done} of at most {max_iter}, at most {left:.0f} s left"
+
+
+def _entries(presence: DataFrame) -> int:
+    first = presence.first()
+    return int(first["presence"].size) if first else 0

@@ -1,0 +1,278 @@
+"""The sentiment model beside the seed's pipeline, fitted on the same rows.
+
+    python -m mastodon_assets_tests.benchmarks.sentiment --json sentiment.json
+
+Every figure comes from rows that trained nothing: the held-out fifth of Sentiment140 and slices of
+it, its manual test file, the held-out fifth of the three-class file, the validation file of eight
+languages. Rows a second count the time of the whole pipeline, from text to probability; rows a CPU
+second are those of all cores together, which a busy machine changes less. `--curve` fits the
+pipeline with other n-grams too; `--rows` takes only so many rows of each file, for a quick look.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml.classification import LogisticRegression
+from pyspark.ml.feature import IDF, HashingTF, RegexTokenizer, StopWordsRemover
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table
+
+from mastodon_assets.sentiment.classes import (
+    distinct_labelled,
+    measure_classes,
+    read_calibration,
+    served_languages,
+)
+from mastodon_assets.sentiment.corpus import distinct_texts, read_corpus
+from mastodon_assets.sentiment.evaluate import METRICS, evaluate
+from mastodon_assets.sentiment.fit import fit_pipeline
+from mastodon_assets.sentiment.pipeline import LANGUAGES, PipelineParameters, prob_pos
+from mastodon_assets.sentiment.store import LoadedModel
+from mastodon_assets.sentiment.suites import suite_figures
+from mastodon_assets.settings import load_settings
+from mastodon_assets.spark_session import build_session
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "sentiment"
+_CURVE: tuple[tuple[int, ...], ...] = ((), (4,), (3, 4), (3, 4, 5))
+# Emoji and emoticons are rare in this corpus, so both count.
+_SLICES = {
+    "negation": r"(?i)\b(?:not|no|never|nothing|cannot|\w+n't)\b",
+    "up to 6 words": r"\A\s*(?:\S+\s*){0,6}\z",
+    "20 words or more": r"\A\s*(?:\S+\s+){19}\S",
+    "emoji": r"[\x{1F300}-\x{1FAFF}\x{2600}-\x{27BF}]|[:;=]['o-]?[()DPp/]|<3",
+    "links and mentions": r"(?i)https?://|www\.|@\w",
+}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A pipeline, and what it took to fit it."""
+
+    pipeline: PipelineModel
+    seconds: float
+    cpu_seconds: float
+
+
+def main() -> None:
+    arguments = _arguments()
+    console = Console()
+    spark = build_session(load_settings(spark_master=arguments.master))
+    spark.sparkContext.setLogLevel("ERROR")
+    results = _two_classes(spark, arguments, console)
+    results["three classes"] = _three_classes(spark, arguments, console)
+    results["languages"] = _languages(spark, arguments, console)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path, default=SHARED / "sentiment140.csv.gz")
+    parser.add_argument("--manual", type=Path, default=SHARED / "testdata.manual.2009.06.14.csv.gz")
+    parser.add_argument("--classes", type=Path, default=SHARED / "semeval2017_4a_train.csv.gz")
+    parser.add_argument("--languages", type=Path, default=SHARED / "umsab_train.csv.gz")
+    parser.add_argument("--languages-test", type=Path, default=SHARED / "umsab_val.csv.gz")
+    parser.add_argument("--master", default="local[*]")
+    parser.add_argument("--curve", action="store_true")
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def _two_classes(
+    spark: SparkSession, arguments: argparse.Namespace, console: Console
+) -> dict[str, Any]:
+    texts = distinct_texts(_some(read_corpus(spark, arguments.corpus), arguments.rows)).cache()
+    training = texts.where("NOT is_held_out")
+    held_out = texts.where("is_held_out").cache()
+    manual = read_corpus(spark, arguments.manual)
+    train_rows = training.count()
+    console.print(f"{train_rows:,} texts train, {held_out.count():,} measure")
+    variants: dict[str, Callable[[], PipelineModel]] = {
+        "seed": lambda: _seed_pipeline().fit(training)
+    }
+    default = PipelineParameters()
+    pieces = {default.pieces, *(_CURVE if arguments.curve else ())}
+    for lengths in sorted(pieces, key=lambda each: (len(each), each)):
+        parameters = replace(default, pieces=lengths)
+        variants[_name(parameters)] = partial(
+            fit_pipeline, training, parameters, train_rows=train_rows, report=console.print
+        )
+    results: dict[str, Any] = {}
+    for name, fit in variants.items():
+        fitted = _timed_fit(fit)
+        results[name] = {
+            "fit_seconds": fitted.seconds,
+            "fit_cpu_seconds": fitted.cpu_seconds,
+            **_rates(fitted.pipeline, held_out),
+            "held out": _figures(fitted.pipeline, held_out),
+            "manual": _figures(fitted.pipeline, manual),
+            "slices": {
+                slice_name: _figures(fitted.pipeline, held_out.where(F.rlike("text", F.lit(regex))))
+                for slice_name, regex in _SLICES.items()
+            },
+        }
+        if name != "seed":
+            model = LoadedModel(name, LANGUAGES, fitted.pipeline)
+            results[name]["suites"] = suite_figures(spark, model)
+        _print(console, name, results[name], results["seed"])
+    texts.unpersist()
+    held_out.unpersist()
+    return {"parameters": asdict(default), "two classes": results}
+
+
+def _three_classes(
+    spark: SparkSession, arguments: argparse.Namespace, console: Console
+) -> dict[str, Any]:
+    parameters = replace(PipelineParameters(), letter=r"\p{L}")
+    labelled = distinct_labelled(
+        _some(read_calibration(spark, arguments.classes), arguments.rows), parameters.letter
+    ).cache()
+    fitted = _fit_with(spark, arguments, parameters, labelled.where("NOT is_held_out"), console)
+    figures = measure_classes(fitted, labelled.where("is_held_out"))
+    console.print(f"three classes, held out: {_told(figures)}")
+    labelled.unpersist()
+    return figures
+
+
+def _languages(
+    spark: SparkSession, arguments: argparse.Namespace, console: Console
+) -> dict[str, Any]:
+    parameters = replace(PipelineParameters(), letter=r"\p{L}")
+    labelled = read_calibration(spark, arguments.languages).cache()
+    fitted = _fit_with(spark, arguments, parameters, labelled, console)
+    figures = measure_classes(fitted, read_calibration(spark, arguments.languages_test))
+    served = served_languages(figures, LANGUAGES)
+    console.print(f"all languages: {_told(figures)}")
+    for language, own in figures["languages"].items():
+        state = "served" if language in served else "not served"
+        console.print(f"  {language}: {_told(own)}; {state}")
+    return {**figures, "served": served}
+
+
+def _fit_with(
+    spark: SparkSession,
+    arguments: argparse.Namespace,
+    parameters: PipelineParameters,
+    labelled: DataFrame,
+    console: Console,
+) -> PipelineModel:
+    texts = distinct_texts(_some(read_corpus(spark, arguments.corpus), arguments.rows))
+    training = texts.where("NOT is_held_out").cache()
+    try:
+        return fit_pipeline(
+            training,
+            parameters,
+            train_rows=training.count(),
+            report=console.print,
+            labelled=labelled,
+        )
+    finally:
+        training.unpersist()
+
+
+def _seed_pipeline() -> Pipeline:
+    return Pipeline(
+        stages=[
+            RegexTokenizer(inputCol="text", outputCol="tokens", pattern=r"\W+"),
+            StopWordsRemover(inputCol="tokens", outputCol="kept"),
+            HashingTF(inputCol="kept", outputCol="counts", numFeatures=2**18),
+            IDF(inputCol="counts", outputCol="features"),
+            LogisticRegression(labelCol="target", regParam=0.001),
+        ]
+    )
+
+
+def _timed_fit(fit: Callable[[], PipelineModel]) -> Fitted:
+    started, cpu = time.monotonic(), _cpu_seconds()
+    pipeline = fit()
+    return Fitted(pipeline, time.monotonic() - started, _cpu_seconds() - cpu)
+
+
+def _rates(pipeline: PipelineModel, texts: DataFrame) -> dict[str, float]:
+    """The faster of two runs: the first one compiles."""
+    rows = texts.count()
+    runs: list[tuple[float, float]] = []
+    for _ in range(2):
+        started, cpu = time.monotonic(), _cpu_seconds()
+        probabilities = pipeline.transform(texts).select("probability")
+        probabilities.write.format("noop").mode("overwrite").save()
+        runs.append((rows / (time.monotonic() - started), rows / (_cpu_seconds() - cpu)))
+    return {
+        "rows_a_second": max(wall for wall, _ in runs),
+        "rows_a_cpu_second": max(cpu for _, cpu in runs),
+    }
+
+
+def _cpu_seconds() -> float:
+    """Of the JVM that this process started; it is this one's only long-lived child."""
+    return float(
+        sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children(recursive=True))
+    )
+
+
+def _figures(pipeline: PipelineModel, texts: DataFrame) -> dict[str, Any]:
+    judged = pipeline.transform(texts).select("target", prob_pos().alias("prob_pos")).toArrow()
+    return evaluate(judged["target"].to_numpy(), judged["prob_pos"].to_numpy())
+
+
+def _some(rows: DataFrame, count: int | None) -> DataFrame:
+    return rows if count is None else rows.limit(count)
+
+
+def _name(parameters: PipelineParameters) -> str:
+    lengths = ", ".join(map(str, parameters.pieces))
+    return f"words and pieces of {lengths}" if lengths else "words"
+
+
+def _told(figures: dict[str, Any]) -> str:
+    low, high = figures["intervals"]["macro_recall"]
+    return (
+        f"{figures['rows']:,} texts, macro-recall {figures['macro_recall']:.3f}"
+        f" ({low:.3f} to {high:.3f}), macro-F1 {figures['macro_f1']:.3f}"
+    )
+
+
+def _print(console: Console, name: str, result: dict[str, Any], seed: dict[str, Any]) -> None:
+    console.print(
+        f"[bold]{name}[/bold]: fitted in {result['fit_seconds']:.0f} s"
+        f" ({result['fit_cpu_seconds'] / seed['fit_cpu_seconds']:.1f} times the seed's CPU time),"
+        f" {result['rows_a_second']:,.0f} rows/s, {result['rows_a_cpu_second']:,.0f} a CPU second"
+        f" ({result['rows_a_cpu_second'] / seed['rows_a_cpu_second']:.2f} of the seed's)"
+    )
+    table = Table("rows that trained nothing", "rows", *METRICS, box=None)
+    for where, figures in (
+        ("held out", result["held out"]),
+        ("manual test file", result["manual"]),
+        *result["slices"].items(),
+    ):
+        table.add_row(where, f"{figures['rows']:,}", *_cells(figures, tuple(METRICS)))
+    console.print(table)
+    for suite, figure in result.get("suites", {}).items():
+        console.print(f"{suite}: {figure}")
+
+
+def _cells(figures: dict[str, Any], metrics: Sequence[str]) -> list[str]:
+    cells = []
+    for metric in metrics:
+        value, interval = figures[metric], figures["intervals"][metric]
+        cells.append(
+            "undefined"
+            if value is None
+            else f"{value:.4f} ({interval[0]:.3f} to {interval[1]:.3f})"
+        )
+    return cells
+
+
+if __name__ == "__main__":
+    main()
