@@ -1,124 +1,156 @@
 """The six batch tables: what each one says about all toots.
 
-What belongs here: `DataFrame -> DataFrame` functions and the reading and writing around them.
+What belongs here: what a table is made of, by Spark from all toots or by what changed. How it is
+brought up to date stands in `refresh`.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, GroupedData, SparkSession
 from pyspark.sql import functions as F
 
-from mastodon_assets.warehouse.database import (
-    note_progress,
-    replace_rows,
-    take_write_lock,
-    toots_version,
-    transaction,
+from mastodon_assets.warehouse.registry import (
+    BATCH_ACTIVE_USERS,
+    BATCH_AVG_LEN_PER_DAY,
+    BATCH_HASHTAG_BY_HOUR,
+    BATCH_TOOTS_BY_LANG_PER_DAY,
+    BATCH_TOOTS_PER_DAY,
+    BATCH_TOP_HASHTAG,
+    DAY_TOTALS,
+    HASHTAG_TOTALS,
+    USER_TOTALS,
+    Table,
 )
-from mastodon_assets.warehouse.registry import TABLES
 
-# One query without partitions reads one snapshot.
+# One query without partitions reads one snapshot, and so does the version beside the rows.
 _READ_TOOTS = """
-SELECT event_at, lang, username, hashtags, char_length(content_txt) AS length
+SELECT event_at, lang, username, hashtags, char_length(content_txt) AS length,
+       (SELECT version FROM masto.data_versions WHERE dataset = 'toots_raw') AS version
   FROM masto.toots_raw
 """
 
 _TLS_PARAMETERS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
-_NAMES = (
-    "batch_active_users",
-    "batch_hashtag_by_hour",
-    "batch_top_hashtag",
-    "batch_toots_per_day",
-    "batch_avg_len_per_day",
-    "batch_toots_by_lang_per_day",
-)
+
+@dataclass(frozen=True)
+class BatchTable:
+    """A batch table, made from sums that move by what changed.
+
+    `sums` holds them, and is the table itself where that is all it says; else `rows` is the SELECT
+    that makes its rows from the sums. `of_all` is the sums of all toots, by Spark; `of_changes`
+    the sums of a journal `changes`, as SQL. `is_keyed_alike` says that a row of the table depends
+    on the sums of its own key alone.
+    """
+
+    table: Table
+    sums: Table
+    of_all: Callable[[DataFrame], DataFrame]
+    of_changes: str
+    rows: str | None = None
+    is_keyed_alike: bool = True
 
 
-def active_users(toots: DataFrame, *, min_toots: int) -> DataFrame:
-    """username, toots_count, avg_len of users with at least `min_toots` toots."""
-    return (
-        toots.groupBy("username")
-        .agg(F.count("*").alias("toots_count"), _mean_length().alias("avg_len"))
-        .where(F.col("toots_count") >= min_toots)
-        .select("username", "toots_count", "avg_len")
-    )
+def user_totals(toots: DataFrame) -> DataFrame:
+    """username, toots_count, total_length."""
+    return _summed(toots.groupBy("username"), _toots_count(), _total_length())
 
 
 def hashtag_by_hour(toots: DataFrame) -> DataFrame:
     """hour, hashtag, toots_count."""
-    return (
-        toots.select(F.date_trunc("hour", "event_at").alias("hour"), _each_hashtag())
-        .groupBy("hour", "hashtag")
-        .agg(F.count("*").alias("toots_count"))
-        .select("hour", "hashtag", "toots_count")
+    by_hour = toots.select(
+        F.date_trunc("hour", "event_at").alias("hour"), _each_hashtag(), "version"
     )
+    return _summed(by_hour.groupBy("hour", "hashtag"), _toots_count())
 
 
-def top_hashtag(toots: DataFrame) -> DataFrame:
-    """hashtag, toots_count, rank of the most used one; all that share the first rank."""
-    # One row a hashtag is left when the window runs, so a single partition is right.
-    by_count = Window.partitionBy(F.lit(0)).orderBy(F.desc("toots_count"))
-    return (
-        toots.select(_each_hashtag())
-        .groupBy("hashtag")
-        .agg(F.count("*").alias("toots_count"))
-        .withColumn("rank", F.rank().over(by_count))
-        .where(F.col("rank") == 1)
-        .select("hashtag", "toots_count", "rank")
-    )
+def hashtag_totals(toots: DataFrame) -> DataFrame:
+    """hashtag, toots_count."""
+    return _summed(toots.select(_each_hashtag(), "version").groupBy("hashtag"), _toots_count())
 
 
 def toots_per_day(toots: DataFrame) -> DataFrame:
     """day, toots_count."""
-    return toots.groupBy(_day()).agg(F.count("*").alias("toots_count"))
+    return _summed(toots.groupBy(_day()), _toots_count())
 
 
-def avg_len_per_day(toots: DataFrame) -> DataFrame:
-    """day, avg_len."""
-    return toots.groupBy(_day()).agg(_mean_length().alias("avg_len"))
+def day_totals(toots: DataFrame) -> DataFrame:
+    """day, toots_count, total_length."""
+    return _summed(toots.groupBy(_day()), _toots_count(), _total_length())
 
 
 def toots_by_lang_per_day(toots: DataFrame) -> DataFrame:
     """day, lang, toots_count."""
-    return toots.groupBy(_day(), "lang").agg(F.count("*").alias("toots_count"))
+    return _summed(toots.groupBy(_day(), "lang"), _toots_count())
 
 
-def batch_tables(*, min_toots: int) -> Mapping[str, Callable[[DataFrame], DataFrame]]:
-    """Table name to the function that computes it from `read_toots`."""
-    functions: tuple[Callable[[DataFrame], DataFrame], ...] = (
-        lambda toots: active_users(toots, min_toots=min_toots),
-        hashtag_by_hour,
-        top_hashtag,
-        toots_per_day,
-        avg_len_per_day,
-        toots_by_lang_per_day,
+# Sums and counts are whole numbers, so a quotient is the same in whatever order rows came.
+BATCH_TABLES: Mapping[str, BatchTable] = {
+    batch.table.name: batch
+    for batch in (
+        BatchTable(
+            table=BATCH_ACTIVE_USERS,
+            sums=USER_TOTALS,
+            of_all=user_totals,
+            of_changes="SELECT username, sum(sign)::bigint AS toots_count,"
+            " sum(sign * length)::bigint AS total_length FROM changes GROUP BY 1",
+            rows="SELECT username, toots_count,"
+            " total_length::double precision / toots_count AS avg_len"
+            " FROM masto.user_totals WHERE toots_count >= %(min_toots)s",
+        ),
+        BatchTable(
+            table=BATCH_HASHTAG_BY_HOUR,
+            sums=BATCH_HASHTAG_BY_HOUR,
+            of_all=hashtag_by_hour,
+            of_changes="SELECT date_trunc('hour', event_at, 'UTC') AS hour, hashtag,"
+            " sum(sign)::bigint AS toots_count"
+            " FROM changes, unnest(hashtags) AS hashtag GROUP BY 1, 2",
+        ),
+        BatchTable(
+            table=BATCH_TOP_HASHTAG,
+            sums=HASHTAG_TOTALS,
+            of_all=hashtag_totals,
+            of_changes="SELECT hashtag, sum(sign)::bigint AS toots_count"
+            " FROM changes, unnest(hashtags) AS hashtag GROUP BY 1",
+            rows="SELECT hashtag, toots_count, 1 AS rank FROM masto.hashtag_totals"
+            " WHERE toots_count = (SELECT max(toots_count) FROM masto.hashtag_totals)",
+            is_keyed_alike=False,
+        ),
+        BatchTable(
+            table=BATCH_TOOTS_PER_DAY,
+            sums=BATCH_TOOTS_PER_DAY,
+            of_all=toots_per_day,
+            of_changes="SELECT (event_at AT TIME ZONE 'UTC')::date AS day,"
+            " sum(sign)::bigint AS toots_count FROM changes GROUP BY 1",
+        ),
+        BatchTable(
+            table=BATCH_AVG_LEN_PER_DAY,
+            sums=DAY_TOTALS,
+            of_all=day_totals,
+            of_changes="SELECT (event_at AT TIME ZONE 'UTC')::date AS day,"
+            " sum(sign)::bigint AS toots_count,"
+            " sum(sign * length)::bigint AS total_length FROM changes GROUP BY 1",
+            rows="SELECT day, total_length::double precision / toots_count AS avg_len"
+            " FROM masto.day_totals",
+        ),
+        BatchTable(
+            table=BATCH_TOOTS_BY_LANG_PER_DAY,
+            sums=BATCH_TOOTS_BY_LANG_PER_DAY,
+            of_all=toots_by_lang_per_day,
+            of_changes="SELECT (event_at AT TIME ZONE 'UTC')::date AS day,"
+            " lang, sum(sign)::bigint AS toots_count FROM changes GROUP BY 1, 2",
+        ),
     )
-    return dict(zip(_NAMES, functions, strict=True))
-
-
-def refresh_batch_table(
-    spark: SparkSession, postgres_url: SecretStr, name: str, *, min_toots: int
-) -> int:
-    """Compute one table from all toots and replace it in one transaction; rows changed.
-
-    The version of the toots is read before the toots: what arrives in between is at worst done
-    again by the next refresh.
-    """
-    with transaction(postgres_url, snapshot=True) as connection:
-        version = toots_version(connection)
-    rows = batch_tables(min_toots=min_toots)[name](read_toots(spark, postgres_url)).toArrow()
-    with transaction(postgres_url) as connection:
-        take_write_lock(connection)
-        changed = replace_rows(connection, TABLES[name], rows)
-        note_progress(connection, name, toots_version=version)
-    return changed
+}
 
 
 def read_toots(spark: SparkSession, postgres_url: SecretStr) -> DataFrame:
-    """event_at, lang, username, hashtags, length (characters) of all toots, in one snapshot."""
+    """event_at, lang, username, hashtags, length (characters) of all toots, in one snapshot.
+
+    `version`, the same in every row, is the version of the toots in that snapshot.
+    """
     options = jdbc_options(postgres_url)
     return (
         spark.read.format("jdbc")
@@ -148,14 +180,21 @@ def jdbc_options(postgres_url: SecretStr) -> dict[str, str]:
     }
 
 
+def _summed(grouped: GroupedData, *sums: Column) -> DataFrame:
+    return grouped.agg(*sums, F.max("version").alias("version"))
+
+
+def _toots_count() -> Column:
+    return F.count("*").alias("toots_count")
+
+
+def _total_length() -> Column:
+    return F.sum("length").cast("long").alias("total_length")
+
+
 def _day() -> Column:
     return F.to_date("event_at").alias("day")
 
 
 def _each_hashtag() -> Column:
     return F.explode("hashtags").alias("hashtag")
-
-
-def _mean_length() -> Column:
-    # Sum and count are whole numbers, so every order of rows gives the same quotient.
-    return F.sum("length").cast("double") / F.count("*")

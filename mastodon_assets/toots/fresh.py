@@ -81,7 +81,7 @@ def store_fresh(connection: Connection[Any], fresh: "pa.Table") -> None:
     copy_arrow(connection, sql.Identifier(SCHEMA, "toot_aliases"), aliases)
     length = pc.utf8_length(posts.column("content_txt")).cast(pa.int64())
     sign = pa.repeat(pa.scalar(1, pa.int32()), posts.num_rows)
-    changes = posts.select(["id", "event_at", "lang", "username"])
+    changes = posts.select(["id", "event_at", "lang", "username", "hashtags"])
     changes = changes.append_column("length", length).append_column("sign", sign)
     copy_arrow(connection, sql.Identifier("pg_temp", "changed_rows"), changes)
 

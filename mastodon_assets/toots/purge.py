@@ -16,7 +16,7 @@ from psycopg import Connection, sql
 
 from mastodon_assets.toots.sink import prepare_session, remove_posts
 from mastodon_assets.toots.withdrawn import Withdrawn
-from mastodon_assets.warehouse.database import count_rows, take_write_lock
+from mastodon_assets.warehouse.database import count_rows, forget_changes, take_write_lock
 from mastodon_assets.warehouse.registry import (
     SCHEMA,
     TABLES,
@@ -50,6 +50,8 @@ def purge_rows(connection: Connection[Any], covered: Withdrawn) -> dict[str, int
         _remove_by_id(connection, table)
     for table in _tables_with("username"):
         _remove_by_username(connection, table, usernames)
+    # The batch tables are made anew then: a part of the changes would not add up.
+    forget_changes(connection)
     connection.execute(_REMOVE_ALIASES_OF_SERVERS, (instances,))
     _remove_rejected(connection, covered)
     return {name: before[name] - count for name, count in _count(connection).items()}

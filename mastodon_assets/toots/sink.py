@@ -77,7 +77,7 @@ CREATE TEMP TABLE IF NOT EXISTS winners (
 ) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS changed_rows (
     sign integer, id bigint, event_at timestamptz, lang text COLLATE "C",
-    username text COLLATE "C", length bigint
+    username text COLLATE "C", length bigint, hashtags text[]
 ) ON COMMIT DELETE ROWS;
 """
 
@@ -176,16 +176,16 @@ SELECT b.id, b.partition, b.kafka_offset,
 """
 
 _NOTE_ROWS_BEFORE = """
-INSERT INTO pg_temp.changed_rows (sign, id, event_at, lang, username, length)
-SELECT -1, r.id, r.event_at, r.lang, r.username, char_length(r.content_txt)
+INSERT INTO pg_temp.changed_rows (sign, id, event_at, lang, username, length, hashtags)
+SELECT -1, r.id, r.event_at, r.lang, r.username, char_length(r.content_txt), r.hashtags
   FROM masto.toots_raw r
  WHERE r.id IN (SELECT id FROM pg_temp.dead UNION ALL
                 SELECT id FROM pg_temp.winners WHERE is_newer)
 """
 
 _NOTE_ROWS_AFTER = """
-INSERT INTO pg_temp.changed_rows (sign, id, event_at, lang, username, length)
-SELECT 1, r.id, r.event_at, r.lang, r.username, char_length(r.content_txt)
+INSERT INTO pg_temp.changed_rows (sign, id, event_at, lang, username, length, hashtags)
+SELECT 1, r.id, r.event_at, r.lang, r.username, char_length(r.content_txt), r.hashtags
   FROM masto.toots_raw r
  WHERE r.id IN (SELECT id FROM pg_temp.winners WHERE is_newer)
 """
@@ -217,6 +217,15 @@ SELECT s.id, s.created_at, s.edited_at, s.received_at,
        user_id = excluded.user_id, lang = excluded.lang, visibility = excluded.visibility,
        in_reply_to_id = excluded.in_reply_to_id, hashtags = excluded.hashtags,
        content_txt = excluded.content_txt, content_html = excluded.content_html
+"""
+
+# Batch tables move by these, so that a refresh costs what changed.
+_NOTE_CHANGES = """
+INSERT INTO masto.toot_changes
+       (version, toot_id, sign, event_at, length, lang, username, hashtags)
+SELECT v.version, c.id, c.sign, c.event_at, c.length, c.lang, c.username, c.hashtags
+  FROM pg_temp.changed_rows c CROSS JOIN masto.data_versions v
+ WHERE v.dataset = 'toots_raw'
 """
 
 # A score stands for the text it was made from; another text waits for the next refresh.
@@ -335,6 +344,7 @@ def _apply_to_derived(connection: Connection[Any]) -> None:
     connection.execute(_REMOVE_OUTDATED_SCORES)
     if connection.execute("SELECT FROM pg_temp.changed_rows LIMIT 1").fetchone() is not None:
         bump_toots_version(connection)
+        connection.execute(_NOTE_CHANGES)
 
 
 def offset_ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:

@@ -112,26 +112,34 @@ def bump_toots_version(connection: psycopg.Connection[Any]) -> None:
     )
 
 
+def forget_changes(connection: psycopg.Connection[Any]) -> int:
+    """Empty the journal of changes; what was made from it is then made anew. Rows gone."""
+    return connection.execute("DELETE FROM masto.toot_changes").rowcount
+
+
 def note_progress(
     connection: psycopg.Connection[Any],
     asset: str,
     *,
     toots_version: int,
     model_version: str | None = None,
+    parameters: str | None = None,
 ) -> None:
     """Record which data `asset` now shows; call it in the transaction that writes the result."""
     connection.execute(
         """
-        INSERT INTO masto.asset_progress AS p (asset, toots_version, model_version)
-        VALUES (%s, %s, %s)
+        INSERT INTO masto.asset_progress AS p (asset, toots_version, model_version, parameters)
+        VALUES (%s, %s, %s, %s)
         ON CONFLICT (asset) DO UPDATE
            SET toots_version = excluded.toots_version,
                model_version = excluded.model_version,
+               parameters = excluded.parameters,
                updated_at = now()
-         WHERE (p.toots_version, p.model_version)
-               IS DISTINCT FROM (excluded.toots_version, excluded.model_version)
+         WHERE (p.toots_version, p.model_version, p.parameters)
+               IS DISTINCT FROM
+               (excluded.toots_version, excluded.model_version, excluded.parameters)
         """,
-        (asset, toots_version, model_version),
+        (asset, toots_version, model_version, parameters),
     )
 
 

@@ -372,6 +372,51 @@ ASSET_PROGRESS = _table(
     _required("toots_version", "bigint", "`data_versions.version` of toots_raw it was made from"),
     Column("model_version", "text", "champion it was made with; null where none matters"),
     _required("updated_at", _TIME, "when it was made"),
+    Column("parameters", "text", "settings it was made with; null where none matters"),
+    personal=(),
+)
+
+TOOT_CHANGES = _table(
+    "toot_changes",
+    "Rows of toots_raw before and after each change, until every batch table has moved by them.",
+    ("version", "toot_id", "sign"),
+    _required("version", "bigint", "`data_versions.version` of toots_raw that the change made"),
+    _required("toot_id", "bigint", "`toots_raw.id`"),
+    _required("sign", "smallint", "-1: the row before the change; 1: the row after it"),
+    _required("event_at", _TIME, "`toots_raw.event_at` of that row"),
+    _required("length", "integer", "characters of `content_txt` of that row"),
+    _required("lang", "text", _LANGUAGE),
+    _required("username", "text", "user@domain, or its keyed hash"),
+    _required("hashtags", "text[]", "tags of that row"),
+    personal=("toot_id", "username"),
+)
+
+USER_TOTALS = _table(
+    "user_totals",
+    "Toots a user, from which `batch_active_users` is made.",
+    ("username",),
+    _required("username", "text", "user@domain, or its keyed hash"),
+    _required("toots_count", "bigint", "posts of the user"),
+    _required("total_length", "bigint", "characters of `content_txt` of all of them"),
+    personal=("username",),
+)
+
+HASHTAG_TOTALS = _table(
+    "hashtag_totals",
+    "Toots a hashtag, from which `batch_top_hashtag` is made.",
+    ("hashtag",),
+    _required("hashtag", "text", "lower case, without #"),
+    _required("toots_count", "bigint", "posts with the hashtag"),
+    personal=(),
+)
+
+DAY_TOTALS = _table(
+    "day_totals",
+    "Toots a day of `event_at`, from which `batch_avg_len_per_day` is made.",
+    ("day",),
+    _required("day", "date", "UTC"),
+    _required("toots_count", "bigint", "posts of the day"),
+    _required("total_length", "bigint", "characters of `content_txt` of all of them"),
     personal=(),
 )
 
@@ -401,5 +446,9 @@ TABLES: Mapping[str, Table] = {
         WITHDRAWN,
         DATA_VERSIONS,
         ASSET_PROGRESS,
+        TOOT_CHANGES,
+        USER_TOTALS,
+        HASHTAG_TOTALS,
+        DAY_TOTALS,
     )
 }

@@ -5,7 +5,8 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.batch.tables import batch_tables, jdbc_options, refresh_batch_table
+from mastodon_assets.batch.refresh import Refreshed, refresh_batch_table
+from mastodon_assets.batch.tables import BATCH_TABLES, jdbc_options
 from mastodon_assets.toots.ledger import open_ledger
 from mastodon_assets.toots.sink import prepare_session, write_batch
 from mastodon_assets.toots.topics import TopicState
@@ -45,7 +46,7 @@ def stored(database_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture(scope="module")
 def rows(spark: "SparkSession", database_url: SecretStr, stored: psycopg.Connection[Any]) -> Rows:
     def refreshed(name: str) -> list[Any]:
-        refresh_batch_table(spark, database_url, name, min_toots=3)
+        refresh_batch_table(lambda: spark, database_url, name, min_toots=3)
         with stored.transaction():
             return [
                 tuple(str(value) for value in row)
@@ -86,15 +87,17 @@ def test_languages_are_counted_by_day(rows: Rows) -> None:
     ]
 
 
-def test_a_second_refresh_writes_nothing_and_a_wrong_row_is_mended(
+def test_a_second_refresh_writes_nothing_and_a_rebuild_mends_a_wrong_row(
     spark: "SparkSession", database_url: SecretStr, rows: Rows, stored: psycopg.Connection[Any]
 ) -> None:
-    for name in batch_tables(min_toots=3):
+    for name in BATCH_TABLES:
         right = rows(name)
-        assert refresh_batch_table(spark, database_url, name, min_toots=3) == 0
+        again = refresh_batch_table(lambda: spark, database_url, name, min_toots=3)
+        assert again == Refreshed(0, is_from_all=False)
         with stored.transaction():
             stored.execute(f"DELETE FROM masto.{name}".encode())  # noqa: S608 - our own names
-        assert refresh_batch_table(spark, database_url, name, min_toots=3) == len(right)
+        mended = refresh_batch_table(lambda: spark, database_url, name, min_toots=3, rebuild=True)
+        assert mended == Refreshed(len(right), is_from_all=True)
         assert rows(name) == right
 
 
@@ -108,5 +111,6 @@ def test_the_jdbc_url_has_host_and_tls_but_never_the_password() -> None:
 
 
 def test_no_toots_give_empty_tables(spark: "SparkSession", fresh_database_url: SecretStr) -> None:
-    for name in batch_tables(min_toots=3):
-        assert refresh_batch_table(spark, fresh_database_url, name, min_toots=3) == 0
+    for name in BATCH_TABLES:
+        refreshed = refresh_batch_table(lambda: spark, fresh_database_url, name, min_toots=3)
+        assert refreshed == Refreshed(0, is_from_all=True)

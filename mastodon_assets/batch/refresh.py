@@ -1,0 +1,203 @@
+"""Bringing a batch table up to date: by what changed since the last time, or from all toots.
+
+What belongs here: which of the two, and the transaction. What a table says stands in `tables`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg import Connection, sql
+from pydantic import SecretStr
+
+from mastodon_assets.batch.tables import BATCH_TABLES, BatchTable, read_toots
+from mastodon_assets.warehouse.database import (
+    note_progress,
+    replace_rows,
+    take_write_lock,
+    toots_version,
+    transaction,
+)
+from mastodon_assets.warehouse.registry import SCHEMA, Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# A version that another writer made, or whose changes were forgotten, is missing in the journal.
+_ARE_CHANGES_KNOWN = """
+SELECT count(DISTINCT version) = %(to)s - %(from)s FROM masto.toot_changes
+ WHERE version > %(from)s AND version <= %(to)s
+"""
+
+_STAGE_CHANGES = """
+CREATE TEMP TABLE changed_sums ON COMMIT DROP AS
+  WITH changes AS (SELECT * FROM masto.toot_changes WHERE version > %(from)s AND version <= %(to)s)
+SELECT * FROM ({of_changes}) summed WHERE {is_something}
+"""
+
+_MOVE_SUMS = """
+MERGE INTO {sums} t USING pg_temp.changed_sums c ON {same_key}
+ WHEN MATCHED AND t.toots_count + c.toots_count = 0 THEN DELETE
+ WHEN MATCHED THEN UPDATE SET {moved}
+ WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})
+"""
+
+_REMOVE_ROWS = """
+DELETE FROM {table} t
+ WHERE {is_touched} AND NOT EXISTS (SELECT FROM ({rows}) c WHERE {same_key})
+"""
+
+_STORE_ROWS = """
+INSERT INTO {table} AS old ({columns}) SELECT {columns} FROM ({rows}) t WHERE {is_touched}
+    ON CONFLICT ({key}) DO UPDATE SET {assignments} WHERE ({old}) IS DISTINCT FROM ({new})
+"""
+
+# What every batch table has moved by.
+_FORGET_DONE = """
+DELETE FROM masto.toot_changes
+ WHERE version <= (SELECT CASE WHEN count(*) = %(tables)s THEN min(toots_version) END
+                     FROM masto.asset_progress WHERE asset = ANY(%(names)s))
+"""
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """`rows_changed` in the batch table; `is_from_all` where all toots were read for it."""
+
+    rows_changed: int
+    is_from_all: bool
+
+
+def refresh_batch_table(
+    session: "Callable[[], SparkSession]",
+    postgres_url: SecretStr,
+    name: str,
+    *,
+    min_toots: int,
+    rebuild: bool = False,
+) -> Refreshed:
+    """Bring the table `name` to the toots there are now, in one transaction.
+
+    It moves by the journal `toot_changes`; where that does not reach back to what the table shows,
+    or `rebuild` asks for it, Spark computes it from all toots. Both give the same rows.
+    """
+    batch = BATCH_TABLES[name]
+    parameters = {"min_toots": min_toots}
+    if not rebuild:
+        with transaction(postgres_url) as connection:
+            take_write_lock(connection)
+            changed = _move(connection, batch, parameters)
+        if changed is not None:
+            return Refreshed(changed, is_from_all=False)
+    with transaction(postgres_url, snapshot=True) as connection:
+        version_before = toots_version(connection)
+    rows = batch.of_all(read_toots(session(), postgres_url)).toArrow()
+    with transaction(postgres_url) as connection:
+        take_write_lock(connection)
+        if rows.num_rows:
+            version = rows.column("version")[0].as_py()
+        else:
+            # Without rows their version is unknown, unless it did not move; at 0 there were none.
+            version = version_before if toots_version(connection) == version_before else 0
+        changed = replace_rows(connection, batch.sums, rows.drop_columns(["version"]))
+        if batch.rows:
+            changed = _make_rows(connection, batch, parameters, touched=sql.SQL("true"))
+        _note(connection, batch, version, parameters)
+    return Refreshed(changed, is_from_all=True)
+
+
+def _move(connection: Connection[Any], batch: BatchTable, parameters: dict[str, Any]) -> int | None:
+    """Move the table by what changed; rows changed, None where that cannot be known."""
+    shown = connection.execute(
+        "SELECT toots_version, parameters FROM masto.asset_progress WHERE asset = %s",
+        (batch.table.name,),
+    ).fetchone()
+    if shown is None or shown[1] != str(parameters):
+        return None
+    versions = {"from": shown[0], "to": toots_version(connection)}
+    known = connection.execute(_ARE_CHANGES_KNOWN, versions).fetchone()
+    if known != (True,):
+        return None
+    if versions["from"] == versions["to"]:
+        return 0
+    columns = [column.name for column in batch.sums.columns]
+    summed = [name for name in columns if name not in batch.sums.key]
+    connection.execute(
+        sql.SQL(_STAGE_CHANGES).format(
+            of_changes=sql.SQL(batch.of_changes),
+            is_something=sql.SQL(" OR ").join(
+                sql.SQL("{} <> 0").format(sql.Identifier(name)) for name in summed
+            ),
+        ),
+        versions,
+    )
+    changed = connection.execute(
+        sql.SQL(_MOVE_SUMS).format(
+            sums=_name(batch.sums),
+            same_key=_same_key(batch.sums),
+            moved=sql.SQL(", ").join(
+                sql.SQL("{0} = t.{0} + c.{0}").format(sql.Identifier(name)) for name in summed
+            ),
+            columns=_names(columns),
+            values=_names(columns, "c"),
+        )
+    ).rowcount
+    if batch.rows:
+        is_touched = sql.SQL("({}) IN (SELECT {} FROM pg_temp.changed_sums)").format(
+            _names(batch.sums.key, "t"), _names(batch.sums.key)
+        )
+        touched = is_touched if batch.is_keyed_alike else sql.SQL("true")
+        changed = _make_rows(connection, batch, parameters, touched=touched)
+    _note(connection, batch, versions["to"], parameters)
+    connection.execute("DROP TABLE pg_temp.changed_sums")
+    return changed
+
+
+def _make_rows(
+    connection: Connection[Any],
+    batch: BatchTable,
+    parameters: dict[str, Any],
+    *,
+    touched: sql.Composable,
+) -> int:
+    """Make the touched rows of the table what its sums say; how many changed."""
+    names = [column.name for column in batch.table.columns]
+    parts = {
+        "table": _name(batch.table),
+        "rows": sql.SQL(batch.rows or ""),
+        "is_touched": touched,
+        "same_key": _same_key(batch.table),
+        "columns": _names(names),
+        "key": _names(batch.table.key),
+        "assignments": sql.SQL(", ").join(
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in names
+        ),
+        "old": _names(names, "old"),
+        "new": _names(names, "excluded"),
+    }
+    removed = connection.execute(sql.SQL(_REMOVE_ROWS).format(**parts), parameters).rowcount
+    stored = connection.execute(sql.SQL(_STORE_ROWS).format(**parts), parameters).rowcount
+    return removed + stored
+
+
+def _note(
+    connection: Connection[Any], batch: BatchTable, version: int, parameters: dict[str, Any]
+) -> None:
+    note_progress(connection, batch.table.name, toots_version=version, parameters=str(parameters))
+    names = list(BATCH_TABLES)
+    connection.execute(_FORGET_DONE, {"tables": len(names), "names": names})
+
+
+def _name(table: Table) -> sql.Identifier:
+    return sql.Identifier(SCHEMA, table.name)
+
+
+def _names(names: Any, alias: str | None = None) -> sql.Composed:
+    parts = (alias,) if alias else ()
+    return sql.SQL(", ").join(sql.Identifier(*parts, name) for name in names)
+
+
+def _same_key(table: Table) -> sql.Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("t.{0} = c.{0}").format(sql.Identifier(name)) for name in table.key
+    )

@@ -1,0 +1,12 @@
+"""The journal of changed rows, and sums that the batch tables are moved by."""
+
+from pathlib import Path
+
+from mastodon_assets.warehouse.migrate import run_sql
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    run_sql(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))

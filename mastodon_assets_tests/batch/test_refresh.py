@@ -1,0 +1,201 @@
+"""A batch table that moves by what changed is the one that all toots give."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from mastodon_assets.batch.refresh import Refreshed, refresh_batch_table
+from mastodon_assets.batch.tables import BATCH_TABLES
+from mastodon_assets.toots.ledger import open_ledger
+from mastodon_assets.toots.sink import prepare_session
+from mastodon_assets.toots.topics import TopicState
+from mastodon_assets.warehouse.database import (
+    bump_toots_version,
+    connect,
+    forget_changes,
+    transaction,
+)
+from mastodon_assets_tests.records import TOPIC, delete, upsert
+from mastodon_assets_tests.toots.test_sink import Sink
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_MIN_TOOTS = 2
+_TIMES = [f"2026-11-{day}T{hour}:30:00Z" for day in (19, 20) for hour in (10, 11)]
+
+
+class _Tables:
+    """The batch tables of a database, and what they should be."""
+
+    def __init__(self, url: SecretStr, spark: "SparkSession", sink: Sink) -> None:
+        self.url = url
+        self.sink = sink
+        self._spark = spark
+
+    def refresh(self, name: str, *, rebuild: bool = False) -> Refreshed:
+        return refresh_batch_table(
+            lambda: self._spark, self.url, name, min_toots=_MIN_TOOTS, rebuild=rebuild
+        )
+
+    def move(self) -> None:
+        """Refresh all, by what changed alone."""
+        for name in BATCH_TABLES:
+            refresh_batch_table(_no_session, self.url, name, min_toots=_MIN_TOOTS)
+
+    def found(self) -> dict[str, list[Any]]:
+        return {name: sorted(self.sink.rows(f"TABLE masto.{name}")) for name in BATCH_TABLES}
+
+    def expected(self) -> dict[str, list[Any]]:
+        """Counted by hand from the rows of toots_raw."""
+        toots = self.sink.rows(
+            "SELECT username, lang, hashtags, char_length(content_txt), event_at"
+            "  FROM masto.toots_raw"
+        )
+        users, days = defaultdict(list), defaultdict(list)
+        hours: Counter[Any] = Counter()
+        languages: Counter[Any] = Counter()
+        tags: Counter[str] = Counter()
+        for username, lang, hashtags, length, event_at in toots:
+            users[username].append(length)
+            days[event_at.date()].append(length)
+            languages[event_at.date(), lang] += 1
+            for tag in hashtags:
+                hours[event_at.replace(minute=0), tag] += 1
+                tags[tag] += 1
+        most = max(tags.values(), default=0)
+        tables = {
+            "batch_active_users": [
+                (name, len(lengths), sum(lengths) / len(lengths))
+                for name, lengths in users.items()
+                if len(lengths) >= _MIN_TOOTS
+            ],
+            "batch_hashtag_by_hour": [(*key, count) for key, count in hours.items()],
+            "batch_top_hashtag": [(t, count, 1) for t, count in tags.items() if count == most],
+            "batch_toots_per_day": [(day, len(lengths)) for day, lengths in days.items()],
+            "batch_avg_len_per_day": [
+                (day, sum(lengths) / len(lengths)) for day, lengths in days.items()
+            ],
+            "batch_toots_by_lang_per_day": [(*key, count) for key, count in languages.items()],
+        }
+        return {name: sorted(rows) for name, rows in tables.items()}
+
+
+def _no_session() -> NoReturn:
+    raise AssertionError("all toots were read where what changed is known")
+
+
+@pytest.fixture(scope="module")
+def tables(database_url: SecretStr, spark: "SparkSession") -> Iterator[_Tables]:
+    topic = TopicState(TOPIC, "topic-id", dict.fromkeys(range(3), 0), dict.fromkeys(range(3), 99))
+    with connect(database_url) as connection:
+        with connection.transaction():
+            open_ledger(connection, topic, accept_data_loss=False)
+        prepare_session(connection)
+        connection.commit()
+        made = _Tables(database_url, spark, Sink(connection))
+        made.sink.write(upsert("0"))
+        for name in BATCH_TABLES:
+            assert made.refresh(name).is_from_all
+        yield made
+
+
+@st.composite
+def _batches(draw: st.DrawFn) -> list[list[Any]]:
+    posts = st.sampled_from(["0", "1", "2", "3", "4"])
+    made = []
+    for _ in range(draw(st.integers(1, 10))):
+        if draw(st.integers(0, 4)) == 0:
+            made.append(delete(draw(posts)))
+            continue
+        made.append(
+            upsert(
+                draw(posts),
+                created_at=draw(st.sampled_from(_TIMES)),
+                edited_at=draw(st.none() | st.sampled_from(_TIMES)),
+                content=draw(st.sampled_from(["", "a", "bb", "ccc"])),
+                language=draw(st.sampled_from(["en", "de", None])),
+                username=draw(st.sampled_from(["ada@one.example", "bob@one.example"])),
+                hashtags=draw(st.lists(st.sampled_from(["x", "y", "z"]), max_size=3)),
+            )
+        )
+    cut = draw(st.integers(0, len(made)))
+    return [batch for batch in (made[:cut], made[cut:]) if batch]
+
+
+@hypothesis_settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(batches=_batches(), seed=st.integers(0, 99))
+def test_what_changed_gives_the_tables_that_all_toots_give(
+    tables: _Tables, batches: list[list[Any]], seed: int
+) -> None:
+    # Tombstones of the example before would keep its posts out of this one.
+    with tables.sink.connection.transaction():
+        tables.sink.connection.execute("DELETE FROM masto.toots_deleted")
+    generator = random.Random(seed)
+    for batch in batches:
+        tables.sink.write(*batch)
+        if generator.random() < 0.5:
+            tables.move()
+    tables.move()
+    assert tables.found() == tables.expected()
+
+
+def test_spark_from_all_toots_gives_the_same_and_the_next_change_goes_on_from_there(
+    tables: _Tables,
+) -> None:
+    tables.sink.write(*(upsert(f"new-{number}", hashtags=["x"]) for number in range(5)))
+    tables.move()
+    moved = tables.found()
+    for name in BATCH_TABLES:
+        assert tables.refresh(name, rebuild=True) == Refreshed(0, is_from_all=True)
+    assert tables.found() == moved == tables.expected()
+    tables.sink.write(delete("new-1"))
+    tables.move()
+    assert tables.found() == tables.expected()
+
+
+@pytest.mark.parametrize("name", ["batch_active_users", "batch_toots_per_day"])
+def test_a_change_that_the_journal_does_not_know_is_found_in_all_toots(
+    tables: _Tables, name: str
+) -> None:
+    tables.sink.write(upsert(f"unknown-{name}"))
+    with transaction(tables.url) as connection:
+        forget_changes(connection)
+    assert tables.refresh(name).is_from_all
+    assert not tables.refresh(name).is_from_all
+    with transaction(tables.url) as connection:
+        bump_toots_version(connection)
+    assert tables.refresh(name) == Refreshed(0, is_from_all=True)
+    assert tables.found()[name] == tables.expected()[name]
+
+
+def test_another_minimum_of_toots_makes_the_active_users_anew(tables: _Tables) -> None:
+    tables.sink.write(*(upsert(f"few-{n}", username="few@one.example") for n in range(3)))
+    tables.refresh("batch_active_users")
+    users = {row[0] for row in tables.found()["batch_active_users"]}
+    other = refresh_batch_table(
+        lambda: tables._spark, tables.url, "batch_active_users", min_toots=10**6
+    )
+    assert other == Refreshed(len(users), is_from_all=True)
+    assert tables.found()["batch_active_users"] == []
+    tables.refresh("batch_active_users")
+    assert {row[0] for row in tables.found()["batch_active_users"]} == users >= {"few@one.example"}
+
+
+def test_the_journal_keeps_nothing_that_every_table_has_moved_by(tables: _Tables) -> None:
+    tables.sink.write(upsert("last"))
+    assert tables.sink.rows("SELECT count(*) FROM masto.toot_changes") != [(0,)]
+    for name in BATCH_TABLES:
+        tables.refresh(name)
+    assert tables.sink.rows("SELECT count(*) FROM masto.toot_changes") == [(0,)]
