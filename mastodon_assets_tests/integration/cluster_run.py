@@ -6,7 +6,8 @@ Everything that uses Spark, with the settings of the environment; prints what it
 import json
 import sys
 
-from mastodon_assets.batch.tables import batch_tables, refresh_batch_table
+from mastodon_assets.batch.refresh import refresh_batch_table
+from mastodon_assets.batch.tables import BATCH_TABLES
 from mastodon_assets.sentiment.score import score_pending
 from mastodon_assets.sentiment.train import train
 from mastodon_assets.settings import load_settings
@@ -26,8 +27,10 @@ def main() -> None:
         done["stored"] = drain(lambda: session, settings, report=_report).counts.stored
     if "batch" in sys.argv:
         done["batch"] = {
-            name: refresh_batch_table(session, settings.postgres_url, name, min_toots=1)
-            for name in batch_tables(min_toots=1)
+            name: refresh_batch_table(
+                lambda: session, settings.postgres_url, name, min_toots=1
+            ).rows_changed
+            for name in BATCH_TABLES
         }
     if "train" in sys.argv:
         trained = train(session, settings, _report)

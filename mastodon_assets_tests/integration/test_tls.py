@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from mastodon_assets.automation.sensors import mastodon_stream_sensor
-from mastodon_assets.batch.tables import refresh_batch_table
+from mastodon_assets.batch.refresh import refresh_batch_table
 from mastodon_assets.doctor import check_postgres, check_topic
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.mastodon.errors_topic import newest_errors
@@ -80,7 +80,7 @@ def test_toots_go_from_the_publisher_to_the_batch_tables(
     publish(secure, "1", "2", "3")
     drained = drain(lambda: spark, secure, report=lambda line: None)
     assert drained.counts.stored == 3
-    refresh_batch_table(spark, secure.postgres_url, "batch_toots_per_day", min_toots=1)
+    refresh_batch_table(lambda: spark, secure.postgres_url, "batch_toots_per_day", min_toots=1)
     with transaction(secure.postgres_url, snapshot=True) as connection:
         assert connection.execute(
             "SELECT toots_count FROM masto.batch_toots_per_day"

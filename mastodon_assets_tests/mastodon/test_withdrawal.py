@@ -191,12 +191,12 @@ def test_no_replay_brings_back_a_dead_letter(platform: Settings) -> None:
 def test_the_whole_topic_read_again_is_as_if_the_account_had_never_posted(
     spark: "SparkSession", platform: Settings, produce: Callable[..., None]
 ) -> None:
-    from mastodon_assets.batch.tables import refresh_batch_table
+    from mastodon_assets.batch.refresh import refresh_batch_table
     from mastodon_assets.toots.drain import drain
 
     def refreshed() -> dict[str, list[Any]]:
         for name in _BATCH:
-            refresh_batch_table(spark, platform.postgres_url, name, min_toots=1)
+            refresh_batch_table(lambda: spark, platform.postgres_url, name, min_toots=1)
         return {name: sorted(rows(platform, f"TABLE masto.{name}")) for name in _STORED + _BATCH}
 
     ada = [upsert("1", hashtags=["tea"]), upsert("2", created_at="2026-11-19T01:00:00Z")]

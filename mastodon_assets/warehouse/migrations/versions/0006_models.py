@@ -4,8 +4,8 @@ from pathlib import Path
 
 from mastodon_assets.warehouse.migrate import run_sql
 
-revision = "0007"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:
