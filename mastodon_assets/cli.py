@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from mastodon_assets import cli_operations, cli_warehouse
+from mastodon_assets import cli_models, cli_operations, cli_warehouse
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.settings import Settings, load_settings
 
@@ -40,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli_operations.register(app)
+cli_models.register(app)
 cli_warehouse.register(app)
 # Lines are never broken but by the terminal: paths and commands are there to be copied.
 out = Console(highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ import dagster as dg
 
 from mastodon_assets.assets.batch import batch_assets
 from mastodon_assets.assets.checks import table_checks
+from mastodon_assets.assets.drift import scores_have_not_drifted
 from mastodon_assets.assets.engagement import toots_engagement
 from mastodon_assets.assets.ingest import ingest_assets, mastodon_errors, mastodon_stream
 from mastodon_assets.assets.reports import chart_assets, export_assets
@@ -52,7 +53,7 @@ def build_definitions(
             *chart_assets,
             *export_assets,
         ],
-        asset_checks=table_checks,
+        asset_checks=[*table_checks, scores_have_not_drifted],
         jobs=[refresh_job, engagement_job, train_job],
         schedules=[nightly_training_schedule, engagement_schedule],
         sensors=[mastodon_stream_sensor],

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
     from mastodon_assets.mastodon.client import MastodonClient
-    from mastodon_assets.mastodon.sources import Server, Source
+    from mastodon_assets.sources import Server, Source
 
 Level = Literal["green", "yellow", "red"]
 
@@ -114,7 +114,7 @@ def check_postgres(settings: Settings) -> list[Finding]:
 
 def check_mastodon(settings: Settings) -> list[Finding]:
     """What each server serves to its token. A server that is not named is no failure."""
-    from mastodon_assets.mastodon.sources import servers_of
+    from mastodon_assets.sources import servers_of
 
     try:
         servers = servers_of(settings)

@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.mastodon.sources import parse_sources
+from mastodon_assets.sources import parse_sources
 
 _SERVER = re.compile(r"\A([^\s,:/\[\]]+|\[[0-9A-Fa-f:]+\]):\d+\Z")
 _URI = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -91,6 +91,7 @@ class Settings(BaseSettings):
     spark_driver_memory: str = Field(default="2g", pattern=_MEMORY_PATTERN)
     spark_ui_port: int | None = Field(default=None, ge=1, le=65535)
     max_offsets_per_batch: int = Field(default=100_000, ge=1)
+    stream_score_max_rows: int = Field(default=500, ge=0)
     stream_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
     sentiment_corpus: Path | str | None = None

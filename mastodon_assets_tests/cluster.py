@@ -8,6 +8,7 @@ the cache with the connectors. One folder is shared, as a mounted volume is.
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +21,7 @@ import pyspark
 from mastodon_assets.local.artifacts import cache_dir
 from mastodon_assets.local.java import java_home
 from mastodon_assets.local.processes import accepts_connections
+from mastodon_assets.spark_session import connector_jars
 from mastodon_assets_tests.ports import free_port
 
 _PROJECT = Path(__file__).parents[1]
@@ -39,6 +41,8 @@ shift 3
 exec "$@"
 """
 _SECONDS = 180
+# Both workers have one address: executors would take each other's disk for their own.
+SEPARATE_DISKS = {"spark.shuffle.readHostLocalDisk": "false"}
 
 
 def can_hide_folders() -> bool:
@@ -81,6 +85,34 @@ def running_cluster(folder: Path, shared: Path, *, workers: int = 2) -> Iterator
         for log in logs:
             _wait(partial(_is_registered, log), log)
         yield f"spark://127.0.0.1:{port}"
+
+
+@contextmanager
+def running_connect_server(folder: Path, master: str) -> Iterator[str]:
+    """`sc://…` of a server of Spark Connect that works on the cluster. Its log lies in `folder`."""
+    port = free_port()
+    log = folder / "connect.log"
+    configuration = {
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": str(port),
+        "spark.ui.enabled": "false",
+        "spark.executor.memory": "512m",
+        **SEPARATE_DISKS,
+    }
+    command = [str(_SPARK_CLASS), "org.apache.spark.deploy.SparkSubmit", "--master", master]
+    command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
+    command += ["--jars", ",".join(str(jar) for jar in connector_jars())]
+    for name, value in configuration.items():
+        command += ["--conf", f"{name}={value}"]
+    environment = {
+        **os.environ,
+        "JAVA_HOME": str(java_home(cache_dir())),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_PYTHON": sys.executable,
+    }
+    with _running([*command, "spark-internal"], log, environment, cwd=folder):
+        _wait(lambda: accepts_connections(port), log)
+        yield f"sc://127.0.0.1:{port}"
 
 
 def _is_registered(log: Path) -> bool:

@@ -97,8 +97,7 @@ def staged(records: Sequence[Record], *, keep_payloads: bool = False) -> pa.Tabl
         }
     )
     rows = parse_batch(batch, keep_payloads=keep_payloads)
-    ids = [uri and _hash(uri.encode()) for uri in rows.column("uri").to_pylist()]
-    return pa.Table.from_batches([rows]).append_column("id", pa.array(ids, pa.int64()))
+    return pa.Table.from_batches([rows])
 
 
 def _hash(value: bytes | None) -> int:

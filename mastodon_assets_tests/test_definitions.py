@@ -49,7 +49,7 @@ _TABLE_ASSETS = sorted(set().union(*_GROUPS.values()) & TABLES.keys())
 
 # Each folder or module may import those after it in this order of layers, and its own.
 _LAYERS = (
-    {"cli", "cli_operations", "cli_warehouse", "demo", "definitions"},
+    {"cli", "cli_models", "cli_operations", "cli_warehouse", "demo", "definitions"},
     {"doctor"},
     {"assets", "automation"},
     {"resources"},
@@ -57,7 +57,7 @@ _LAYERS = (
     {"mastodon", "toots", "batch", "sentiment", "reports"},
     {"local", "spark_session", "locations", "kafka_client", "metrics"},
     {"warehouse"},
-    {"settings"},
+    {"settings", "sources"},
     {"errors"},
 )
 # `demo` reads the runs that it has started; it is the command line's, not the code location's.

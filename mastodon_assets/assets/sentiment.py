@@ -1,14 +1,39 @@
 """The corpus, the trained model, the scores, and the view of labels a day."""
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import dagster as dg
+from pydantic import Field
 
 from mastodon_assets.assets.catalogue import describe, row_count, table_metadata
 from mastodon_assets.resources.settings import SettingsResource
 from mastodon_assets.resources.spark import SparkResource
 from mastodon_assets.warehouse.registry import TOOTS_SENTIMENT, V_SENTIMENT_DAILY
 from mastodon_assets.warehouse.views import view_sql
+
+
+class SentimentModelConfig(dg.Config):
+    """What a run does about the model; the defaults are what the schedule does."""
+
+    action: Literal["train", "promote", "roll_back"] = Field(
+        default="train",
+        description="train: make the model of the corpus, champion if it is not worse. promote:"
+        " make `version` champion. roll_back: make the champion before this one champion again.",
+    )
+    version: str = Field(default="", description="The model to promote.")
+    force: bool = Field(
+        default=False, description="Promote the model even where it measured worse."
+    )
+
+
+class TootsSentimentConfig(dg.Config):
+    """What a run scores."""
+
+    rescore: bool = Field(
+        default=False, description="Also score again what another model than the champion scored."
+    )
 
 
 @dg.asset(group_name="model", kinds={"csv"})
@@ -41,7 +66,10 @@ def sentiment_corpus(settings: SettingsResource) -> dg.MaterializeResult:
 
 @dg.asset(group_name="model", kinds={"spark"}, deps=[sentiment_corpus])
 def sentiment_pipeline_model(
-    context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+    context: dg.AssetExecutionContext,
+    config: SentimentModelConfig,
+    settings: SettingsResource,
+    spark: SparkResource,
 ) -> dg.MaterializeResult:
     """The Spark MLlib pipeline that gives a text its probability of being positive.
 
@@ -51,21 +79,33 @@ def sentiment_pipeline_model(
     **Metrics**: AUC, accuracy, macro F1, log loss and calibration error on that fifth.
 
     **Stored as**: a folder of its own under `MODEL_DIR`, complete before its row in
-    `sentiment_models` exists. The row whose status is `champion` is the model that scores.
+    `sentiment_models` exists. The row whose status is `champion` is the model that scores: a new
+    model takes its place only where it is not worse on the champion's held-out texts and on the
+    suites (negation, abstention); run configuration promotes and rolls back.
 
     **Reproducible by**: its version, a hash of corpus, code and parameters. A version that exists
     is not trained again.
 
-    **Metadata**: version, status (champion, candidate or retired), corpus, the metrics, folder.
+    **Metadata**: version, status (champion, candidate or retired) and its reason, corpus, the
+    metrics, folder; reliability diagram and ROC of the held-out texts, the most telling n-grams.
 
-    **Raises**: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError.
+    **Raises**: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
+    UnknownModelError, PromotionRefusedError, ModelUnreadableError.
     """
-    from mastodon_assets.sentiment.train import train
+    from mastodon_assets.sentiment.life import promote_version, roll_back_champion
+    from mastodon_assets.sentiment.registry import Model
+    from mastodon_assets.sentiment.train import TrainingResult, train
     from mastodon_assets.warehouse.migrate import migrate
 
     loaded = settings.load()
     migrate(loaded.postgres_url)
-    result = train(spark.spark_session, loaded, report=context.log.info)
+    result: Model | TrainingResult
+    if config.action == "promote":
+        result = promote_version(loaded, config.version, force=config.force)
+    elif config.action == "roll_back":
+        result = roll_back_champion(loaded)
+    else:
+        result = train(spark.spark_session, loaded, context.log.info, force=config.force)
     is_synthetic = bool(result.metrics["is_synthetic"])
     if is_synthetic:
         context.log.warning(
@@ -76,15 +116,30 @@ def sentiment_pipeline_model(
         metadata={
             "version": result.version,
             "status": result.status,
-            "was_trained_now": result.trained,
+            "status_reason": result.status_reason,
+            "was_trained_now": isinstance(result, TrainingResult) and result.trained,
             "corpus": result.corpus,
             "is_synthetic": is_synthetic,
             "path": dg.MetadataValue.path(result.path),
             # Numbers of their own get a plot over time in the web page.
             **{name: value for name, value in result.metrics.items() if isinstance(value, float)},
             "all_metrics": dg.MetadataValue.json(dict(result.metrics)),
+            **_explained(result.metrics),
         },
     )
+
+
+def _explained(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
+    """Pictures and words, of a model that was trained since they are kept."""
+    from mastodon_assets.reports.model import model_figure, ngrams_markdown
+    from mastodon_assets.reports.previews import preview_markdown
+
+    if "curves" not in metrics:
+        return {}
+    return {
+        "reliability_and_roc": dg.MetadataValue.md(preview_markdown(model_figure(metrics))),
+        "telling_ngrams": dg.MetadataValue.md(ngrams_markdown(metrics["telling_ngrams"])),
+    }
 
 
 @dg.asset(
@@ -94,7 +149,8 @@ def sentiment_pipeline_model(
     description=describe(
         TOOTS_SENTIMENT,
         source="`toots_raw`, scored by the champion of `sentiment_pipeline_model`",
-        reads="the rows that have no score yet, or one of another text or without a model.",
+        reads="the rows that have no score yet, or one of another text or without a model;"
+        " with `rescore` in the run configuration also those that another model scored.",
         writes="only for the version of the row that was scored; scoring twice changes nothing.",
         metadata="`scored` in this run, by label or reason, `model_version`, row count.",
         raises="`ModelUnreadableError` where the champion's folder is missing or damaged;"
@@ -103,12 +159,15 @@ def sentiment_pipeline_model(
     metadata=table_metadata(TOOTS_SENTIMENT),
 )
 def toots_sentiment(
-    context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
+    context: dg.AssetExecutionContext,
+    config: TootsSentimentConfig,
+    settings: SettingsResource,
+    spark: SparkResource,
 ) -> dg.MaterializeResult:
     from mastodon_assets.sentiment.score import score_pending
 
     loaded = settings.load()
-    result = score_pending(spark.spark_session, loaded, report=context.log.info)
+    result = score_pending(spark.spark_session, loaded, context.log.info, rescore=config.rescore)
     return dg.MaterializeResult(
         metadata={
             "scored": result.scored,

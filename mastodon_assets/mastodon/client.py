@@ -22,7 +22,7 @@ from httpx_sse import EventSource, SSEError
 from pydantic import SecretStr
 
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.mastodon.sources import PUBLIC, Source
+from mastodon_assets.sources import PUBLIC, Source
 
 if TYPE_CHECKING:
     from mastodon import Mastodon

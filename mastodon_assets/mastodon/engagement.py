@@ -20,6 +20,7 @@ from mastodon_assets.mastodon.client import MOST_IDS, MastodonClient, RefusedErr
 from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
 from mastodon_assets.mastodon.normalise import readable_id
 from mastodon_assets.settings import Settings
+from mastodon_assets.sources import Server, servers_of
 from mastodon_assets.warehouse.database import take_write_lock, transaction
 
 # Of the 300 requests that a token has in five minutes (rack_attack.rb) most are left to the
@@ -32,13 +33,15 @@ _LATE = timedelta(hours=2)
 _LARGEST = 2**31 - 1
 _TOO_OLD = "the server does not serve posts by their ids (Mastodon 4.3 does)"
 
-# Each reading with the age at which it is due, and from which it would tell nothing any more.
+# Each reading with the age at which it is due, and from which it would tell nothing any more. The
+# widest range is said once more for the planner, which takes the index for it.
 _DUE = """
   FROM (VALUES (1::smallint, interval '1 hour', interval '24 hours'),
                (24::smallint, interval '24 hours', interval '7 days')) d (due_hours, due, too_old)
   JOIN masto.toots_raw t
     ON t.instance = ANY (%(instances)s)
    AND t.event_at <= %(now)s - d.due AND t.event_at > %(now)s - d.too_old
+   AND t.event_at <= %(now)s - interval '1 hour' AND t.event_at > %(now)s - interval '7 days'
  WHERE NOT EXISTS (SELECT FROM masto.toots_engagement e
                     WHERE e.id = t.id AND e.due_hours = d.due_hours)
 """
@@ -91,11 +94,9 @@ def read_engagement(settings: Settings) -> list[ServerReadings]:
     that does not answer, or wants fewer requests, ends its readings for this time; what it has told
     is kept.
 
-    Raises: ServiceUnavailableError, MissingTablesError of PostgreSQL.
+    Raises: ServiceUnavailableError, MissingTablesError of PostgreSQL; SettingsError.
     """
-    if settings.mastodon_api_base_url is None:
-        return []
-    return [_read_server(settings, settings.mastodon_api_base_url, settings.mastodon_access_token)]
+    return [_read_server(settings, server) for server in servers_of(settings)]
 
 
 def is_any_due(settings: Settings) -> bool:
@@ -110,10 +111,10 @@ def is_any_due(settings: Settings) -> bool:
     return row == (True,)
 
 
-def _read_server(settings: Settings, base_url: str, token: SecretStr | None) -> ServerReadings:
-    result = ServerReadings(base_url.rpartition("://")[2])
+def _read_server(settings: Settings, server: Server) -> ServerReadings:
+    result = ServerReadings(server.address)
     try:
-        client = MastodonClient(base_url, token)
+        client = MastodonClient(server.base_url, server.token)
         result.server = client.instance_domain()
     except PlatformError as error:
         result.problem = str(error)

@@ -28,9 +28,9 @@ from mastodon_assets.mastodon.progress import Progress
 from mastodon_assets.mastodon.publisher import publishing
 from mastodon_assets.mastodon.rules import rules_from
 from mastodon_assets.mastodon.source_run import Bounds, Report, SourceRun, counts_text
-from mastodon_assets.mastodon.sources import Server, Source, servers_of
 from mastodon_assets.metrics import serving_metrics
 from mastodon_assets.settings import Settings
+from mastodon_assets.sources import Server, Source, servers_of
 from mastodon_assets.toots.withdrawn import watched
 
 _POLL_SECONDS = 0.1

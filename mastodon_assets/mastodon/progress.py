@@ -22,7 +22,10 @@ _TELL_SECONDS = 15
 
 
 class Progress:
-    """`position` is the id up to which everything is published; `open_gaps` wait for a walk."""
+    """`position` is the id up to which everything is published; `open_gaps` wait for a walk.
+
+    `last_streamed` is the newest post that the stream told of, with gaps before it or without.
+    """
 
     def __init__(
         self, postgres_url: SecretStr, publisher: Publisher, summary: IngestSummary, source: str
@@ -37,6 +40,7 @@ class Progress:
         self._told: SourceState | None = None
         self._told_at = 0.0
         self.closed_gaps: Counter[str] = Counter()
+        self.last_streamed: str | None = None
         self.last_state = read_state(postgres_url, summary.instance, source)
         saved = read_cursor(postgres_url, summary.instance, source)
         self.position = summary.cursor = None if saved is None else saved.last_acked_id
@@ -53,7 +57,9 @@ class Progress:
     def open_gap(self, at: datetime, reason: str) -> None:
         """Nobody reads the stream from `at` on; a gap that has not ended goes on."""
         if not any(gap.ended_at is None for gap in self.open_gaps):
-            gap = Gap(at, reason, from_id=self.position)
+            # While an earlier gap is walked, the position is far behind the stream.
+            told = self.last_streamed
+            gap = Gap(at, reason, self.position if told is None else later_id(self.position, told))
             self.open_gaps.append(gap)
             self._unsaved.append(gap)
 
@@ -70,18 +76,20 @@ class Progress:
         """Nothing more can be done for `gaps`; `failure` says what is missing, None: nothing.
 
         Of what one walk brought, nobody can tell which gap it was missing from: it counts for the
-        first. Posts are missing from the present position on.
+        first. Posts are missing from the present position on: of a gap that lies before it none is,
+        and its range is empty.
         """
         for gap in gaps:
             gap.recovered_count += recovered
+            read_to = _read_to(gap, self.position) if are_posts_missing else gap.from_id
             if failure is None:
                 gap.status = "recovered"
             else:
-                is_hopeless = are_posts_missing and not gap.recovered_count
+                is_untouched = read_to == gap.from_id and not gap.recovered_count
+                is_hopeless = are_posts_missing and is_untouched
                 gap.status = "unrecoverable" if is_hopeless else "partial"
                 gap.reason = f"{gap.reason}; {failure}"
-            if are_posts_missing:
-                gap.from_id = self.position
+            gap.from_id = read_to
             self._closed.append(gap)
             self.closed_gaps[gap.status] += 1
             recovered = 0
@@ -131,6 +139,20 @@ class Progress:
         gap = Gap(saved.updated_at, _START, from_id=saved.last_acked_id)
         self._unsaved.append(gap)
         return [*(each for each in left if each.started_at != gap.started_at), gap]
+
+
+def _read_to(gap: Gap, position: str | None) -> str | None:
+    """The last post of the gap's range that is there once all up to `position` is.
+
+    Ids that are no numbers cannot be compared: then it may be the whole range that is missing.
+    """
+    ids = [each for each in (gap.from_id, position, gap.to_id) if each is not None]
+    if position is None or not all(map(is_number, ids)):
+        return gap.from_id
+    reached = later_id(gap.from_id, position)
+    if gap.to_id is None or later_id(reached, gap.to_id) == gap.to_id:
+        return reached
+    return gap.to_id
 
 
 def later_id(known: str | None, new: str) -> str:

@@ -80,7 +80,9 @@ class Repairs:
 
         While something before it is missing, a cursor from there would leave that out.
         """
-        for gap in self._progress.open_gaps:
+        progress = self._progress
+        progress.last_streamed = later_id(progress.last_streamed, status_id)
+        for gap in progress.open_gaps:
             if gap.ended_at is not None and gap.to_id is None:
                 gap.to_id = status_id
         if self.is_walking:
@@ -145,6 +147,9 @@ class Repairs:
         self._progress.open_gaps = [
             gap for gap in self._progress.open_gaps if not any(gap is each for each in closed)
         ]
+        # What a gap leaves missing is on record: the next walk does not begin in the middle of it.
+        if self._is_behind_stream and closed and (told := closed[-1].to_id) is not None:
+            self._progress.move_to(later_id(self._progress.position, told))
         self._walked = []
         self._is_behind_stream = False
 

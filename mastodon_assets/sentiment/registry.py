@@ -14,12 +14,21 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from mastodon_assets.errors import PlatformError
 from mastodon_assets.locations import Location
-from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS
+from mastodon_assets.sentiment.promotion import Champion, Verdict, judge
 
 _VERSION_DIGITS = 16
 # Transactions that change the champion follow each other; any number nobody else uses.
 _MODELS_LOCK = 4_611_003
+
+
+class UnknownModelError(PlatformError):
+    """No row of `sentiment_models` has that version."""
+
+
+class PromotionRefusedError(PlatformError):
+    """The model measured worse than the champion, or there is nothing to go back to."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,8 @@ class Model:
     metrics: dict[str, Any]
     corpus: str
     status: str
+    status_reason: str
+    promoted_at: datetime | None
     path: str
 
 
@@ -50,6 +61,21 @@ def find(connection: Connection[Any], version: str) -> Model | None:
     return _one(connection, sql.SQL("version = %s"), (version,))
 
 
+def require(connection: Connection[Any], version: str) -> Model:
+    """The model of that version. Raises: UnknownModelError."""
+    model = find(connection, version)
+    if model is None:
+        raise UnknownModelError(
+            f"there is no model {version!r}; to see what there is: mastodon-assets model list"
+        )
+    return model
+
+
+def all_models(connection: Connection[Any]) -> list[Model]:
+    """Every model, the newest training first."""
+    return _read(connection, sql.SQL("true ORDER BY trained_at DESC, version"), ())
+
+
 def register(
     connection: Connection[Any],
     *,
@@ -58,48 +84,120 @@ def register(
     metrics: Mapping[str, Any],
     corpus: str,
     path: Location,
+    force: bool = False,
 ) -> Model:
-    """Add a model, whose folder is complete, and make it champion; call it in a transaction.
+    """Add a model, whose folder is complete; call it in a transaction.
 
-    It becomes a candidate instead if its corpus is the synthetic one and the champion's is not: a
-    demonstration never takes the place of a real model. A version that is there keeps its status;
-    its path and metrics are those of the newest training.
+    It becomes champion where `promotion.judge` finds it not worse than the one there is, or with
+    `force`; else it is a candidate. A version that is there keeps its status; its path and metrics
+    are those of the newest training.
     """
-    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MODELS_LOCK,))
-    known, current = find(connection, version), champion(connection)
-    status = known.status if known else _status(corpus, current)
-    if known is None and status == "champion":
-        # Before the insert: a unique index allows one champion, in every statement.
-        connection.execute(
-            "UPDATE masto.sentiment_models SET status = 'retired' WHERE status = 'champion'"
-        )
-    connection.execute(
+    _lock(connection)
+    current = champion(connection)
+    verdict = judge(
+        metrics,
+        corpus,
+        Champion(current.version, current.corpus, current.metrics) if current else None,
+    )
+    if force and not verdict.is_promoted:
+        verdict = Verdict(True, f"forced, although {verdict.reason}")
+    added = connection.execute(
         """
-        INSERT INTO masto.sentiment_models (version, trained_at, metrics, corpus, status, path)
-        VALUES (%s, %s, %s, %s, %s, %s)
+        INSERT INTO masto.sentiment_models
+               (version, trained_at, metrics, corpus, status, status_reason, path)
+        VALUES (%s, %s, %s, %s, 'candidate', %s, %s)
         ON CONFLICT (version) DO UPDATE
            SET trained_at = excluded.trained_at, metrics = excluded.metrics, path = excluded.path
+        RETURNING xmax = 0
         """,
-        (version, trained_at, Jsonb(dict(metrics)), corpus, status, str(path)),
+        (version, trained_at, Jsonb(dict(metrics)), corpus, verdict.reason, str(path)),
+    ).fetchone()
+    if added == (True,) and verdict.is_promoted:
+        _crown(connection, version, verdict.reason)
+    return require(connection, version)
+
+
+def promote(connection: Connection[Any], version: str, *, force: bool = False) -> Model:
+    """Make that model champion; call it in a transaction, its folder having been looked at.
+
+    A candidate is one because it was found worse, or could not be compared: it needs `force`.
+    Raises: UnknownModelError, PromotionRefusedError.
+    """
+    _lock(connection)
+    model = require(connection, version)
+    if model.status == "champion":
+        return model
+    if model.status == "candidate" and not force:
+        raise PromotionRefusedError(
+            f"model {version} is a candidate: {model.status_reason}; to promote it all the same:"
+            f" mastodon-assets model promote {version} --force"
+        )
+    return _crown(connection, version, "promoted by hand")
+
+
+def predecessor(connection: Connection[Any]) -> Model:
+    """The champion before the present one. Raises: PromotionRefusedError where there is none."""
+    found = _read(
+        connection,
+        sql.SQL("status = 'retired' AND promoted_at IS NOT NULL ORDER BY promoted_at DESC LIMIT 1"),
+        (),
     )
-    model = find(connection, version)
-    assert model is not None
-    return model
+    if not found:
+        raise PromotionRefusedError(
+            "no model was champion before this one; to see what there is: mastodon-assets model"
+            " list"
+        )
+    return found[0]
 
 
-def _status(corpus: str, current: Model | None) -> str:
-    is_demonstration = corpus == SYNTHETIC_CORPUS
-    if is_demonstration and current and current.corpus != SYNTHETIC_CORPUS:
-        return "candidate"
-    return "champion"
+def roll_back(connection: Connection[Any]) -> Model:
+    """Make `predecessor`, whose folder was looked at, champion again; call it in a transaction.
+
+    The promotion of the present one counts as undone, so that rolling back again goes one further
+    back. Raises: PromotionRefusedError.
+    """
+    _lock(connection)
+    earlier, current = predecessor(connection), champion(connection)
+    connection.execute(
+        "UPDATE masto.sentiment_models SET promoted_at = NULL WHERE status = 'champion'"
+    )
+    reason = f"rolled back from {current.version}" if current else "rolled back"
+    return _crown(connection, earlier.version, reason, promoted_at=earlier.promoted_at)
+
+
+def _lock(connection: Connection[Any]) -> None:
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MODELS_LOCK,))
+
+
+def _crown(
+    connection: Connection[Any], version: str, reason: str, promoted_at: datetime | None = None
+) -> Model:
+    # Before the promotion: a unique index allows one champion, in every statement.
+    connection.execute(
+        "UPDATE masto.sentiment_models SET status = 'retired', status_reason = %s"
+        " WHERE status = 'champion'",
+        (f"{version} took its place: {reason}",),
+    )
+    connection.execute(
+        "UPDATE masto.sentiment_models SET status = 'champion', status_reason = %s,"
+        " promoted_at = coalesce(%s, clock_timestamp()) WHERE version = %s",
+        (reason, promoted_at, version),
+    )
+    return require(connection, version)
 
 
 def _one(connection: Connection[Any], condition: sql.SQL, values: tuple[str, ...]) -> Model | None:
+    found = _read(connection, condition, values)
+    return found[0] if found else None
+
+
+def _read(connection: Connection[Any], condition: sql.SQL, values: tuple[str, ...]) -> list[Model]:
     with connection.cursor(row_factory=class_row(Model)) as cursor:
         return cursor.execute(
             sql.SQL(
-                "SELECT version, trained_at, metrics, corpus, status, path"
+                "SELECT version, trained_at, metrics, corpus, status, status_reason, promoted_at,"
+                "       path"
                 "  FROM masto.sentiment_models WHERE {}"
             ).format(condition),
             values,
-        ).fetchone()
+        ).fetchall()

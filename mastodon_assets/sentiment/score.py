@@ -5,7 +5,7 @@ scores so that each stands for the version of the row that was scored.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from mastodon_assets.sentiment.registry import champion
 from mastodon_assets.sentiment.store import LoadedModel, load_model
 from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import (
+    bump_toots_version,
     copy_arrow,
     note_progress,
     take_write_lock,
@@ -31,16 +32,20 @@ Report = Callable[[str], None]
 
 _ROWS_A_CHUNK = 50_000
 
-# A new champion scores again only what had no model.
-_READ_PENDING = """
-SELECT r.id, r.payload_hash, r.created_at, r.lang, r.content_txt
+# A new champion scores again only what had no model, or all that another one scored (`rescore`).
+_PENDING = """
   FROM masto.toots_raw r LEFT JOIN masto.toots_sentiment s ON s.id = r.id
  WHERE (%(after)s::bigint IS NULL OR r.id > %(after)s)
    AND (s.id IS NULL
-        OR (s.reason = 'no_model' AND %(has_champion)s)
+        OR (s.reason = 'no_model' AND %(champion)s::text IS NOT NULL)
+        OR (%(rescore)s AND s.model_version IS DISTINCT FROM %(champion)s)
         OR (s.text, s.lang, s.created_at) IS DISTINCT FROM (r.content_txt, r.lang, r.created_at))
- ORDER BY r.id LIMIT %(limit)s
 """
+_READ_PENDING = (
+    f"SELECT r.id, r.payload_hash, r.created_at, r.lang, r.content_txt {_PENDING}"
+    " ORDER BY r.id LIMIT %(limit)s"
+)
+_COUNT_PENDING = f"SELECT count(*) {_PENDING}"
 _PENDING_SCHEMA = pa.schema(
     {
         "id": pa.int64(),
@@ -52,10 +57,10 @@ _PENDING_SCHEMA = pa.schema(
 )
 
 _STAGE = """
-CREATE TEMP TABLE staged_sentiment (
+CREATE TEMP TABLE IF NOT EXISTS staged_sentiment (
     id bigint, payload_hash bigint, created_at timestamptz, lang text, text text,
     label_bin smallint, prob_pos double precision, label_str text, reason text, model_version text
-) ON COMMIT DROP
+) ON COMMIT DELETE ROWS
 """
 # A toot that was edited or deleted since it was read has another payload_hash, or no row.
 _MERGE = """
@@ -63,8 +68,8 @@ WITH written AS (
     INSERT INTO masto.toots_sentiment AS t
            (id, created_at, scored_at, prob_pos, label_bin, lang, label_str, reason,
             model_version, text)
-    SELECT s.id, s.created_at, now(), s.prob_pos, s.label_bin, s.lang, s.label_str, s.reason,
-           s.model_version, s.text
+    SELECT DISTINCT ON (s.id) s.id, s.created_at, now(), s.prob_pos, s.label_bin, s.lang,
+           s.label_str, s.reason, s.model_version, s.text
       FROM staged_sentiment s
       JOIN masto.toots_raw r ON r.id = s.id AND r.payload_hash = s.payload_hash
     ON CONFLICT (id) DO UPDATE SET
@@ -84,6 +89,14 @@ SELECT outcome, count(*) FROM written GROUP BY outcome
 
 
 @dataclass(frozen=True)
+class Pending:
+    """Which toots wait for a score: `champion` is the version that scores, None for none."""
+
+    champion: str | None
+    rescore: bool = False
+
+
+@dataclass(frozen=True)
 class ScoringResult:
     """Rows written to `toots_sentiment`: how many, and by label or by the reason for none."""
 
@@ -93,20 +106,17 @@ class ScoringResult:
 
 
 def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: float) -> DataFrame:
-    """Label toots; a toot without a ground to stand on gets a reason instead.
+    """Label texts; one without a ground to stand on gets a reason instead.
 
-    `toots`: id, payload_hash, created_at, lang, text. Returns these and label_bin (smallint, 1 if
-    prob_pos >= .5), prob_pos, label_str (positive from `high` up, negative from `low` down, else
-    neutral), reason (unsupported_language, no_words, no_model), model_version.
+    `toots`: lang, text and whatever names the row (no column of the pipeline's names). Returns
+    these and label_bin (smallint, 1 if prob_pos >= .5), prob_pos, label_str (positive from `high`
+    up, negative from `low` down, else neutral), reason (unsupported_language, no_words, no_model),
+    model_version.
     """
     judged = _without_model(toots) if model is None else _with_model(toots, model)
     probability = F.col("prob_pos")
     return judged.select(
-        "id",
-        "payload_hash",
-        "created_at",
-        "lang",
-        "text",
+        *toots.columns,
         (probability >= 0.5).cast("smallint").alias("label_bin"),
         "prob_pos",
         F.when(probability >= high, "positive")
@@ -118,11 +128,15 @@ def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: floa
     )
 
 
-def score_pending(spark: SparkSession, settings: Settings, report: Report) -> ScoringResult:
+def score_pending(
+    spark: SparkSession, settings: Settings, report: Report, *, rescore: bool = False
+) -> ScoringResult:
     """Score the toots that have no score, or one of another text or without a model.
 
-    Scoring again what is scored changes no row. A toot that changes meanwhile is left for the next
-    refresh, which is due because the version noted was read before the toots.
+    With `rescore` also those that another model than the champion scored. Scoring again what is
+    scored changes no row; what was broken off goes on where it ended. A toot that changes
+    meanwhile is left for the next refresh, which is due because the version noted was read before
+    the toots.
     Raises: ModelUnreadableError, ServiceUnavailableError, MissingTablesError.
     """
     url = settings.postgres_url
@@ -133,7 +147,10 @@ def score_pending(spark: SparkSession, settings: Settings, report: Report) -> Sc
         report("no sentiment model yet: toots stay without a label (no_model)")
     model: LoadedModel | None = None
     by_outcome: dict[str, int] = {}
-    for pending in _pending_chunks(url, has_champion=current is not None):
+    champion_version = current.version if current else None
+    waiting = Pending(champion=champion_version, rescore=rescore)
+    done, total = 0, _count_pending(url, waiting)
+    for pending in _pending_chunks(url, waiting):
         if current and model is None:
             model = load_model(spark, for_executors(settings, "the model's path", current.path))
         scored = score(
@@ -142,33 +159,48 @@ def score_pending(spark: SparkSession, settings: Settings, report: Report) -> Sc
             low=settings.neutral_low,
             high=settings.neutral_high,
         ).toArrow()
-        for outcome, count in write_scores(url, scored).items():
+        for outcome, count in write_scores(url, scored, is_news=rescore).items():
             by_outcome[outcome] = by_outcome.get(outcome, 0) + count
-    current_version = current.version if current else None
+        done += pending.num_rows
+        if total > _ROWS_A_CHUNK:
+            report(f"scored {done:,} of {total:,} toots")
     with transaction(url) as connection:
         note_progress(
-            connection, "toots_sentiment", toots_version=version, model_version=current_version
+            connection, "toots_sentiment", toots_version=version, model_version=champion_version
         )
-    result = ScoringResult(sum(by_outcome.values()), by_outcome, current_version)
+    result = ScoringResult(sum(by_outcome.values()), by_outcome, champion_version)
     report(f"scored {result.scored:,} toots {by_outcome or ''}".rstrip())
     return result
 
 
-def write_scores(postgres_url: SecretStr, scored: pa.Table) -> dict[str, int]:
-    """Write the rows of `score` whose toot is still the version scored; rows written by outcome."""
+def write_scores(
+    postgres_url: SecretStr, scored: pa.Table, *, is_news: bool = False
+) -> dict[str, int]:
+    """Write the rows of `score` whose toot is still the version scored; rows written by outcome.
+
+    `is_news` says that toots with a label get another: charts and files are then due again.
+    """
     with transaction(postgres_url) as connection:
         take_write_lock(connection)
-        connection.execute(_STAGE)
-        copy_arrow(connection, sql.Identifier("pg_temp", "staged_sentiment"), scored)
-        return dict(connection.execute(_MERGE).fetchall())
+        outcomes = merge_scores(connection, scored)
+        if is_news and outcomes:
+            bump_toots_version(connection)
+        return outcomes
+
+
+def merge_scores(connection: Connection[Any], scored: pa.Table) -> dict[str, int]:
+    """`write_scores` in the caller's transaction, which holds the write lock."""
+    connection.execute(_STAGE)
+    copy_arrow(connection, sql.Identifier("pg_temp", "staged_sentiment"), scored)
+    return dict(connection.execute(_MERGE).fetchall())
 
 
 def read_pending(
-    connection: Connection[Any], *, has_champion: bool, after: int | None, limit: int
+    connection: Connection[Any], waiting: Pending, *, after: int | None, limit: int
 ) -> pa.Table:
     """id, payload_hash, created_at, lang, text of up to `limit` toots to score, by id."""
     rows = connection.execute(
-        _READ_PENDING, {"after": after, "has_champion": has_champion, "limit": limit}
+        _READ_PENDING, {**asdict(waiting), "after": after, "limit": limit}
     ).fetchall()
     columns = zip(*rows, strict=True) if rows else ((),) * len(_PENDING_SCHEMA)
     arrays = [
@@ -177,14 +209,19 @@ def read_pending(
     return pa.Table.from_arrays(arrays, schema=_PENDING_SCHEMA)
 
 
-def _pending_chunks(postgres_url: SecretStr, *, has_champion: bool) -> Iterator[pa.Table]:
+def _count_pending(postgres_url: SecretStr, waiting: Pending) -> int:
+    with transaction(postgres_url, snapshot=True) as connection:
+        row = connection.execute(_COUNT_PENDING, {**asdict(waiting), "after": None}).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _pending_chunks(postgres_url: SecretStr, waiting: Pending) -> Iterator[pa.Table]:
     """Chunks by rising id, so that it ends even where a row cannot be written."""
     after: int | None = None
     while True:
         with transaction(postgres_url, snapshot=True) as connection:
-            chunk = read_pending(
-                connection, has_champion=has_champion, after=after, limit=_ROWS_A_CHUNK
-            )
+            chunk = read_pending(connection, waiting, after=after, limit=_ROWS_A_CHUNK)
         if chunk.num_rows == 0:
             return
         yield chunk
@@ -199,11 +236,9 @@ def _without_model(toots: DataFrame) -> DataFrame:
 
 def _with_model(toots: DataFrame, model: LoadedModel) -> DataFrame:
     is_supported = _first_part(F.col("lang")).isin(*model.languages)
+    others = [name for name in toots.columns if name != "text"]
     prepared = toots.select(
-        "id",
-        "payload_hash",
-        "created_at",
-        "lang",
+        *others,
         F.col("text").alias("whole_text"),
         # The pipeline does no work for what it cannot judge.
         F.when(is_supported, F.col("text")).otherwise("").alias("text"),
@@ -213,10 +248,7 @@ def _with_model(toots: DataFrame, model: LoadedModel) -> DataFrame:
         F.size("words") == 0, "no_words"
     )
     return model.pipeline.transform(prepared).select(
-        "id",
-        "payload_hash",
-        "created_at",
-        "lang",
+        *others,
         F.col("whole_text").alias("text"),
         F.when(reason.isNull(), prob_pos()).alias("prob_pos"),
         reason.alias("reason"),

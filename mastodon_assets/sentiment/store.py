@@ -1,14 +1,18 @@
 """Folders of trained models: written whole or not at all, read only where complete.
 
-What belongs here: `<model_dir>/<version>/` with the saved pipeline and `model.json`.
+What belongs here: `<model_dir>/<version>/` with the saved pipeline, `model.json`,
+`held_out.parquet`, the texts that a later candidate is compared on, and `vocabulary.txt`.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+from pyarrow import parquet
 from pyspark.errors import PySparkException
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
@@ -18,6 +22,10 @@ from mastodon_assets.locations import Location, file_sizes, remove_tree, rename
 
 _DESCRIPTION = "model.json"
 _PIPELINE = "pipeline"
+_HELD_OUT = "held_out.parquet"
+_VOCABULARY = "vocabulary.txt"
+# Enough to tell apart what matters: the interval of a difference in AUC is then .001 wide.
+_MAX_HELD_OUT_ROWS = 50_000
 _FILES = "files"
 _REMEDY = "to train it again, delete the folder and materialize sentiment_pipeline_model"
 
@@ -52,9 +60,17 @@ class LoadedModel:
     pipeline: PipelineModel
 
 
-def save_model(model_dir: Location, pipeline: PipelineModel, description: Description) -> Location:
+def save_model(
+    model_dir: Location,
+    pipeline: PipelineModel,
+    description: Description,
+    held_out: pa.Table,
+    vocabulary: Iterable[str],
+) -> Location:
     """Write `<model_dir>/<version>` and return it; it appears under that name when complete.
 
+    `held_out`: text, target (0 or 1) and the model's prob_pos of texts that did not train it, in
+    no order that means anything; the first 50,000 are kept. `vocabulary`: words.
     The caller holds the folder's lock: what an earlier process left half written is removed.
     """
     remove_leftovers(model_dir)
@@ -62,6 +78,11 @@ def save_model(model_dir: Location, pipeline: PipelineModel, description: Descri
     partial = model_dir / f".{description.version}.partial"
     partial.mkdir(parents=True)
     pipeline.save((partial / _PIPELINE).absolute().as_uri())
+    kept = held_out.select(["text", "target", "prob_pos"]).slice(0, _MAX_HELD_OUT_ROWS)
+    content = pa.BufferOutputStream()
+    parquet.write_table(kept, content)
+    (partial / _HELD_OUT).write_bytes(content.getvalue().to_pybytes())
+    (partial / _VOCABULARY).write_text("\n".join(vocabulary), encoding="utf-8")
     described = {**asdict(description), _FILES: _file_sizes(partial / _PIPELINE)}
     (partial / _DESCRIPTION).write_text(
         json.dumps(described, indent=2, sort_keys=True), encoding="utf-8"
@@ -100,6 +121,32 @@ def read_description(folder: Location) -> Description:
     return description
 
 
+def read_held_out(folder: Location) -> pa.Table:
+    """text, target and prob_pos, as `save_model` got them.
+
+    Raises: ModelUnreadableError where they are missing or damaged.
+    """
+    try:
+        return parquet.read_table(pa.BufferReader((folder / _HELD_OUT).read_bytes()))
+    except (OSError, pa.ArrowException) as error:
+        raise ModelUnreadableError(
+            f"no held-out texts in {folder} ({type(error).__name__}); {_REMEDY}"
+        ) from error
+
+
+def read_vocabulary(folder: Location) -> frozenset[str]:
+    """The words that were seen at least twice in training, lower case.
+
+    Raises: ModelUnreadableError where they are missing.
+    """
+    try:
+        return frozenset((folder / _VOCABULARY).read_text(encoding="utf-8").split("\n"))
+    except OSError as error:
+        raise ModelUnreadableError(
+            f"no vocabulary in {folder} ({type(error).__name__}); {_REMEDY}"
+        ) from error
+
+
 def is_complete(folder: Location) -> bool:
     """Whether all of the folder is there as it was written."""
     try:
@@ -109,17 +156,27 @@ def is_complete(folder: Location) -> bool:
     return True
 
 
+def check_usable(folder: Location, spark_version: str) -> Description:
+    """What the folder says about its model, which this Spark can load.
+
+    Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
+    """
+    description = read_description(folder)
+    if spark_minor(description.spark_version) != spark_minor(spark_version):
+        raise ModelUnreadableError(
+            f"the sentiment model in {folder} was trained with Spark {description.spark_version},"
+            f" this is Spark {spark_version}; to train one for it, materialize"
+            " sentiment_pipeline_model (or install the Spark of the model)"
+        )
+    return description
+
+
 def load_model(spark: SparkSession, folder: Location) -> LoadedModel:
     """Load the model in the folder.
 
     Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
     """
-    description = read_description(folder)
-    if spark_minor(description.spark_version) != spark_minor(spark.version):
-        raise ModelUnreadableError(
-            f"the sentiment model in {folder} was trained with Spark {description.spark_version},"
-            f" this is Spark {spark.version}; {_REMEDY}"
-        )
+    description = check_usable(folder, spark.version)
     try:
         pipeline = PipelineModel.load((folder / _PIPELINE).absolute().as_uri())
     except (PySparkException, Py4JError) as error:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import SecretStr
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
@@ -21,6 +22,7 @@ from mastodon_assets.errors import PlatformError
 from mastodon_assets.locations import for_executors, location
 from mastodon_assets.sentiment import corpus as corpus_module
 from mastodon_assets.sentiment import pipeline as pipeline_module
+from mastodon_assets.sentiment.comparison import compare
 from mastodon_assets.sentiment.corpus import Corpus, distinct_texts, find_corpus, load_corpus
 from mastodon_assets.sentiment.evaluate import evaluate
 from mastodon_assets.sentiment.pipeline import (
@@ -30,7 +32,9 @@ from mastodon_assets.sentiment.pipeline import (
     build_pipeline,
     prob_pos,
 )
-from mastodon_assets.sentiment.registry import Model, find, model_version, register
+from mastodon_assets.sentiment.portrait import portray
+from mastodon_assets.sentiment.promotion import needs_comparison
+from mastodon_assets.sentiment.registry import Model, champion, find, model_version, register
 from mastodon_assets.sentiment.store import (
     Description,
     is_complete,
@@ -59,7 +63,7 @@ class TrainingResult:
     """The model that stands for the settings; `trained` is False where it existed already.
 
     `metrics` are those of the row in `sentiment_models`, `status` is candidate, champion or
-    retired, `path` the absolute path of its folder.
+    retired and `status_reason` says why, `path` is the absolute path of its folder.
     """
 
     version: str
@@ -67,14 +71,28 @@ class TrainingResult:
     corpus: str
     trained: bool
     status: str
+    status_reason: str
     path: str
 
 
-def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingResult:
+@dataclass(frozen=True)
+class _Fitted:
+    """What `save_model` needs of a training, and the metrics."""
+
+    pipeline: PipelineModel
+    metrics: dict[str, Any]
+    held_out: pa.Table
+    vocabulary: list[str]
+
+
+def train(
+    spark: SparkSession, settings: Settings, report: Report, *, force: bool = False
+) -> TrainingResult:
     """Train the model of SENTIMENT_CORPUS, or of the synthetic corpus, unless it exists.
 
     The version is a hash of corpus, code and parameters. Where its row and folder exist, nothing
-    is trained and no row changed. `report` gets a line a step.
+    is trained and no row changed. A new model becomes champion where it is not worse than the one
+    there is, or with `force`. `report` gets a line a step.
     Raises: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
     ServiceUnavailableError, MissingTablesError.
     """
@@ -87,9 +105,10 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
             " demonstration only; set SENTIMENT_CORPUS to a file like Sentiment140 for a real one"
         )
     parameters = DEMO_PARAMETERS if corpus.is_synthetic else PipelineParameters()
-    version = model_version(corpus.fingerprint, asdict(parameters), code_version(spark.version))
+    code = code_version(spark.version)
+    version = model_version(corpus.fingerprint, asdict(parameters), code)
     with transaction(settings.postgres_url) as connection:
-        known = find(connection, version)
+        known, current = find(connection, version), champion(connection)
     if known and is_complete(location(settings, known.path)):
         report(f"model {version} exists ({known.status}); nothing to train")
         return _result(known, trained=False)
@@ -99,10 +118,10 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
         # Complete without a row: an earlier training ended between the two.
         trained = not is_complete(folder)
         if trained:
-            fitted, metrics = _fit(spark, corpus, parameters, report)
+            fitted = _fit(spark, settings, corpus, parameters, current, report)
             save_model(
                 model_dir,
-                fitted,
+                fitted.pipeline,
                 Description(
                     version=version,
                     spark_version=spark.version,
@@ -110,8 +129,10 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
                     corpus=corpus.name,
                     languages=list(LANGUAGES),
                     parameters=asdict(parameters),
-                    metrics=metrics,
+                    metrics={**fitted.metrics, "code_version": code},
                 ),
+                fitted.held_out,
+                fitted.vocabulary,
             )
         described = read_description(folder)
         with transaction(settings.postgres_url) as connection:
@@ -122,8 +143,9 @@ def train(spark: SparkSession, settings: Settings, report: Report) -> TrainingRe
                 metrics=described.metrics,
                 corpus=described.corpus,
                 path=folder,
+                force=force,
             )
-    report(f"model {version} is {model.status}: {folder}")
+    report(f"model {version} is {model.status} ({model.status_reason}): {folder}")
     return _result(model, trained=trained)
 
 
@@ -140,8 +162,13 @@ def code_version(spark_version: str) -> str:
 
 
 def _fit(
-    spark: SparkSession, corpus: Corpus, parameters: PipelineParameters, report: Report
-) -> tuple[PipelineModel, dict[str, Any]]:
+    spark: SparkSession,
+    settings: Settings,
+    corpus: Corpus,
+    parameters: PipelineParameters,
+    current: Model | None,
+    report: Report,
+) -> _Fitted:
     started = time.monotonic()
     texts = distinct_texts(load_corpus(spark, corpus)).cache()
     try:
@@ -151,9 +178,15 @@ def _fit(
             texts.where("NOT is_held_out")
         )
         held_out = fitted.transform(texts.where("is_held_out")).select(
-            "target", prob_pos().alias("prob_pos")
+            "text", "target", prob_pos().alias("prob_pos")
         )
         columns = held_out.toArrow()
+        trained_on = texts.where("NOT is_held_out")
+        portrait, vocabulary = portray(fitted, trained_on, train_rows, columns)
+        comparison = {}
+        if current is not None and needs_comparison(corpus.name, current.corpus):
+            report(f"comparing with the champion {current.version} on its held-out texts")
+            comparison = {"comparison": compare(spark, settings, current, fitted, trained_on)}
     finally:
         texts.unpersist()
     measured = evaluate(columns["target"].to_numpy(), columns["prob_pos"].to_numpy())
@@ -162,8 +195,10 @@ def _fit(
         f"held out: {measured['rows']:,} texts, AUC {_shown(measured['auc'])},"
         f" accuracy {_shown(measured['accuracy'])}; {seconds} s"
     )
-    return fitted, {
+    metrics = {
         **measured,
+        **portrait,
+        **comparison,
         "train_rows": train_rows,
         "training_seconds": seconds,
         "is_synthetic": corpus.is_synthetic,
@@ -172,6 +207,7 @@ def _fit(
         "parameters": asdict(parameters),
         "spark_version": spark.version,
     }
+    return _Fitted(fitted, metrics, columns, vocabulary)
 
 
 def _check_classes(corpus: Corpus, texts: DataFrame) -> int:
@@ -214,6 +250,7 @@ def _result(model: Model, *, trained: bool) -> TrainingResult:
         corpus=model.corpus,
         trained=trained,
         status=model.status,
+        status_reason=model.status_reason,
         path=model.path,
     )
 

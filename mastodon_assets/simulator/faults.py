@@ -89,7 +89,7 @@ class Faults:
         self._sent += 1
         return frame if not self._is_hidden(frame) else replace(frame, data=b"")
 
-    def live(self) -> AsyncIterator[Frame]:
+    def live(self) -> AsyncIterator[Frame | Interrupted]:
         return self._source.live()
 
     def page(self, request: PageRequest) -> list[Entry]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.simulator import wire
-from mastodon_assets.simulator.sources import Frame, tags_of
+from mastodon_assets.simulator.sources import Frame, Interrupted, tags_of
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
 
 
@@ -90,7 +90,7 @@ class RecordedSource:
         for status in self._statuses:
             yield Frame(wire.event_frame("update", status.line), status.is_local, status.tags)
 
-    async def live(self) -> AsyncIterator[Frame]:
+    async def live(self) -> AsyncIterator[Frame | Interrupted]:
         return
         yield
 

@@ -26,6 +26,7 @@ from starlette.routing import Route
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.simulator import instance
 from mastodon_assets.simulator.faults import Refusal
+from mastodon_assets.simulator.limits import RequestLimits
 from mastodon_assets.simulator.population import LOCAL_DOMAIN
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.sources import Source, SyntheticSource
@@ -62,14 +63,15 @@ def create_app(
     domain: str = LOCAL_DOMAIN,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     refuse: Refuse | None = None,
+    limits: RequestLimits | None = None,
 ) -> Starlette:
     """The application. Streams and `verify_credentials` want `token`; a wrong one is always 401.
 
     The server names itself `domain`. `refuse` gets the path of each request and returns what is
-    answered in place of the real answer.
+    answered in place of the real answer. Without `limits` nobody is limited.
     """
     broadcast = Broadcast(source, heartbeat_seconds=heartbeat_seconds)
-    api = _Api(source, broadcast, token, domain, refuse or _refuse_nothing)
+    api = _Api(source, broadcast, token, domain, refuse or _refuse_nothing, limits)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -137,11 +139,12 @@ def running(
     domain: str = LOCAL_DOMAIN,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     refuse: Refuse | None = None,
+    limits: RequestLimits | None = None,
 ) -> Iterator[SimulatorServer]:
     """A simulator in a thread of this process, stopped at the end with all its streams.
 
     The server names itself `domain`. `refuse` gets the path of each request and returns what is
-    answered in place of the real answer.
+    answered in place of the real answer. Without `limits` nobody is limited.
 
     Raises:
         SimulatorError: the port cannot be used, or the server does not start or stop in time.
@@ -149,7 +152,12 @@ def running(
     token = token or new_token()
     listener = _listen(port)
     app = create_app(
-        source, token=token, domain=domain, heartbeat_seconds=heartbeat_seconds, refuse=refuse
+        source,
+        token=token,
+        domain=domain,
+        heartbeat_seconds=heartbeat_seconds,
+        refuse=refuse,
+        limits=limits,
     )
     server = _Server(app)
     described = SimulatorServer(_base_url(listener), token)
@@ -256,8 +264,15 @@ class _Api:
     """The endpoints. Source of paths, parameters and errors: Mastodon's API documentation."""
 
     def __init__(
-        self, source: Source, broadcast: Broadcast, token: str, domain: str, refuse: Refuse
+        self,
+        source: Source,
+        broadcast: Broadcast,
+        token: str,
+        domain: str,
+        refuse: Refuse,
+        limits: RequestLimits | None,
     ) -> None:
+        self._limits = limits
         self._domain = domain
         self._refuse = refuse
         self._source = source
@@ -292,12 +307,17 @@ class _Api:
     def _refusable(self, endpoint: Callable[[Request], Any]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
             refusal = self._refuse(request.url.path)
-            if refusal is None:
+            if refusal is not None:
+                return JSONResponse(
+                    {"error": "Refused"}, status_code=refusal.status_code, headers=refusal.headers()
+                )
+            if self._limits is None:
                 response: Response = await endpoint(request)
                 return response
-            return JSONResponse(
-                {"error": "Refused"}, status_code=refusal.status_code, headers=refusal.headers()
-            )
+            is_inside, headers = self._limits.take(f"{request.url.path}?{request.url.query}")
+            limited = await endpoint(request) if is_inside else _error(429, "Too many requests")
+            limited.headers.update(headers)
+            return limited
 
         return answer
 

@@ -32,7 +32,9 @@ class Frame:
 
 
 class Interrupted(Exception):
-    """A source's history raises it where all streams are to end; it can be read on after that.
+    """All streams are to end: a source's history raises it, and can be read on after that.
+
+    Live, a source yields it; a stalled stream is ended by the next one.
 
     `tail` are the last bytes before the connection is torn; an empty one ends it in good order.
     With `is_stall` the streams do not end but fall silent, without heartbeats.
@@ -54,7 +56,7 @@ class Source(Protocol):
     def history(self) -> Iterator[Frame]:
         """What the stream carries once, in this order. Called once."""
 
-    def live(self) -> AsyncIterator[Frame]:
+    def live(self) -> AsyncIterator[Frame | Interrupted]:
         """What happens after the history, as it happens."""
 
     def page(self, request: PageRequest) -> list[Entry]:
@@ -81,7 +83,7 @@ class SyntheticSource:
     def history(self) -> Iterator[Frame]:
         return map(self._frame, self._events)
 
-    async def live(self) -> AsyncIterator[Frame]:
+    async def live(self) -> AsyncIterator[Frame | Interrupted]:
         if self._rate <= 0:
             return
         clock = asyncio.get_running_loop().time
@@ -104,20 +106,11 @@ class SyntheticSource:
         event = self._live.post(datetime.now(UTC))
         assert event.status is not None
         self._statuses[event.status_id] = event.status
-        self._timeline.append(_entry(event.status))
+        self._timeline.insert(_entry(event.status))
         return self._frame(event)
 
     def _frame(self, event: Event) -> Frame:
-        """A delete goes where its post went."""
-        status = event.status or self._told.get(event.status_id)
-        if event.status is not None:
-            data = _json(event.status)
-        else:
-            data = wire.utf8(event.status_id if event.data is None else event.data)
-        frame = wire.event_frame(event.kind, data)
-        if status is None:
-            return Frame(frame, is_local=None)
-        return Frame(frame, _is_local(status), tags_of(status))
+        return frame_of(event, event.status or self._told.get(event.status_id))
 
 
 class RawStream:
@@ -131,7 +124,7 @@ class RawStream:
     def history(self) -> Iterator[Frame]:
         yield Frame(self._data, is_local=None)
 
-    async def live(self) -> AsyncIterator[Frame]:
+    async def live(self) -> AsyncIterator[Frame | Interrupted]:
         return
         yield
 
@@ -175,9 +168,26 @@ def tags_of(status: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(name.lower() for name in names if isinstance(name, str))
 
 
+def frame_of(event: Event, status: Status | None) -> Frame:
+    """The event for the streams that `status` belongs to: a delete goes where its post went."""
+    if event.status is not None:
+        data = _json(event.status)
+    else:
+        data = wire.utf8(event.status_id if event.data is None else event.data)
+    frame = wire.event_frame(event.kind, data)
+    if status is None:
+        return Frame(frame, is_local=None)
+    return Frame(frame, _is_local(status), tags_of(status))
+
+
 def _entry(status: Status) -> Entry:
+    return entry_of(status, position=_number(status["id"]))
+
+
+def entry_of(status: Status, *, position: int) -> Entry:
+    """A listed status; asked for, it has what it has received by then."""
     return Entry(
-        _number(status["id"]),
+        position,
         status["id"],
         _is_local(status),
         partial(_present_json, status),

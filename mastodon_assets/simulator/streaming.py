@@ -90,6 +90,10 @@ class Broadcast:
                         await self._stall(client)
                 elif waiting := client.take():
                     yield waiting
+                elif (told := client.take_interruption()) is not None:
+                    if not told.is_stall:
+                        raise told
+                    await self._stall(client)
                 elif clock() >= next_heartbeat:
                     next_heartbeat += self._heartbeat_seconds
                     yield HEARTBEAT
@@ -114,14 +118,18 @@ class Broadcast:
             self._wake_clients()
 
     async def _stall(self, client: "_Client") -> None:
-        while not self._is_closed:
+        """Send nothing, until the next interruption."""
+        while not self._is_closed and not client.is_interrupted:
             await client.wait(self._heartbeat_seconds)
 
     async def _post(self) -> None:
         await self._history_is_sent.wait()
-        async for frame in self._source.live():
+        async for told in self._source.live():
             for client in self._clients:
-                client.give(frame)
+                if isinstance(told, Interrupted):
+                    client.interrupt(told)
+                else:
+                    client.give(told)
 
     def _wake_clients(self) -> None:
         for client in self._clients:
@@ -136,13 +144,27 @@ class _Client:
         self._tag = None if tag is None else tag.lower()
         self._waiting = bytearray()
         self._news = asyncio.Event()
+        self._interrupted: Interrupted | None = None
+
+    @property
+    def is_interrupted(self) -> bool:
+        return self._interrupted is not None
 
     def wants(self, frame: Frame) -> bool:
         has_tag = self._tag is None or frame.tags is None or self._tag in frame.tags
         return has_tag and (self._is_local is None or frame.is_local in (None, self._is_local))
 
+    def interrupt(self, interrupted: Interrupted) -> None:
+        """What waits is sent before the stream ends."""
+        self._interrupted = interrupted
+        self.wake()
+
+    def take_interruption(self) -> Interrupted | None:
+        taken, self._interrupted = self._interrupted, None
+        return taken
+
     def give(self, frame: Frame) -> None:
-        if self.wants(frame):
+        if not self.is_interrupted and self.wants(frame):
             self._waiting += frame.data
             self.wake()
 

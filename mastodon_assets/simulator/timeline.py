@@ -1,6 +1,6 @@
 """The public timeline: which statuses it lists, and how a client pages through them."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -49,9 +49,13 @@ class Timeline:
         self._entries = sorted(entries, key=_position)
         self._position_of = position_of
 
-    def append(self, entry: Entry) -> None:
-        """Add the newest entry."""
-        self._entries.append(entry)
+    def insert(self, entry: Entry) -> None:
+        """Add an entry; most are the newest."""
+        insort(self._entries, entry, key=_position)
+
+    def remove(self, position: int) -> None:
+        """Take away the entry at `position`, which must be there."""
+        del self._entries[bisect_left(self._entries, position, key=_position)]
 
     def page(self, request: PageRequest) -> list[Entry]:
         """One page, newest first.

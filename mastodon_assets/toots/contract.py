@@ -14,6 +14,7 @@ from typing import Any
 
 import jsonschema_rs
 import orjson
+import xxhash
 
 from mastodon_assets.errors import PlatformError
 
@@ -21,6 +22,8 @@ from mastodon_assets.errors import PlatformError
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT = "�"
 _REASON_LENGTH = 300
+# The seed of Spark's `xxhash64`.
+_HASH_SEED = 42
 
 Message = dict[str, Any]
 
@@ -62,6 +65,12 @@ def _encode_cleaned(message: Message) -> bytes:
 def message_key(instance: str, status_id: str) -> bytes:
     """The record's key: it only spreads load, nothing relies on the order it gives."""
     return _storable(f"{instance}/{status_id}").encode()
+
+
+def post_id(uri: str) -> int:
+    """The key of a post, `toots_raw.id`: Spark's `xxhash64` of its uri, a signed number."""
+    unsigned = xxhash.xxh64_intdigest(uri.encode(), seed=_HASH_SEED)
+    return unsigned - 2**64 if unsigned >= 2**63 else unsigned
 
 
 def decode(value: bytes | None, kafka_time: datetime) -> Message:

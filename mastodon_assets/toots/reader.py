@@ -22,7 +22,7 @@ from mastodon_assets.kafka_client import spark_options
 from mastodon_assets.settings import Settings
 from mastodon_assets.spark_session import file_uri, is_connect, shown_master
 from mastodon_assets.toots.ledger import LedgerConflictError, lag, open_ledger, read_ledger
-from mastodon_assets.toots.parse import parse_records
+from mastodon_assets.toots.parse import collect_rows, parse_records
 from mastodon_assets.toots.sink import (
     BatchCounts,
     PayloadsNeededError,
@@ -30,9 +30,9 @@ from mastodon_assets.toots.sink import (
     prepare_session,
     write_batch,
 )
-from mastodon_assets.toots.topics import Offsets, TopicIdentity, TopicState
+from mastodon_assets.toots.topics import Offsets, TopicIdentity, TopicState, read_topic
 from mastodon_assets.toots.withdrawn import read_withdrawn
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import take_write_lock, transaction
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 _CONFLICTS_IN_A_ROW = 5
 _CONFLICT_PAUSE_SECONDS = 1
+
+
+# What a batch's rows lead to beside themselves: made where Spark is, written where they are.
+Addition = Callable[["Connection[Any]"], None]
+Derive = Callable[["pa.Table"], Addition]
 
 
 class TopicReplacedError(ServiceUnavailableError):
@@ -137,10 +142,16 @@ class Reader:
 
     @contextmanager
     def query(
-        self, spark: "SparkSession", *, keep_payloads: bool = False, **trigger: Any
+        self,
+        spark: "SparkSession",
+        *,
+        keep_payloads: bool = False,
+        derive: Derive | None = None,
+        **trigger: Any,
     ) -> "Iterator[RunningQuery]":
         """A started query from the ledger on; stopped, and its last batch written, at the end.
 
+        What `derive` makes of a batch's rows is called in the transaction that has stored them.
         Raises: ServiceUnavailableError where Kafka fails it; what the writer raises; SettingsError
         for Spark Connect, whose batches do not come to this process.
         """
@@ -170,9 +181,10 @@ class Reader:
             def hand_over(records: "DataFrame", _batch_id: int) -> None:
                 nonlocal last
                 started = time.monotonic()
-                rows = parse_records(records, keep_payloads=keep_payloads).toArrow()
+                rows = collect_rows(parse_records(records, keep_payloads=keep_payloads))
+                addition = derive(rows) if derive else None
                 last.result()
-                last = writer.submit(self._write, rows, started)
+                last = writer.submit(self._write, rows, addition, started)
 
             query = (
                 records.writeStream.foreachBatch(hand_over)
@@ -194,12 +206,12 @@ class Reader:
         ledger = self.ledger()
         return {str(partition): ledger[partition] for partition in self.target.end}
 
-    def _write(self, rows: "pa.Table", started: float) -> None:
-        counts = self._commit(rows)
+    def _write(self, rows: "pa.Table", addition: Addition | None, started: float) -> None:
+        counts = self._commit(rows, addition)
         self.batches += 1
         self._on_batch(Batch(counts, time.monotonic() - started))
 
-    def _commit(self, rows: "pa.Table") -> BatchCounts:
+    def _commit(self, rows: "pa.Table", addition: Addition | None) -> BatchCounts:
         # Asked after the records were read: where it is the same now, it was when they were.
         topic_id = self._topic_id.ask()
         if topic_id != self.target.topic_id:
@@ -214,6 +226,8 @@ class Reader:
                 {self.target.topic: topic_id},
                 withdrawn_key=self._settings.withdrawal_key,
             )
+            if addition:
+                addition(self.connection)
         ends = {partition: end for _, partition, _, end in offset_ranges(rows)}
         self.position = {**self.position, **ends}
         return counts
@@ -229,7 +243,11 @@ def opened_reader(
     """
     with transaction(settings.postgres_url) as connection:
         read_withdrawn(connection, settings.withdrawal_key)
-        start = open_ledger(connection, target, accept_data_loss=settings.kafka_accept_data_loss)
+        # Since `target` was read another writer may have gone past it. While the lock is held none
+        # moves the ledger, so that the topic of now is at least as long.
+        take_write_lock(connection)
+        present = read_topic(settings, target.topic)
+        start = open_ledger(connection, present, accept_data_loss=settings.kafka_accept_data_loss)
     with transaction(settings.postgres_url) as connection:
         prepare_session(connection)
         connection.commit()

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import xxhash
 from psycopg import Connection
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.toots.contract import ContractError, Message, decode
+from mastodon_assets.toots.contract import ContractError, Message, decode, post_id
 from mastodon_assets.toots.withdrawn import Withdrawn, read_withdrawn
 from mastodon_assets.warehouse.database import transaction
 
@@ -203,11 +202,10 @@ def _refusal(connection: Connection[Any], letter: DeadLetter, withdrawn: Withdra
 
 
 def _conflict(connection: Connection[Any], message: Message) -> str | None:
-    hashed = xxhash.xxh64_intdigest(message["uri"].encode(), seed=42)
     row = connection.execute(
         _CONFLICT,
         {
-            "id": hashed - 2**64 if hashed >= 2**63 else hashed,
+            "id": post_id(message["uri"]),
             "uri": message["uri"],
             "instance": message["instance"],
             "status_id": message["status_id"],

@@ -4,8 +4,11 @@ What belongs here: when the query begins anew, and when the process ends. A cut 
 PostgreSQL does not end it; lost data, a missing topic and a mistake of ours do.
 """
 
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -20,6 +23,8 @@ from mastodon_assets.toots.topics import read_topic
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from mastodon_assets.sentiment.live import LiveScorer
 
 _POLL_SECONDS = 1
 _LONGEST_WAIT_SECONDS = 30
@@ -105,10 +110,23 @@ class _Stream:
             # Only what is there now: the next query does without payloads again.
             with reader.query(self._session(), keep_payloads=True, availableNow=True) as query:
                 query.wait()
-        with reader.query(self._session(), processingTime="0 seconds") as query:
+        with (
+            self._scoring(reader) as derive,
+            reader.query(self._session(), derive=derive, processingTime="0 seconds") as query,
+        ):
             while not self._should_stop():
                 query.wait(_POLL_SECONDS)
                 self._progress.tell_now_and_then(reader.position)
+
+    @contextmanager
+    def _scoring(self, reader: Reader) -> Iterator["LiveScorer"]:
+        from mastodon_assets.sentiment.live import LiveScorer
+
+        with tempfile.TemporaryDirectory(prefix="mastodon_assets-scoring-") as folder:
+            scorer = LiveScorer(self._session(), self._settings, Path(folder), self._report)
+            with reader.connection.transaction():
+                scorer.prepare(reader.connection)
+            yield scorer
 
     def _add(self, batch: Batch) -> None:
         assert self._summary is not None, "no batch before the reader is open"

@@ -221,6 +221,7 @@ TOOTS_ENGAGEMENT = _table(
     Column("reblogs", "integer", f"boosts at `read_at`; {_UNSEEN}"),
     Column("replies", "integer", f"replies at `read_at`; {_UNSEEN}"),
     _required("due_hours", "smallint", "hours after `event_at` from which it was due: 1 or 24"),
+    personal=(),
 )
 
 V_SENTIMENT_DAILY = _table(
@@ -294,6 +295,8 @@ SENTIMENT_MODELS = _table(
     _required("corpus", "text", "what it was trained on"),
     _required("status", "text", "candidate, champion or retired"),
     _required("path", "text", "folder of the saved pipeline; complete before this row exists"),
+    _required("status_reason", "text", "why it has this status"),
+    Column("promoted_at", _TIME, "when it became champion; null if never, or rolled back"),
     personal=(),
 )
 
@@ -321,6 +324,7 @@ INGEST_SOURCES = _table(
     Column("last_post_at", _TIME, "last new post of the stream; null before the first"),
     Column("longest_pause_seconds", "double precision", "between two of its latest posts"),
     _required("told_at", _TIME, "when the ingester told this; old where it was killed"),
+    personal=(),
 )
 
 STREAM_GAPS = _table(

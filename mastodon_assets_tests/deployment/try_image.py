@@ -60,7 +60,7 @@ USER_ID = 10001
 KAFKA_PORT, POSTGRES_PORT = 9092, 5432
 PAGES = {"Dagster": 3000, "Spark's master": 8080, "the stream's Spark": 4040}
 _PLANTED = "planted-7f3c9a51d2"
-_HEALTHY_SECONDS, _TASK_SECONDS, _CHARTS_SECONDS, _STOP_SECONDS = 300, 600, 600, 10
+_HEALTHY_SECONDS, _TASK_SECONDS, _CHARTS_SECONDS, _STOP_SECONDS = 300, 900, 900, 10
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -413,7 +413,7 @@ def _wait_for_charts(folder: Path, database: SecretStr) -> None:
     with psycopg.connect(database.get_secret_value()) as connection:
         query = (
             "SELECT (SELECT count(*) FROM masto.toots_raw),"
-            " (SELECT count(*) FROM masto.toots_sentiment WHERE label IS NOT NULL)"
+            " (SELECT count(*) FROM masto.toots_sentiment WHERE label_str IS NOT NULL)"
         )
         stored, labelled = connection.execute(query).fetchone() or (0, 0)
     if not labelled:

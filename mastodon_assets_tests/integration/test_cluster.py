@@ -15,10 +15,19 @@ from mastodon_assets.errors import ServiceUnavailableError, SettingsError
 from mastodon_assets.settings import Settings, as_environment, load_settings
 from mastodon_assets.spark_session import build_session
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.cluster import can_hide_folders, running_cluster
+from mastodon_assets_tests.cluster import (
+    SEPARATE_DISKS,
+    can_hide_folders,
+    running_cluster,
+    running_connect_server,
+)
 from mastodon_assets_tests.records import upsert
 
-pytestmark = pytest.mark.skipif(not can_hide_folders(), reason="no user namespaces (unshare)")
+pytestmark = [
+    pytest.mark.skipif(not can_hide_folders(), reason="no user namespaces (unshare)"),
+    # A driver, a master and four more JVMs: slow where the machine is busy.
+    pytest.mark.timeout(1500),
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +44,27 @@ def master(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[s
 
 def run(settings: Settings, *steps: str) -> dict[str, Any]:
     ended = attempt(settings, *steps)
-    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert ended.returncode == 0, ended.stderr[:3000] + ended.stderr[-3000:]
     return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
 def attempt(settings: Settings, *steps: str) -> subprocess.CompletedProcess[str]:
-    environment = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_EXECUTOR_MEMORY": "512m"}
+    folder = settings.mastodon_assets_home / "spark"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spark-defaults.conf").write_text(
+        "".join(f"{name} {value}\n" for name, value in SEPARATE_DISKS.items())
+    )
+    environment = {
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_EXECUTOR_MEMORY": "512m",
+        "SPARK_CONF_DIR": str(folder),
+    }
     return subprocess.run(
         [sys.executable, "-m", "mastodon_assets_tests.integration.cluster_run", *steps],
         env={**os.environ, **environment, **as_environment(settings)},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1200,
     )
 
 
@@ -80,6 +98,35 @@ def test_from_kafka_to_labels_on_workers_without_the_drivers_disk(
         assert connection.execute(
             "SELECT toots_count FROM masto.batch_toots_per_day"
         ).fetchall() == [(200,)]
+
+
+def test_batch_training_and_scoring_go_by_spark_connect_and_the_stream_says_that_it_cannot(
+    master: str,
+    shared: Path,
+    settings: Settings,
+    produce: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    produce([upsert("1")])
+    with running_connect_server(tmp_path, master) as server:
+        connected = settings.model_copy(
+            update={"spark_master": server, "model_dir": (shared / "connect").as_uri()}
+        )
+        with transaction(settings.postgres_url) as connection:
+            connection.execute(
+                "INSERT INTO masto.toots_raw (id, created_at, received_at, event_at, payload_hash,"
+                "  favourites, reblogs, replies, is_bot, is_sensitive, instance, status_id, uri,"
+                "  username, lang, hashtags, content_txt)"
+                " VALUES (1, now(), now(), now(), 1, 0, 0, 0, false, false, 'i', '1', 'u', 'n',"
+                "  'en', '{}', 'I am so happy')"
+            )
+        done = run(connected, "batch", "train", "score")
+        refused = attempt(connected, "drain")
+    assert done["batch"]["batch_toots_per_day"] == 1
+    assert done["model"]["status"] == "champion"
+    assert sum(done["scored"].values()) == 1
+    told = refused.stderr.splitlines()[-1]
+    assert "Spark Connect cannot hand the stream's batches to the writer" in told
 
 
 def write_corpus(path: Path) -> Path:

@@ -6,13 +6,13 @@ import jsonschema_rs
 from pyspark.sql import functions as F
 
 from mastodon_assets.settings import Settings
-from mastodon_assets.toots.contract import message_schema
+from mastodon_assets.toots.contract import message_schema, post_id
 from mastodon_assets.toots.drain import drain
-from mastodon_assets.toots.parse import parse_records
+from mastodon_assets.toots.parse import collect_rows, parse_records
 from mastodon_assets.toots.sink import BatchCounts
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.collision import uris_with_one_hash
-from mastodon_assets_tests.records import RECEIVED, on_partition, staged, upsert
+from mastodon_assets_tests.records import RECEIVED, as_value, on_partition, staged, upsert
 from mastodon_assets_tests.toots.cases import ACCEPTED, REJECTED
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def _schema_accepts(value: bytes | None) -> bool:
 
 def test_spark_and_the_json_schema_agree_on_every_case(spark: "SparkSession") -> None:
     parsed = parse_records(_records(spark, list(_CASES.values())))
-    reasons = {row.kafka_offset: row.reject_reason for row in parsed.collect()}
+    rows = collect_rows(parsed).to_pylist()
+    reasons = {row["kafka_offset"]: row["reject_reason"] for row in rows}
     by_spark = {name: reasons[offset] is None for offset, name in enumerate(_CASES)}
     by_schema = {name: _schema_accepts(value) for name, value in _CASES.items()}
     assert by_spark == by_schema
@@ -58,17 +59,30 @@ def test_spark_and_the_json_schema_agree_on_every_case(spark: "SparkSession") ->
 
 def test_rows_made_without_spark_are_what_spark_makes(spark: "SparkSession") -> None:
     values = list(_CASES.values())
-    by_spark = parse_records(_records(spark, values)).drop("timestamp").toArrow().to_pylist()
+    by_spark = collect_rows(parse_records(_records(spark, values))).to_pylist()
     by_hand = staged(on_partition(values)).to_pylist()
     assert by_spark == by_hand
 
 
 def test_payloads_are_kept_on_demand(spark: "SparkSession") -> None:
-    values = [on_partition([upsert()])[0].value, b"garbage"]
-    without = parse_records(_records(spark, values)).select("payload").collect()
-    kept = parse_records(_records(spark, values), keep_payloads=True)
-    assert [bytes(row.payload) if row.payload else None for row in without] == [None, b"garbage"]
-    assert kept.where(F.col("payload").isNull()).count() == 0
+    values = [as_value(upsert()), b"garbage"]
+    records = _records(spark, values)
+    without = collect_rows(parse_records(records)).column("payload").to_pylist()
+    kept = collect_rows(parse_records(records, keep_payloads=True)).column("payload").to_pylist()
+    assert without == [None, b"garbage"]
+    assert kept == values
+
+
+def test_a_post_has_the_key_that_sparks_hash_gives_it(spark: "SparkSession") -> None:
+    uris = ["https://one.example/1", "https://one.example/3", "ü", "x" * 4096, *map(str, range(8))]
+    hashed = spark.createDataFrame([(uri,) for uri in uris], "uri string")
+    by_spark = [row.id for row in hashed.select(F.xxhash64("uri").alias("id")).collect()]
+    assert [post_id(uri) for uri in uris] == by_spark
+    assert min(by_spark) < 0 < max(by_spark)
+
+
+def test_a_batch_without_records_is_a_table_without_rows(spark: "SparkSession") -> None:
+    assert collect_rows(parse_records(_records(spark, []))).num_rows == 0
 
 
 def test_every_case_goes_from_kafka_to_a_table(

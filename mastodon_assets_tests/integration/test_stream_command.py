@@ -98,6 +98,10 @@ def test_the_stream_follows_the_topic_through_a_cut_and_ends_in_good_order_at_si
     assert "Traceback" not in _log(tmp_path)
     with transaction(settings.postgres_url, snapshot=True) as connection:
         assert window_sum_and_rows(connection) == (3, 3)
+        # Each toot has its score, or the reason for none, from the transaction that stored it.
+        assert connection.execute(
+            "SELECT reason, count(*) FROM masto.toots_sentiment GROUP BY reason"
+        ).fetchall() == [("no_model", 3)]
 
 
 def test_a_port_that_is_taken_is_wrong_use(settings: Settings, tmp_path: Path) -> None:

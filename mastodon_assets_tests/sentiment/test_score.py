@@ -7,7 +7,13 @@ from pydantic import SecretStr
 from pyspark.sql import Row, SparkSession
 
 from mastodon_assets.sentiment import score as score_module
-from mastodon_assets.sentiment.score import read_pending, score, score_pending, write_scores
+from mastodon_assets.sentiment.score import (
+    Pending,
+    read_pending,
+    score,
+    score_pending,
+    write_scores,
+)
 from mastodon_assets.sentiment.store import LoadedModel, ModelUnreadableError
 from mastodon_assets.sentiment.train import TrainingResult, train
 from mastodon_assets.settings import Settings
@@ -230,7 +236,9 @@ def test_a_toot_edited_or_deleted_between_scoring_and_writing_is_left_for_the_ne
     for id_ in (1, 2, 3):
         _put_toot(url, id_, "I am so happy")
     with transaction(url, snapshot=True) as connection:
-        pending = read_pending(connection, has_champion=True, after=None, limit=10)
+        pending = read_pending(
+            connection, Pending(champion=champion_model.version), after=None, limit=10
+        )
     scored = score(spark.createDataFrame(pending), model, low=0.45, high=0.55).toArrow()
     _put_toot(url, 2, "I am so sad", payload=2)
     with transaction(url) as connection:
@@ -260,6 +268,39 @@ def test_what_had_no_model_is_scored_at_the_first_refresh_after_one_exists(
     train(spark, settings, _ignore)
     assert score_pending(spark, settings, _ignore).by_outcome == {"positive": 1}
     assert _progress(url)[1] == champion_model.version
+
+
+def test_a_new_champion_scores_again_by_choice_and_what_was_broken_off_goes_on(
+    spark: SparkSession,
+    settings: Settings,
+    url: SecretStr,
+    champion_model: TrainingResult,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(5):
+        _put_toot(url, number, "I am so happy")
+    score_pending(spark, settings, _ignore)
+    _, _, version = _progress(url)
+    # As an earlier champion left them, one of them already scored again.
+    with transaction(url) as connection:
+        connection.execute(
+            "UPDATE masto.toots_sentiment SET model_version = 'old', prob_pos = 0.5,"
+            " label_str = 'neutral' WHERE id > 0"
+        )
+    assert score_pending(spark, settings, _ignore).scored == 0
+    monkeypatch.setattr(score_module, "_ROWS_A_CHUNK", 3)
+    lines: list[str] = []
+    assert score_pending(spark, settings, lines.append, rescore=True).by_outcome == {"positive": 4}
+    assert "scored 3 of 4 toots" in lines
+    assert "scored 4 of 4 toots" in lines
+    rows = _rows(url)
+    assert len(rows) == 5
+    assert {row["model_version"] for row in rows.values()} == {champion_model.version}
+    # Charts and files show other labels: they are due.
+    assert _progress(url)[2] > version
+    version = _progress(url)[2]
+    assert score_pending(spark, settings, _ignore, rescore=True).scored == 0
+    assert _progress(url)[2] == version
 
 
 def test_many_chunks_give_the_same_as_one(

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from mastodon_assets.sentiment.corpus import CorpusUnreadableError
 from mastodon_assets.sentiment.registry import Model, champion, find
 from mastodon_assets.sentiment.store import ModelUnreadableError, is_complete, load_model
-from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS
+from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS, synthetic_texts
 from mastodon_assets.sentiment.train import (
     TRAINING_LOCK,
     CorpusTooSmallError,
@@ -25,7 +25,8 @@ from mastodon_assets.warehouse.database import transaction
 def _models(url: SecretStr) -> list[tuple[object, ...]]:
     with transaction(url) as connection:
         return connection.execute(
-            "SELECT * FROM masto.sentiment_models ORDER BY version"
+            "SELECT version, trained_at, metrics, corpus, status, status_reason, path"
+            "  FROM masto.sentiment_models ORDER BY version"
         ).fetchall()
 
 
@@ -197,6 +198,37 @@ def test_on_30_000_rows_of_sentiment140_the_auc_is_at_least_85_percent(
     assert result.metrics["auc"] >= 0.85
     again = train(spark, settings, _ignore)
     assert (again.trained, again.status) == (False, "retired")
+
+
+def test_a_candidate_trained_on_wrong_labels_is_refused_with_the_reason(
+    spark: SparkSession, settings: Settings, fresh_database_url: SecretStr, tmp_path: Path
+) -> None:
+    # Both corpora hold out the same texts; in the second most training labels are swapped.
+    texts = list(synthetic_texts())[::3]
+    good = _labelled(tmp_path / "good.csv", texts)
+    bad = _labelled(tmp_path / "bad.csv", [(text, _spoilt(text, target)) for text, target in texts])
+    elsewhere = settings.model_copy(
+        update={"database_url": fresh_database_url, "model_dir": tmp_path / "models"}
+    )
+    first = train(spark, elsewhere.model_copy(update={"sentiment_corpus": good}), _ignore)
+    lines: list[str] = []
+    second = train(spark, elsewhere.model_copy(update={"sentiment_corpus": bad}), lines.append)
+    assert (first.status, second.status) == ("champion", "candidate")
+    assert second.status_reason.startswith(f"worse than the champion {first.version}: auc -0.")
+    assert second.status_reason in lines[-1]
+    assert second.metrics["comparison"]["champion"] == first.version
+
+
+def _spoilt(text: str, target: float) -> float:
+    return 1 - target if len(text) % 3 else target
+
+
+def _labelled(path: Path, rows: list[tuple[str, float]]) -> Path:
+    return _corpus(
+        path,
+        [text for text, target in rows if target == 1],
+        [text for text, target in rows if target == 0],
+    )
 
 
 def _corpus(path: Path, positive: list[str], negative: list[str]) -> Path:

@@ -1,0 +1,69 @@
+"""Checks that warn where scores drift; they stop nothing."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from mastodon_assets.resources.settings import SettingsResource
+
+if TYPE_CHECKING:
+    from mastodon_assets.sentiment.drift import Finding
+    from mastodon_assets.settings import Settings
+
+_FACTS = {
+    "label_shares_are_stable": "The shares of the labels are those of the champion's first rows.",
+    "unscored_share_is_stable": "As many texts have no label as among the champion's first rows.",
+    "probabilities_are_as_trained": "The probabilities' histogram is that of the held-out texts.",
+    "words_are_known": "Texts have no more unknown words than those held out from training.",
+}
+
+
+@dg.multi_asset_check(
+    name="scores_have_not_drifted",
+    specs=[
+        dg.AssetCheckSpec(name, asset="toots_sentiment", description=fact)
+        for name, fact in _FACTS.items()
+    ],
+)
+def scores_have_not_drifted(settings: SettingsResource) -> Iterator[dg.AssetCheckResult]:
+    """One step for all four: they read the same rows."""
+    for name, finding in _findings(settings.load()).items():
+        yield dg.AssetCheckResult(
+            asset_key="toots_sentiment",
+            check_name=name,
+            passed=finding.passed,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"finding": finding.text, **finding.figures},
+        )
+
+
+def _findings(settings: "Settings") -> "dict[str, Finding]":
+    from mastodon_assets.locations import location
+    from mastodon_assets.sentiment import drift
+    from mastodon_assets.sentiment.registry import champion
+    from mastodon_assets.sentiment.store import read_vocabulary
+    from mastodon_assets.warehouse.database import transaction
+
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        model = champion(connection)
+        if model is None:
+            return dict.fromkeys(_FACTS, drift.Finding(True, "no model yet"))
+        first, newest = drift.read_scores(connection, model.version)
+    findings = {
+        "label_shares_are_stable": drift.labels_hold(first, newest),
+        "unscored_share_is_stable": drift.unscored_share_holds(first, newest),
+    }
+    reference = model.metrics.get("reference")
+    if reference is None:
+        older = drift.Finding(True, "the champion was trained before a reference was kept")
+        return {**dict.fromkeys(_FACTS, older), **findings}
+    return {
+        **findings,
+        "probabilities_are_as_trained": drift.probabilities_hold(
+            newest, reference["probabilities"]
+        ),
+        "words_are_known": drift.words_are_known(
+            newest, read_vocabulary(location(settings, model.path)), reference["unknown_words"]
+        ),
+    }

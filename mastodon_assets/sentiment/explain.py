@@ -1,0 +1,73 @@
+"""Why a text has its label: what the probability would be without each of its words.
+
+What belongs here: explanations that hold for any model, because they only ask it again.
+"""
+
+import math
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from mastodon_assets.sentiment.score import score
+from mastodon_assets.sentiment.store import LoadedModel
+
+# Texts are short; a pasted book would be asked for once a word.
+_MAX_WORDS = 300
+_SMALLEST_PROBABILITY = 1e-12
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A text's label, as in `toots_sentiment`, and what decided.
+
+    `words`: each distinct word with its effect, the strongest first: by how much the log odds of
+    positive fall when it is left out wherever it stands. So `not` shows what it turns.
+    """
+
+    model_version: str
+    prob_pos: float | None
+    label_bin: int | None
+    label_str: str | None
+    reason: str | None
+    words: tuple[tuple[str, float], ...]
+
+
+def explain(
+    spark: SparkSession, model: LoadedModel, text: str, lang: str, *, low: float, high: float
+) -> Explanation:
+    """Score the text, and once more without each of its first 300 words, in one go."""
+    parts = text.split()
+    words = list(dict.fromkeys(part.casefold() for part in parts))[:_MAX_WORDS]
+    variants = [" ".join(p for p in parts if p.casefold() != word) for word in words]
+    texts = pa.table(
+        {
+            "place": range(len(words) + 1),
+            "lang": [lang] * (len(words) + 1),
+            "text": [text, *variants],
+        }
+    )
+    scored = score(spark.createDataFrame(texts), model, low=low, high=high).toArrow()
+    whole, *without = scored.sort_by("place").to_pylist()
+    effects = [
+        (word, _log_odds(whole["prob_pos"]) - _log_odds(variant["prob_pos"]))
+        for word, variant in zip(words, without, strict=True)
+    ]
+    return Explanation(
+        model_version=model.version,
+        prob_pos=whole["prob_pos"],
+        label_bin=whole["label_bin"],
+        label_str=whole["label_str"],
+        reason=whole["reason"],
+        words=tuple(sorted(effects, key=lambda effect: -abs(effect[1])))
+        if whole["reason"] is None
+        else (),
+    )
+
+
+def _log_odds(probability: float | None) -> float:
+    """Even odds where there is no ground left to stand on."""
+    if probability is None:
+        return 0.0
+    clipped = min(max(probability, _SMALLEST_PROBABILITY), 1 - _SMALLEST_PROBABILITY)
+    return math.log(clipped / (1 - clipped))

@@ -1,0 +1,190 @@
+"""Scores for the stream's micro-batches, written in the transaction that stores the rows.
+
+What belongs here: when a micro-batch is scored, by which model, and how that is fast. What a score
+is: `score`, and this asks it, so that stream and asset give a text the same probability.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyarrow import compute, ipc
+from pyspark.sql import SparkSession
+
+from mastodon_assets.locations import for_executors
+from mastodon_assets.sentiment.registry import Model, champion
+from mastodon_assets.sentiment.score import merge_scores, score
+from mastodon_assets.sentiment.store import LoadedModel, ModelUnreadableError, load_model
+from mastodon_assets.settings import Settings
+from mastodon_assets.spark_session import shares_our_disk
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+Report = Callable[[str], None]
+
+_TEXTS = "id long, payload_hash long, created_at timestamp, lang string, text string"
+
+
+class LiveScorer:
+    """Scores each batch of at most STREAM_SCORE_MAX_ROWS rows by the champion.
+
+    A larger batch, and one whose champion cannot be used or is replaced meanwhile, is left to the
+    asset `toots_sentiment`. `folder` is for the scorer alone.
+    """
+
+    def __init__(
+        self, spark: SparkSession, settings: Settings, folder: Path, report: Report
+    ) -> None:
+        self._spark = spark
+        self._settings = settings
+        self._folder = folder
+        self._report = report
+        self._champion: Model | None = None
+        self._score: Callable[[pa.Table], pa.Table] | None = None
+        self._model_is: str | None = None
+        self._is_prepared = False
+
+    def prepare(self, connection: "Connection[Any]") -> None:
+        """Load the champion, before the first batch waits for it."""
+        self._champion = champion(connection)
+        self._use_champion()
+
+    def __call__(self, rows: pa.Table) -> Callable[["Connection[Any]"], None]:
+        """Score the rows of `parse.parse_records`; what it returns writes the scores.
+
+        That is to be called in the transaction that stored the rows.
+        """
+        self._use_champion()
+        version, scored = self._model_is, None
+        if self._score and rows.num_rows <= self._settings.stream_score_max_rows:
+            scored = self._score(_texts_to_score(rows))
+
+        def write(connection: "Connection[Any]") -> None:
+            self._look_for_another_champion(connection, version)
+            is_champions = version == (self._champion.version if self._champion else None)
+            if scored is not None and is_champions:
+                merge_scores(connection, scored)
+
+        return write
+
+    def _look_for_another_champion(
+        self, connection: "Connection[Any]", version: str | None
+    ) -> None:
+        row = connection.execute(
+            "SELECT version FROM masto.sentiment_models WHERE status = 'champion'"
+        ).fetchone()
+        if (row[0] if row else None) != version:
+            self._champion = champion(connection)
+
+    def _use_champion(self) -> None:
+        """Make the plan of the champion last seen, unless it is the one there is."""
+        current = self._champion
+        version = current.version if current else None
+        if self._is_prepared and version == self._model_is:
+            return
+        self._is_prepared, self._model_is, self._score = True, version, None
+        if current is None:
+            self._score = _without_model
+            self._report("no sentiment model yet")
+            return
+        try:
+            model = load_model(
+                self._spark, for_executors(self._settings, "the model's path", current.path)
+            )
+        except ModelUnreadableError as error:
+            self._report(f"toots are left without a score: {error}")
+            return
+        self._score = self._scoring_by(model)
+        self._report(f"scoring by model {version}")
+
+    def _scoring_by(self, model: LoadedModel) -> Callable[[pa.Table], pa.Table]:
+        spark, folder = self._spark, self._folder
+        low, high = self._settings.neutral_low, self._settings.neutral_high
+        if shares_our_disk(self._settings):
+            return RepeatedScoring(spark, model, folder, low=low, high=high).run
+        return lambda texts: score(
+            spark.createDataFrame(texts), model, low=low, high=high
+        ).toArrow()
+
+
+class RepeatedScoring:
+    """`score`, planned once and run for one small table of texts after the other.
+
+    Putting the pipeline's stages together takes Spark several times as long as scoring a batch.
+    So the plan reads whatever lies in one file of `folder` at the time; for executors that share
+    this process's disk.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        model: LoadedModel,
+        folder: Path,
+        *,
+        low: float,
+        high: float,
+    ) -> None:
+        self._file = folder / "texts.arrow"
+        texts = spark.range(0, 1, 1, 1).mapInArrow(_reader_of(str(self._file)), _TEXTS)
+        self._scored = score(texts, model, low=low, high=high)
+        # The first run compiles code, which the first toots should not wait for.
+        self.run(_SAMPLE)
+
+    def run(self, texts: pa.Table) -> pa.Table:
+        """`texts`: id, payload_hash, created_at, lang, text. Returns what `score` does."""
+        with ipc.new_file(self._file, texts.schema) as writer:
+            writer.write_table(texts)
+        return self._scored.toArrow()
+
+
+_SAMPLE = pa.table(
+    {
+        "id": pa.array([1], pa.int64()),
+        "payload_hash": pa.array([1], pa.int64()),
+        "created_at": pa.array([0], pa.timestamp("us", "UTC")),
+        "lang": ["en"],
+        "text": ["a good day, not a bad one"],
+    }
+)
+
+
+def _texts_to_score(rows: pa.Table) -> pa.Table:
+    """The versions of toots in a batch; the sink decides which of them are stored."""
+    is_text = compute.and_(
+        compute.equal(rows["op"], "upsert"), compute.is_null(rows["reject_reason"])
+    )
+    texts = rows.filter(is_text)
+    return (
+        texts.select(["id", "payload_hash", "created_at", "lang", "content_txt"])
+        .rename_columns(_SAMPLE.column_names)
+        .cast(_SAMPLE.schema)
+    )
+
+
+def _without_model(texts: pa.Table) -> pa.Table:
+    """What `score` gives without a model, at no cost: a stream may run long before there is one."""
+    given = {
+        "label_bin": pa.int16(),
+        "prob_pos": pa.float64(),
+        "label_str": pa.string(),
+        "reason": pa.string(),
+        "model_version": pa.string(),
+    }
+    for name, kind in given.items():
+        value = "no_model" if name == "reason" else None
+        texts = texts.append_column(name, pa.array([value] * texts.num_rows, kind))
+    return texts
+
+
+def _reader_of(
+    path: str,
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def read(placeholder: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in placeholder:
+            pass
+        with open(path, "rb") as file:
+            yield from ipc.open_file(file).read_all().to_batches()
+
+    return read

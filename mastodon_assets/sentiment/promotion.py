@@ -1,0 +1,106 @@
+"""Whether a candidate may take the champion's place: a pure function of what was measured.
+
+What belongs here: the rule and its margins. Measuring both on the same rows stands in
+`comparison`, rows of `sentiment_models` in `registry`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS
+
+# How much worse on the test set still counts as not worse. The whole 95 percent interval of the
+# difference, candidate minus champion on the same rows, must lie above it: a test set too small to
+# tell keeps the champion.
+TEST_MARGINS = {"auc": 0.005, "accuracy": 0.005}
+# The suites are fixed sentences: figures are compared as they are. Of the negation pairs two in
+# 200 may turn; a text without a ground must never get a label.
+SUITE_MARGINS = {("negation", "accuracy"): 0.01, ("abstention", "share"): 0.0}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`reason` is one line for people: why it is promoted, or why it is not."""
+
+    is_promoted: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What the rule needs of the model to be replaced."""
+
+    version: str
+    corpus: str
+    metrics: Mapping[str, Any]
+
+
+def judge(metrics: Mapping[str, Any], corpus: str, champion: Champion | None) -> Verdict:
+    """The verdict on a candidate with these `metrics`.
+
+    Read of `metrics`: `comparison` (of `comparison.compare`: the champion's version and either
+    `differences`, by metric its difference and interval, or `unreadable`, the reason), and
+    `suites` (`negation.accuracy` and `abstention.share`, both 0 to 1). A suite that either model
+    was not measured on decides nothing.
+    """
+    if champion is None:
+        return Verdict(True, "the first model")
+    if corpus == SYNTHETIC_CORPUS and champion.corpus != SYNTHETIC_CORPUS:
+        return Verdict(False, "trained on the synthetic corpus, the champion on a real one")
+    if corpus != SYNTHETIC_CORPUS and champion.corpus == SYNTHETIC_CORPUS:
+        return Verdict(True, "the champion was trained on the synthetic corpus")
+    comparison = metrics.get("comparison") or {}
+    if comparison.get("champion") != champion.version:
+        return Verdict(False, f"not compared with the champion {champion.version}")
+    if reason := comparison.get("unreadable"):
+        return Verdict(True, f"the champion {champion.version} cannot be used: {reason}")
+    worse = [
+        *_worse_on_the_test_set(comparison["differences"]),
+        *_worse_on_suites(metrics, champion.metrics),
+    ]
+    if worse:
+        return Verdict(False, f"worse than the champion {champion.version}: {'; '.join(worse)}")
+    return Verdict(True, f"not worse than {champion.version}: {_told(comparison['differences'])}")
+
+
+def needs_comparison(corpus: str, champion_corpus: str) -> bool:
+    """Whether the verdict reads `comparison`: where both are real models, or both synthetic."""
+    return (corpus == SYNTHETIC_CORPUS) == (champion_corpus == SYNTHETIC_CORPUS)
+
+
+def _worse_on_the_test_set(differences: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    worse = []
+    for name, margin in TEST_MARGINS.items():
+        measured = differences[name]
+        low = measured["low"]
+        if low is None:
+            worse.append(f"{name} is not defined on the test set")
+        elif low < -margin:
+            worse.append(f"{name} {_signed(measured)}, allowed from {-margin:+.3f} up")
+    return worse
+
+
+def _worse_on_suites(candidate: Mapping[str, Any], champion: Mapping[str, Any]) -> list[str]:
+    worse = []
+    for (suite, figure), margin in SUITE_MARGINS.items():
+        new, old = _suite(candidate, suite, figure), _suite(champion, suite, figure)
+        if new is not None and old is not None and new < old - margin:
+            worse.append(f"{suite} {figure} {new:.3f} after {old:.3f}")
+    return worse
+
+
+def _suite(metrics: Mapping[str, Any], suite: str, figure: str) -> float | None:
+    value = ((metrics.get("suites") or {}).get(suite) or {}).get(figure)
+    return None if value is None else float(value)
+
+
+def _told(differences: Mapping[str, Mapping[str, float | None]]) -> str:
+    return "; ".join(f"{name} {_signed(differences[name])}" for name in TEST_MARGINS)
+
+
+def _signed(measured: Mapping[str, float | None]) -> str:
+    return (
+        f"{measured['difference']:+.4f}, 95 % interval"
+        f" {measured['low']:+.4f} to {measured['high']:+.4f}"
+    )

@@ -1,0 +1,268 @@
+"""A server in bad weather: posts and deletes as they happen, and a fault every so often.
+
+What belongs here: faults by the clock, for soaks. Faults at exact places of a history are in
+`faults`. What really happened is kept, so that a reader can be compared with it.
+"""
+
+import asyncio
+import math
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal, get_args
+
+from mastodon_assets.simulator import wire
+from mastodon_assets.simulator.composing import Status
+from mastodon_assets.simulator.faults import Refusal
+from mastodon_assets.simulator.sources import Frame, Interrupted, entry_of, frame_of
+from mastodon_assets.simulator.synthetic import Event, LivePosts
+from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
+
+Kind = Literal[
+    "cut in mid-event",
+    "clean end",
+    "stall",
+    "token refused",
+    "rate limit",
+    "unavailable",
+    "deletes only",
+    "burst out of order",
+    "malformed events",
+    "posts behind the cursor",
+    "restart",
+]
+Ids = Literal["snowflake", "flake", "ulid"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# After these nobody can miss what the stream did not tell: it ended.
+CONNECTION_KINDS: tuple[Kind, ...] = (
+    "cut in mid-event",
+    "clean end",
+    "stall",
+    "unavailable",
+    "restart",
+)
+
+_DELETED_SHARE = 0.1
+_YOUNG = 200
+_BURST = 20
+_BEHIND = timedelta(seconds=20)
+_ALPHABETS: Mapping[Ids, str] = {
+    "flake": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+    "ulid": "0123456789ABCDEFGHJKMNPQRSTVWXYZ",
+}
+_LENGTHS: Mapping[Ids, int] = {"flake": 18, "ulid": 26}
+_MALFORMED = (
+    b'event: update\ndata: {"id": \n\n',
+    b"event: update\ndata: <html><body>502 Bad Gateway</body></html>\n\n",
+    b"event: update\ndata: null\n\n",
+    b"event: update\ndata: [1, 2]\n\n",
+    b"event: update\ndata: \xff\xfe\n\n",
+    b"event: update\n\n",
+    b"event:delete\r\ndata:\r\n\r\n",
+    b'event: delete\ndata: {"id": 1}\n\n',
+    b"event: filters_changed\ndata: undefined\n\n",
+    b"no field at all\n\n",
+    b": a comment\n\n",
+    b"id: 7\nretry: 10\n\n",
+)
+
+
+class Storm:
+    """A source whose posts all come live.
+
+    `posts` are all that ever were, by id, `deleted` the ids of those that are no more, `faults` how
+    often each kind came. A restart is asked for by `restart_wanted`: who runs the server ends it
+    and begins it again.
+    """
+
+    greeting = wire.GREETING
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        rate: float,
+        fault_seconds: float,
+        kinds: Sequence[Kind] = KINDS,
+        ids: Ids = "snowflake",
+    ) -> None:
+        """`rate` posts a second; a fault of the next kind every `fault_seconds`."""
+        now = datetime.now(UTC)
+        self._rng = random.Random(f"storm {seed}")  # noqa: S311
+        self._live = LivePosts(seed, today=now)
+        self._late = LivePosts(seed + 1, today=now)
+        self._rate = rate
+        self._fault_seconds = fault_seconds
+        self._kinds = deque(kinds)
+        self._ids = ids
+        self._next_post_at = time.monotonic()
+        self._next_fault_at = math.inf
+        self._down_until = self._only_deletes_until = 0.0
+        self._positions: dict[str, int] = {}
+        self._timeline = Timeline([], position_of=lambda key: self._positions.get(key, 0))
+        self._young: deque[str] = deque(maxlen=_YOUNG)
+        self._refusals: dict[bool, deque[Refusal]] = {True: deque(), False: deque()}
+        self._is_calm = self._is_over = False
+        self.posts: dict[str, Status] = {}
+        self.deleted: set[str] = set()
+        self.faults: Counter[str] = Counter()
+        self.restart_wanted = threading.Event()
+
+    def begin(self) -> None:
+        """From now on there are faults, the first one after the usual time."""
+        self._next_fault_at = time.monotonic() + self._fault_seconds
+
+    def is_between(self, status_id: str, after: str | None, before: str | None) -> bool:
+        """The post was listed between two others, of which None leaves that side open."""
+        position = self._positions[status_id]
+        first = self._positions.get(after, 0) if after is not None else 0
+        end = self._positions.get(before, 0) if before is not None else position + 1
+        return first < position < end
+
+    def calm(self) -> None:
+        """The streams end a last time, so that readers look for what they missed."""
+        self._only_deletes_until = 0
+        self._is_calm = True
+        self._kinds = deque(["clean end"])
+        self._next_fault_at = time.monotonic()
+
+    def end(self) -> None:
+        """Nothing is posted any more."""
+        self._is_over = True
+
+    def history(self) -> Iterator[Frame]:
+        return iter(())
+
+    async def live(self) -> AsyncIterator[Frame | Interrupted]:
+        while True:
+            await asyncio.sleep(max(0, self._next_post_at - time.monotonic()))
+            self._next_post_at += 1 / self._rate
+            if self._is_over:
+                continue
+            events = [self._post(self._live, datetime.now(UTC))]
+            if self._rng.random() < _DELETED_SHARE:
+                events += self._deletes(1)
+            for frame in self._tell(events):
+                yield frame
+            if self._kinds and time.monotonic() >= self._next_fault_at:
+                for told in self._next_fault():
+                    yield told
+
+    def page(self, request: PageRequest) -> list[Entry]:
+        return self._timeline.page(request)
+
+    def status(self, status_id: str) -> bytes | None:
+        if status_id not in self.posts or status_id in self.deleted:
+            return None
+        return entry_of(self.posts[status_id], position=0).body()
+
+    def refusal(self, path: str) -> Refusal | None:
+        """The answer to a request for `path`, None for the real one."""
+        is_stream = path.startswith("/api/v1/streaming/public")
+        if not is_stream and not path.startswith(("/api/v1/timelines", "/api/v1/statuses")):
+            return None
+        waiting = self._refusals[is_stream]
+        if waiting:
+            return waiting.popleft()
+        return Refusal(503) if is_stream and time.monotonic() < self._down_until else None
+
+    def _next_fault(self) -> Iterator[Frame | Interrupted]:
+        kind = self._kinds.popleft()
+        if not self._is_calm:
+            self._kinds.append(kind)
+        self._next_fault_at += self._fault_seconds
+        self.faults[kind] += 1
+        make: Mapping[Kind, Callable[[], Iterator[Frame | Interrupted]]] = {
+            "cut in mid-event": self._cut,
+            "clean end": self._end_streams,
+            "stall": lambda: iter([Interrupted(b"", is_stall=True)]),
+            "token refused": lambda: self._end_streams(of_streams=[Refusal(401)]),
+            "rate limit": lambda: self._end_streams(
+                of_streams=[Refusal(429, reset_seconds=1)],
+                of_pages=[Refusal(429, reset_seconds=1)] * 2,
+            ),
+            "unavailable": lambda: self._end_streams(of_pages=[Refusal(503)] * 2),
+            "deletes only": self._mute,
+            "burst out of order": self._burst,
+            "malformed events": lambda: (Frame(data, is_local=None) for data in _MALFORMED),
+            "posts behind the cursor": self._insert_behind,
+            "restart": self._restart,
+        }
+        return make[kind]()
+
+    def _cut(self) -> Iterator[Frame | Interrupted]:
+        frame = self._frame(self._post(self._live, datetime.now(UTC)))
+        self._go_down()
+        yield Interrupted(frame.data[: len(frame.data) // 2], is_stall=False)
+
+    def _end_streams(
+        self, *, of_streams: Sequence[Refusal] = (), of_pages: Sequence[Refusal] = ()
+    ) -> Iterator[Frame | Interrupted]:
+        self._refusals[True].extend(of_streams)
+        self._refusals[False].extend(of_pages)
+        self._go_down()
+        yield Interrupted(b"", is_stall=False)
+
+    def _mute(self) -> Iterator[Frame | Interrupted]:
+        """For a while the stream carries deletes alone; the end of it is one of the stream."""
+        self._only_deletes_until = time.monotonic() + self._fault_seconds / 4
+        yield from ()
+
+    def _burst(self) -> Iterator[Frame | Interrupted]:
+        """Deletes first, even of posts that have not been told yet, then posts in any order."""
+        posts = [self._post(self._live, datetime.now(UTC)) for _ in range(_BURST)]
+        deletes = self._deletes(_BURST // 4)
+        self._rng.shuffle(posts)
+        yield from self._tell([*deletes, *posts])
+
+    def _insert_behind(self) -> Iterator[Frame | Interrupted]:
+        """Posts that were fetched late have ids of their own time; no stream tells of them."""
+        for _ in range(3):
+            self._post(self._late, datetime.now(UTC) - _BEHIND)
+        return self._end_streams()
+
+    def _restart(self) -> Iterator[Frame | Interrupted]:
+        self.restart_wanted.set()
+        yield from ()
+
+    def _go_down(self) -> None:
+        self._down_until = time.monotonic() + self._fault_seconds / 5
+
+    def _tell(self, events: Sequence[Event]) -> Iterator[Frame]:
+        tells_posts = time.monotonic() >= self._only_deletes_until
+        return (self._frame(event) for event in events if tells_posts or event.kind == "delete")
+
+    def _frame(self, event: Event) -> Frame:
+        return frame_of(event, self.posts[event.status_id])
+
+    def _post(self, posts: LivePosts, at: datetime) -> Event:
+        status = posts.post(at).status
+        assert status is not None
+        position = int(status["id"])
+        status = status | {"id": self._named(position)}
+        self.posts[status["id"]] = status
+        self._positions[status["id"]] = position
+        self._timeline.insert(entry_of(status, position=position))
+        self._young.append(status["id"])
+        return Event("update", status["id"], status)
+
+    def _deletes(self, count: int) -> list[Event]:
+        alive = [status_id for status_id in self._young if status_id not in self.deleted]
+        gone = self._rng.sample(alive, min(count, len(alive)))
+        for status_id in gone:
+            self.deleted.add(status_id)
+            self._timeline.remove(self._positions[status_id])
+        return [Event("delete", status_id) for status_id in gone]
+
+    def _named(self, number: int) -> str:
+        """An id of the software that is played; in the order of `number`."""
+        if self._ids == "snowflake":
+            return str(number)
+        alphabet, digits = _ALPHABETS[self._ids], ""
+        while number:
+            number, digit = divmod(number, len(alphabet))
+            digits = alphabet[digit] + digits
+        return digits.rjust(_LENGTHS[self._ids], alphabet[0])

@@ -1,0 +1,62 @@
+"""The soak of the benchmarks, in seconds instead of minutes: the limits are scaled with them."""
+
+import pytest
+
+from mastodon_assets.settings import Settings
+from mastodon_assets.simulator.limits import Limit
+from mastodon_assets.simulator.storm import CONNECTION_KINDS, KINDS, Ids, Kind
+from mastodon_assets_tests.benchmarks.soak import Plan, soak
+
+# Behind the cursor no more than a page is read where ids do not tell the time.
+_OPAQUE: list[Kind] = ["cut in mid-event", "clean end", "burst out of order", "restart"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "kinds"), [("snowflake", KINDS), ("ulid", _OPAQUE), ("flake", _OPAQUE)]
+)
+def test_whatever_goes_wrong_every_post_and_delete_is_in_kafka(
+    settings: Settings, ids: Ids, kinds: list[Kind]
+) -> None:
+    plan = Plan(
+        seconds=(len(kinds) + 1) * 1.5,
+        rate=10,
+        fault_seconds=1.5,
+        longest_walk_seconds=60,
+        settle_seconds=90,
+        every=Limit(300, 10),
+        paged=Limit(300, 10),
+        commit_seconds=0.5,
+        kinds=kinds,
+        ids=ids,
+    )
+    told: list[str] = []
+    result = soak(settings, plan, report=told.append)
+
+    assert set(result.faults) >= set(kinds)
+    assert result.posts > 50
+    assert result.deletes > 0
+    assert (result.missing, result.undeleted, set(result.gaps)) == ([], [], {"recovered"}), told
+    assert result.holds
+
+
+def test_what_the_limits_cannot_cover_stands_in_gaps_with_its_exact_range(
+    settings: Settings,
+) -> None:
+    plan = Plan(
+        seconds=9,
+        rate=200,
+        fault_seconds=3,
+        longest_walk_seconds=4,
+        settle_seconds=90,
+        every=Limit(20, 4),
+        paged=Limit(6, 4),
+        commit_seconds=0.5,
+        kinds=CONNECTION_KINDS,
+    )
+    told: list[str] = []
+    result = soak(settings, plan, report=told.append)
+
+    assert result.missing, "the limits covered all: this shows nothing"
+    assert result.missing == result.recorded, told
+    assert result.overstated == [], told
+    assert result.holds

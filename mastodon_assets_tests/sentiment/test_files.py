@@ -1,0 +1,142 @@
+import csv
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from mastodon_assets.sentiment import files
+from mastodon_assets.sentiment.files import RESULT_COLUMNS, TextFileError, score_file
+from mastodon_assets.sentiment.store import LoadedModel
+from mastodon_assets.sentiment.train import TrainingResult
+from mastodon_assets.settings import Settings, as_environment
+
+
+def _ignore(line: str) -> None:
+    pass
+
+
+def _scored(
+    spark: SparkSession, model: LoadedModel, folder: Path, content: str | bytes
+) -> list[dict[str, str]]:
+    source, target = folder / "in.csv", folder / "out.csv"
+    source.write_bytes(content if isinstance(content, bytes) else content.encode())
+    score_file(spark, model, str(source), str(target), low=0.45, high=0.55, report=_ignore)
+    with target.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_files_rows_and_columns_are_kept_in_their_order(
+    spark: SparkSession, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_ROWS_A_CHUNK", 2)
+    rows = _scored(
+        spark,
+        model,
+        tmp_path,
+        "id,text,lang,note\n"
+        "7,I am so happy,en,=1+1\n"
+        '8,"I am so sad,\n""really"" sad",en-GB,\n'
+        "9,猫,ja,ä\n"
+        "\n"
+        "10,https://one.example/,en,last\n",
+    )
+    assert list(rows[0]) == ["id", "text", "lang", "note", *RESULT_COLUMNS]
+    assert [row["id"] for row in rows] == ["7", "8", "9", "10"]
+    assert [row["note"] for row in rows] == ["=1+1", "", "ä", "last"]
+    assert rows[1]["text"] == 'I am so sad,\n"really" sad'
+    assert [row["label_str"] for row in rows] == ["positive", "negative", "", ""]
+    assert [row["label_bin"] for row in rows] == ["1", "0", "", ""]
+    assert [row["reason"] for row in rows] == ["", "", "unsupported_language", "no_words"]
+    assert float(rows[0]["prob_pos"]) > 0.55
+    assert rows[2]["prob_pos"] == ""
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_matter(
+    spark: SparkSession, model: LoadedModel, tmp_path: Path
+) -> None:
+    (row,) = _scored(spark, model, tmp_path, b"\xef\xbb\xbftext,lang\r\nI am so happy,en\r\n")
+    assert row["label_str"] == "positive"
+    assert row["lang"] == "en"
+
+
+def test_a_file_scored_again_has_its_results_once(
+    spark: SparkSession, model: LoadedModel, tmp_path: Path
+) -> None:
+    first = _scored(spark, model, tmp_path, "text,lang\nI am so happy,en\n")
+    again = _scored(spark, model, tmp_path, (tmp_path / "out.csv").read_bytes())
+    assert again == first
+
+
+def test_a_file_without_rows_has_a_header_only(
+    spark: SparkSession, model: LoadedModel, tmp_path: Path
+) -> None:
+    assert _scored(spark, model, tmp_path, "lang,text\n") == []
+    assert (tmp_path / "out.csv").read_text() == "lang,text,prob_pos,label_bin,label_str,reason\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "the first line must name the columns text and lang; missing: text, lang"),
+        ("text\na\n", "missing: lang"),
+        ("text,lang,text\n", "two columns are named 'text'"),
+        ("text,lang\na\n", "line 2: 1 columns instead of 2"),
+        ("text,lang\na,b,en\n", "line 2: 3 columns instead of 2"),
+        ('text,lang\n"a,en\n', "unexpected end of data"),
+        (b"text,lang\n\xe9t\xe9,fr\n", "is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_such_csv_is_one_line_and_the_old_result_stays(
+    spark: SparkSession,
+    model: LoadedModel,
+    tmp_path: Path,
+    content: str | bytes,
+    told: str,
+) -> None:
+    (tmp_path / "out.csv").write_text("old")
+    with pytest.raises(TextFileError) as raised:
+        _scored(spark, model, tmp_path, content)
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out.csv"}
+    assert (tmp_path / "out.csv").read_text() == "old"
+
+
+def test_files_that_cannot_be_opened_are_one_line(
+    spark: SparkSession, model: LoadedModel, tmp_path: Path
+) -> None:
+    with pytest.raises(TextFileError, match=r"cannot read .*nosuch.csv: No such file"):
+        score_file(spark, model, str(tmp_path / "nosuch.csv"), "-", low=0, high=1, report=_ignore)
+    source = tmp_path / "in.csv"
+    source.write_text("text,lang\n")
+    with pytest.raises(TextFileError, match=r"cannot write .*out.csv: No such file"):
+        score_file(
+            spark,
+            model,
+            str(source),
+            str(tmp_path / "nosuch" / "out.csv"),
+            low=0,
+            high=1,
+            report=_ignore,
+        )
+
+
+def test_the_command_reads_standard_input_and_writes_standard_output(
+    settings: Settings, trained: TrainingResult, tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "mastodon_assets.cli", "score", "--file", "-"],
+        env={**os.environ, **as_environment(settings)},
+        cwd=tmp_path,
+        input="text,lang\nI am so happy,en\n",
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    (row,) = csv.DictReader(io.StringIO(ended.stdout))
+    assert row["label_str"] == "positive"
+    assert "starting Spark" in ended.stderr
