@@ -108,6 +108,7 @@ class _People:
         author, instance = message["username"], message["instance"]
         self._domain = author.partition("@")[2]
         self._by_name: dict[str, str] = {}
+        self._by_profile: dict[str, str] = {}
         self._by_address: dict[str, str] = {}
         for mention in _mentions(status):
             handle = full_handle(mention, instance)
@@ -143,14 +144,21 @@ class _People:
         self._by_name.setdefault(handle.casefold(), handle)
         self._by_name.setdefault(handle.partition("@")[0].casefold(), handle)
         for address in addresses:
-            if isinstance(address, str) and len(address) >= _SHORTEST_ADDRESS:
+            if not isinstance(address, str) or len(address) < _SHORTEST_ADDRESS:
+                continue
+            profile = _PROFILE_LINK.match(unquote(address))
+            if profile:
+                self._by_profile.setdefault(_owner(profile), handle)
+            else:
                 self._by_address.setdefault(str(address).rstrip("/"), handle)
 
     def _named(self, found: "re.Match[str]") -> tuple[str, str]:
         """The full handle that is meant, and what of the match is text after it."""
         part = found.groupdict()
         if part["host"]:
-            return f"{part['owner']}@{part['owner_domain'] or part['host']}", ""
+            # A server's accounts may have another domain than its pages.
+            owner = _owner(found)
+            return self._by_profile.get(owner, owner), ""
         if part["local"]:
             for name, rest in _readings(part["local"]):
                 if name.casefold() in self._by_name:
@@ -163,6 +171,12 @@ class _People:
                 return handle, rest
         domain, rest = next(_readings(part["domain"]))
         return f"{part['name']}@{domain}", rest
+
+
+def _owner(profile: "re.Match[str]") -> str:
+    """Whose page an address is, as the address alone says it."""
+    domain = profile["owner_domain"] or profile["host"]
+    return f"{profile['owner']}@{domain}".casefold()
 
 
 def _mentions(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

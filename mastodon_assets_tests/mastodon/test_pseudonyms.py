@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -133,6 +134,17 @@ def test_another_key_gives_other_hashes() -> None:
             [],
             tag("bob@three.example"),
         ),
+        # Nothing of the address is left, however much of it is known.
+        (
+            "<p>see https://three.example/@bob/1234</p>",
+            [mention("bob@three.example")],
+            f"see {tag('bob@three.example')}",
+        ),
+        (
+            "<p>see https://web.three.example/@bob/1234</p>",
+            [mention("bob@three.example", url="https://web.three.example/@bob")],
+            f"see {tag('bob@three.example')}",
+        ),
         ("<p>see three.example/users/bob</p>", [], f"see {tag('bob@three.example')}"),
         ("<p>https://three.example/%40bob</p>", [], tag("bob@three.example")),
         # What names nobody stays.
@@ -227,6 +239,7 @@ def _escaped(text: str) -> str:
     return re.sub(r"[\w@%/.+-]", "", text)
 
 
+@hypothesis_settings(max_examples=300)
 @given(_statuses())
 def test_no_name_uri_url_or_account_id_is_in_any_byte_for_kafka(
     drawn: tuple[dict[str, Any], list[str]],
