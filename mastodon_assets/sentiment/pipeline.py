@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pyspark.ml import Estimator, Transformer
 from pyspark.ml.classification import LogisticRegression, NaiveBayes
 from pyspark.ml.feature import (
-    CountVectorizer,
     ElementwiseProduct,
+    HashingTF,
     NGram,
     Normalizer,
     SQLTransformer,
@@ -74,31 +74,30 @@ _NEGATED = (
     rf"(?U)((?<![\w']){_NEGATOR}(?![\w'])|(?!\A)\G)( +)(?!but\b)"
     r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
 )
-# No bound in practice: rare n-grams are left out by `min_doc_freq`.
-_LARGEST_VOCABULARY = 1 << 19
 
 
 @dataclass(frozen=True)
 class PipelineParameters:
     """What the model's version depends on; chosen by measuring on Sentiment140.
 
-    `min_doc_freq` is in how many texts an n-gram must stand to be in the vocabulary; `pieces` are
-    the lengths of the character n-grams. `inverse_regularization` is the C of the field: the weight
-    of one row against the penalty; the head of three classes has its own. `letter` is the regex
-    class of the letters that make words.
+    `pieces` are the lengths of the character n-grams. N-grams are told apart by the bucket that
+    they are hashed to: a vocabulary costs more to make, and to look up, than it gains.
+    `inverse_regularization` is the C of the field: the weight of one row against the penalty; the
+    head of three classes has its own. `letter` is the regex class of the letters that make words.
     """
 
-    min_doc_freq: int = 4
-    pieces: tuple[int, ...] = (3, 4, 5)
+    pieces: tuple[int, ...] = (4,)
+    term_buckets: int = 2**18
+    piece_buckets: int = 2**18
     inverse_regularization: float = 2.0
     head_inverse_regularization: float = 1.0
     max_iter: int = 100
     letter: str = r"\p{IsLatin}"
 
 
-# A few thousand short texts: longer n-grams and more steps would only cost time.
+# A few thousand short texts: more buckets and steps would only cost time.
 DEMO_PARAMETERS = PipelineParameters(
-    min_doc_freq=2, pieces=(4,), inverse_regularization=10.0, max_iter=30
+    term_buckets=2**14, piece_buckets=2**14, inverse_regularization=10.0, max_iter=30
 )
 
 
@@ -123,26 +122,28 @@ def term_stages(parameters: PipelineParameters) -> list[Transformer]:
         NGram(n=2, inputCol="words", outputCol="bigrams"),
         SQLTransformer(
             statement="SELECT *, concat(words, bigrams) AS terms,"  # noqa: S608 - numbers of ours
-            f" {f'concat({pieces})' if pieces else 'array()'} AS pieces FROM __THIS__"
+            f" {f'concat({pieces})' if pieces else 'CAST(array() AS ARRAY<STRING>)'} AS pieces FROM __THIS__"
         ),
     ]
 
 
-def vocabulary_stages(parameters: PipelineParameters) -> list[Estimator | Transformer]:
-    """terms, pieces -> presence: a vector of 0 and 1 over the vocabulary of both."""
-    columns = ("terms", "pieces") if parameters.pieces else ("terms",)
-    counters = [
-        CountVectorizer(
-            inputCol=column,
-            outputCol=f"{column}_presence",
+def presence_stages(parameters: PipelineParameters) -> list[Transformer]:
+    """terms, pieces -> presence: a vector of 0 and 1 over the buckets of both."""
+    return [
+        HashingTF(
+            inputCol="terms",
+            outputCol="terms_presence",
             binary=True,
-            minDF=parameters.min_doc_freq,
-            vocabSize=_LARGEST_VOCABULARY,
-        )
-        for column in columns
+            numFeatures=parameters.term_buckets,
+        ),
+        HashingTF(
+            inputCol="pieces",
+            outputCol="pieces_presence",
+            binary=True,
+            numFeatures=parameters.piece_buckets,
+        ),
+        VectorAssembler(inputCols=["terms_presence", "pieces_presence"], outputCol="presence"),
     ]
-    inputs = [counter.getOutputCol() for counter in counters]
-    return [*counters, VectorAssembler(inputCols=inputs, outputCol="presence")]
 
 
 class NaiveBayesRatio(Estimator):
