@@ -45,7 +45,7 @@ def fit_pipeline(
     steps = 2 if labelled is None else 3
     report(f"step 1 of {steps}: the weights of words and pieces")
     stages: list[Transformer] = [
-        *cleaning_stages(parameters.letter),
+        *cleaning_stages(parameters.letters),
         *term_stages(parameters),
         *presence_stages(parameters),
     ]

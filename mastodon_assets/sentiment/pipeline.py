@@ -62,7 +62,7 @@ _FACES = (
     (r"[\x{1F44E}\x{1F4A9}\x{1F922}\x{1F92E}]", "awful"),
 )  # fmt: skip
 # Words of the model's script, apostrophes kept: `don't`, `gr8`, `o'clock`.
-_WORD = r"{letter}[{letter}\p{{M}}\p{{N}}]*(?:'[{letter}\p{{M}}]+){{0,3}}"
+_WORD = r"[{letters}][{letters}\p{{M}}\p{{N}}]*(?:'[{letters}\p{{M}}]+){{0,3}}"
 # From a negator to the next punctuation or `but`, each word gets the mark: `\G` is where the last
 # match ended, so the text is walked once.
 _NEGATION_MARK = "¬"
@@ -74,6 +74,7 @@ _NEGATED = (
     rf"(?U)((?<![\w']){_NEGATOR}(?![\w'])|(?!\A)\G)( +)(?!but\b)"
     r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
 )
+_NO_PIECES = "CAST(array() AS ARRAY<STRING>)"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class PipelineParameters:
     `pieces` are the lengths of the character n-grams. N-grams are told apart by the bucket that
     they are hashed to: a vocabulary costs more to make, and to look up, than it gains.
     `inverse_regularization` is the C of the field: the weight of one row against the penalty; the
-    head of three classes has its own. `letter` is the regex class of the letters that make words.
+    head of three classes has its own. `letters` are regex classes of the letters that make words.
     """
 
     pieces: tuple[int, ...] = (4,)
@@ -92,7 +93,7 @@ class PipelineParameters:
     inverse_regularization: float = 2.0
     head_inverse_regularization: float = 1.0
     max_iter: int = 100
-    letter: str = r"\p{IsLatin}"
+    letters: str = r"\p{IsLatin}"
 
 
 # A few thousand short texts: more buckets and steps would only cost time.
@@ -101,14 +102,14 @@ DEMO_PARAMETERS = PipelineParameters(
 )
 
 
-def cleaning_stages(letter: str = PipelineParameters.letter) -> list[Transformer]:
+def cleaning_stages(letters: str = PipelineParameters.letters) -> list[Transformer]:
     """text -> cleaned (text in lower case without links, handles and custom emoji) and words.
 
     A word after a negator carries a mark: `not ¬happy`.
     """
     return [
         SQLTransformer(statement=_with_cleaned_text()),
-        SQLTransformer(statement=_with_words(letter)),
+        SQLTransformer(statement=_with_words(letters)),
     ]
 
 
@@ -122,7 +123,7 @@ def term_stages(parameters: PipelineParameters) -> list[Transformer]:
         NGram(n=2, inputCol="words", outputCol="bigrams"),
         SQLTransformer(
             statement="SELECT *, concat(words, bigrams) AS terms,"  # noqa: S608 - numbers of ours
-            f" {f'concat({pieces})' if pieces else 'CAST(array() AS ARRAY<STRING>)'} AS pieces FROM __THIS__"
+            f" {f'concat({pieces})' if pieces else _NO_PIECES} AS pieces FROM __THIS__"
         ),
     ]
 
@@ -248,9 +249,9 @@ def _with_plain(query: str, guard: str, changed: str) -> str:
     )
 
 
-def _with_words(letter: str) -> str:
+def _with_words(letters: str) -> str:
     marked = _replaced("cleaned", _NEGATED, f"$1$2$3{_NEGATION_MARK}$4")
-    word = f"{_NEGATION_MARK}?{_WORD.format(letter=letter)}"
+    word = f"{_NEGATION_MARK}?{_WORD.format(letters=letters)}"
     return (
         f'SELECT *, regexp_extract_all({marked}, r"{word}", 0) AS words'  # noqa: S608 - ours
         " FROM __THIS__"
