@@ -345,7 +345,7 @@ def stream(
     should_stop = _stop_on_signal()
 
     def session() -> Any:
-        return build_session(settings)
+        return build_session(settings, is_brief=until_caught_up)
 
     if until_caught_up:
         summary = drain(session, settings, report=_report)

@@ -254,6 +254,9 @@ def prepare_session(connection: Connection[Any]) -> None:
     prepare_fresh(connection)
     # Batches are sorted and joined in memory; the default of 4 MB would spill each of them.
     connection.execute("SET work_mem = '128MB'")
+    # What a batch looks up is in memory mostly; the default of 4, for turning disks, would have
+    # the planner read all of a large table instead.
+    connection.execute("SET random_page_cost = 1.1")
 
 
 def refresh_statistics(connection: Connection[Any]) -> None:
