@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from mastodon_assets.sentiment.corpus import CorpusUnreadableError, corpus_fingerprint
 from mastodon_assets.sentiment.evaluate import evaluate_classes
-from mastodon_assets.sentiment.pipeline import CLASSES, cleaning_stages, label_str
+from mastodon_assets.sentiment.pipeline import BLOCK_MB, CLASSES, cleaning_stages, label_str
 from mastodon_assets.spark_session import file_uri
 
 EXPECTED_COLUMNS = (
@@ -146,6 +146,7 @@ def head_stages(inverse_regularization: float, *, train_rows: int, max_iter: int
             regParam=1 / (inverse_regularization * train_rows),
             maxIter=max_iter,
             standardization=False,
+            maxBlockSizeInMB=BLOCK_MB,
         ),
     ]
 
