@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from mastodon_assets.locations import Location
 from mastodon_assets.sentiment.corpus import CorpusUnreadableError, corpus_fingerprint
 from mastodon_assets.sentiment.evaluate import evaluate_classes
-from mastodon_assets.sentiment.pipeline import CLASSES, cleaning_stages, label_str
+from mastodon_assets.sentiment.pipeline import BLOCK_MB, CLASSES, cleaning_stages, label_str
 
 EXPECTED_COLUMNS = (
     "expected is a CSV file with the header label,text,lang, where label is negative, neutral or"
@@ -147,6 +147,7 @@ def head_stages(inverse_regularization: float, *, train_rows: int, max_iter: int
             regParam=1 / (inverse_regularization * train_rows),
             maxIter=max_iter,
             standardization=False,
+            maxBlockSizeInMB=BLOCK_MB,
         ),
     ]
 

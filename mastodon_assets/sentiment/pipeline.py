@@ -75,6 +75,9 @@ _NEGATED = (
     r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
 )
 _NO_PIECES = "CAST(array() AS ARRAY<STRING>)"
+# Each step of a fit goes once over all buckets a block of rows: few large blocks, so. Spark's
+# default is 1 MB, which at these widths costs more than the rows themselves.
+BLOCK_MB = 8.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class PipelineParameters:
     """
 
     pieces: tuple[int, ...] = (4,)
-    term_buckets: int = 2**18
+    term_buckets: int = 2**19
     piece_buckets: int = 2**18
     inverse_regularization: float = 2.0
     head_inverse_regularization: float = 1.0
@@ -178,6 +181,7 @@ def judging_stages(
         regParam=1 / (parameters.inverse_regularization * train_rows),
         maxIter=parameters.max_iter,
         standardization=False,
+        maxBlockSizeInMB=BLOCK_MB,
     )
     if has_head:
         regression.setProbabilityCol("polarity").setRawPredictionCol("polarity_raw")
