@@ -37,11 +37,10 @@ app = typer.Typer(
     help="Mastodon to Kafka to Spark to PostgreSQL to sentiment to charts, as one asset graph.\n\n"
     "Start with: mastodon-assets demo",
     add_completion=False,
+    # Paragraphs are filled to the width of the terminal.
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-cli_operations.register(app)
-cli_models.register(app)
-cli_warehouse.register(app)
 # Lines are never broken but by the terminal: paths and commands are there to be copied.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -324,7 +323,9 @@ def stream(
     ] = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="Serve numbers for Prometheus on this port."),
+        typer.Option(
+            min=1, max=65535, help="Serve numbers for Prometheus on this port of 127.0.0.1."
+        ),
     ] = None,
 ) -> None:
     """Bring Kafka's messages into the tables by Spark as they come, until stopped (Ctrl-C).
@@ -612,6 +613,12 @@ def _print_counts(counts: Mapping[str, float]) -> None:
     # One width for all tables of a screen, so that the numbers stand in one column.
     for name, count in counts.items():
         out.print(f"  {escape(name):<40}{count:>12,.0f}")
+
+
+# After the commands above, so that `--help` begins with the first ones to try.
+cli_operations.register(app)
+cli_models.register(app)
+cli_warehouse.register(app)
 
 
 if __name__ == "__main__":

@@ -76,15 +76,20 @@ def sentiment_pipeline_model(
     **Trains on**: `sentiment_corpus`, without repeats, four fifths of it; the fifth that measures
     is chosen by a hash of the text.
 
-    **Metrics**: AUC, accuracy, macro F1, log loss and calibration error on that fifth.
+    With `SENTIMENT_CALIBRATION`, texts that people labelled, it also learns what is neutral, and
+    which languages it can serve.
+
+    **Metrics**: AUC, accuracy, macro F1, log loss and calibration error on that fifth; macro-recall
+    and macro F1 of three classes, each language's own; the share of negation pairs ordered rightly
+    and of texts without a ground left unlabelled.
 
     **Stored as**: a folder of its own under `MODEL_DIR`, complete before its row in
     `sentiment_models` exists. The row whose status is `champion` is the model that scores: a new
     model takes its place only where it is not worse on the champion's held-out texts and on the
     suites (negation, abstention); run configuration promotes and rolls back.
 
-    **Reproducible by**: its version, a hash of corpus, code and parameters. A version that exists
-    is not trained again.
+    **Reproducible by**: its version, a hash of corpus, labelled texts, code and parameters. A
+    version that exists is not trained again.
 
     **Metadata**: version, status (champion, candidate or retired) and its reason, corpus, the
     metrics, folder; reliability diagram and ROC of the held-out texts, the most telling n-grams.

@@ -84,10 +84,15 @@ def read_calibration(spark: SparkSession, path: Location) -> DataFrame:
     return known.withColumn("class", F.col("class").cast("double"))
 
 
-def distinct_labelled(labelled: DataFrame, letter: str) -> DataFrame:
+def languages_of(labelled: DataFrame) -> list[str]:
+    """The languages that `labelled` has texts of."""
+    return sorted(row["lang"] for row in labelled.select("lang").distinct().collect())
+
+
+def distinct_labelled(labelled: DataFrame, letters: str) -> DataFrame:
     """text, lang, class, is_held_out: one row a cleaned text whose labels agree."""
     labelled = labelled.repartition("text")
-    for stage in cleaning_stages(letter):
+    for stage in cleaning_stages(letters):
         labelled = stage.transform(labelled)
     return (
         labelled.withColumn("cleaned", F.concat_ws(" ", "words"))

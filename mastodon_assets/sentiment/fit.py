@@ -1,7 +1,7 @@
 """Fitting the pipeline step by step, saying how far it is.
 
 What belongs here: the order in which stages are fitted, what is kept in between so that no text is
-tokenised twice for nothing, and progress. Which texts train and what becomes of the model: `train`.
+tokenised twice, and progress. Which texts train and what becomes of the model: `train`.
 """
 
 import threading
@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pyspark.ml import Estimator, PipelineModel, Transformer
+from pyspark.ml import PipelineModel, Transformer
 from pyspark.sql import DataFrame, SparkSession
 
 from mastodon_assets.sentiment.classes import ClassRatio, head_stages, with_class_weight
@@ -19,8 +19,8 @@ from mastodon_assets.sentiment.pipeline import (
     PipelineParameters,
     cleaning_stages,
     judging_stages,
+    presence_stages,
     term_stages,
-    vocabulary_stages,
 )
 
 Report = Callable[[str], None]
@@ -42,44 +42,30 @@ def fit_pipeline(
     `probability`, which is of two classes, or of three with `labelled` (text, class 0 to 2).
     `train_rows` is the number of rows of `texts`. `report` gets a line a step and the time left.
     """
-    steps = 3 if labelled is None else 4
-    report(f"step 1 of {steps}: the vocabulary")
-    all_texts = texts.select("text")
-    if labelled is not None:
-        all_texts = all_texts.union(labelled.select("text"))
-    vocabulary = _fit_vocabulary(all_texts, parameters)
-    presence = vocabulary.transform(texts).select("target", "presence").cache()
+    steps = 2 if labelled is None else 3
+    report(f"step 1 of {steps}: the weights of words and pieces")
+    stages: list[Transformer] = [
+        *cleaning_stages(parameters.letters),
+        *term_stages(parameters),
+        *presence_stages(parameters),
+    ]
+    presence = PipelineModel(stages).transform(texts).select("target", "presence").cache()
     try:
-        report(f"step 2 of {steps}: the weight of each of {_entries(presence):,} words and pieces")
         ratio = NaiveBayesRatio().fit(presence)
         normalizer, regression = judging_stages(
             parameters, train_rows=train_rows, has_head=labelled is not None
         )
         features = normalizer.transform(ratio.transform(presence))
-        report(f"step 3 of {steps}: two classes, at most {parameters.max_iter} iterations")
+        report(f"step 2 of {steps}: two classes, at most {parameters.max_iter} iterations")
         with iterations_reported(texts.sparkSession, parameters.max_iter, report):
             judge = regression.fit(features)
     finally:
         presence.unpersist()
-    stages = [*vocabulary.stages, ratio, normalizer, judge]
+    stages += [ratio, normalizer, judge]
     if labelled is not None:
-        report(f"step 4 of {steps}: three classes, at most {parameters.max_iter} iterations")
+        report(f"step 3 of {steps}: three classes, at most {parameters.max_iter} iterations")
         stages += _fit_head(PipelineModel(stages).transform(labelled), parameters, report)
     return PipelineModel(stages)
-
-
-def _fit_vocabulary(texts: DataFrame, parameters: PipelineParameters) -> PipelineModel:
-    stages = [
-        *cleaning_stages(parameters.letter),
-        *term_stages(parameters),
-        *vocabulary_stages(parameters),
-    ]
-    fitted: list[Transformer] = []
-    for stage in stages:
-        transformer = stage.fit(texts) if isinstance(stage, Estimator) else stage
-        fitted.append(transformer)
-        texts = transformer.transform(texts)
-    return PipelineModel(fitted)
 
 
 def _fit_head(
@@ -132,8 +118,3 @@ def progress_line(done: int, max_iter: int, seconds: float) -> str:
     done = min(done, max_iter)
     left = seconds / done * (max_iter - done)
     return f"iteration {done} of at most {max_iter}, at most {left:.0f} s left"
-
-
-def _entries(presence: DataFrame) -> int:
-    first = presence.first()
-    return int(first["presence"].size) if first else 0

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pyspark.ml import Estimator, Transformer
 from pyspark.ml.classification import LogisticRegression, NaiveBayes
 from pyspark.ml.feature import (
-    CountVectorizer,
     ElementwiseProduct,
+    HashingTF,
     NGram,
     Normalizer,
     SQLTransformer,
@@ -62,7 +62,7 @@ _FACES = (
     (r"[\x{1F44E}\x{1F4A9}\x{1F922}\x{1F92E}]", "awful"),
 )  # fmt: skip
 # Words of the model's script, apostrophes kept: `don't`, `gr8`, `o'clock`.
-_WORD = r"{letter}[{letter}\p{{M}}\p{{N}}]*(?:'[{letter}\p{{M}}]+){{0,3}}"
+_WORD = r"[{letters}][{letters}\p{{M}}\p{{N}}]*(?:'[{letters}\p{{M}}]+){{0,3}}"
 # From a negator to the next punctuation or `but`, each word gets the mark: `\G` is where the last
 # match ended, so the text is walked once.
 _NEGATION_MARK = "¬"
@@ -74,42 +74,42 @@ _NEGATED = (
     rf"(?U)((?<![\w']){_NEGATOR}(?![\w'])|(?!\A)\G)( +)(?!but\b)"
     r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
 )
-# No bound in practice: rare n-grams are left out by `min_doc_freq`.
-_LARGEST_VOCABULARY = 1 << 19
+_NO_PIECES = "CAST(array() AS ARRAY<STRING>)"
 
 
 @dataclass(frozen=True)
 class PipelineParameters:
     """What the model's version depends on; chosen by measuring on Sentiment140.
 
-    `min_doc_freq` is in how many texts an n-gram must stand to be in the vocabulary; `pieces` are
-    the lengths of the character n-grams. `inverse_regularization` is the C of the field: the weight
-    of one row against the penalty; the head of three classes has its own. `letter` is the regex
-    class of the letters that make words.
+    `pieces` are the lengths of the character n-grams. N-grams are told apart by the bucket that
+    they are hashed to: a vocabulary costs more to make, and to look up, than it gains.
+    `inverse_regularization` is the C of the field: the weight of one row against the penalty; the
+    head of three classes has its own. `letters` are regex classes of the letters that make words.
     """
 
-    min_doc_freq: int = 4
-    pieces: tuple[int, ...] = (3, 4, 5)
+    pieces: tuple[int, ...] = (4,)
+    term_buckets: int = 2**18
+    piece_buckets: int = 2**18
     inverse_regularization: float = 2.0
     head_inverse_regularization: float = 1.0
     max_iter: int = 100
-    letter: str = r"\p{IsLatin}"
+    letters: str = r"\p{IsLatin}"
 
 
-# A few thousand short texts: longer n-grams and more steps would only cost time.
+# A few thousand short texts: more buckets and steps would only cost time.
 DEMO_PARAMETERS = PipelineParameters(
-    min_doc_freq=2, pieces=(4,), inverse_regularization=10.0, max_iter=30
+    term_buckets=2**14, piece_buckets=2**14, inverse_regularization=10.0, max_iter=30
 )
 
 
-def cleaning_stages(letter: str = PipelineParameters.letter) -> list[Transformer]:
+def cleaning_stages(letters: str = PipelineParameters.letters) -> list[Transformer]:
     """text -> cleaned (text in lower case without links, handles and custom emoji) and words.
 
     A word after a negator carries a mark: `not ¬happy`.
     """
     return [
         SQLTransformer(statement=_with_cleaned_text()),
-        SQLTransformer(statement=_with_words(letter)),
+        SQLTransformer(statement=_with_words(letters)),
     ]
 
 
@@ -123,26 +123,28 @@ def term_stages(parameters: PipelineParameters) -> list[Transformer]:
         NGram(n=2, inputCol="words", outputCol="bigrams"),
         SQLTransformer(
             statement="SELECT *, concat(words, bigrams) AS terms,"  # noqa: S608 - numbers of ours
-            f" {f'concat({pieces})' if pieces else 'array()'} AS pieces FROM __THIS__"
+            f" {f'concat({pieces})' if pieces else _NO_PIECES} AS pieces FROM __THIS__"
         ),
     ]
 
 
-def vocabulary_stages(parameters: PipelineParameters) -> list[Estimator | Transformer]:
-    """terms, pieces -> presence: a vector of 0 and 1 over the vocabulary of both."""
-    columns = ("terms", "pieces") if parameters.pieces else ("terms",)
-    counters = [
-        CountVectorizer(
-            inputCol=column,
-            outputCol=f"{column}_presence",
+def presence_stages(parameters: PipelineParameters) -> list[Transformer]:
+    """terms, pieces -> presence: a vector of 0 and 1 over the buckets of both."""
+    return [
+        HashingTF(
+            inputCol="terms",
+            outputCol="terms_presence",
             binary=True,
-            minDF=parameters.min_doc_freq,
-            vocabSize=_LARGEST_VOCABULARY,
-        )
-        for column in columns
+            numFeatures=parameters.term_buckets,
+        ),
+        HashingTF(
+            inputCol="pieces",
+            outputCol="pieces_presence",
+            binary=True,
+            numFeatures=parameters.piece_buckets,
+        ),
+        VectorAssembler(inputCols=["terms_presence", "pieces_presence"], outputCol="presence"),
     ]
-    inputs = [counter.getOutputCol() for counter in counters]
-    return [*counters, VectorAssembler(inputCols=inputs, outputCol="presence")]
 
 
 class NaiveBayesRatio(Estimator):
@@ -247,9 +249,9 @@ def _with_plain(query: str, guard: str, changed: str) -> str:
     )
 
 
-def _with_words(letter: str) -> str:
+def _with_words(letters: str) -> str:
     marked = _replaced("cleaned", _NEGATED, f"$1$2$3{_NEGATION_MARK}$4")
-    word = f"{_NEGATION_MARK}?{_WORD.format(letter=letter)}"
+    word = f"{_NEGATION_MARK}?{_WORD.format(letters=letters)}"
     return (
         f'SELECT *, regexp_extract_all({marked}, r"{word}", 0) AS words'  # noqa: S608 - ours
         " FROM __THIS__"

@@ -28,6 +28,7 @@ from mastodon_assets.sentiment.classes import (
     Calibration,
     distinct_labelled,
     find_calibration,
+    languages_of,
     measure_classes,
     read_calibration,
     served_languages,
@@ -36,6 +37,7 @@ from mastodon_assets.sentiment.comparison import compare
 from mastodon_assets.sentiment.corpus import Corpus, distinct_texts, find_corpus, load_corpus
 from mastodon_assets.sentiment.evaluate import evaluate
 from mastodon_assets.sentiment.fit import fit_pipeline
+from mastodon_assets.sentiment.languages import letters_of
 from mastodon_assets.sentiment.pipeline import (
     DEMO_PARAMETERS,
     LANGUAGES,
@@ -122,9 +124,6 @@ def train(
         for_executors(settings, "SENTIMENT_CALIBRATION", labelled) if labelled else None
     )
     parameters = DEMO_PARAMETERS if corpus.is_synthetic else PipelineParameters()
-    if calibration:
-        # Its languages may be written in any script.
-        parameters = replace(parameters, letter=r"\p{L}")
     learned = {
         "parameters": asdict(parameters),
         "calibration_sha256": calibration.fingerprint if calibration else None,
@@ -196,7 +195,11 @@ def _fit(
 ) -> _Fitted:
     started = time.monotonic()
     texts = distinct_texts(load_corpus(spark, corpus)).cache()
-    labelled = _labelled(spark, calibration, parameters)
+    labelled = None
+    if calibration:
+        read = read_calibration(spark, calibration.path)
+        parameters = replace(parameters, letters=letters_of(languages_of(read)))
+        labelled = distinct_labelled(read, parameters.letters).cache()
     try:
         train_rows = _check_classes(corpus, texts)
         report(f"training on {train_rows:,} distinct texts of {corpus.name}")
@@ -248,14 +251,6 @@ def _fit(
         "spark_version": spark.version,
     }
     return _Fitted(fitted, metrics, columns, vocabulary)
-
-
-def _labelled(
-    spark: SparkSession, calibration: Calibration | None, parameters: PipelineParameters
-) -> DataFrame | None:
-    if calibration is None:
-        return None
-    return distinct_labelled(read_calibration(spark, calibration.path), parameters.letter).cache()
 
 
 def _check_classes(corpus: Corpus, texts: DataFrame) -> int:

@@ -20,6 +20,7 @@ from mastodon_assets.warehouse.database import count_rows, forget_changes, take_
 from mastodon_assets.warehouse.registry import (
     SCHEMA,
     TABLES,
+    TOOT_CHANGES,
     TOOT_METRICS_WINDOWED,
     TOOTS_RAW,
     TOOTS_REJECTED,
@@ -70,7 +71,9 @@ def _tables_with(column: str) -> list[Table]:
     return [
         table
         for table in TABLES.values()
-        if column in table.column_names and not table.is_view and table is not TOOTS_RAW
+        if column in table.column_names
+        and not table.is_view
+        and table not in (TOOTS_RAW, TOOT_CHANGES)
     ]
 
 

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from mastodon_assets.sentiment.classes import (
     distinct_labelled,
+    languages_of,
     measure_classes,
     read_calibration,
     served_languages,
@@ -36,6 +37,7 @@ from mastodon_assets.sentiment.classes import (
 from mastodon_assets.sentiment.corpus import distinct_texts, read_corpus
 from mastodon_assets.sentiment.evaluate import METRICS, evaluate
 from mastodon_assets.sentiment.fit import fit_pipeline
+from mastodon_assets.sentiment.languages import letters_of
 from mastodon_assets.sentiment.pipeline import LANGUAGES, PipelineParameters, prob_pos
 from mastodon_assets.sentiment.store import LoadedModel
 from mastodon_assets.sentiment.suites import suite_figures
@@ -134,9 +136,9 @@ def _two_classes(
 def _three_classes(
     spark: SparkSession, arguments: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
-    parameters = replace(PipelineParameters(), letter=r"\p{L}")
+    parameters = PipelineParameters()
     labelled = distinct_labelled(
-        _some(read_calibration(spark, arguments.classes), arguments.rows), parameters.letter
+        _some(read_calibration(spark, arguments.classes), arguments.rows), parameters.letters
     ).cache()
     fitted = _fit_with(spark, arguments, parameters, labelled.where("NOT is_held_out"), console)
     figures = measure_classes(fitted, labelled.where("is_held_out"))
@@ -148,8 +150,8 @@ def _three_classes(
 def _languages(
     spark: SparkSession, arguments: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
-    parameters = replace(PipelineParameters(), letter=r"\p{L}")
     labelled = read_calibration(spark, arguments.languages).cache()
+    parameters = replace(PipelineParameters(), letters=letters_of(languages_of(labelled)))
     fitted = _fit_with(spark, arguments, parameters, labelled, console)
     figures = measure_classes(fitted, read_calibration(spark, arguments.languages_test))
     served = served_languages(figures, LANGUAGES)

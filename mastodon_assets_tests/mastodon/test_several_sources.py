@@ -409,6 +409,12 @@ def test_the_numbers_of_every_source_can_be_read_while_they_are_counted(
     broker: Broker, cursors: dict[str, str]
 ) -> None:
     port = free_port()
+    one_labels = {"instance": "odd.example", "source": "public"}
+    found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+
+    def number(name: str, **labels: str) -> float:
+        return (found or scraped(port))[name, frozenset((one_labels | labels).items())]
+
     body = events(status("1"), status("2"), status("3", visibility="unlisted"))
     body += b"event: update\ndata: no JSON\n\nevent: delete\ndata: 9\n\n"
     with (
@@ -420,12 +426,9 @@ def test_the_numbers_of_every_source_can_be_read_while_they_are_counted(
     ):
         thread.wait_until(lambda: len(broker.messages()) == 3)
         thread.wait_for("401")
+        # Reports of delivery come a little later.
+        thread.wait_until(lambda: number("messages_in_flight") == 0)
         found = scraped(port)
-
-    one_labels = {"instance": "odd.example", "source": "public"}
-
-    def number(name: str, **labels: str) -> float:
-        return found[name, frozenset((one_labels | labels).items())]
 
     assert number("received_total") == 5
     assert number("published_total", op="upsert") == 2

@@ -85,7 +85,7 @@ def stream(
             connection.execute(
                 "TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.toot_aliases,"
                 " masto.toots_deleted, masto.toots_rejected, masto.toot_metrics_windowed,"
-                " masto.user_avg_length_windowed, masto.kafka_offsets"
+                " masto.user_avg_length_windowed, masto.kafka_offsets CASCADE"
             )
             connection.execute("UPDATE masto.sentiment_models SET status = 'champion'")
         prepare_session(connection)

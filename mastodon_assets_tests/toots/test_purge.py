@@ -34,6 +34,8 @@ _EMPTIED = (
     "toots_rejected",
     "toots_sentiment",
     "batch_active_users",
+    "toot_changes",
+    "user_totals",
     "withdrawn",
 )
 
@@ -117,6 +119,10 @@ def derive_all(tables: Tables) -> None:
             "INSERT INTO masto.batch_active_users (username, toots_count, avg_len)"
             " SELECT username, count(*), 1 FROM masto.toots_raw GROUP BY 1"
         )
+        tables.connection.execute(
+            "INSERT INTO masto.user_totals (username, toots_count, total_length)"
+            " SELECT username, count(*), 1 FROM masto.toots_raw GROUP BY 1"
+        )
 
 
 def test_a_purge_removes_all_of_an_account_and_says_how_much(tables: Tables) -> None:
@@ -140,6 +146,7 @@ def test_a_purge_removes_all_of_an_account_and_says_how_much(tables: Tables) -> 
         "toot_metrics_windowed": 1,
         "user_avg_length_windowed": 2,
         "batch_active_users": 2,
+        "user_totals": 2,
         "toots_sentiment": 2,
         "toots_engagement": 2,
         "toot_aliases": 3,
