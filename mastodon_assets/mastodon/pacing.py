@@ -3,6 +3,7 @@
 What belongs here: the patience. What is asked for stands in `walk` and `history`.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -36,6 +37,10 @@ _Answer = TypeVar("_Answer")
 
 class StoppedError(Exception):
     """The run ends; nothing more is to be asked."""
+
+
+class OutOfTimeError(Exception):
+    """The next request may be made only when there is no time left for it."""
 
 
 class RequestBudget:
@@ -98,24 +103,31 @@ class PatientAsker:
         self._stopping = stopping
         self._spare = spare
 
-    def ask(self, budget: RequestBudget, ask: Callable[[], _Answer]) -> _Answer:
-        """The answer. Raises: StoppedError, ServiceUnavailableError.
+    def ask(
+        self,
+        budget: RequestBudget,
+        ask: Callable[[], _Answer],
+        *,
+        deadline: float = math.inf,
+    ) -> _Answer:
+        """The answer. Raises: StoppedError, OutOfTimeError, ServiceUnavailableError.
 
-        A limit that was reached is waited for; what no second try can mend is not tried again.
+        A limit that was reached is waited for, unless that is after `deadline` (of
+        `time.monotonic`); what no second try can mend is not tried again.
         """
         for attempt in range(_PAUSES_IN_A_ROW + 1):
             try:
-                return self._try(budget, ask)
+                return self._try(budget, ask, deadline)
             except RateLimitedError as error:
                 if attempt == _PAUSES_IN_A_ROW:
                     raise
-                self._pause(pause_seconds(error.reset_at))
+                self._pause(pause_seconds(error.reset_at), deadline)
         raise AssertionError("the last attempt returns or raises")
 
-    def _try(self, budget: RequestBudget, ask: Callable[[], _Answer]) -> _Answer:
+    def _try(self, budget: RequestBudget, ask: Callable[[], _Answer], deadline: float) -> _Answer:
         def once() -> _Answer:
             while seconds := budget.take(spare=self._spare):
-                self._pause(seconds)
+                self._pause(seconds, deadline)
             if self._stopping.is_set():
                 raise StoppedError
             return ask()
@@ -128,7 +140,9 @@ class PatientAsker:
             reraise=True,
         )(once)
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, seconds: float, deadline: float) -> None:
+        if time.monotonic() + seconds > deadline:
+            raise OutOfTimeError
         if self._stopping.wait(seconds):
             raise StoppedError
 

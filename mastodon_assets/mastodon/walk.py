@@ -4,6 +4,7 @@ What belongs here: which requests are made for a gap, in which order and how fas
 the answers stands in `intake`, what is recorded of a gap in `gaps`.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from typing import Any
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.mastodon.client import MOST_IDS, OLDEST, MastodonClient, RefusedError
 from mastodon_assets.mastodon.normalise import readable_id
-from mastodon_assets.mastodon.pacing import Budgets, PatientAsker, StoppedError
+from mastodon_assets.mastodon.pacing import Budgets, OutOfTimeError, PatientAsker, StoppedError
 
 # Posts that a server fetches late get an id of their own time and land behind the cursor.
 OVERLAP = timedelta(minutes=30)
 # What the budget does not bring in this time, a server is too busy for.
 _LONGEST_WALK_SECONDS = 60 * 60
+# 30 minutes of five posts a second; of 300 pages in 15 minutes some are left for what was missed.
+_MOST_PAGES_OF_OVERLAP = 225
 _FIRST_SNOWFLAKE = datetime(2016, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -120,10 +123,16 @@ class TimelineWalker:
 
     def _walk_forward(self, start: str) -> tuple[int, bool]:
         """How many posts were listed, and whether the walk arrived where the stream is."""
-        deadline = time.monotonic() + _LONGEST_WALK_SECONDS
+        deadline = math.inf if start == OLDEST else time.monotonic() + _LONGEST_WALK_SECONDS
         has_arrived = self._is_streamed if start != OLDEST else _End(self._newest_ids()).is_passed
         min_id, asked, listed = start, {start}, 0
-        while page := self._page(self._client.timeline_page, min_id):
+        while True:
+            try:
+                page = self._page(self._client.timeline_page, min_id, deadline)
+            except OutOfTimeError:
+                return listed, False
+            if not page:
+                return listed, True
             self._put_page(page, moves_cursor=True)
             listed += len(page)
             if has_arrived(page):
@@ -135,9 +144,8 @@ class TimelineWalker:
                     " report it to its software's makers, the stream alone works"
                 )
             asked.add(min_id)
-            if start != OLDEST and time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 return listed, False
-        return listed, True
 
     def _newest_ids(self) -> list[str]:
         page = self._asker.ask(self._budgets.other, self._client.newest_page)
@@ -148,9 +156,14 @@ class TimelineWalker:
         return all(_status_id(status) in self._streamed_ids for status in page)
 
     def _walk_back(self, start: str) -> int:
-        """List what lies up to 30 minutes before `start`, by the ids' time; else one page."""
+        """List what lies up to 30 minutes before `start`, by the ids' time; else one page.
+
+        On a server so busy that this would take most of what the limits allow, as many pages as
+        they leave: what comes late there is rarely worth what was missed elsewhere.
+        """
         began_at, max_id, listed = snowflake_time(start), start, 0
-        while page := self._page(self._client.timeline_page_before, max_id):
+        for _ in range(_MOST_PAGES_OF_OVERLAP):
+            page = self._page(self._client.timeline_page_before, max_id)
             self._put_page(page, moves_cursor=False)
             listed += len(page)
             oldest = newest_id(page[::-1])
@@ -194,9 +207,12 @@ class TimelineWalker:
             raise StoppedError
 
     def _page(
-        self, ask: Callable[[str], list[Mapping[str, Any]]], status_id: str
+        self,
+        ask: Callable[[str], list[Mapping[str, Any]]],
+        status_id: str,
+        deadline: float = math.inf,
     ) -> list[Mapping[str, Any]]:
-        return self._asker.ask(self._budgets.paged, partial(ask, status_id))
+        return self._asker.ask(self._budgets.paged, partial(ask, status_id), deadline=deadline)
 
 
 class _End:

@@ -1,6 +1,11 @@
 """Budgets of requests, and who may use them up."""
 
-from mastodon_assets.mastodon.pacing import RequestBudget
+import threading
+import time
+
+import pytest
+
+from mastodon_assets.mastodon.pacing import OutOfTimeError, PatientAsker, RequestBudget
 
 
 def test_a_budget_lets_so_many_requests_through_in_any_window() -> None:
@@ -33,3 +38,11 @@ def test_no_budget_is_no_limit() -> None:
     budget = RequestBudget(None, 900)
     assert {budget.take(spare=100) for _ in range(1000)} == {0}
     assert budget.left() is None
+
+
+def test_nobody_waits_for_a_request_that_comes_too_late() -> None:
+    budget = RequestBudget(1, 900)
+    asker, deadline = PatientAsker(threading.Event()), time.monotonic() + 60
+    assert asker.ask(budget, lambda: "answer", deadline=deadline) == "answer"
+    with pytest.raises(OutOfTimeError):
+        asker.ask(budget, lambda: "answer", deadline=deadline)

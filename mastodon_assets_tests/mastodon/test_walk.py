@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from tenacity import wait_none
 
 from mastodon_assets.mastodon import pacing as pacing_module
+from mastodon_assets.mastodon import walk as walk_module
 from mastodon_assets.mastodon.client import OLDEST, MastodonClient
 from mastodon_assets.mastodon.pacing import Budgets, PatientAsker
 from mastodon_assets.mastodon.walk import (
@@ -85,6 +86,18 @@ def test_half_an_hour_before_the_cursor_is_read_again() -> None:
         for each in found
         if isinstance(each, ListedStatus)
     )
+    assert found[-1] == WalkEnded(None)
+
+
+def test_of_a_busy_server_as_much_is_read_again_as_leaves_requests_for_what_was_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(walk_module, "_MOST_PAGES_OF_OVERLAP", 2)
+    ids = [minute(number) for number in range(-60, 12)]
+
+    found = walk({TIMELINE: timeline(*ids)}, Route(minute(0), []))
+
+    assert sorted(listed(found[found.index(WalkReachedStream()) :])) == ids[50:60]
     assert found[-1] == WalkEnded(None)
 
 
