@@ -66,7 +66,7 @@ def test_training_again_trains_nothing_changes_no_row_and_still_warns(
     lines: list[str] = []
     again = train(spark, settings, lines.append)
     assert not again.trained
-    assert (again.version, again.path) == (trained.version, Path(trained.path))
+    assert (again.version, again.path) == (trained.version, trained.path)
     assert _models(settings.postgres_url) == before
     assert any("SYNTHETIC CORPUS" in line for line in lines)
 
