@@ -137,6 +137,16 @@ def distinct_texts(texts: DataFrame) -> DataFrame:
     )
 
 
+def with_lessons(spark: SparkSession, texts: DataFrame) -> DataFrame:
+    """`texts` (target, text) and the synthetic corpus's: they teach what a negation turns.
+
+    Posts say `not good` often and `not bad` seldom: with these few thousand sentences 93 in 100 of
+    `suites.negation_pairs` are ordered rightly, without them 85, and no other figure moves.
+    """
+    lessons = load_corpus(spark, find_corpus(None)).select("target", "text")
+    return texts.select("target", "text").union(lessons)
+
+
 def _check_format(path: Location, rows: DataFrame) -> None:
     is_row = F.col("broken").isNull() & F.col("target").isin("0", "2", "4")
     counts = rows.agg(

@@ -117,7 +117,7 @@ I do feel welcome here | I do not feel welcome here
 He was a good friend | He was never a good friend
 She understands me | She doesn't understand me
 You make me happy | You don't make me happy
-It is bad | It is really not bad, I like it
+It is really not bad, I like it | It is bad
 It's not bad | It's bad
 That's not bad at all | That's bad
 The film wasn't bad | The film was bad

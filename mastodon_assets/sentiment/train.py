@@ -23,7 +23,9 @@ from mastodon_assets.locations import for_executors, location
 from mastodon_assets.sentiment import classes as classes_module
 from mastodon_assets.sentiment import corpus as corpus_module
 from mastodon_assets.sentiment import fit as fit_module
+from mastodon_assets.sentiment import languages as languages_module
 from mastodon_assets.sentiment import pipeline as pipeline_module
+from mastodon_assets.sentiment import synthetic as synthetic_module
 from mastodon_assets.sentiment.classes import (
     Calibration,
     distinct_labelled,
@@ -34,7 +36,13 @@ from mastodon_assets.sentiment.classes import (
     served_languages,
 )
 from mastodon_assets.sentiment.comparison import compare
-from mastodon_assets.sentiment.corpus import Corpus, distinct_texts, find_corpus, load_corpus
+from mastodon_assets.sentiment.corpus import (
+    Corpus,
+    distinct_texts,
+    find_corpus,
+    load_corpus,
+    with_lessons,
+)
 from mastodon_assets.sentiment.evaluate import evaluate
 from mastodon_assets.sentiment.fit import fit_pipeline
 from mastodon_assets.sentiment.languages import letters_of
@@ -179,7 +187,14 @@ def code_version(spark_version: str) -> str:
     make again, is never taken for the one asked for.
     """
     digest = hashlib.sha256(spark_minor(spark_version).encode())
-    for module in (pipeline_module, fit_module, classes_module, corpus_module):
+    for module in (
+        pipeline_module,
+        fit_module,
+        classes_module,
+        corpus_module,
+        languages_module,
+        synthetic_module,
+    ):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 
@@ -203,8 +218,10 @@ def _fit(
     try:
         train_rows = _check_classes(corpus, texts)
         report(f"training on {train_rows:,} distinct texts of {corpus.name}")
+        trained_on = texts.where("NOT is_held_out")
+        lessons = trained_on if corpus.is_synthetic else with_lessons(spark, trained_on)
         fitted = fit_pipeline(
-            texts.where("NOT is_held_out"),
+            lessons,
             parameters,
             train_rows=train_rows,
             report=report,
@@ -215,7 +232,6 @@ def _fit(
             "text", "target", prob_pos().alias("prob_pos")
         )
         columns = held_out.toArrow()
-        trained_on = texts.where("NOT is_held_out")
         portrait, vocabulary = portray(fitted, trained_on, train_rows, columns)
         comparison = {}
         if current is not None and needs_comparison(corpus.name, current.corpus):

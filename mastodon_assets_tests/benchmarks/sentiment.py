@@ -34,7 +34,7 @@ from mastodon_assets.sentiment.classes import (
     read_calibration,
     served_languages,
 )
-from mastodon_assets.sentiment.corpus import distinct_texts, read_corpus
+from mastodon_assets.sentiment.corpus import distinct_texts, read_corpus, with_lessons
 from mastodon_assets.sentiment.evaluate import METRICS, evaluate
 from mastodon_assets.sentiment.fit import fit_pipeline
 from mastodon_assets.sentiment.languages import letters_of
@@ -108,7 +108,11 @@ def _two_classes(
     for lengths in sorted(pieces, key=lambda each: (len(each), each)):
         parameters = replace(default, pieces=lengths)
         variants[_name(parameters)] = partial(
-            fit_pipeline, training, parameters, train_rows=train_rows, report=console.print
+            fit_pipeline,
+            with_lessons(spark, training),
+            parameters,
+            train_rows=train_rows,
+            report=console.print,
         )
     results: dict[str, Any] = {}
     for name, fit in variants.items():
@@ -173,7 +177,7 @@ def _fit_with(
     training = texts.where("NOT is_held_out").cache()
     try:
         return fit_pipeline(
-            training,
+            with_lessons(spark, training),
             parameters,
             train_rows=training.count(),
             report=console.print,
