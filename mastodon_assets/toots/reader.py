@@ -53,6 +53,14 @@ class TopicReplacedError(ServiceUnavailableError):
     """The topic is another one of the same name; the next start says what that loses."""
 
 
+class _BatchFailedError(Exception):
+    """Ends the query; what happened stands in the future of the batch.
+
+    Spark looks at the text of what is raised by a regular expression that runs out of stack on a
+    long traceback (`PROXY_ERROR` in its StreamExecution), and then ends as if all were read.
+    """
+
+
 @dataclass(frozen=True)
 class Batch:
     """A committed micro-batch; `seconds` from its first record read to its commit."""
@@ -181,9 +189,13 @@ class Reader:
             def hand_over(records: "DataFrame", _batch_id: int) -> None:
                 nonlocal last
                 started = time.monotonic()
-                rows = collect_rows(parse_records(records, keep_payloads=keep_payloads))
-                addition = derive(rows) if derive else None
-                last.result()
+                try:
+                    rows = collect_rows(parse_records(records, keep_payloads=keep_payloads))
+                    addition = derive(rows) if derive else None
+                    last.result()
+                except Exception as error:
+                    last = _failed(_as_our_own(error))
+                    raise _BatchFailedError from None
                 last = writer.submit(self._write, rows, addition, started)
 
             query = (
@@ -195,7 +207,7 @@ class Reader:
             try:
                 yield RunningQuery(query, lambda: last)
             except StreamingQueryException as error:
-                # Spark hands on what the writer raised as text only; its future has the exception.
+                # Spark hands on what a batch raised as text only; its future has the exception.
                 last.result()
                 raise _as_our_own(error) from error
             finally:
@@ -254,8 +266,19 @@ def opened_reader(
         yield Reader(connection, settings, target, start, on_batch)
 
 
-def _as_our_own(error: StreamingQueryException) -> Exception:
-    """Kafka's failures as an error that says so; any other is a mistake of ours and stays."""
+def _failed(error: Exception) -> "Future[None]":
+    future: Future[None] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _as_our_own(error: Exception) -> Exception:
+    """Kafka's failures as an error that says so; any other stays what it is."""
+    if "Assigned: Set(" in str(error):
+        return ServiceUnavailableError(
+            "the topic got another partition while its reading began; this step wrote nothing: run"
+            " it again"
+        )
     if "org.apache.kafka" not in str(error) and "KAFKA" not in str(error):
         return error
     lines = [line.strip() for line in str(error).splitlines() if "afka" in line]
