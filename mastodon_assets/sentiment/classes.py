@@ -8,18 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyspark.ml import Estimator, PipelineModel
-from pyspark.ml.classification import LogisticRegression, NaiveBayes
+from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.feature import ElementwiseProduct, Normalizer, VectorAssembler
-from pyspark.ml.linalg import Vectors
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from mastodon_assets.locations import Location
 from mastodon_assets.sentiment.corpus import CorpusUnreadableError, corpus_fingerprint
 from mastodon_assets.sentiment.evaluate import evaluate_classes
-from mastodon_assets.sentiment.pipeline import BLOCK_MB, CLASSES, cleaning_stages, label_str
+from mastodon_assets.sentiment.pipeline import (
+    BLOCK_MB,
+    CLASSES,
+    class_counts,
+    cleaning_stages,
+    label_str,
+    scaled,
+)
 
 EXPECTED_COLUMNS = (
     "expected is a CSV file with the header label,text,lang, where label is negative, neutral or"
@@ -122,12 +129,10 @@ class ClassRatio(Estimator):
     """
 
     def _fit(self, dataset: DataFrame) -> ElementwiseProduct:
-        model = NaiveBayes(featuresCol="presence", labelCol="class", smoothing=1.0).fit(dataset)
-        logarithms = model.theta.toArray()
-        ratio = abs(logarithms - logarithms.mean(axis=0)).max(axis=0).round(4)
-        return ElementwiseProduct(
-            inputCol="presence", outputCol="class_weights", scalingVec=Vectors.dense(ratio)
-        )
+        counts = class_counts(dataset, "class")
+        logarithms = np.log((counts + 1) / (counts + 1).sum(axis=1, keepdims=True))
+        ratio = np.abs(logarithms - logarithms.mean(axis=0)).max(axis=0)
+        return scaled("class_weights", ratio, counts.sum(axis=0))
 
 
 def head_stages(inverse_regularization: float, *, train_rows: int, max_iter: int) -> list[Any]:

@@ -26,6 +26,8 @@ from mastodon_assets.sentiment.pipeline import (
 Report = Callable[[str], None]
 
 _SECONDS_BETWEEN_REPORTS = 10.0
+# The deviations of the features, and the rows put into blocks.
+_PREPARING_JOBS = 2
 
 
 def fit_pipeline(
@@ -55,7 +57,7 @@ def fit_pipeline(
         normalizer, regression = judging_stages(
             parameters, train_rows=train_rows, has_head=labelled is not None
         )
-        features = normalizer.transform(ratio.transform(presence))
+        features = _alone(normalizer.transform(ratio.transform(presence)), "target", "features")
         report(f"step 2 of {steps}: two classes, at most {parameters.max_iter} iterations")
         with iterations_reported(texts.sparkSession, parameters.max_iter, report):
             judge = regression.fit(features)
@@ -78,7 +80,8 @@ def _fit_head(
         normalizer, assembler, regression = head_stages(
             parameters.head_inverse_regularization, train_rows=rows, max_iter=parameters.max_iter
         )
-        features = assembler.transform(normalizer.transform(ratio.transform(weighted)))
+        assembled = assembler.transform(normalizer.transform(ratio.transform(weighted)))
+        features = _alone(assembled, "class", "class_weight", "class_features")
         with iterations_reported(judged.sparkSession, parameters.max_iter, report):
             judge = regression.fit(features)
     finally:
@@ -86,20 +89,33 @@ def _fit_head(
     return [ratio, normalizer, assembler, judge]
 
 
+def _alone(rows: DataFrame, *columns: str) -> DataFrame:
+    """The columns without the way they were made.
+
+    Each iteration of a regression ships that way to the tasks, with the scaling vectors in it: ten
+    times the cost of the iteration itself.
+    """
+    return rows.select(*columns).localCheckpoint()
+
+
 @contextmanager
 def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> Iterator[None]:
     """While the body fits a regression, a line each ten seconds tells the time left at most.
 
-    Spark runs a job an iteration, and a first one for the features' deviations.
+    Spark runs a job an iteration, after some that prepare; the first iteration reads the rows.
     """
     group = f"fit-{uuid.uuid4()}"
-    context, ended, started = spark.sparkContext, threading.Event(), time.monotonic()
+    context, ended = spark.sparkContext, threading.Event()
 
     def tell() -> None:
+        first: tuple[int, float] | None = None
         while not ended.wait(_SECONDS_BETWEEN_REPORTS):
-            done = len(context.statusTracker().getJobIdsForGroup(group)) - 2
-            if done > 0:
-                report(progress_line(done, max_iter, time.monotonic() - started))
+            done, now = len(context.statusTracker().getJobIdsForGroup(group)), time.monotonic()
+            if first is None:
+                first = (done, now) if done > _PREPARING_JOBS else None
+            elif done > first[0]:
+                pace = (now - first[1]) / (done - first[0])
+                report(progress_line(done - _PREPARING_JOBS, max_iter, pace))
 
     context.setJobGroup(group, "fitting the regression")
     teller = threading.Thread(target=tell, name="fit-progress", daemon=True)
@@ -113,8 +129,8 @@ def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> I
         context.setJobGroup("", "")
 
 
-def progress_line(done: int, max_iter: int, seconds: float) -> str:
+def progress_line(done: int, max_iter: int, seconds_each: float) -> str:
     """`iteration 20 of at most 100, at most 40 s left`; line searches may count twice."""
     done = min(done, max_iter)
-    left = seconds / done * (max_iter - done)
+    left = seconds_each * (max_iter - done)
     return f"iteration {done} of at most {max_iter}, at most {left:.0f} s left"

@@ -8,8 +8,10 @@ worth (`evaluate`).
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from pyspark.ml import Estimator, Transformer
-from pyspark.ml.classification import LogisticRegression, NaiveBayes
+from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.feature import (
     ElementwiseProduct,
     HashingTF,
@@ -20,6 +22,7 @@ from pyspark.ml.feature import (
 )
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import Vectors
+from pyspark.ml.stat import Summarizer
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -153,18 +156,34 @@ def presence_stages(parameters: PipelineParameters) -> list[Transformer]:
 class NaiveBayesRatio(Estimator):
     """Scales each entry by how much more often positive texts have it: its log-count ratio.
 
-    Wang and Manning 2012, *Baselines and Bigrams*. Fitted on presence and target, it gives a stage
-    of Spark's own, `ElementwiseProduct`: presence -> weights.
+    Wang and Manning 2012, *Baselines and Bigrams*. An entry whose ratio says nothing (its square
+    times the texts that have it is below 1, about half a standard error) is left out: Spark fits on
+    features of variance 1, where such entries would keep the regression from converging. Fitted on
+    presence and target, it gives a stage of Spark's own: presence -> weights.
     """
 
     def _fit(self, dataset: DataFrame) -> ElementwiseProduct:
-        model = NaiveBayes(featuresCol="presence", labelCol="target", smoothing=1.0).fit(dataset)
-        negative, positive = model.theta.toArray()
-        # Stored as text, so digits that mean nothing would only be bytes.
-        ratio = (positive - negative).round(4)
-        return ElementwiseProduct(
-            inputCol="presence", outputCol="weights", scalingVec=Vectors.dense(ratio)
-        )
+        counts = class_counts(dataset, "target")
+        shares = (counts + 1) / (counts + 1).sum(axis=1, keepdims=True)
+        negative, positive = np.log(shares)
+        return scaled("weights", positive - negative, counts.sum(axis=0))
+
+
+def class_counts(dataset: DataFrame, label: str) -> NDArray[np.float64]:
+    """How many texts of each class, in rising order, have each entry of presence: a row a class."""
+    sums = dataset.groupBy(label).agg(Summarizer.sum(F.col("presence")).alias("sum"))
+    return np.stack([row["sum"].toArray() for row in sums.orderBy(label).collect()])
+
+
+def scaled(
+    output: str, ratio: NDArray[np.float64], texts: NDArray[np.float64]
+) -> ElementwiseProduct:
+    """presence -> `output`, by the ratio of each entry where it says something (see above)."""
+    # Stored as text, so digits that mean nothing would only be bytes.
+    kept = np.where(ratio**2 * texts >= 1, ratio, 0.0).round(4)
+    return ElementwiseProduct(
+        inputCol="presence", outputCol=output, scalingVec=Vectors.dense(kept.tolist())
+    )
 
 
 def judging_stages(

@@ -8,8 +8,8 @@ from mastodon_assets.sentiment.fit import iterations_reported, progress_line
 
 
 def test_the_time_left_is_an_upper_bound_from_the_iterations_done() -> None:
-    assert progress_line(25, 100, 30.0) == "iteration 25 of at most 100, at most 90 s left"
-    assert progress_line(120, 100, 30.0) == "iteration 100 of at most 100, at most 0 s left"
+    assert progress_line(25, 100, 1.2) == "iteration 25 of at most 100, at most 90 s left"
+    assert progress_line(120, 100, 1.2) == "iteration 100 of at most 100, at most 0 s left"
 
 
 def test_iterations_are_told_while_they_run_and_later_jobs_are_not_counted(
