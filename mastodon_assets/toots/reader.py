@@ -53,14 +53,6 @@ class TopicReplacedError(ServiceUnavailableError):
     """The topic is another one of the same name; the next start says what that loses."""
 
 
-class _BatchFailedError(Exception):
-    """Ends the query; what happened stands in the future of the batch.
-
-    Spark looks at the text of what is raised by a regular expression that runs out of stack on a
-    long traceback (`PROXY_ERROR` in its StreamExecution), and then ends as if all were read.
-    """
-
-
 @dataclass(frozen=True)
 class Batch:
     """A committed micro-batch; `seconds` from its first record read to its commit."""
@@ -185,17 +177,25 @@ class Reader:
         ):
             last: Future[None] = Future()
             last.set_result(None)
+            is_stopping = False
 
             def hand_over(records: "DataFrame", _batch_id: int) -> None:
+                # After a failure nothing is read any more until the query is stopped. It is not
+                # raised here: Spark would write a traceback to the log, and search its text by a
+                # regular expression that runs out of stack on a long one (`PROXY_ERROR` in its
+                # StreamExecution); the query would then end as if all were read.
                 nonlocal last
+                if last.done() and last.exception() is not None:
+                    return
                 started = time.monotonic()
                 try:
                     rows = collect_rows(parse_records(records, keep_payloads=keep_payloads))
                     addition = derive(rows) if derive else None
                     last.result()
                 except Exception as error:
-                    last = _failed(_as_our_own(error))
-                    raise _BatchFailedError from None
+                    if not is_stopping:
+                        last = _failed(_as_our_own(error))
+                    return
                 last = writer.submit(self._write, rows, addition, started)
 
             query = (
@@ -211,6 +211,7 @@ class Reader:
                 last.result()
                 raise _as_our_own(error) from error
             finally:
+                is_stopping = True
                 query.stop()
             last.result()
 
