@@ -177,13 +177,25 @@ class Reader:
         ):
             last: Future[None] = Future()
             last.set_result(None)
+            is_stopping = False
 
             def hand_over(records: "DataFrame", _batch_id: int) -> None:
+                # After a failure nothing is read any more until the query is stopped. It is not
+                # raised here: Spark would write a traceback to the log, and search its text by a
+                # regular expression that runs out of stack on a long one (`PROXY_ERROR` in its
+                # StreamExecution); the query would then end as if all were read.
                 nonlocal last
+                if last.done() and last.exception() is not None:
+                    return
                 started = time.monotonic()
-                rows = collect_rows(parse_records(records, keep_payloads=keep_payloads))
-                addition = derive(rows) if derive else None
-                last.result()
+                try:
+                    rows = collect_rows(parse_records(records, keep_payloads=keep_payloads))
+                    addition = derive(rows) if derive else None
+                    last.result()
+                except Exception as error:
+                    if not is_stopping:
+                        last = _failed(_as_our_own(error))
+                    return
                 last = writer.submit(self._write, rows, addition, started)
 
             query = (
@@ -195,10 +207,11 @@ class Reader:
             try:
                 yield RunningQuery(query, lambda: last)
             except StreamingQueryException as error:
-                # Spark hands on what the writer raised as text only; its future has the exception.
+                # Spark hands on what a batch raised as text only; its future has the exception.
                 last.result()
                 raise _as_our_own(error) from error
             finally:
+                is_stopping = True
                 query.stop()
             last.result()
 
@@ -254,8 +267,19 @@ def opened_reader(
         yield Reader(connection, settings, target, start, on_batch)
 
 
-def _as_our_own(error: StreamingQueryException) -> Exception:
-    """Kafka's failures as an error that says so; any other is a mistake of ours and stays."""
+def _failed(error: Exception) -> "Future[None]":
+    future: Future[None] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _as_our_own(error: Exception) -> Exception:
+    """Kafka's failures as an error that says so; any other stays what it is."""
+    if "Assigned: Set(" in str(error):
+        return ServiceUnavailableError(
+            "the topic got another partition while its reading began; this step wrote nothing: run"
+            " it again"
+        )
     if "org.apache.kafka" not in str(error) and "KAFKA" not in str(error):
         return error
     lines = [line.strip() for line in str(error).splitlines() if "afka" in line]

@@ -26,9 +26,9 @@ def main() -> None:
     original = getattr(owner, name)
     calls = 0
 
-    def write_and_die(*arguments: object) -> BatchCounts:
+    def write_and_die(*arguments: object, **options: object) -> BatchCounts:
         nonlocal calls
-        counts: BatchCounts = original(*arguments)
+        counts: BatchCounts = original(*arguments, **options)
         calls += 1
         if calls == fatal_batch:
             os.killpg(0, signal.SIGKILL)

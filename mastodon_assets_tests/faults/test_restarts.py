@@ -75,6 +75,12 @@ class _Platform:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
+    def wait_until_told(self, text: str) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while text not in self.log.read_text():
+            assert time.monotonic() < deadline, self.log.read_text()[-2000:]
+            time.sleep(0.5)
+
     def wait_until_stored(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
@@ -125,6 +131,7 @@ def test_kills_of_broker_database_and_stream_and_a_new_partition_change_no_row(
         platform.send()
         platform.wait_until_stored(stream)
         with platform.streaming() as stand_by:
+            platform.wait_until_told("standing by until it ends")
             platform.send()
             _kill(platform, postgres.find)
             platform.send()
@@ -140,7 +147,9 @@ def test_kills_of_broker_database_and_stream_and_a_new_partition_change_no_row(
             stream.wait()
             platform.send(partitions=3)
             platform.wait_until_stored(stand_by)
-    assert "Traceback" not in platform.log.read_text()
+    log = platform.log.read_text()
+    assert "Traceback" not in log
+    assert "StackOverflowError" not in log
 
     connection = embedded.up(platform.home, topics=[])
     with new_database(connection) as undisturbed:

@@ -11,10 +11,16 @@ from mastodon_assets.mastodon import importing
 from mastodon_assets.mastodon.importing import RecordingUnreadableError, import_statuses
 from mastodon_assets.mastodon.intake import IngestSummary
 from mastodon_assets.toots.sink import prepare_session, write_batch
+from mastodon_assets.toots.withdrawn import Withdrawn
 from mastodon_assets.warehouse.database import connect
 from mastodon_assets_tests.mastodon.conftest import ERRORS, Broker
 from mastodon_assets_tests.mastodon.documents import account, status
 from mastodon_assets_tests.records import TOPIC, on_partition, staged
+
+
+@pytest.fixture(autouse=True)
+def _nobody_has_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "watched", lambda _settings: Withdrawn)
 
 
 def as_line(document: Any) -> bytes:

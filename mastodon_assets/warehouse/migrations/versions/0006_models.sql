@@ -1,7 +1,6 @@
 ALTER TABLE masto.sentiment_models
-    ADD COLUMN status_reason text NOT NULL DEFAULT 'from before reasons were kept',
+    ADD COLUMN status_reason text NOT NULL DEFAULT 'no reason was kept',
     ADD COLUMN promoted_at   timestamptz;
-ALTER TABLE masto.sentiment_models ALTER COLUMN status_reason DROP DEFAULT;
 
 -- Who was champion is known of the present one and of those that it, or an earlier one, replaced.
 UPDATE masto.sentiment_models SET promoted_at = trained_at WHERE status <> 'candidate';
