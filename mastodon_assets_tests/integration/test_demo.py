@@ -119,7 +119,8 @@ def test_the_demo_fills_the_tables_and_counts_them(real: RealDemo) -> None:
     assert rows["sentiment_models"] == 1
     assert rows["toots_engagement"] > 0
     made = [name for name in TABLES if name.startswith(("toot_", "user_", "batch_", "v_"))]
-    assert all(rows[name] > 0 for name in made)
+    # What changed is forgotten as soon as every batch table has moved by it.
+    assert {name for name in made if not rows[name]} == {"toot_changes"}
     assert "trained on synthetic" in real.ended.stdout
 
 
