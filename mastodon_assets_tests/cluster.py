@@ -2,10 +2,12 @@
 
 What belongs here: a master and two workers as processes, each worker in a mount namespace of its
 own: an empty /tmp as scratch folder, its own copy of the package, neither the project's folder nor
-the cache with the connectors. One folder is shared, as a mounted volume is.
+the cache with the connectors. What it keeps is what another machine would have installed, Java and
+the Python environment, wherever they lie; one folder is shared, as a mounted volume is.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,28 +23,18 @@ import pyspark
 from mastodon_assets.local.artifacts import cache_dir
 from mastodon_assets.local.java import java_home
 from mastodon_assets.local.processes import accepts_connections
+from mastodon_assets.settings import Settings, as_environment
 from mastodon_assets.spark_session import connector_jars
 from mastodon_assets_tests.ports import free_port
 
-_PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[1]
 _SPARK_CLASS = Path(str(pyspark.__file__)).parent / "bin" / "spark-class"
-# $1 the project, $2 the cache, $3 the shared folder; the rest is the command.
-_HIDE = """
-set -e
-mount --bind "$3" /mnt
-mount -t tmpfs tmpfs /tmp
-mkdir -p /tmp/copy /tmp/scratch "$3"
-mount --bind /mnt "$3"
-cp -r "$1/mastodon_assets" /tmp/copy/
-mount -t tmpfs tmpfs "$1"
-mount -t tmpfs tmpfs "$2"
-cd /tmp/scratch
-shift 3
-exec "$@"
-"""
+# In a worker's namespace: its copy of the package, where it starts, and what it keeps.
+_OWN = Path("/mnt")
+_TEMPORARY = Path("/tmp")  # noqa: S108
 _SECONDS = 180
 # Both workers have one address: executors would take each other's disk for their own.
-SEPARATE_DISKS = {"spark.shuffle.readHostLocalDisk": "false"}
+_SEPARATE_DISKS = {"spark.shuffle.readHostLocalDisk": "false"}
 
 
 def can_hide_folders() -> bool:
@@ -53,6 +45,32 @@ def can_hide_folders() -> bool:
     return tried.returncode == 0
 
 
+def on_its_own_disk(command: Sequence[str], project: Path, kept: Sequence[Path]) -> list[str]:
+    """The command that runs `command` where the project, the cache and /tmp are empty.
+
+    The folders of `kept` are there nevertheless, also where they lie in one of those; the package
+    is where PYTHONPATH, set to /mnt, finds it.
+    """
+    places = {folder: _OWN / f"kept-{number}" for number, folder in enumerate(kept)}
+    steps = [
+        "set -e",
+        f"mount -t tmpfs tmpfs {_OWN}",
+        *(_mount("--bind", folder, place) for folder, place in places.items()),
+        f"cp -r {shlex.quote(str(project / 'mastodon_assets'))} {_OWN}",
+        *(_mount("-t", "tmpfs", "tmpfs", folder) for folder in (_TEMPORARY, project, cache_dir())),
+        *(_mount("--bind", place, folder) for folder, place in places.items()),
+        f"cd {_OWN}",
+        'exec "$@"',
+    ]
+    return ["unshare", "-Urm", "sh", "-c", "\n".join(steps), "sh", *command]
+
+
+def _mount(*arguments: str | Path) -> str:
+    """A line of shell that mounts; the last argument is where, made if it is not there."""
+    where = shlex.quote(str(arguments[-1]))
+    return f"mkdir -p {where}; mount {shlex.join(map(str, arguments))}"
+
+
 @contextmanager
 def running_cluster(folder: Path, shared: Path, *, workers: int = 2) -> Iterator[str]:
     """`spark://…` of a cluster whose workers have one core each. Logs lie in `folder`.
@@ -60,14 +78,15 @@ def running_cluster(folder: Path, shared: Path, *, workers: int = 2) -> Iterator
     The folder `shared` alone is the same on all of them and here.
     """
     port, page = free_port(), free_port()
+    java = java_home(cache_dir())
     environment = {
         **os.environ,
-        "JAVA_HOME": str(java_home(cache_dir())),
+        "JAVA_HOME": str(java),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_DAEMON_MEMORY": "256m",
         "SPARK_MASTER_OPTS": "-Dspark.master.rest.enabled=false",
-        "PYTHONPATH": "/tmp/copy",  # noqa: S108 - the worker's own
-        "TMPDIR": "/tmp/scratch",  # noqa: S108
+        "PYTHONPATH": str(_OWN),
+        "TMPDIR": str(_TEMPORARY),
     }
     with ExitStack() as processes:
         master = [str(_SPARK_CLASS), "org.apache.spark.deploy.master.Master"]
@@ -78,10 +97,10 @@ def running_cluster(folder: Path, shared: Path, *, workers: int = 2) -> Iterator
         for log in logs:
             worker = [str(_SPARK_CLASS), "org.apache.spark.deploy.worker.Worker"]
             worker += ["--cores", "1", "--memory", "1g", "--host", "127.0.0.1"]
-            worker += ["--webui-port", "0", "--work-dir", "/tmp/scratch/work"]  # noqa: S108
-            processes.enter_context(
-                _running([*_hidden(shared), *worker, f"spark://127.0.0.1:{port}"], log, environment)
-            )
+            worker += ["--webui-port", "0", "--work-dir", str(_TEMPORARY / "work")]
+            worker += [f"spark://127.0.0.1:{port}"]
+            apart = on_its_own_disk(worker, PROJECT, kept=[shared, Path(sys.prefix), java])
+            processes.enter_context(_running(apart, log, environment))
         for log in logs:
             _wait(partial(_is_registered, log), log)
         yield f"spark://127.0.0.1:{port}"
@@ -97,7 +116,7 @@ def running_connect_server(folder: Path, master: str) -> Iterator[str]:
         "spark.connect.grpc.binding.port": str(port),
         "spark.ui.enabled": "false",
         "spark.executor.memory": "512m",
-        **SEPARATE_DISKS,
+        **_SEPARATE_DISKS,
     }
     command = [str(_SPARK_CLASS), "org.apache.spark.deploy.SparkSubmit", "--master", master]
     command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
@@ -115,22 +134,24 @@ def running_connect_server(folder: Path, master: str) -> Iterator[str]:
         yield f"sc://127.0.0.1:{port}"
 
 
+def driver_environment(settings: Settings) -> dict[str, str]:
+    """The variables of a process that has `settings` and works on the cluster."""
+    folder = settings.mastodon_assets_home / "spark"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spark-defaults.conf").write_text(
+        "".join(f"{name} {value}\n" for name, value in _SEPARATE_DISKS.items())
+    )
+    return {
+        **os.environ,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_EXECUTOR_MEMORY": "512m",
+        "SPARK_CONF_DIR": str(folder),
+        **as_environment(settings),
+    }
+
+
 def _is_registered(log: Path) -> bool:
     return "Successfully registered" in log.read_text(encoding="utf-8", errors="replace")
-
-
-def _hidden(shared: Path) -> list[str]:
-    return [
-        "unshare",
-        "-Urm",
-        "sh",
-        "-c",
-        _HIDE,
-        "sh",
-        str(_PROJECT),
-        str(cache_dir()),
-        str(shared),
-    ]
 
 
 @contextmanager

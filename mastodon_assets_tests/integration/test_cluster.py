@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,12 +11,13 @@ from typing import Any
 import pytest
 
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.settings import Settings, as_environment, load_settings
+from mastodon_assets.settings import Settings, load_settings
 from mastodon_assets.spark_session import build_session
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.cluster import (
-    SEPARATE_DISKS,
     can_hide_folders,
+    driver_environment,
+    on_its_own_disk,
     running_cluster,
     running_connect_server,
 )
@@ -49,23 +49,31 @@ def run(settings: Settings, *steps: str) -> dict[str, Any]:
 
 
 def attempt(settings: Settings, *steps: str) -> subprocess.CompletedProcess[str]:
-    folder = settings.mastodon_assets_home / "spark"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "spark-defaults.conf").write_text(
-        "".join(f"{name} {value}\n" for name, value in SEPARATE_DISKS.items())
-    )
-    environment = {
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_EXECUTOR_MEMORY": "512m",
-        "SPARK_CONF_DIR": str(folder),
-    }
     return subprocess.run(
         [sys.executable, "-m", "mastodon_assets_tests.integration.cluster_run", *steps],
-        env={**os.environ, **environment, **as_environment(settings)},
+        env=driver_environment(settings),
         capture_output=True,
         text=True,
         timeout=1200,
     )
+
+
+@pytest.mark.parametrize("environment", ["project/.venv", "environment"])
+def test_a_worker_has_its_environment_and_its_package_and_nothing_else_of_the_project(
+    tmp_path: Path, environment: str
+) -> None:
+    project, shared = tmp_path / "project", tmp_path / "shared"
+    for folder in (project / "mastodon_assets", project / "data", tmp_path / environment, shared):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    listed = on_its_own_disk(
+        ["find", str(tmp_path), "/mnt/mastodon_assets", "-type", "f"],
+        project,
+        kept=[shared, tmp_path / environment],
+    )
+    found = subprocess.run(listed, capture_output=True, text=True, check=True, timeout=60).stdout
+    places = {shared, tmp_path / environment, Path("/mnt/mastodon_assets")}
+    assert {Path(line) for line in found.split()} == {place / "file" for place in places}
 
 
 def test_from_kafka_to_labels_on_workers_without_the_drivers_disk(
