@@ -183,7 +183,16 @@ def status(as_json: Json = False) -> None:
     from mastodon_assets.local import stack
 
     settings = load_settings()
-    services = stack.status(settings.mastodon_assets_home)
+    elsewhere = {
+        "Kafka": settings.kafka_bootstrap_servers,
+        "PostgreSQL": settings.database_url,
+    }
+    # Servers of one's own are none of the stack; what they answer stands below.
+    services = [
+        service
+        for service in stack.status(settings.mastodon_assets_home)
+        if not elsewhere[service.name]
+    ]
     pipeline, problem = _pipeline_state(settings)
     sources = _sources(settings)
     if as_json:

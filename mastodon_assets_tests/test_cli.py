@@ -205,6 +205,18 @@ def test_the_status_after_down_says_what_to_do_without_the_password(folder: Path
     assert "run: mastodon-assets up" in told["problem"]
 
 
+def test_the_status_says_nothing_of_a_stack_where_both_servers_are_ones_own(
+    settings: Settings,
+) -> None:
+    ended = run(
+        "status",
+        "--json",
+        KAFKA_BOOTSTRAP_SERVERS=settings.kafka_servers,
+        DATABASE_URL=settings.postgres_url.get_secret_value(),
+    )
+    assert json.loads(ended.stdout)["services"] == []
+
+
 def test_the_status_counts_what_the_tables_lack(
     settings: Settings, produce: Callable[..., None]
 ) -> None:

@@ -47,9 +47,10 @@ def create_roles(postgres_url: SecretStr, passwords: Mapping[str, SecretStr | No
             act_as_owner(connection)
             grant_rights(connection)
     except psycopg.errors.InsufficientPrivilege as error:
+        told = ": ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
         raise RolesError(
-            f"roles cannot be made ({str(error).splitlines()[0]}); set DATABASE_URL to a superuser,"
-            " or to the database's owner with CREATEROLE, for this command"
+            f"roles cannot be made ({told}); set DATABASE_URL to a superuser, or to the database's"
+            " owner with CREATEROLE, for this command"
         ) from error
 
 
