@@ -107,21 +107,6 @@ def build(buildah: Buildah, planted: Mapping[str, str], log: Path) -> None:
     shutil.rmtree(context)
 
 
-def size_bytes(buildah: Buildah) -> int:
-    """The size of all layers, unpacked."""
-    container = buildah.ask("from", "--pull-never", IMAGE)
-    try:
-        counted = subprocess.run(
-            ["du", "--summarize", "--block-size=1", buildah.ask("mount", container)],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout
-    finally:
-        buildah.ask("rm", container)
-    return int(counted.split()[0])
-
-
 def labels(buildah: Buildah) -> dict[str, str]:
     """The labels of the image."""
     document = json.loads(buildah.ask("inspect", "--type", "image", IMAGE))
@@ -140,6 +125,16 @@ class Container:
     def __post_init__(self) -> None:
         self.name = self.buildah.ask("from", "--pull-never", IMAGE)
         self.root = Path(self.buildah.ask("mount", self.name))
+
+    def size_bytes(self) -> int:
+        """The bytes of all files, which is what container engines show as the image's size."""
+        counted = subprocess.run(
+            ["du", "--summarize", "--bytes", self.root],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+        return int(counted.split()[0])
 
     def remove(self) -> None:
         self.buildah.ask("rm", self.name)

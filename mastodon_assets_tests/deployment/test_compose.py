@@ -157,6 +157,7 @@ def test_each_waits_for_what_is_healthy_or_done(services: dict[str, Service]) ->
 def test_each_has_limits_and_is_looked_after(name: str) -> None:
     service = _ALL[name]
     assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    assert re.fullmatch(r"\d+s", service["stop_grace_period"])
     assert ("healthcheck" in service) != is_task(service)
     assert service["restart"] == ("on-failure:5" if is_task(service) else "unless-stopped")
     for port in service.get("ports", []):
