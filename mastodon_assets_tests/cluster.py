@@ -143,6 +143,8 @@ def driver_environment(settings: Settings) -> dict[str, str]:
     )
     return {
         **os.environ,
+        # The tests' modules; the package itself is installed.
+        "PYTHONPATH": str(PROJECT),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_EXECUTOR_MEMORY": "512m",
         "SPARK_CONF_DIR": str(folder),
