@@ -353,6 +353,7 @@ def _run_services(folder: Path) -> None:
                 )
                 _wait_for_charts(folder, database)
                 _look_at_pages()
+                _ask_doctor(trial)
                 _say(f"memory of our services together: {trial.memory_bytes() / 1e9:.1f} GB")
                 shown = _secrets_shown(folder, secrets)
                 users = trial.users()
@@ -495,6 +496,18 @@ def _look_at_pages() -> None:
     _say(
         f"pages answer: {', '.join(PAGES)}; two Spark workers ran {len(applications)} applications"
     )
+
+
+def _ask_doctor(trial: Trial) -> None:
+    """As `docker compose exec code mastodon-assets doctor`."""
+    code = next(running for running in trial.running if running.name == "code")
+    asked = subprocess.run(
+        code.command(["mastodon-assets", "doctor"]), stdout=subprocess.PIPE, text=True
+    )
+    findings = asked.stdout.splitlines()
+    if asked.returncode != 0:
+        raise TrialError("; ".join(line for line in findings if not line.startswith("green")))
+    _say(f"the doctor looked at {len(findings)} things and found nothing that does not work")
 
 
 def _read_json(url: str) -> Any:
