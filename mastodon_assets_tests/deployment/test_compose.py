@@ -190,8 +190,9 @@ def test_each_of_ours_has_no_rights_and_a_read_only_root(name: str) -> None:
     assert "user" not in service
 
 
-def test_the_image_is_built_once() -> None:
+def test_the_image_is_built_once_and_never_looked_for_in_a_registry() -> None:
     assert [name for name in _OURS if "build" in _ALL[name]] == ["roles"]
+    assert {_ALL[name]["pull_policy"] for name in _OURS} == {"never"}
 
 
 def test_kafka_and_postgresql_are_the_versions_that_are_tested() -> None:
