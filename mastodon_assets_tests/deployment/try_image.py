@@ -355,10 +355,12 @@ def _run_services(folder: Path) -> None:
                 _look_at_pages()
                 _ask_doctor(trial)
                 _say(f"memory of our services together: {trial.memory_bytes() / 1e9:.1f} GB")
-                shown = _secrets_shown(folder, secrets)
+                shown = _processes_that_show(secrets)
                 users = trial.users()
             finally:
                 late = trial.down()
+            # Nothing writes to them any more.
+            shown += _files_that_show(folder, secrets)
         problems = [
             *(f"{where} shows a secret" for where in shown),
             *(f"{path} was written outside of volumes" for path in _written(trial)),
@@ -515,22 +517,31 @@ def _read_json(url: str) -> Any:
         return json.load(answer)
 
 
-def _secrets_shown(folder: Path, secrets: Mapping[str, str]) -> list[str]:
-    """Where one of the generated passwords stands: arguments of processes, logs, output of runs."""
-    values = [value.encode() for name, value in secrets.items() if name != "COMPOSE_PROFILES"]
+def _processes_that_show(secrets: Mapping[str, str]) -> list[str]:
+    """Those with one of the generated passwords among their arguments."""
     shown = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             arguments = "\0".join(process.cmdline()).encode()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        if any(value in arguments for value in values):
-            shown.append(f"process {process.pid}")
-    for place in (folder / "logs", folder / "volumes"):
-        for path in filter(Path.is_file, place.rglob("*")):
-            content = path.read_bytes()
-            shown.extend(str(path) for value in values if value in content)
+            if any(value in arguments for value in _values(secrets)):
+                shown.append(f"process {process.pid}")
     return shown
+
+
+def _files_that_show(folder: Path, secrets: Mapping[str, str]) -> list[str]:
+    """Files with one of them: logs of services, servers and executors, output of runs, volumes."""
+    places = [
+        *(folder / "logs", folder / "volumes", folder / "stack/postgres/server.log"),
+        *(folder / "containers").glob("*/volume-*"),
+        *(folder / "containers").glob("*/tmpfs-*"),
+    ]
+    below = (path for place in places for path in (place, *place.rglob("*")))
+    contents = ((path, path.read_bytes()) for path in below if path.is_file())
+    return [str(path) for path, content in contents if any(v in content for v in _values(secrets))]
+
+
+def _values(secrets: Mapping[str, str]) -> list[bytes]:
+    return [value.encode() for name, value in secrets.items() if name != "COMPOSE_PROFILES"]
 
 
 def _written(trial: Trial) -> list[str]:
