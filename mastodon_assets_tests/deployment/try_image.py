@@ -72,7 +72,11 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
 class TrialError(Exception):
-    """What the image or a service does not do; the message says which and where its log is."""
+    """What the image or a service does not do; `log` may say why."""
+
+    def __init__(self, message: str, log: Path | None = None) -> None:
+        super().__init__(message)
+        self.log = log
 
 
 class CannotTryError(Exception):
@@ -98,7 +102,11 @@ def main() -> None:
     except CannotTryError as error:
         print(f"not tried: {error}", file=sys.stderr)
         raise SystemExit(_CANNOT_TRY) from None
-    except (TrialError, subprocess.CalledProcessError) as error:
+    except TrialError as error:
+        if error.log:
+            _show_end(error.log)
+        raise SystemExit(f"failed: {error}") from None
+    except subprocess.CalledProcessError as error:
         raise SystemExit(f"failed: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted") from None
@@ -114,7 +122,7 @@ def _try_image(chosen: Path | None, *, keep: bool) -> None:
         with _told("base image debian:bookworm-slim, by debootstrap"):
             _make_base(buildah, log)
         with _told(f"image of docker/Dockerfile (log: {log})"):
-            build(buildah, dict.fromkeys(_PLANTED_FILES, f"PASSWORD={_PLANTED}\n"), log)
+            _build(buildah, log)
         _check_image(buildah)
         for name, value in sorted(labels(buildah).items()):
             if name.startswith("org.opencontainers."):
@@ -125,7 +133,7 @@ def _try_image(chosen: Path | None, *, keep: bool) -> None:
             stack.down(folder / "fetched", wipe=True)
         inside = [sys.executable, "-m", __spec__.name, "--inside", "--folder", str(folder)]
         if _run_to_its_end(["unshare", "--net", "--", *inside]) != 0:
-            raise TrialError(f"the services did not work (logs: {folder / 'logs'})")
+            raise TrialError("the services did not work")
         _say("all of it works")
     finally:
         if keep:
@@ -156,9 +164,21 @@ def _make_base(buildah: Buildah, log: Path) -> None:
     try:
         make_base(buildah, log)
     except subprocess.CalledProcessError as error:
-        with suppress(OSError):
-            print("\n".join(log.read_text(errors="replace").splitlines()[-20:]), file=sys.stderr)
+        _show_end(log)
         raise CannotTryError(f"no base image can be made here ({error})") from error
+
+
+def _build(buildah: Buildah, log: Path) -> None:
+    try:
+        build(buildah, dict.fromkeys(_PLANTED_FILES, f"PASSWORD={_PLANTED}\n"), log)
+    except subprocess.CalledProcessError as error:
+        raise TrialError("the image cannot be built", log) from error
+
+
+def _show_end(log: Path) -> None:
+    """Print what came last: the file itself is gone when this program ends."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    print("\n".join([f"--- the end of {log}", *lines[-60:], "---"]), file=sys.stderr)
 
 
 def _run_to_its_end(command: list[str]) -> int:
@@ -307,10 +327,10 @@ class Trial:
             if self.is_over.wait(0.5):
                 return
             if time.monotonic() > deadline:
-                raise TrialError(f"{running.name} takes too long (log: {running.log})")
+                raise TrialError(f"{running.name} takes too long", running.log)
         if running.process.returncode != 0:
             status = running.process.returncode
-            raise TrialError(f"{running.name} ended with status {status} (log: {running.log})")
+            raise TrialError(f"{running.name} ended with status {status}", running.log)
 
     def _wait_until_healthy(self, running: Running, check: list[str]) -> None:
         deadline = time.monotonic() + _HEALTHY_SECONDS
@@ -318,14 +338,14 @@ class Trial:
             if self.is_over.is_set():
                 return
             if running.process.poll() is not None:
-                raise TrialError(f"{running.name} ended by itself (log: {running.log})")
+                raise TrialError(f"{running.name} ended by itself", running.log)
             answered = subprocess.run(
                 running.command(check), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
             if answered.returncode == 0:
                 return
             time.sleep(1)
-        raise TrialError(f"{running.name} does not get healthy (log: {running.log})")
+        raise TrialError(f"{running.name} does not get healthy", running.log)
 
 
 def is_task(service: Service) -> bool:
@@ -460,6 +480,7 @@ def _wait_for_charts(folder: Path, database: SecretStr) -> None:
     """Until the sensor's refresh has drawn what the first model scored. Raises: TrialError."""
     settings = load_settings(database_url=database)
     files = folder / "volumes/files"
+    log = folder / "logs/code.log"
     started = time.monotonic()
     while time.monotonic() < started + _CHARTS_SECONDS:
         shown = shown_state(settings)
@@ -467,11 +488,11 @@ def _wait_for_charts(folder: Path, database: SecretStr) -> None:
             break
         time.sleep(2)
     else:
-        raise TrialError(f"no charts of the champion after {_CHARTS_SECONDS} s; see logs/code.log")
+        raise TrialError(f"no charts of the champion after {_CHARTS_SECONDS} s", log)
     charts = sorted(path.name for path in (files / "reports").glob("part5_*.png"))
     exports = sorted(path.name for path in (files / "data").glob("viz_*.csv"))
     if len(charts) != 4 or len(exports) != 3:
-        raise TrialError(f"of four charts and three files there are {charts} and {exports}")
+        raise TrialError(f"of four charts and three files there are {charts} and {exports}", log)
     with psycopg.connect(database.get_secret_value()) as connection:
         query = (
             "SELECT (SELECT count(*) FROM masto.toots_raw),"
@@ -479,7 +500,7 @@ def _wait_for_charts(folder: Path, database: SecretStr) -> None:
         )
         stored, labelled = connection.execute(query).fetchone() or (0, 0)
     if not labelled:
-        raise TrialError("no toot has a label; see logs/code.log")
+        raise TrialError("no toot has a label", log)
     _say(
         f"the sensor's refresh drew {len(charts)} charts and {len(exports)} files of {stored:,}"
         f" toots, {labelled:,} of them labelled, {time.monotonic() - started:.1f} s after that"
