@@ -93,11 +93,13 @@ def build(buildah: Buildah, planted: Mapping[str, str], log: Path) -> None:
         if _OWN_CERTIFICATES.is_dir()
         else []
     )
+    revision = _git("rev-parse", "HEAD").strip()
     with log.open("ab") as output:
         subprocess.run(
             buildah.command(
                 *("bud", "--isolation", "chroot", "--network", "host", "--pull-never"),
                 *certificates,
+                *("--build-arg", f"REVISION={revision}"),
                 *("--tag", IMAGE, "--file", str(context / "docker/Dockerfile"), str(context)),
             ),
             check=True,
@@ -172,7 +174,13 @@ def write_environment(path: Path, variables: Mapping[str, str], owner: int) -> N
 
 
 def _tracked_files() -> list[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
+    listed = _git("ls-files", "-z")
     return [name for name in listed.split("\0") if name and (PROJECT / name).is_file()]
+
+
+def _git(*arguments: str) -> str:
+    # Whoever the checkout belongs to: this only reads.
+    command = ["git", "-c", f"safe.directory={PROJECT}", *arguments]
+    return subprocess.run(
+        command, cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
