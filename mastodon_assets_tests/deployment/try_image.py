@@ -1,7 +1,7 @@
 """`docker/try-image`: build the image and run the demo of compose.yaml from it, to the charts.
 
-No container engine is needed, but root, buildah and debootstrap (Debian's packages), some 8 GB of
-disk and a network for the build. Each service runs with its own command, variables, volumes and
+No container engine is needed, but root, buildah and debootstrap (Debian's packages), 8 GB of disk,
+6 GB of memory and a network for the build. Each service runs with its own command, variables, volumes and
 health check, when what it waits for is ready, in a network of its own that has nothing but
 loopback: every service's name is 127.0.0.1 there, and copies of one have addresses of their own, as
 Spark takes workers of one address for users of one disk. Kafka and PostgreSQL are those of
@@ -65,7 +65,8 @@ _PLANTED_FILES = (".env", "docker/.env", "data/x", "mastodon_assets/.env", ".git
 # What a slow machine needs as well; the bounds of what never comes.
 _HEALTHY_SECONDS, _TASK_SECONDS, _CHARTS_SECONDS = 600, 900, 900
 _CANNOT_TRY = 77
-_FREE_BYTES = 8_000_000_000
+# All services together hold 5 GB.
+_FREE_DISK, _FREE_MEMORY = 8_000_000_000, 6_000_000_000
 # Nothing that builds or installs belongs into the finished image.
 _BUILDERS = ("cc", "gcc", "g++", "c++", "ld", "make", "javac", "pip", "pip3")
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -152,8 +153,12 @@ def _check_machine(chosen: Path | None) -> None:
     if subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True).returncode != 0:
         raise CannotTryError("no network of its own for the services (unshare --net --mount)")
     place = chosen if chosen and chosen.exists() else Path(tempfile.gettempdir())
-    if (free := shutil.disk_usage(place).free) < _FREE_BYTES:
-        raise CannotTryError(f"{place} has {free / 1e9:.1f} GB free of {_FREE_BYTES / 1e9:.0f}")
+    for what, free, needed in (
+        (f"disk at {place}", shutil.disk_usage(place).free, _FREE_DISK),
+        ("memory", psutil.virtual_memory().available, _FREE_MEMORY),
+    ):
+        if free < needed:
+            raise CannotTryError(f"{what}: {free / 1e9:.1f} GB are free, {needed / 1e9:.0f} needed")
 
 
 def _make_base(buildah: Buildah, log: Path) -> None:
