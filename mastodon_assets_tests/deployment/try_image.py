@@ -1,10 +1,10 @@
 """`docker/try-image`: build the image and run the demo of compose.yaml from it, to the charts.
 
 No container engine is needed, but root, buildah and debootstrap (Debian's packages), 8 GB of disk,
-6 GB of memory and a network for the build. Each service runs with its own command, variables, volumes and
-health check, when what it waits for is ready, in a network of its own that has nothing but
-loopback: every service's name is 127.0.0.1 there, and copies of one have addresses of their own, as
-Spark takes workers of one address for users of one disk. Kafka and PostgreSQL are those of
+6 GB of memory and a network for the build. Each service runs with its own command, variables,
+volumes and health check, when what it waits for is ready, in a network of its own that has nothing
+but loopback: every service's name is 127.0.0.1 there, and copies of one have addresses of their
+own, as Spark takes workers of one address for users of one disk. Kafka and PostgreSQL are those of
 `mastodon-assets up` instead of their images, which are not at hand without a registry.
 
 It fails where a service does not get healthy, the sensor's refresh does not reach the charts, a
