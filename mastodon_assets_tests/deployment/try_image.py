@@ -177,7 +177,8 @@ def _build(buildah: Buildah, log: Path) -> None:
     try:
         build(buildah, dict.fromkeys(_PLANTED_FILES, f"PASSWORD={_PLANTED}\n"), log)
     except subprocess.CalledProcessError as error:
-        raise TrialError("the image cannot be built", log) from error
+        _show_end(log)
+        raise TrialError("the image cannot be built") from error
 
 
 def _show_end(log: Path) -> None:
