@@ -55,10 +55,10 @@ def on_its_own_disk(command: Sequence[str], project: Path, kept: Sequence[Path])
     steps = [
         "set -e",
         f"mount -t tmpfs tmpfs {_OWN}",
-        *(_mount("--bind", folder, place) for folder, place in places.items()),
+        *(_mount("--rbind", folder, place) for folder, place in places.items()),
         f"cp -r {shlex.quote(str(project / 'mastodon_assets'))} {_OWN}",
         *(_mount("-t", "tmpfs", "tmpfs", folder) for folder in (_TEMPORARY, project, cache_dir())),
-        *(_mount("--bind", place, folder) for folder, place in places.items()),
+        *(_mount("--rbind", place, folder) for folder, place in places.items()),
         f"cd {_OWN}",
         'exec "$@"',
     ]
