@@ -16,6 +16,7 @@ from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.sentiment.totals import count_in_changed, count_out_changed
 from mastodon_assets.toots.fresh import prepare_fresh, split_fresh, store_fresh
 from mastodon_assets.toots.ledger import advance_ledger
 from mastodon_assets.toots.windows import apply_changes
@@ -344,7 +345,9 @@ def _change_rows(connection: Connection[Any]) -> int:
 def _apply_to_derived(connection: Connection[Any]) -> None:
     """Bring what derives from the rows to what `pg_temp.changed_rows` says of them."""
     apply_changes(connection)
+    count_out_changed(connection)
     connection.execute(_REMOVE_OUTDATED_SCORES)
+    count_in_changed(connection)
     if connection.execute("SELECT FROM pg_temp.changed_rows LIMIT 1").fetchone() is not None:
         bump_toots_version(connection)
         connection.execute(_NOTE_CHANGES)
