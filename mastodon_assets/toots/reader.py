@@ -194,7 +194,7 @@ class Reader:
                     last.result()
                 except Exception as error:
                     if not is_stopping:
-                        last = _failed(_as_our_own(error))
+                        last = _failed(as_our_own(error))
                     return
                 last = writer.submit(self._write, rows, addition, started)
 
@@ -209,7 +209,7 @@ class Reader:
             except StreamingQueryException as error:
                 # Spark hands on what a batch raised as text only; its future has the exception.
                 last.result()
-                raise _as_our_own(error) from error
+                raise as_our_own(error) from error
             finally:
                 is_stopping = True
                 query.stop()
@@ -273,7 +273,7 @@ def _failed(error: Exception) -> "Future[None]":
     return future
 
 
-def _as_our_own(error: Exception) -> Exception:
+def as_our_own(error: Exception) -> Exception:
     """Kafka's failures as an error that says so; any other stays what it is."""
     if "Assigned: Set(" in str(error):
         return ServiceUnavailableError(

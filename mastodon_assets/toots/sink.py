@@ -121,6 +121,11 @@ SELECT topic, partition, kafka_offset, reject_reason, payload, message_key
    SET reason = excluded.reason, payload = excluded.payload, message_key = excluded.message_key
 """
 
+_FORGET_REJECTED = """
+DELETE FROM masto.toots_rejected
+ WHERE (topic, partition) = (%s, %s) AND kafka_offset >= %s AND kafka_offset < %s
+"""
+
 _KEEP_TOMBSTONES = """
 INSERT INTO masto.toots_deleted AS d (instance, status_id, deleted_at)
 SELECT instance, status_id, min(received_at) FROM pg_temp.staged WHERE op = 'delete' GROUP BY 1, 2
@@ -275,21 +280,25 @@ def refresh_statistics(connection: Connection[Any]) -> None:
 def write_batch(
     connection: Connection[Any],
     rows: "pa.Table",
-    topic_ids: Mapping[str, str],
+    topic_ids: Mapping[str, str] | None,
     *,
     withdrawn_key: SecretStr | None = None,
 ) -> BatchCounts:
     """Write one batch in the caller's transaction, which must commit or roll back afterwards.
 
     `rows` has the columns of `parse.parse_records`; each partition's offsets must be without a
-    hole and begin where the ledger stands.
+    hole and begin where the ledger stands. Without `topic_ids` they are read once more: the ledger
+    stays where it is, and dead letters of these offsets are those of now.
 
     Raises: LedgerConflictError, BatchAccountError, WithdrawnKeyError, PayloadsNeededError (read the
     batch again with its payloads). None of them leaves anything behind once rolled back.
     """
     take_write_lock(connection)
     for topic, partition, start, end in offset_ranges(rows):
-        advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
+        if topic_ids is None:
+            connection.execute(_FORGET_REJECTED, (topic, partition, start, end))
+        else:
+            advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
     kept = without_withdrawn(rows, read_withdrawn(connection, withdrawn_key))
     fresh, others = split_fresh(connection, kept)
     counts = BatchCounts(stored=fresh.num_rows, withdrawn=rows.num_rows - kept.num_rows)
