@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PARTS = ("stream", "broker", "database", "asset run")
 _MESSAGES = 60
 _SENDING_SECONDS = 1.5
+_SECONDS_OF_ASSET_RUN = 20
 
 
 @dataclass
@@ -96,7 +97,8 @@ def run_rounds(
             note(_ended(platform, session, part, killed_at, before, started))
     finally:
         end(stream)
-    length = _seconds_of_asset_run(platform) if of_asset_runs else 0
+    # To know how long one takes costs a run, which a few rounds are not worth.
+    length = _seconds_of_asset_run(platform) if of_asset_runs > 1 else _SECONDS_OF_ASSET_RUN
     for _ in range(of_asset_runs):
         started = time.monotonic()
         before, killed_at = _disturb_asset_run(platform, generator.uniform(0.3, 1.0) * length)
