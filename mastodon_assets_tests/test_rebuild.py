@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _SUMS = ("user_totals", "hashtag_totals", "day_totals")
-_SCORES = "id, created_at, lang, text, label_str, reason, model_version"
 
 
 def _tables(postgres_url: SecretStr) -> dict[str, list[Any]]:
+    columns = {"toots_sentiment": "id, created_at, lang, text, label_str, reason, model_version"}
     with transaction(postgres_url, snapshot=True) as connection:
         return {
             name: sorted(
                 connection.execute(
-                    f"SELECT {_SCORES if name == 'toots_sentiment' else '*'} FROM masto.{name}".encode()  # noqa: S608 - constants
+                    f"SELECT {columns.get(name, '*')} FROM masto.{name}".encode()  # noqa: S608 - constants
                 ).fetchall()
             )
             for name in (*REBUILDS, *_SUMS)

@@ -76,17 +76,13 @@ def refresh_batch_table(
             changed = _move(connection, batch, parameters)
         if changed is not None:
             return Refreshed(changed, is_from_all=False)
+    spark = session()
     with transaction(postgres_url, snapshot=True) as connection:
-        version_before = toots_version(connection)
-    rows = batch.of_all(read_toots(session(), postgres_url)).toArrow()
+        version = toots_version(connection)
+        rows = batch.of_all(read_toots(spark, postgres_url, connection)).toArrow()
     with transaction(postgres_url) as connection:
         take_write_lock(connection)
-        if rows.num_rows:
-            version = rows.column("version")[0].as_py()
-        else:
-            # Without rows their version is unknown, unless it did not move; at 0 there were none.
-            version = version_before if toots_version(connection) == version_before else 0
-        changed = replace_rows(connection, batch.sums, rows.drop_columns(["version"]))
+        changed = replace_rows(connection, batch.sums, rows)
         if batch.rows:
             changed = _make_rows(connection, batch, parameters, touched=sql.SQL("true"))
         _note(connection, batch, version, parameters)

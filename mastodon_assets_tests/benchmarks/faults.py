@@ -26,7 +26,7 @@ from rich.table import Table
 from mastodon_assets.local import kafka, postgres
 from mastodon_assets.settings import load_settings
 from mastodon_assets.spark_session import build_session
-from mastodon_assets_tests.faults.platform import ASSET_RUN, Platform, end, platform_in
+from mastodon_assets_tests.faults.disturbed import ASSET_RUN, Platform, end, platform_in
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -88,12 +88,14 @@ def run_rounds(
         made.append(made_round)
         report(f"round {len(made)}: {made_round}")
 
+    platform.send(_MESSAGES)
     stream = platform.start()
     try:
+        stream = _follow(platform, stream)
         for part in (part for part in parts if part != "asset run"):
             started = time.monotonic()
             stream, before, killed_at = _disturb_stream(platform, stream, part, generator)
-            platform.wait_until_stored(stream)
+            stream = _follow(platform, stream)
             note(_ended(platform, session, part, killed_at, before, started))
     finally:
         end(stream)
@@ -105,6 +107,15 @@ def run_rounds(
         platform.finish(session)
         note(_ended(platform, session, "asset run", killed_at, before, started))
     return made
+
+
+def _follow(platform: Platform, stream: "Popen[bytes]") -> "Popen[bytes]":
+    """Wait until all is stored, as a supervisor: a stream that found no server at its start ends,
+    and is started again.
+    """
+    while not platform.waits_for(stream):
+        stream = platform.start()
+    return stream
 
 
 def _disturb_stream(

@@ -13,7 +13,7 @@ from mastodon_assets.toots.drain import drain
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.conftest import new_database
-from mastodon_assets_tests.faults.platform import tables
+from mastodon_assets_tests.faults.disturbed import tables
 from mastodon_assets_tests.records import delete, upsert
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from mastodon_assets.local import kafka, postgres
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.faults.platform import TOPIC, Platform
+from mastodon_assets_tests.faults.disturbed import TOPIC, Platform
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -11,7 +11,7 @@ from mastodon_assets.toots.replay import ReplayRangeError, chosen_ranges, replay
 from mastodon_assets.toots.sink import prepare_session, remove_posts
 from mastodon_assets.toots.topics import TopicState
 from mastodon_assets.warehouse.database import take_write_lock, transaction
-from mastodon_assets_tests.faults.platform import tables
+from mastodon_assets_tests.faults.disturbed import tables
 from mastodon_assets_tests.records import delete, upsert
 
 if TYPE_CHECKING:

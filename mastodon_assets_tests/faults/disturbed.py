@@ -143,11 +143,16 @@ class Platform:
             return sum(read_ledger(connection, TOPIC).values())
 
     def wait_until_stored(self, process: "subprocess.Popen[bytes]") -> None:
+        assert self.waits_for(process), self.told()[-2000:]
+
+    def waits_for(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Wait until all is stored; False as soon as the process has ended before that."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            assert process.poll() is None, self.told()[-2000:]
             if self.stored() == self._sent:
-                return
+                return True
+            if process.poll() is not None:
+                return False
             time.sleep(0.3)
         raise AssertionError(f"{self._sent} not stored: {self.told()[-2000:]}")
 
