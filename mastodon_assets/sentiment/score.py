@@ -52,7 +52,8 @@ _ALL_TOOTS = "masto.toots_raw"
 _CHANGED_TOOTS = """
 (SELECT toot.* FROM masto.toots_raw toot
    JOIN (SELECT DISTINCT toot_id FROM masto.toot_changes
-          WHERE version > %(since)s AND version <= %(to)s AND sign = 1) changed
+          WHERE version > %(since)s AND version <= %(to)s AND sign = 1
+            AND (%(after)s::bigint IS NULL OR toot_id > %(after)s)) changed
      ON toot.id = changed.toot_id)
 """
 _PENDING_SCHEMA = pa.schema(
