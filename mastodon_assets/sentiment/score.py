@@ -214,7 +214,6 @@ def merge_scores(connection: Connection[Any], scored: pa.Table) -> dict[str, int
     """`write_scores` in the caller's transaction, which holds the write lock."""
     connection.execute(_STAGE)
     copy_arrow(connection, sql.Identifier("pg_temp", "staged_sentiment"), scored)
-    connection.execute("ANALYZE pg_temp.staged_sentiment")
     count_out_staged(connection)
     outcomes = dict(connection.execute(_MERGE).fetchall())
     count_in_staged(connection)

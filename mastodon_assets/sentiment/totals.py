@@ -49,7 +49,7 @@ SELECT DISTINCT day
 _ALL = "masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)"
 _STAGED = """
 masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)
-WHERE toot.id IN (SELECT id FROM pg_temp.staged_sentiment)
+ WHERE toot.id IN (SELECT id FROM pg_temp.staged_sentiment)
 """
 _OF_DAYS = """
 unnest(%(days)s::date[]) day
