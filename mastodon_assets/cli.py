@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from mastodon_assets import cli_models, cli_operations, cli_warehouse
+from mastodon_assets import cli_history, cli_models, cli_operations, cli_warehouse
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.settings import Settings, load_settings
 
@@ -626,6 +626,7 @@ def _print_counts(counts: Mapping[str, float]) -> None:
 
 # After the commands above, so that `--help` begins with the first ones to try.
 cli_operations.register(app)
+cli_history.register(app)
 cli_models.register(app)
 cli_warehouse.register(app)
 

@@ -33,6 +33,8 @@ COMMANDS = (
     "ingest",
     "import",
     "stream",
+    "replay",
+    "rebuild",
     "simulate",
     "ui",
     "migrate",
@@ -108,6 +110,8 @@ def test_each_command_explains_itself_and_each_of_its_options(command: str) -> N
         (["simulate", "--rate", "-1"], "Invalid value for '--rate'"),
         (["simulate", "--from", "x", "--rate", "1"], "a rate makes synthetic toots"),
         (["import", "x", "--instance", "a b"], "Invalid value: 'a b' is no server's name"),
+        (["replay", "--from", "3"], "Invalid value: --from and --to are offsets of one partition"),
+        (["rebuild", "toots_raw"], "Invalid value: no such table: toots_raw; known: toot_"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(arguments: list[str], told: str) -> None:

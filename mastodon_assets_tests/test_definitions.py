@@ -49,11 +49,11 @@ _TABLE_ASSETS = sorted(set().union(*_GROUPS.values()) & TABLES.keys())
 
 # Each folder or module may import those after it in this order of layers, and its own.
 _LAYERS = (
-    {"cli", "cli_models", "cli_operations", "cli_warehouse", "demo", "definitions"},
+    {"cli", "cli_history", "cli_models", "cli_operations", "cli_warehouse", "demo", "definitions"},
     {"doctor"},
     {"assets", "automation"},
     {"resources"},
-    {"simulator"},
+    {"simulator", "rebuild"},
     {"mastodon", "toots", "batch", "sentiment", "reports"},
     {"local", "spark_session", "locations", "kafka_client", "metrics"},
     {"warehouse"},

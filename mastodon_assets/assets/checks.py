@@ -51,19 +51,69 @@ def _schema_check(table: Table) -> dg.AssetChecksDefinition:
 
 @dg.asset_check(asset="toot_metrics_windowed", additional_deps=["toots_raw"], blocking=True)
 def windows_add_up_to_rows(settings: SettingsResource) -> dg.AssetCheckResult:
-    """The sum of `toots_count` over all windows equals the rows of `toots_raw`."""
-    from mastodon_assets.warehouse.checks import window_sum_and_rows
+    """The sum of `toots_count` over the windows of a day equals its rows of `toots_raw`.
+
+    Of a history of more than 31 days it compares the days that changed and three others, drawn
+    anew at each change; `mastodon-assets rebuild` compares all.
+    """
+    from mastodon_assets.warehouse.checks import (
+        days_to_compare,
+        window_sum_and_rows,
+        windows_and_rows,
+    )
     from mastodon_assets.warehouse.database import transaction
 
     with transaction(settings.load().postgres_url, snapshot=True) as connection:
-        in_windows, rows = window_sum_and_rows(connection)
+        days = days_to_compare(connection)
+        if days is None:
+            counted = [("all", *window_sum_and_rows(connection))]
+        else:
+            counted = [
+                (day.isoformat(), in_windows, rows)
+                for day, in_windows, rows in windows_and_rows(connection, days)
+            ]
+    wrong = [day for day, in_windows, rows in counted if in_windows != rows]
     return dg.AssetCheckResult(
-        passed=in_windows == rows,
-        metadata={"sum_of_toots_count": in_windows, "rows_of_toots_raw": rows},
+        passed=not wrong,
+        metadata={
+            "sum_of_toots_count": sum(in_windows for _, in_windows, _ in counted),
+            "rows_of_toots_raw": sum(rows for _, _, rows in counted),
+            "days": ", ".join(day for day, _, _ in counted),
+            "days_that_differ": ", ".join(wrong) or "none",
+            **_mending("toot_metrics_windowed", wrong),
+        },
     )
+
+
+@dg.asset_check(asset="v_sentiment_daily", additional_deps=["toots_sentiment"], blocking=True)
+def labels_of_a_day_are_those_of_its_toots(settings: SettingsResource) -> dg.AssetCheckResult:
+    """What the view says of a day is what its rows of `toots_raw` and `toots_sentiment` give.
+
+    Looks at the same days as `windows_add_up_to_rows`.
+    """
+    from mastodon_assets.sentiment.totals import days_that_differ
+    from mastodon_assets.warehouse.checks import days_to_compare
+    from mastodon_assets.warehouse.database import transaction
+
+    with transaction(settings.load().postgres_url, snapshot=True) as connection:
+        days = days_to_compare(connection)
+        wrong = [day.isoformat() for day in days_that_differ(connection, days)]
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        metadata={
+            "days": "all" if days is None else ", ".join(day.isoformat() for day in days),
+            "days_that_differ": ", ".join(wrong) or "none",
+            **_mending("sentiment_totals", wrong),
+        },
+    )
+
+
+def _mending(table: str, wrong: list[str]) -> dict[str, str]:
+    return {"what_to_do": f"run: mastodon-assets rebuild {table}"} if wrong else {}
 
 
 table_checks = [
     *(_schema_check(TABLES[name]) for name in _CHECKED),
     windows_add_up_to_rows,
+    labels_of_a_day_are_those_of_its_toots,
 ]

@@ -123,9 +123,7 @@ chart_assets = [
         shows="toots_sentiment",
     ),
     _chart_asset("part5_toots_per_day", rows="the toots a day", shows="batch_toots_per_day"),
-    _chart_asset(
-        "part5_top_hashtags", rows="the 30 most used hashtags", shows="batch_hashtag_by_hour"
-    ),
+    _chart_asset("part5_top_hashtags", rows="the 30 most used hashtags", shows="batch_top_hashtag"),
 ]
 export_assets = [
     _export_asset(
@@ -144,6 +142,6 @@ export_assets = [
         "viz_top_hashtags",
         rows="the 30 most used hashtags",
         columns="`hashtag`, `n`",
-        shows="batch_hashtag_by_hour",
+        shows="batch_top_hashtag",
     ),
 ]

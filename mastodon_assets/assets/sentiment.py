@@ -34,6 +34,10 @@ class TootsSentimentConfig(dg.Config):
     rescore: bool = Field(
         default=False, description="Also score again what another model than the champion scored."
     )
+    rebuild: bool = Field(
+        default=False,
+        description="Look for what waits among all toots, not only those that changed.",
+    )
 
 
 @dg.asset(group_name="model", kinds={"csv"})
@@ -154,8 +158,9 @@ def _explained(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
     description=describe(
         TOOTS_SENTIMENT,
         source="`toots_raw`, scored by the champion of `sentiment_pipeline_model`",
-        reads="the rows that have no score yet, or one of another text or without a model;"
-        " with `rescore` in the run configuration also those that another model scored.",
+        reads="the rows that have no score yet, or one of another text or without a model, among"
+        " those that changed since the last time (all rows after a new champion, or by the"
+        " configuration `rebuild: true`); with `rescore` also those that another model scored.",
         writes="only for the version of the row that was scored; scoring twice changes nothing.",
         metadata="`scored` in this run, by label or reason, `model_version`, row count.",
         raises="`ModelUnreadableError` where the champion's folder is missing or damaged;"
@@ -172,7 +177,13 @@ def toots_sentiment(
     from mastodon_assets.sentiment.score import score_pending
 
     loaded = settings.load()
-    result = score_pending(spark.spark_session, loaded, context.log.info, rescore=config.rescore)
+    result = score_pending(
+        spark.spark_session,
+        loaded,
+        context.log.info,
+        rescore=config.rescore,
+        rebuild=config.rebuild,
+    )
     return dg.MaterializeResult(
         metadata={
             "scored": result.scored,
@@ -190,8 +201,9 @@ def toots_sentiment(
     code_version=hashlib.sha256(view_sql(V_SENTIMENT_DAILY.name).encode()).hexdigest()[:12],
     description=describe(
         V_SENTIMENT_DAILY,
-        source="`toots_raw` and `toots_sentiment`",
-        reads="nothing now; PostgreSQL reads both when the view is asked.",
+        source="`sentiment_totals`, which each change of `toots_raw` and `toots_sentiment` moves in"
+        " its transaction",
+        reads="nothing now; PostgreSQL reads the sums when the view is asked.",
         writes="nothing: the view is made, and made again, by the migrations.",
         metadata="row count.",
         raises="`ServiceUnavailableError`, `MissingTablesError`.",

@@ -12,26 +12,20 @@ from pydantic import SecretStr
 
 from mastodon_assets.batch.tables import BATCH_TABLES, BatchTable, read_toots
 from mastodon_assets.warehouse.database import (
-    note_progress,
     replace_rows,
     take_write_lock,
     toots_version,
     transaction,
 )
+from mastodon_assets.warehouse.journal import note_moved, reaches_back
 from mastodon_assets.warehouse.registry import SCHEMA, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# A version that another writer made, or whose changes were forgotten, is missing in the journal.
-_ARE_CHANGES_KNOWN = """
-SELECT count(DISTINCT version) = %(to)s - %(from)s FROM masto.toot_changes
- WHERE version > %(from)s AND version <= %(to)s
-"""
-
 _STAGE_CHANGES = """
 CREATE TEMP TABLE changed_sums ON COMMIT DROP AS
-  WITH changes AS (SELECT * FROM masto.toot_changes WHERE version > %(from)s AND version <= %(to)s)
+  WITH changes AS (SELECT * FROM masto.toot_changes WHERE version > %(since)s AND version <= %(to)s)
 SELECT * FROM ({of_changes}) summed WHERE {is_something}
 """
 
@@ -50,13 +44,6 @@ DELETE FROM {table} t
 _STORE_ROWS = """
 INSERT INTO {table} AS old ({columns}) SELECT {columns} FROM ({rows}) t WHERE {is_touched}
     ON CONFLICT ({key}) DO UPDATE SET {assignments} WHERE ({old}) IS DISTINCT FROM ({new})
-"""
-
-# What every batch table has moved by.
-_FORGET_DONE = """
-DELETE FROM masto.toot_changes
- WHERE version <= (SELECT CASE WHEN count(*) = %(tables)s THEN min(toots_version) END
-                     FROM masto.asset_progress WHERE asset = ANY(%(names)s))
 """
 
 
@@ -89,17 +76,13 @@ def refresh_batch_table(
             changed = _move(connection, batch, parameters)
         if changed is not None:
             return Refreshed(changed, is_from_all=False)
+    spark = session()
     with transaction(postgres_url, snapshot=True) as connection:
-        version_before = toots_version(connection)
-    rows = batch.of_all(read_toots(session(), postgres_url)).toArrow()
+        version = toots_version(connection)
+        rows = batch.of_all(read_toots(spark, postgres_url, connection)).toArrow()
     with transaction(postgres_url) as connection:
         take_write_lock(connection)
-        if rows.num_rows:
-            version = rows.column("version")[0].as_py()
-        else:
-            # Without rows their version is unknown, unless it did not move; at 0 there were none.
-            version = version_before if toots_version(connection) == version_before else 0
-        changed = replace_rows(connection, batch.sums, rows.drop_columns(["version"]))
+        changed = replace_rows(connection, batch.sums, rows)
         if batch.rows:
             changed = _make_rows(connection, batch, parameters, touched=sql.SQL("true"))
         _note(connection, batch, version, parameters)
@@ -114,11 +97,10 @@ def _move(connection: Connection[Any], batch: BatchTable, parameters: dict[str, 
     ).fetchone()
     if shown is None or shown[1] != str(parameters):
         return None
-    versions = {"from": shown[0], "to": toots_version(connection)}
-    known = connection.execute(_ARE_CHANGES_KNOWN, versions).fetchone()
-    if known != (True,):
+    versions = {"since": shown[0], "to": toots_version(connection)}
+    if not reaches_back(connection, **versions):
         return None
-    if versions["from"] == versions["to"]:
+    if versions["since"] == versions["to"]:
         return 0
     columns = [column.name for column in batch.sums.columns]
     summed = [name for name in columns if name not in batch.sums.key]
@@ -183,9 +165,7 @@ def _make_rows(
 def _note(
     connection: Connection[Any], batch: BatchTable, version: int, parameters: dict[str, Any]
 ) -> None:
-    note_progress(connection, batch.table.name, toots_version=version, parameters=str(parameters))
-    names = list(BATCH_TABLES)
-    connection.execute(_FORGET_DONE, {"tables": len(names), "names": names})
+    note_moved(connection, batch.table.name, toots_version=version, parameters=str(parameters))
 
 
 def _name(table: Table) -> sql.Identifier:

@@ -6,10 +6,13 @@ brought up to date stands in `refresh`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
+from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
-from pyspark.sql import Column, DataFrame, GroupedData, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from mastodon_assets.warehouse.registry import (
@@ -25,12 +28,20 @@ from mastodon_assets.warehouse.registry import (
     Table,
 )
 
-# One query without partitions reads one snapshot, and so does the version beside the rows.
+# A part of the table's blocks; a session of its own reads it.
 _READ_TOOTS = """
-SELECT event_at, lang, username, hashtags, char_length(content_txt) AS length,
-       (SELECT version FROM masto.data_versions WHERE dataset = 'toots_raw') AS version
-  FROM masto.toots_raw
+SELECT event_at, lang, username, hashtags, char_length(content_txt) AS length
+  FROM masto.toots_raw WHERE {blocks}
 """
+_BLOCKS_A_PART = 8192
+_MOST_PARTS = 64
+_EXPORT_SNAPSHOT = """
+SELECT pg_export_snapshot(),
+       pg_relation_size('masto.toots_raw') / current_setting('block_size')::bigint
+"""
+_USE_SNAPSHOT = (
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET TRANSACTION SNAPSHOT '{}'"
+)
 
 _TLS_PARAMETERS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
@@ -55,35 +66,33 @@ class BatchTable:
 
 def user_totals(toots: DataFrame) -> DataFrame:
     """username, toots_count, total_length."""
-    return _summed(toots.groupBy("username"), _toots_count(), _total_length())
+    return toots.groupBy("username").agg(_toots_count(), _total_length())
 
 
 def hashtag_by_hour(toots: DataFrame) -> DataFrame:
     """hour, hashtag, toots_count."""
-    by_hour = toots.select(
-        F.date_trunc("hour", "event_at").alias("hour"), _each_hashtag(), "version"
-    )
-    return _summed(by_hour.groupBy("hour", "hashtag"), _toots_count())
+    by_hour = toots.select(F.date_trunc("hour", "event_at").alias("hour"), _each_hashtag())
+    return by_hour.groupBy("hour", "hashtag").agg(_toots_count())
 
 
 def hashtag_totals(toots: DataFrame) -> DataFrame:
     """hashtag, toots_count."""
-    return _summed(toots.select(_each_hashtag(), "version").groupBy("hashtag"), _toots_count())
+    return toots.select(_each_hashtag()).groupBy("hashtag").agg(_toots_count())
 
 
 def toots_per_day(toots: DataFrame) -> DataFrame:
     """day, toots_count."""
-    return _summed(toots.groupBy(_day()), _toots_count())
+    return toots.groupBy(_day()).agg(_toots_count())
 
 
 def day_totals(toots: DataFrame) -> DataFrame:
     """day, toots_count, total_length."""
-    return _summed(toots.groupBy(_day()), _toots_count(), _total_length())
+    return toots.groupBy(_day()).agg(_toots_count(), _total_length())
 
 
 def toots_by_lang_per_day(toots: DataFrame) -> DataFrame:
     """day, lang, toots_count."""
-    return _summed(toots.groupBy(_day(), "lang"), _toots_count())
+    return toots.groupBy(_day(), "lang").agg(_toots_count())
 
 
 # Sums and counts are whole numbers, so a quotient is the same in whatever order rows came.
@@ -146,19 +155,39 @@ BATCH_TABLES: Mapping[str, BatchTable] = {
 }
 
 
-def read_toots(spark: SparkSession, postgres_url: SecretStr) -> DataFrame:
-    """event_at, lang, username, hashtags, length (characters) of all toots, in one snapshot.
+def read_toots(
+    spark: SparkSession, postgres_url: SecretStr, connection: Connection[Any]
+) -> DataFrame:
+    """event_at, lang, username, hashtags, length (characters) of all toots.
 
-    `version`, the same in every row, is the version of the toots in that snapshot.
+    Read in parts, at once, by sessions that all see what `connection` does in its transaction:
+    that must stay open until the frame was used.
     """
-    options = jdbc_options(postgres_url)
-    return (
+    row = connection.execute(_EXPORT_SNAPSHOT).fetchone()
+    assert row is not None
+    snapshot, blocks = row
+    reader = (
         spark.read.format("jdbc")
-        .options(**options)
-        .option("query", _READ_TOOTS)
+        .options(**jdbc_options(postgres_url))
+        .option("sessionInitStatement", _USE_SNAPSHOT.format(snapshot))
+        # Not all rows at once; and one transaction, which the snapshot is for, from the start.
         .option("fetchsize", 10_000)
-        .load()
     )
+    parts = (
+        reader.option("query", _READ_TOOTS.format(blocks=part)).load() for part in _parts(blocks)
+    )
+    return reduce(DataFrame.union, parts)
+
+
+def _parts(blocks: int) -> list[str]:
+    """Conditions that between them cover the table's blocks; the last has no end."""
+    size = max(_BLOCKS_A_PART, -(-blocks // _MOST_PARTS))
+    starts = range(0, max(blocks, 1), size)
+    return [
+        f"ctid >= '({start},0)'::tid"
+        + (f" AND ctid < '({start + size},0)'::tid" if start != starts[-1] else "")
+        for start in starts
+    ]
 
 
 def jdbc_options(postgres_url: SecretStr) -> dict[str, str]:
@@ -178,10 +207,6 @@ def jdbc_options(postgres_url: SecretStr) -> dict[str, str]:
         "password": str(parts.get("password", "")),
         **tls,
     }
-
-
-def _summed(grouped: GroupedData, *sums: Column) -> DataFrame:
-    return grouped.agg(*sums, F.max("version").alias("version"))
 
 
 def _toots_count() -> Column:

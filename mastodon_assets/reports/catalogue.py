@@ -92,7 +92,7 @@ CHARTS: Mapping[str, Chart] = {
         ),
         Chart(
             name="part5_top_hashtags",
-            reads=("batch_hashtag_by_hour",),
+            reads=("batch_top_hashtag", "batch_hashtag_by_hour"),
             read=queries.top_hashtags,
             figure=charts.top_hashtags,
             counts="n",
@@ -115,7 +115,7 @@ EXPORTS: Mapping[str, Export] = {
         ),
         Export(
             name="viz_top_hashtags",
-            reads=("batch_hashtag_by_hour",),
+            reads=("batch_top_hashtag", "batch_hashtag_by_hour"),
             read=queries.top_hashtag_counts,
         ),
     )

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 TOP_HASHTAGS = 30
+_IS_LABEL = sql.SQL("outcome IN ('positive', 'neutral', 'negative')")
 # One value: the models that made the labels, not only the champion, which makes the next ones.
 _MODELS = sql.SQL("""
     SELECT coalesce(jsonb_agg(jsonb_build_array(version, corpus) ORDER BY version), '[]')
       FROM (SELECT DISTINCT model_version AS version
-              FROM masto.toots_sentiment
-             WHERE label_str IS NOT NULL) used
+              FROM masto.sentiment_totals
+             WHERE {is_label}) used
       LEFT JOIN masto.sentiment_models USING (version)
-""")
+""").format(is_label=_IS_LABEL)
 
 
 def sentiment_by_reason(connection: Connection[Any]) -> pd.DataFrame:
@@ -39,20 +40,18 @@ def sentiment_by_reason(connection: Connection[Any]) -> pd.DataFrame:
     return _frame(
         connection,
         sql.SQL("""
-        SELECT label_str, reason, count(*) AS n,
-               (min(event_at) AT TIME ZONE 'UTC')::date AS first_day,
-               (max(event_at) AT TIME ZONE 'UTC')::date AS last_day,
+        SELECT label_str, reason, sum(toots_count)::bigint AS n,
+               min(day) AS first_day, max(day) AS last_day,
                ({models}) AS models
-          FROM (SELECT r.event_at,
-                       coalesce(s.label_str, 'unlabelled') AS label_str,
-                       CASE WHEN s.id IS NULL THEN 'not_scored' ELSE s.reason END AS reason
-                  FROM masto.toots_raw r
-                  LEFT JOIN masto.toots_sentiment s USING (id)) posts
+          FROM (SELECT day, toots_count,
+                       CASE WHEN {is_label} THEN outcome ELSE 'unlabelled' END AS label_str,
+                       CASE WHEN {is_label} THEN NULL ELSE outcome END AS reason
+                  FROM masto.sentiment_totals) posts
          GROUP BY label_str, reason
          ORDER BY array_position(
                       ARRAY['positive', 'neutral', 'negative', 'unlabelled'], label_str),
                   n DESC, reason COLLATE "C"
-        """).format(models=_MODELS),
+        """).format(models=_MODELS, is_label=_IS_LABEL),
     )
 
 
@@ -118,7 +117,10 @@ def toots_every_day(connection: Connection[Any]) -> pd.DataFrame:
 
 
 def top_hashtags(connection: Connection[Any]) -> pd.DataFrame:
-    """The 30 most used hashtags, from `batch_hashtag_by_hour`; equal counts by name.
+    """The 30 most used hashtags; equal counts by name.
+
+    Counts are the sums that `batch_top_hashtag` is made from, days those of
+    `batch_hashtag_by_hour`.
 
     Columns: `hashtag` (without #), `n`; and of all hashtags, the same in every row: `all_uses`,
     `all_hashtags`, `first_day`, `last_day` (dates, UTC).
@@ -126,14 +128,13 @@ def top_hashtags(connection: Connection[Any]) -> pd.DataFrame:
     return _frame(
         connection,
         """
-        SELECT hashtag,
-               sum(toots_count)::bigint AS n,
-               (sum(sum(toots_count)) OVER ())::bigint AS all_uses,
-               count(*) OVER () AS all_hashtags,
-               (min(min(hour)) OVER () AT TIME ZONE 'UTC')::date AS first_day,
-               (max(max(hour)) OVER () AT TIME ZONE 'UTC')::date AS last_day
-          FROM masto.batch_hashtag_by_hour
-         GROUP BY hashtag
+        SELECT hashtag, toots_count AS n, all_uses, all_hashtags, first_day, last_day
+          FROM masto.hashtag_totals,
+               (SELECT sum(toots_count)::bigint AS all_uses, count(*) AS all_hashtags
+                  FROM masto.hashtag_totals) counted,
+               (SELECT (min(hour) AT TIME ZONE 'UTC')::date AS first_day,
+                       (max(hour) AT TIME ZONE 'UTC')::date AS last_day
+                  FROM masto.batch_hashtag_by_hour) hours
          ORDER BY n DESC, hashtag
          LIMIT %s
         """,

@@ -17,17 +17,18 @@ from pyspark.sql import functions as F
 from mastodon_assets.locations import for_executors
 from mastodon_assets.sentiment.languages import checked_language
 from mastodon_assets.sentiment.pipeline import label_str, prob_pos
-from mastodon_assets.sentiment.registry import champion
+from mastodon_assets.sentiment.registry import Model, champion
 from mastodon_assets.sentiment.store import LoadedModel, load_model
+from mastodon_assets.sentiment.totals import count_in_staged, count_out_staged
 from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import (
     bump_toots_version,
     copy_arrow,
-    note_progress,
     take_write_lock,
     toots_version,
     transaction,
 )
+from mastodon_assets.warehouse.journal import note_moved, reaches_back
 
 Report = Callable[[str], None]
 
@@ -35,7 +36,7 @@ _ROWS_A_CHUNK = 50_000
 
 # A new champion scores again only what had no model, or all that another one scored (`rescore`).
 _PENDING = """
-  FROM masto.toots_raw r LEFT JOIN masto.toots_sentiment s ON s.id = r.id
+  FROM {toots} r LEFT JOIN masto.toots_sentiment s ON s.id = r.id
  WHERE (%(after)s::bigint IS NULL OR r.id > %(after)s)
    AND (s.id IS NULL
         OR (s.reason = 'no_model' AND %(champion)s::text IS NOT NULL)
@@ -47,6 +48,14 @@ _READ_PENDING = (
     " ORDER BY r.id LIMIT %(limit)s"
 )
 _COUNT_PENDING = f"SELECT count(*) {_PENDING}"
+_ALL_TOOTS = "masto.toots_raw"
+_CHANGED_TOOTS = """
+(SELECT toot.* FROM masto.toots_raw toot
+   JOIN (SELECT DISTINCT toot_id FROM masto.toot_changes
+          WHERE version > %(since)s AND version <= %(to)s AND sign = 1
+            AND (%(after)s::bigint IS NULL OR toot_id > %(after)s)) changed
+     ON toot.id = changed.toot_id)
+"""
 _PENDING_SCHEMA = pa.schema(
     {
         "id": pa.int64(),
@@ -91,10 +100,16 @@ SELECT outcome, count(*) FROM written GROUP BY outcome
 
 @dataclass(frozen=True)
 class Pending:
-    """Which toots wait for a score: `champion` is the version that scores, None for none."""
+    """Which toots wait for a score: `champion` is the version that scores, None for none.
+
+    They are looked for among those that changed after version `since` of the toots, up to `to`;
+    among all of them where `since` is None.
+    """
 
     champion: str | None
     rescore: bool = False
+    since: int | None = None
+    to: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,12 +143,19 @@ def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: floa
 
 
 def score_pending(
-    spark: SparkSession, settings: Settings, report: Report, *, rescore: bool = False
+    spark: SparkSession,
+    settings: Settings,
+    report: Report,
+    *,
+    rescore: bool = False,
+    rebuild: bool = False,
 ) -> ScoringResult:
     """Score the toots that have no score, or one of another text or without a model.
 
-    With `rescore` also those that another model than the champion scored. Scoring again what is
-    scored changes no row; what was broken off goes on where it ended. A toot that changes
+    They are looked for in the journal `toot_changes`; among all toots where that does not reach
+    back to the last time, where the champion is another one than then, or with `rebuild`. With
+    `rescore` also those that another model than the champion scored are scored. Scoring again what
+    is scored changes no row; what was broken off goes on where it ended. A toot that changes
     meanwhile is left for the next refresh, which is due because the version noted was read before
     the toots.
     Raises: ModelUnreadableError, ServiceUnavailableError, MissingTablesError.
@@ -142,12 +164,13 @@ def score_pending(
     with transaction(url, snapshot=True) as connection:
         version = toots_version(connection)
         current = champion(connection)
+        since = None if rescore or rebuild else _scored_up_to(connection, current, version)
     if current is None:
         report("no sentiment model yet: toots stay without a label (no_model)")
     model: LoadedModel | None = None
     by_outcome: dict[str, int] = {}
     champion_version = current.version if current else None
-    waiting = Pending(champion=champion_version, rescore=rescore)
+    waiting = Pending(champion=champion_version, rescore=rescore, since=since, to=version)
     done, total = 0, _count_pending(url, waiting)
     for pending in _pending_chunks(url, waiting):
         if current and model is None:
@@ -164,7 +187,7 @@ def score_pending(
         if total > _ROWS_A_CHUNK:
             report(f"scored {done:,} of {total:,} toots")
     with transaction(url) as connection:
-        note_progress(
+        note_moved(
             connection, "toots_sentiment", toots_version=version, model_version=champion_version
         )
     result = ScoringResult(sum(by_outcome.values()), by_outcome, champion_version)
@@ -191,7 +214,10 @@ def merge_scores(connection: Connection[Any], scored: pa.Table) -> dict[str, int
     """`write_scores` in the caller's transaction, which holds the write lock."""
     connection.execute(_STAGE)
     copy_arrow(connection, sql.Identifier("pg_temp", "staged_sentiment"), scored)
-    return dict(connection.execute(_MERGE).fetchall())
+    count_out_staged(connection)
+    outcomes = dict(connection.execute(_MERGE).fetchall())
+    count_in_staged(connection)
+    return outcomes
 
 
 def read_pending(
@@ -199,7 +225,7 @@ def read_pending(
 ) -> pa.Table:
     """id, payload_hash, created_at, lang, text of up to `limit` toots to score, by id."""
     rows = connection.execute(
-        _READ_PENDING, {**asdict(waiting), "after": after, "limit": limit}
+        _among(_READ_PENDING, waiting), {**asdict(waiting), "after": after, "limit": limit}
     ).fetchall()
     columns = zip(*rows, strict=True) if rows else ((),) * len(_PENDING_SCHEMA)
     arrays = [
@@ -208,9 +234,27 @@ def read_pending(
     return pa.Table.from_arrays(arrays, schema=_PENDING_SCHEMA)
 
 
+def _scored_up_to(connection: Connection[Any], current: Model | None, version: int) -> int | None:
+    """The version of the toots after which alone some may wait; None where any may."""
+    shown = connection.execute(
+        "SELECT toots_version, model_version FROM masto.asset_progress WHERE asset = %s",
+        ("toots_sentiment",),
+    ).fetchone()
+    if shown is None or shown[1] != (current.version if current else None):
+        return None
+    return shown[0] if reaches_back(connection, since=shown[0], to=version) else None
+
+
+def _among(statement: Any, waiting: Pending) -> sql.Composed:
+    toots = _ALL_TOOTS if waiting.since is None else _CHANGED_TOOTS
+    return sql.SQL(statement).format(toots=sql.SQL(toots))
+
+
 def _count_pending(postgres_url: SecretStr, waiting: Pending) -> int:
     with transaction(postgres_url, snapshot=True) as connection:
-        row = connection.execute(_COUNT_PENDING, {**asdict(waiting), "after": None}).fetchone()
+        row = connection.execute(
+            _among(_COUNT_PENDING, waiting), {**asdict(waiting), "after": None}
+        ).fetchone()
     assert row is not None
     return int(row[0])
 

@@ -16,7 +16,8 @@ from psycopg import Connection, sql
 
 from mastodon_assets.toots.sink import prepare_session, remove_posts
 from mastodon_assets.toots.withdrawn import Withdrawn
-from mastodon_assets.warehouse.database import count_rows, forget_changes, take_write_lock
+from mastodon_assets.warehouse.database import count_rows, take_write_lock
+from mastodon_assets.warehouse.journal import forget_changes
 from mastodon_assets.warehouse.registry import (
     SCHEMA,
     TABLES,

@@ -49,6 +49,10 @@ Addition = Callable[["Connection[Any]"], None]
 Derive = Callable[["pa.Table"], Addition]
 
 
+class StagingError(ServiceUnavailableError):
+    """A folder for temporary files is full, or its content was taken away."""
+
+
 class TopicReplacedError(ServiceUnavailableError):
     """The topic is another one of the same name; the next start says what that loses."""
 
@@ -172,7 +176,7 @@ class Reader:
             .load()
         )
         with (
-            tempfile.TemporaryDirectory(prefix="mastodon_assets-checkpoint-") as checkpoint,
+            staging_folder("mastodon_assets-checkpoint-") as checkpoint,
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="sink") as writer,
         ):
             last: Future[None] = Future()
@@ -194,13 +198,13 @@ class Reader:
                     last.result()
                 except Exception as error:
                     if not is_stopping:
-                        last = _failed(_as_our_own(error))
+                        last = _failed(as_our_own(error))
                     return
                 last = writer.submit(self._write, rows, addition, started)
 
             query = (
                 records.writeStream.foreachBatch(hand_over)
-                .option("checkpointLocation", file_uri(Path(checkpoint)))
+                .option("checkpointLocation", file_uri(checkpoint))
                 .trigger(**trigger)
                 .start()
             )
@@ -209,7 +213,12 @@ class Reader:
             except StreamingQueryException as error:
                 # Spark hands on what a batch raised as text only; its future has the exception.
                 last.result()
-                raise _as_our_own(error) from error
+                if not checkpoint.exists():
+                    raise StagingError(
+                        f"{checkpoint}, where Spark notes its batches, was taken away; this step"
+                        " wrote nothing: run it again"
+                    ) from error
+                raise as_our_own(error) from error
             finally:
                 is_stopping = True
                 query.stop()
@@ -273,8 +282,32 @@ def _failed(error: Exception) -> "Future[None]":
     return future
 
 
-def _as_our_own(error: Exception) -> Exception:
-    """Kafka's failures as an error that says so; any other stays what it is."""
+@contextmanager
+def staging_folder(prefix: str) -> Iterator[Path]:
+    """A new folder for temporary files, removed at the end. Raises: StagingError."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=prefix)
+    except OSError as error:
+        raise as_our_own(error) from error
+    with folder as name:
+        yield Path(name)
+
+
+def as_our_own(error: Exception) -> Exception:
+    """Kafka's failures, and those of temporary files, as an error that says so.
+
+    Any other stays what it is.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return StagingError(
+            f"{error.filename}: {error.strerror}; this step wrote nothing: make room, or set TMPDIR"
+            " to another folder, then run it again"
+        )
+    if "No space left on device" in str(error):
+        return StagingError(
+            f"no space left for Spark's temporary files (in {tempfile.gettempdir()}, or where"
+            " SPARK_LOCAL_DIRS says); this step wrote nothing: make room, then run it again"
+        )
     if "Assigned: Set(" in str(error):
         return ServiceUnavailableError(
             "the topic got another partition while its reading began; this step wrote nothing: run"

@@ -16,6 +16,7 @@ from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.sentiment.totals import count_in_changed, count_out_changed
 from mastodon_assets.toots.fresh import prepare_fresh, split_fresh, store_fresh
 from mastodon_assets.toots.ledger import advance_ledger
 from mastodon_assets.toots.windows import apply_changes
@@ -118,6 +119,11 @@ SELECT topic, partition, kafka_offset, reject_reason, payload, message_key
   FROM pg_temp.staged WHERE reject_reason IS NOT NULL
     ON CONFLICT (topic, partition, kafka_offset) DO UPDATE
    SET reason = excluded.reason, payload = excluded.payload, message_key = excluded.message_key
+"""
+
+_FORGET_REJECTED = """
+DELETE FROM masto.toots_rejected
+ WHERE (topic, partition) = (%s, %s) AND kafka_offset >= %s AND kafka_offset < %s
 """
 
 _KEEP_TOMBSTONES = """
@@ -274,21 +280,25 @@ def refresh_statistics(connection: Connection[Any]) -> None:
 def write_batch(
     connection: Connection[Any],
     rows: "pa.Table",
-    topic_ids: Mapping[str, str],
+    topic_ids: Mapping[str, str] | None,
     *,
     withdrawn_key: SecretStr | None = None,
 ) -> BatchCounts:
     """Write one batch in the caller's transaction, which must commit or roll back afterwards.
 
     `rows` has the columns of `parse.parse_records`; each partition's offsets must be without a
-    hole and begin where the ledger stands.
+    hole and begin where the ledger stands. Without `topic_ids` they are read once more: the ledger
+    stays where it is, and dead letters of these offsets are those of now.
 
     Raises: LedgerConflictError, BatchAccountError, WithdrawnKeyError, PayloadsNeededError (read the
     batch again with its payloads). None of them leaves anything behind once rolled back.
     """
     take_write_lock(connection)
     for topic, partition, start, end in offset_ranges(rows):
-        advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
+        if topic_ids is None:
+            connection.execute(_FORGET_REJECTED, (topic, partition, start, end))
+        else:
+            advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
     kept = without_withdrawn(rows, read_withdrawn(connection, withdrawn_key))
     fresh, others = split_fresh(connection, kept)
     counts = BatchCounts(stored=fresh.num_rows, withdrawn=rows.num_rows - kept.num_rows)
@@ -344,7 +354,9 @@ def _change_rows(connection: Connection[Any]) -> int:
 def _apply_to_derived(connection: Connection[Any]) -> None:
     """Bring what derives from the rows to what `pg_temp.changed_rows` says of them."""
     apply_changes(connection)
+    count_out_changed(connection)
     connection.execute(_REMOVE_OUTDATED_SCORES)
+    count_in_changed(connection)
     if connection.execute("SELECT FROM pg_temp.changed_rows LIMIT 1").fetchone() is not None:
         bump_toots_version(connection)
         connection.execute(_NOTE_CHANGES)

@@ -4,11 +4,9 @@ What belongs here: when the query begins anew, and when the process ends. A cut 
 PostgreSQL does not end it; lost data, a missing topic and a mistake of ours do.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -18,7 +16,7 @@ from mastodon_assets.settings import Settings
 from mastodon_assets.toots.drain import DrainSummary
 from mastodon_assets.toots.holder import stream_holder, take_stream_lock
 from mastodon_assets.toots.progress import StreamProgress
-from mastodon_assets.toots.reader import Batch, Reader, opened_reader
+from mastodon_assets.toots.reader import Batch, Reader, opened_reader, staging_folder
 from mastodon_assets.toots.topics import read_topic
 
 if TYPE_CHECKING:
@@ -122,8 +120,8 @@ class _Stream:
     def _scoring(self, reader: Reader) -> Iterator["LiveScorer"]:
         from mastodon_assets.sentiment.live import LiveScorer
 
-        with tempfile.TemporaryDirectory(prefix="mastodon_assets-scoring-") as folder:
-            scorer = LiveScorer(self._session(), self._settings, Path(folder), self._report)
+        with staging_folder("mastodon_assets-scoring-") as folder:
+            scorer = LiveScorer(self._session(), self._settings, folder, self._report)
             with reader.connection.transaction():
                 scorer.prepare(reader.connection)
             yield scorer

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from mastodon_assets.warehouse.database import take_write_lock
+from mastodon_assets.warehouse.database import replace_rows, take_write_lock
 from mastodon_assets.warehouse.registry import (
     SCHEMA,
     TOOT_METRICS_WINDOWED,
@@ -38,27 +38,13 @@ USING (SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension}
               c.toots_count, c.total_length)
 """
 
-_DELETE_WRONG = """
-DELETE FROM {table} w
- WHERE NOT EXISTS (SELECT FROM pg_temp.rebuilt r
-                    WHERE r.window_start = w.window_start AND r.{dimension} = w.{dimension})
-"""
-
-_REBUILD = """
-CREATE TEMP TABLE rebuilt ON COMMIT DROP AS
-SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension},
-       count(*) AS toots_count, sum(char_length(content_txt)) AS total_length
-  FROM masto.toots_raw
- GROUP BY 1, 2
-"""
-
-_UPSERT_REBUILT = """
-INSERT INTO {table} AS w (window_start, window_end, {dimension}, toots_count, total_length)
-SELECT window_start, window_start + interval '1 minute', {dimension}, toots_count, total_length
-  FROM pg_temp.rebuilt
-    ON CONFLICT (window_start, {dimension}) DO UPDATE
-   SET toots_count = excluded.toots_count, total_length = excluded.total_length
- WHERE (w.toots_count, w.total_length) <> (excluded.toots_count, excluded.total_length)
+_OF_ALL = """
+SELECT window_start, window_start + interval '1 minute' AS window_end, {dimension}, toots_count,
+       total_length
+  FROM (SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension},
+               count(*) AS toots_count, sum(char_length(content_txt)) AS total_length
+          FROM masto.toots_raw
+         GROUP BY 1, 2) counted
 """
 
 
@@ -74,11 +60,7 @@ def apply_changes(connection: Connection[Any]) -> None:
 def rebuild_windows(connection: Connection[Any], table: Table) -> int:
     """Make a window table what `toots_raw` says, in the caller's transaction; rows changed."""
     take_write_lock(connection)
-    connection.execute(_compose(_REBUILD, table))
-    deleted = connection.execute(_compose(_DELETE_WRONG, table))
-    written = connection.execute(_compose(_UPSERT_REBUILT, table))
-    connection.execute("DROP TABLE pg_temp.rebuilt")
-    return deleted.rowcount + written.rowcount
+    return replace_rows(connection, table, _compose(_OF_ALL, table))
 
 
 def _compose(statement: Any, table: Table) -> sql.Composed:

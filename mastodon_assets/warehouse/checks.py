@@ -1,10 +1,31 @@
 """Facts that hold for the tables, as queries: the registry against the database, sums, keys."""
 
+from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from psycopg import Connection, sql
 
+from mastodon_assets.warehouse.journal import changed_days
 from mastodon_assets.warehouse.registry import SCHEMA, Table
+
+# A history of so many days is compared whole; of a longer one the days that changed, and some that
+# the version of the toots draws, so that each day's turn comes.
+_DAYS_COMPARED_WHOLE = 31
+_DAYS_DRAWN = 3
+_DRAW_DAYS = """
+SELECT day FROM (SELECT DISTINCT day FROM masto.sentiment_totals) days
+ ORDER BY md5(day::text || (SELECT version FROM masto.data_versions WHERE dataset = 'toots_raw'))
+ LIMIT %s
+"""
+_WINDOWS_AND_ROWS = """
+SELECT day,
+       (SELECT coalesce(sum(toots_count), 0)::bigint FROM masto.toot_metrics_windowed
+         WHERE window_start >= midnight AND window_start < midnight + interval '1 day'),
+       (SELECT count(*) FROM masto.toots_raw
+         WHERE event_at >= midnight AND event_at < midnight + interval '1 day')
+  FROM unnest(%s::date[]) day, LATERAL (SELECT day::timestamp AT TIME ZONE 'UTC' AS midnight) at
+"""
 
 
 def schema_differences(connection: Connection[Any], table: Table) -> list[str]:
@@ -57,6 +78,24 @@ def duplicate_keys(connection: Connection[Any], table: Table) -> int:
     ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def days_to_compare(connection: Connection[Any]) -> list[date] | None:
+    """Days whose derived rows a refresh compares with the toots; None for all there are."""
+    row = connection.execute("SELECT count(DISTINCT day) FROM masto.sentiment_totals").fetchone()
+    changed = changed_days(connection)
+    assert row is not None
+    if row[0] <= _DAYS_COMPARED_WHOLE or len(changed) > _DAYS_COMPARED_WHOLE:
+        return None
+    drawn = connection.execute(_DRAW_DAYS, (_DAYS_DRAWN,))
+    return sorted({*changed, *(day for (day,) in drawn)})
+
+
+def windows_and_rows(
+    connection: Connection[Any], days: Sequence[date]
+) -> list[tuple[date, int, int]]:
+    """Of each day: the sum of `toots_count` over `toot_metrics_windowed`, and its toots."""
+    return connection.execute(_WINDOWS_AND_ROWS, (list(days),)).fetchall()
 
 
 def window_sum_and_rows(connection: Connection[Any]) -> tuple[int, int]:

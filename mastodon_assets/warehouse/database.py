@@ -112,11 +112,6 @@ def bump_toots_version(connection: psycopg.Connection[Any]) -> None:
     )
 
 
-def forget_changes(connection: psycopg.Connection[Any]) -> int:
-    """Empty the journal of changes; what was made from it is then made anew. Rows gone."""
-    return connection.execute("DELETE FROM masto.toot_changes").rowcount
-
-
 def note_progress(
     connection: psycopg.Connection[Any],
     asset: str,
@@ -163,11 +158,14 @@ def copy_arrow(
         copy.write(encoder.finish())
 
 
-def replace_rows(connection: psycopg.Connection[Any], table: Table, rows: "pa.Table") -> int:
+def replace_rows(
+    connection: psycopg.Connection[Any], table: Table, rows: "pa.Table | sql.Composed"
+) -> int:
     """Make `table` hold exactly `rows`, touching only what differs; returns the rows changed.
 
-    `rows` has the table's stored columns, in any order, one row a key. Readers see the old table
-    until the transaction commits; indexes and grants stay; a row that is right is not written.
+    `rows`, a frame or a SELECT, has the table's stored columns, in any order, one row a key.
+    Readers see the old table until the transaction commits; indexes and grants stay; a row that is
+    right is not written.
     """
     staged = sql.Identifier("pg_temp", f"staged_{table.name}")
     target = sql.Identifier(SCHEMA, table.name)
@@ -177,7 +175,14 @@ def replace_rows(connection: psycopg.Connection[Any], table: Table, rows: "pa.Ta
             sql.Identifier(f"staged_{table.name}"), _identifiers(names), target
         )
     )
-    copy_arrow(connection, staged, rows.select(names))
+    if isinstance(rows, sql.Composed):
+        connection.execute(
+            sql.SQL("INSERT INTO {staged} ({names}) SELECT {names} FROM ({rows}) made").format(
+                staged=staged, names=_identifiers(names), rows=rows
+            )
+        )
+    else:
+        copy_arrow(connection, staged, rows.select(names))
     connection.execute(sql.SQL("ANALYZE {}").format(staged))
     deleted = connection.execute(
         sql.SQL("DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} s WHERE {})").format(

@@ -239,6 +239,18 @@ V_SENTIMENT_DAILY = _table(
     personal=(),
 )
 
+SENTIMENT_TOTALS = _table(
+    "sentiment_totals",
+    "Toots a day of `event_at` and outcome: what `v_sentiment_daily` and charts are made from.",
+    ("day", "outcome", "model_version"),
+    _required("day", "date", "UTC"),
+    _required("toots_count", "bigint", "posts of the day with the outcome"),
+    _required("outcome", "text", "`label_str`, else `reason`; `not_scored` before a score"),
+    _required("model_version", "text", "`toots_sentiment.model_version`; empty without a model"),
+    _required("prob_sum", "numeric", "sum of `prob_pos`, to 15 digits each; 0 without a label"),
+    personal=(),
+)
+
 KAFKA_OFFSETS = _table(
     "kafka_offsets",
     "The ledger: how far each partition is in the tables. The only progress that counts.",
@@ -450,5 +462,6 @@ TABLES: Mapping[str, Table] = {
         USER_TOTALS,
         HASHTAG_TOTALS,
         DAY_TOTALS,
+        SENTIMENT_TOTALS,
     )
 }

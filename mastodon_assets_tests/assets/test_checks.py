@@ -1,6 +1,7 @@
 """The blocking checks, on tables that were damaged."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,8 +10,11 @@ from mastodon_assets.assets.checks import table_checks
 from mastodon_assets.definitions import build_definitions
 from mastodon_assets.resources.settings import SettingsResource
 from mastodon_assets.settings import Settings
+from mastodon_assets.toots.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.registry import TOOT_METRICS_WINDOWED
 from mastodon_assets_tests.records import upsert
+from mastodon_assets_tests.reports.rows import MONDAY, Post, insert_posts
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -92,6 +96,40 @@ def test_windows_that_do_not_add_up_to_the_rows_fail_the_check(environment: Sett
     assert not result.passed
     assert result.metadata["sum_of_toots_count"].value == 3
     assert result.metadata["rows_of_toots_raw"].value == 0
+
+
+def test_of_a_long_history_the_days_that_changed_are_compared_and_some_others(
+    environment: Settings,
+) -> None:
+    with transaction(environment.postgres_url) as connection:
+        insert_posts(connection, [Post(MONDAY + timedelta(days=n), "positive") for n in range(40)])
+        rebuild_windows(connection, TOOT_METRICS_WINDOWED)
+        connection.execute(
+            "INSERT INTO masto.toot_changes"
+            " SELECT 1, id, 1, event_at, 1, lang, username, hashtags FROM masto.toots_raw"
+            " WHERE id = 20"
+        )
+    changed = (MONDAY + timedelta(days=19)).isoformat()
+    names = ("windows_add_up_to_rows", "labels_of_a_day_are_those_of_its_toots")
+    for name in names:
+        result = _check(name)
+        assert result.passed
+        days = str(result.metadata["days"].value).split(", ")
+        assert changed in days
+        assert len(days) in (3, 4)
+    with transaction(environment.postgres_url) as connection:
+        connection.execute(
+            "UPDATE masto.toot_metrics_windowed SET toots_count = 2 WHERE window_start::date = %s",
+            (changed,),
+        )
+        connection.execute(
+            "UPDATE masto.sentiment_totals SET outcome = 'neutral' WHERE day = %s", (changed,)
+        )
+    for name, table in zip(names, ("toot_metrics_windowed", "sentiment_totals"), strict=True):
+        result = _check(name)
+        assert not result.passed
+        assert result.metadata["days_that_differ"].value == changed
+        assert result.metadata["what_to_do"].value == f"run: mastodon-assets rebuild {table}"
 
 
 def test_what_a_damaged_table_feeds_is_not_made(

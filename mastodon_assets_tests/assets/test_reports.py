@@ -28,7 +28,7 @@ def _progress(settings: Settings, name: str) -> tuple[int, str | None] | None:
         ("part5_sentiment_by_day_stacked", "toots_sentiment"),
         ("viz_sentiment_dist", "toots_sentiment"),
         ("part5_toots_per_day", "batch_toots_per_day"),
-        ("viz_top_hashtags", "batch_hashtag_by_hour"),
+        ("viz_top_hashtags", "batch_top_hashtag"),
     ],
 )
 def test_it_shows_what_its_source_shows_not_what_the_toots_are_by_now(

@@ -19,9 +19,10 @@ from mastodon_assets.toots.topics import TopicState
 from mastodon_assets.warehouse.database import (
     bump_toots_version,
     connect,
-    forget_changes,
+    toots_version,
     transaction,
 )
+from mastodon_assets.warehouse.journal import MOVED_ASSETS, forget_changes, note_moved
 from mastodon_assets_tests.records import TOPIC, delete, upsert
 from mastodon_assets_tests.toots.test_sink import Sink
 
@@ -198,4 +199,9 @@ def test_the_journal_keeps_nothing_that_every_table_has_moved_by(tables: _Tables
     assert tables.sink.rows("SELECT count(*) FROM masto.toot_changes") != [(0,)]
     for name in BATCH_TABLES:
         tables.refresh(name)
+    # The scores move by it, too.
+    assert set(MOVED_ASSETS) == {*BATCH_TABLES, "toots_sentiment"}
+    assert tables.sink.rows("SELECT count(*) FROM masto.toot_changes") != [(0,)]
+    with transaction(tables.url) as connection:
+        note_moved(connection, "toots_sentiment", toots_version=toots_version(connection))
     assert tables.sink.rows("SELECT count(*) FROM masto.toot_changes") == [(0,)]

@@ -5,12 +5,13 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from mastodon_assets.batch import tables
 from mastodon_assets.batch.refresh import Refreshed, refresh_batch_table
-from mastodon_assets.batch.tables import BATCH_TABLES, jdbc_options
+from mastodon_assets.batch.tables import BATCH_TABLES, _parts, jdbc_options
 from mastodon_assets.toots.ledger import open_ledger
 from mastodon_assets.toots.sink import prepare_session, write_batch
 from mastodon_assets.toots.topics import TopicState
-from mastodon_assets.warehouse.database import connect
+from mastodon_assets.warehouse.database import connect, transaction
 from mastodon_assets_tests.records import TOPIC, on_partition, staged, upsert
 
 if TYPE_CHECKING:
@@ -114,3 +115,30 @@ def test_no_toots_give_empty_tables(spark: "SparkSession", fresh_database_url: S
     for name in BATCH_TABLES:
         refreshed = refresh_batch_table(lambda: spark, fresh_database_url, name, min_toots=3)
         assert refreshed == Refreshed(0, is_from_all=True)
+
+
+def test_parts_cover_every_block_once_and_the_last_has_no_end() -> None:
+    assert _parts(0) == _parts(10) == ["ctid >= '(0,0)'::tid"]
+    parts = _parts(20_000)
+    assert len(parts) == 3
+    assert parts[1] == "ctid >= '(8192,0)'::tid AND ctid < '(16384,0)'::tid"
+    assert parts[2] == "ctid >= '(16384,0)'::tid"
+    assert len(_parts(10**7)) == 64
+
+
+def test_parts_are_read_in_the_snapshot_of_the_connection(
+    spark: "SparkSession",
+    database_url: SecretStr,
+    stored: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        tables, "_parts", lambda _blocks: ["ctid < '(0,3)'::tid", "ctid >= '(0,3)'::tid"]
+    )
+    with transaction(database_url, snapshot=True) as connection:
+        toots = tables.read_toots(spark, database_url, connection)
+        with stored.transaction():
+            stored.execute("UPDATE masto.toots_raw SET lang = 'later'")
+        assert sorted(row.lang for row in toots.collect()) == ["en", "en", "en", "en", "und"]
+    with stored.transaction():
+        stored.execute("UPDATE masto.toots_raw SET lang = 'en'")

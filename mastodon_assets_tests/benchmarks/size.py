@@ -25,7 +25,7 @@ from mastodon_assets_tests.benchmarks.drain import _TOPIC, _produce, _run
 from mastodon_assets_tests.conftest import new_database
 
 _ROWS_AT_ONCE = 500_000
-# Half a year of days; 20 words a post, as the messages of the drain have.
+# 20 words a post, as the messages of the drain have.
 _HISTORY = """
 INSERT INTO masto.toots_raw (
     id, created_at, received_at, event_at, payload_hash, favourites, reblogs, replies, is_bot,
@@ -33,9 +33,11 @@ INSERT INTO masto.toots_raw (
     content_txt, content_html)
 SELECT hashtextextended('h' || n, 42), at, at, at, n, 0, 0, 0, false, false, 'one.example',
        'h' || n, 'https://one.example/users/ada/statuses/h' || n,
-       'user' || n %% 50000 || '@one.example', '7', 'en', 'public', '{news}',
+       'user' || n %% 50000 || '@one.example', '7', 'en', 'public',
+       ARRAY['news', 'tag' || n %% 500],
        repeat('garden train ', 8), '<p>' || repeat('garden train ', 8) || '</p>'
-  FROM (SELECT n, timestamptz '2026-05-01T00:00Z' + n * (interval '180 days' / %(rows)s) AS at
+  FROM (SELECT n, timestamptz '2026-11-13T00:00Z'
+                  - (%(rows)s - n) * (%(days)s * interval '1 day' / %(rows)s) AS at
           FROM generate_series(%(first)s::bigint, %(last)s::bigint) n) numbered
 """
 _ALIASES = """
@@ -85,11 +87,13 @@ def main() -> None:
         arguments.json.write_text(json.dumps(result, indent=2))
 
 
-def put_history(connection: Connection[Any], rows: int) -> None:
-    """Posts of 180 days with aliases and windows, in the caller's transaction."""
+def put_history(connection: Connection[Any], rows: int, days: int = 180) -> None:
+    """Posts of the days before those of the messages, with aliases and windows, in the caller's
+    transaction.
+    """
     for first in range(0, rows, _ROWS_AT_ONCE):
         last = min(first + _ROWS_AT_ONCE, rows) - 1
-        connection.execute(_HISTORY, {"first": first, "last": last, "rows": rows})
+        connection.execute(_HISTORY, {"first": first, "last": last, "rows": rows, "days": days})
     connection.execute(_ALIASES)
     for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED):
         rebuild_windows(connection, table)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import SecretStr
 
 from mastodon_assets.local.stack import Connection
 from mastodon_assets.settings import Settings, as_environment
@@ -14,20 +13,11 @@ from mastodon_assets.toots.drain import drain
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.faults.disturbed import tables
 from mastodon_assets_tests.records import delete, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-_COMPARED = {
-    "toots_raw": "*",
-    "toot_metrics_windowed": "*",
-    "user_avg_length_windowed": "*",
-    "toots_deleted": "*",
-    "toot_aliases": "*",
-    "toots_rejected": "topic, partition, kafka_offset, reason, payload, message_key",
-    "kafka_offsets": "topic, partition, topic_id, next_offset",
-}
 
 
 def _messages(partition: int) -> list[Any]:
@@ -42,16 +32,6 @@ def _messages(partition: int) -> list[Any]:
         upsert(f"{partition}-5"),
     ]
     return messages
-
-
-def _tables(postgres_url: SecretStr) -> dict[str, list[Any]]:
-    with transaction(postgres_url, snapshot=True) as connection:
-        return {
-            name: sorted(
-                connection.execute(f"SELECT {columns} FROM masto.{name}".encode()).fetchall()  # noqa: S608 - constants
-            )
-            for name, columns in _COMPARED.items()
-        }
 
 
 @pytest.mark.parametrize("moment", ["before-commit", "after-commit"])
@@ -74,7 +54,7 @@ def test_a_kill_at_any_side_of_the_commit_changes_no_row(
         check=False,
     )
     assert killed.returncode == -9, killed.stderr.decode()[-2000:]
-    after_kill = _tables(settings.postgres_url)
+    after_kill = tables(settings.postgres_url)
     stored = sum(row[-1] for row in after_kill["kafka_offsets"])
     # Batches have at most 50 messages: one is in the tables, or two.
     assert stored in (range(1, 51) if moment == "before-commit" else range(51, 101))
@@ -87,4 +67,4 @@ def test_a_kill_at_any_side_of_the_commit_changes_no_row(
         drain(
             lambda: spark, settings.model_copy(update={"database_url": undisturbed}), report=print
         )
-        assert _tables(settings.postgres_url) == _tables(undisturbed)
+        assert tables(settings.postgres_url) == tables(undisturbed)

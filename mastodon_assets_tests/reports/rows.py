@@ -6,6 +6,8 @@ from typing import Any
 
 from psycopg import Connection
 
+from mastodon_assets.sentiment.totals import rebuild_totals
+
 MONDAY = date(2026, 10, 5)
 
 
@@ -46,6 +48,7 @@ def insert_posts(connection: Connection[Any], posts: list[Post]) -> None:
         SELECT (event_at AT TIME ZONE 'UTC')::date, count(*) FROM masto.toots_raw GROUP BY 1
         """
     )
+    rebuild_totals(connection)
 
 
 def insert_model(connection: Connection[Any], version: str, corpus: str, status: str) -> None:
@@ -79,9 +82,14 @@ def _insert_scores(connection: Connection[Any], ids: list[int], label: str, mode
 def insert_hashtags(
     connection: Connection[Any], counts: dict[str, int], day: date = MONDAY
 ) -> None:
-    """Each hashtag with its uses, spread over two hours of `day` where there are two."""
+    """Each hashtag with its uses, in all and spread over two hours of `day`."""
     hour = datetime.combine(day, time(9), UTC)
     for hashtag, count in counts.items():
+        connection.execute(
+            "INSERT INTO masto.hashtag_totals AS t VALUES (%s, %s) ON CONFLICT (hashtag)"
+            " DO UPDATE SET toots_count = t.toots_count + excluded.toots_count",
+            (hashtag, count),
+        )
         parts = {hour: count - count // 2, hour + timedelta(hours=1): count // 2}
         for at, part in parts.items():
             if part:

@@ -228,6 +228,27 @@ def test_an_edited_toot_is_scored_again_and_others_are_not(
     assert after[2] == before[2]
 
 
+def test_a_refresh_looks_at_what_changed_and_a_rebuild_at_all(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    _put_toot(url, 1, "I am so happy")
+    assert score_pending(spark, settings, _ignore).scored == 1
+    _put_toot(url, 2, "what a good day")
+    with transaction(url) as connection:
+        # As the sink notes it.
+        connection.execute(
+            "INSERT INTO masto.toot_changes"
+            " SELECT v.version, r.id, 1, r.event_at, 1, r.lang, r.username, r.hashtags"
+            "   FROM masto.toots_raw r, masto.data_versions v WHERE r.id = 2"
+        )
+        # As nothing of ours does.
+        connection.execute("DELETE FROM masto.toots_sentiment")
+    assert score_pending(spark, settings, _ignore).scored == 1
+    assert set(_rows(url)) == {2}
+    assert score_pending(spark, settings, _ignore, rebuild=True).scored == 1
+    assert set(_rows(url)) == {1, 2}
+
+
 def test_a_toot_edited_or_deleted_between_scoring_and_writing_is_left_for_the_next_refresh(
     spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
 ) -> None:
@@ -317,7 +338,7 @@ def test_many_chunks_give_the_same_as_one(
     with transaction(url) as connection:
         connection.execute("TRUNCATE masto.toots_sentiment")
     monkeypatch.setattr(score_module, "_ROWS_A_CHUNK", 2)
-    assert score_pending(spark, settings, _ignore).scored == 5
+    assert score_pending(spark, settings, _ignore, rebuild=True).scored == 5
     assert {id_: (row["prob_pos"], row["reason"]) for id_, row in _rows(url).items()} == in_one
 
 

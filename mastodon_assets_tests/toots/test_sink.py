@@ -1,15 +1,18 @@
 import random
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from mastodon_assets.sentiment.score import Pending, merge_scores, read_pending
+from mastodon_assets.sentiment.totals import days_that_differ, rebuild_totals
 from mastodon_assets.toots.ledger import (
     DataLossError,
     LedgerConflictError,
@@ -28,12 +31,33 @@ from mastodon_assets.toots.sink import (
 from mastodon_assets.toots.topics import TopicState
 from mastodon_assets.toots.windows import rebuild_windows
 from mastodon_assets.warehouse.checks import window_sum_and_rows
-from mastodon_assets.warehouse.database import connect, toots_version
+from mastodon_assets.warehouse.database import connect, take_write_lock, toots_version
 from mastodon_assets.warehouse.registry import TABLES
 from mastodon_assets_tests.collision import uris_with_one_hash
 from mastodon_assets_tests.records import TOPIC, Record, delete, on_partition, staged, upsert
 
 _PARTITIONS = 3
+_SCORED_SCHEMA = pa.schema(
+    {
+        "id": pa.int64(),
+        "payload_hash": pa.int64(),
+        "created_at": pa.timestamp("us", "UTC"),
+        "lang": pa.string(),
+        "text": pa.string(),
+        "label_bin": pa.int16(),
+        "prob_pos": pa.float64(),
+        "label_str": pa.string(),
+        "reason": pa.string(),
+        "model_version": pa.string(),
+    }
+)
+_SCORES: list[dict[str, Any]] = [
+    {"label_bin": 1, "prob_pos": 0.9, "label_str": "positive", "model_version": "m1"},
+    {"label_bin": 0, "prob_pos": 0.1 + 0.2, "label_str": "negative", "model_version": "m2"},
+    {"reason": "no_words", "model_version": "m1"},
+    {"reason": "no_model"},
+]
+_EMPTIED = ("toot_aliases", "toots_rejected", "toots_sentiment", "sentiment_totals")
 _DERIVED = ("toots_raw", "toot_metrics_windowed", "user_avg_length_windowed", "toots_deleted")
 
 
@@ -69,7 +93,7 @@ class Sink:
 
     def empty(self) -> None:
         with self.connection.transaction():
-            for name in (*_DERIVED, "toot_aliases", "toots_rejected", "toots_sentiment"):
+            for name in (*_DERIVED, *_EMPTIED):
                 self.connection.execute(f"TRUNCATE masto.{name} CASCADE".encode())
             self.connection.execute("UPDATE masto.kafka_offsets SET next_offset = 0")
         self.next = dict.fromkeys(self.next, 0)
@@ -383,8 +407,26 @@ def _messages(draw: st.DrawFn) -> list[Any]:
     return made
 
 
+def _score_some(sink: Sink, generator: random.Random) -> None:
+    """Give some of the toots a label, or the reason for none."""
+    with sink.connection.transaction():
+        toots = read_pending(
+            sink.connection, Pending(champion="m1", rescore=True), after=None, limit=10
+        ).to_pylist()
+        scores = [
+            toot | generator.choice(_SCORES)
+            for toot in generator.sample(toots, generator.randint(0, len(toots)))
+        ]
+        take_write_lock(sink.connection)
+        if scores:
+            merge_scores(sink.connection, pa.Table.from_pylist(scores, _SCORED_SCHEMA))
+
+
 def _spread(sink: Sink, messages: list[Any], generator: random.Random) -> None:
-    """Write the messages in a random order, on random partitions, in random batches."""
+    """Write the messages in a random order, on random partitions, in random batches.
+
+    In between some toots are scored.
+    """
     shuffled = generator.sample(messages, len(messages))
     while shuffled:
         size = generator.randint(1, len(shuffled))
@@ -399,6 +441,7 @@ def _spread(sink: Sink, messages: list[Any], generator: random.Random) -> None:
                 for record in on_partition(some, partition, sink.next[partition])
             ]
         )
+        _score_some(sink, generator)
 
 
 @hypothesis_settings(
@@ -425,6 +468,27 @@ def test_order_partitions_and_batches_change_no_row(
         assert in_windows == rows == len(first["toots_raw"])
         for name in ("toot_metrics_windowed", "user_avg_length_windowed"):
             assert rebuild_windows(sink.connection, TABLES[name]) == 0
+        assert days_that_differ(sink.connection, None) == []
+        assert days_that_differ(sink.connection, [date(2026, 11, 20)]) == []
+        assert rebuild_totals(sink.connection) == 0
+
+
+def test_labels_a_day_are_rebuilt_from_the_rows(sink: Sink) -> None:
+    sink.write(upsert("1"), upsert("2"), upsert("3", created_at="2026-11-19T10:00:00Z"))
+    with sink.connection.transaction():
+        sink.connection.execute(
+            "UPDATE masto.sentiment_totals SET toots_count = 9 WHERE day < %s",
+            (date(2026, 11, 20),),
+        )
+        assert days_that_differ(sink.connection, None) == [date(2026, 11, 19)]
+        assert days_that_differ(sink.connection, [date(2026, 11, 20)]) == []
+        assert rebuild_totals(sink.connection) == 1
+    assert sink.rows(
+        "SELECT day, n_toosts, n_unscored FROM masto.v_sentiment_daily ORDER BY 1"
+    ) == [
+        (date(2026, 11, 19), 1, 1),
+        (date(2026, 11, 20), 2, 2),
+    ]
 
 
 def test_windows_are_rebuilt_from_the_rows(sink: Sink) -> None:

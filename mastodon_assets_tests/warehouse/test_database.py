@@ -385,4 +385,5 @@ def test_a_password_with_odd_characters_works_for_spark(
 ) -> None:
     from mastodon_assets.batch.tables import read_toots
 
-    assert read_toots(spark, odd_password_url).count() == 0
+    with transaction(odd_password_url, snapshot=True) as connection:
+        assert read_toots(spark, odd_password_url, connection).count() == 0

@@ -1,0 +1,113 @@
+"""Toots a day and outcome, `masto.sentiment_totals`: what the view and the charts read.
+
+What belongs here: the sums, moved in each transaction that changes toots or scores, or rebuilt from
+all of them. Both give the same rows: counts and decimals add up to the same in any order.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from psycopg import Connection, sql
+
+from mastodon_assets.warehouse.database import replace_rows, take_write_lock
+from mastodon_assets.warehouse.registry import SENTIMENT_TOTALS
+
+# A toot and its score, as the sums have them.
+_OUTCOME = """
+(toot.event_at AT TIME ZONE 'UTC')::date AS day,
+CASE WHEN score.id IS NULL THEN 'not_scored' ELSE coalesce(score.label_str, score.reason)
+     END AS outcome,
+coalesce(score.model_version, '') AS model_version,
+coalesce(score.prob_pos::numeric, 0) AS prob
+"""
+_SUMS = """
+SELECT day, outcome, model_version, {sign} * count(*) AS toots_count, {sign} * sum(prob) AS prob_sum
+  FROM (SELECT {outcome} FROM {toots}) counted
+ GROUP BY day, outcome, model_version
+"""
+_MOVE = """
+MERGE INTO masto.sentiment_totals t USING ({sums}) c
+   ON t.day = c.day AND t.outcome = c.outcome AND t.model_version = c.model_version
+ WHEN MATCHED AND t.toots_count + c.toots_count = 0 THEN DELETE
+ WHEN MATCHED THEN UPDATE SET toots_count = t.toots_count + c.toots_count,
+                              prob_sum = t.prob_sum + c.prob_sum
+ WHEN NOT MATCHED THEN INSERT (day, outcome, model_version, toots_count, prob_sum)
+      VALUES (c.day, c.outcome, c.model_version, c.toots_count, c.prob_sum)
+"""
+
+_DIFFERENT_DAYS = """
+SELECT DISTINCT day
+  FROM ({sums}) made
+  FULL JOIN (SELECT * FROM masto.sentiment_totals
+              WHERE %(days)s::date[] IS NULL OR day = ANY(%(days)s)) kept
+ USING (day, outcome, model_version)
+ WHERE (made.toots_count, made.prob_sum) IS DISTINCT FROM (kept.toots_count, kept.prob_sum)
+ ORDER BY day
+"""
+
+_ALL = "masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)"
+_STAGED = """
+masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)
+ WHERE toot.id IN (SELECT id FROM pg_temp.staged_sentiment)
+"""
+_OF_DAYS = """
+unnest(%(days)s::date[]) day
+  JOIN masto.toots_raw toot ON toot.event_at >= day::timestamp AT TIME ZONE 'UTC'
+                           AND toot.event_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
+  LEFT JOIN masto.toots_sentiment score USING (id)
+"""
+_BEFORE_CHANGE = """
+(SELECT * FROM pg_temp.changed_rows WHERE sign = -1) toot
+LEFT JOIN masto.toots_sentiment score USING (id)
+"""
+# A toot that is new has no score: only those that were there before are looked up.
+_AFTER_CHANGE = """
+(SELECT * FROM pg_temp.changed_rows WHERE sign = 1) toot
+LEFT JOIN (SELECT * FROM masto.toots_sentiment
+            WHERE id IN (SELECT id FROM pg_temp.changed_rows WHERE sign = -1)) score USING (id)
+"""
+
+
+def count_out_changed(connection: Connection[Any]) -> None:
+    """Take out the toots of `pg_temp.changed_rows` as they were; their scores are still there."""
+    _move(connection, _BEFORE_CHANGE, sign=-1)
+
+
+def count_in_changed(connection: Connection[Any]) -> None:
+    """Put in the toots of `pg_temp.changed_rows` as they are; outdated scores are gone."""
+    _move(connection, _AFTER_CHANGE, sign=1)
+
+
+def count_out_staged(connection: Connection[Any]) -> None:
+    """Take out the toots of `pg_temp.staged_sentiment`, before their scores are written."""
+    _move(connection, _STAGED, sign=-1)
+
+
+def count_in_staged(connection: Connection[Any]) -> None:
+    """Put in the toots of `pg_temp.staged_sentiment`, after their scores were written."""
+    _move(connection, _STAGED, sign=1)
+
+
+def rebuild_totals(connection: Connection[Any]) -> int:
+    """Make the sums what all toots and scores say, in the caller's transaction; rows changed."""
+    take_write_lock(connection)
+    return replace_rows(connection, SENTIMENT_TOTALS, _sums(_ALL, sign=1))
+
+
+def days_that_differ(connection: Connection[Any], days: Sequence[date] | None) -> list[date]:
+    """Of these days, or of all, those whose sums are not what toots and scores say."""
+    toots = _ALL if days is None else _OF_DAYS
+    query = sql.SQL(_DIFFERENT_DAYS).format(sums=_sums(toots, sign=1))
+    given = None if days is None else list(days)
+    return [day for (day,) in connection.execute(query, {"days": given})]
+
+
+def _move(connection: Connection[Any], toots: Any, *, sign: int) -> None:
+    connection.execute(sql.SQL(_MOVE).format(sums=_sums(toots, sign=sign)))
+
+
+def _sums(toots: Any, *, sign: int) -> sql.Composed:
+    return sql.SQL(_SUMS).format(
+        sign=sql.Literal(sign), outcome=sql.SQL(_OUTCOME), toots=sql.SQL(toots)
+    )

@@ -1,0 +1,13 @@
+"""One platform for all tests that kill its parts."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from mastodon_assets_tests.faults.disturbed import Platform, platform_in
+
+
+@pytest.fixture(scope="package")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with platform_in(tmp_path_factory.mktemp("platform")) as made:
+        yield made

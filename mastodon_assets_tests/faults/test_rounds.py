@@ -1,0 +1,16 @@
+"""A few rounds of the benchmark of a hundred faults."""
+
+import random
+from typing import TYPE_CHECKING
+
+from mastodon_assets_tests.benchmarks.faults import run_rounds
+from mastodon_assets_tests.faults.disturbed import Platform
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def test_kills_at_random_moments_change_no_row(platform: Platform, spark: "SparkSession") -> None:
+    seed = random.randrange(2**32)
+    rounds = run_rounds(platform, spark, 5, random.Random(seed), report=print)
+    assert [each.differences for each in rounds] == [[]] * 5, f"seed {seed}: {rounds}"

@@ -1,0 +1,58 @@
+"""Derived tables that are damaged, made anew from toots_raw."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from mastodon_assets.rebuild import REBUILDS, rebuild
+from mastodon_assets.settings import Settings
+from mastodon_assets.toots.drain import drain
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.records import upsert
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_SUMS = ("user_totals", "hashtag_totals", "day_totals")
+
+
+def _tables(postgres_url: SecretStr) -> dict[str, list[Any]]:
+    columns = {"toots_sentiment": "id, created_at, lang, text, label_str, reason, model_version"}
+    with transaction(postgres_url, snapshot=True) as connection:
+        return {
+            name: sorted(
+                connection.execute(
+                    f"SELECT {columns.get(name, '*')} FROM masto.{name}".encode()  # noqa: S608 - constants
+                ).fetchall()
+            )
+            for name in (*REBUILDS, *_SUMS)
+        }
+
+
+def test_whatever_is_gone_or_wrong_is_made_anew_and_the_right_rows_are_not_written(
+    spark: "SparkSession", settings: Settings, produce: Callable[..., None]
+) -> None:
+    produce([upsert(str(number), hashtags=["x", f"tag{number % 2}"]) for number in range(7)])
+    drain(lambda: spark, settings, report=print)
+
+    def rebuilt(*names: str) -> dict[str, int]:
+        return dict(rebuild(lambda: spark, settings, names, print))
+
+    made = rebuilt(*REBUILDS)
+    assert made["toots_sentiment"] == 7
+    assert made["batch_active_users"] == 1
+    right = _tables(settings.postgres_url)
+    assert all(right.values())
+    assert rebuilt(*REBUILDS) == dict.fromkeys(REBUILDS, 0)
+
+    with transaction(settings.postgres_url) as connection:
+        for name in (*REBUILDS, *_SUMS):
+            connection.execute(f"DELETE FROM masto.{name}".encode())  # noqa: S608 - constants
+        connection.execute(
+            "INSERT INTO masto.toots_sentiment (id, created_at, scored_at, lang, reason, text)"
+            " VALUES (1, now(), now(), 'en', 'no_model', 'of no toot')"
+        )
+        connection.execute("INSERT INTO masto.batch_toots_per_day VALUES ('2020-01-01', 5)")
+    assert all(rebuilt(*REBUILDS).values())
+    assert _tables(settings.postgres_url) == right
