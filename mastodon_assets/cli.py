@@ -41,9 +41,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-# Lines are never broken but by the terminal: paths and commands are there to be copied.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(highlight=False, soft_wrap=True, stderr=True)
+# Lines are never broken but by the terminal: paths and commands are there to be copied. No emoji,
+# because `hashtag:tea:` is none.
+out = Console(highlight=False, emoji=False, soft_wrap=True)
+err = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
 # What typer raises for wrong use; of its kinds it exports only this one.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]

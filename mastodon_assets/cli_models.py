@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _SHOWN_WORDS = 8
 model_app = typer.Typer(help="Sentiment models: which there are, and which one scores.")
-_out = Console(highlight=False)
-_err = Console(highlight=False, soft_wrap=True, stderr=True)
+_out = Console(highlight=False, emoji=False)
+_err = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 

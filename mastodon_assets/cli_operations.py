@@ -27,7 +27,7 @@ _SHOWN_REASONS = 20
 rejected_app = typer.Typer(
     help="Dead letters: messages the tables refused, and posts that could not be published."
 )
-_out = Console(highlight=False)
+_out = Console(highlight=False, emoji=False)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 _Reason = Annotated[

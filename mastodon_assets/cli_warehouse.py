@@ -8,7 +8,7 @@ from rich.console import Console
 
 from mastodon_assets.settings import load_settings
 
-_out = Console(highlight=False, soft_wrap=True)
+_out = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -5,7 +5,7 @@ What belongs here: the checks, which change nothing. How findings are printed st
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -30,6 +30,13 @@ _OLDEST_POSTGRES = 15
 # `event_at` is at most two minutes after receipt: our clock is part of every window.
 _ODD_CLOCK, _WRONG_CLOCK = timedelta(seconds=5), timedelta(minutes=2)
 _SHOWN_CHARACTERS = 100
+# Which of the feeds in `timelines_access` a source is made of.
+_FEEDS = {
+    "public": ("live_feeds", ("local", "remote")),
+    "local": ("live_feeds", ("local",)),
+    "remote": ("live_feeds", ("remote",)),
+    "hashtag": ("hashtag_feeds", ("local", "remote")),
+}
 # The scopes are those of Mastodon's API documentation for the three lists.
 _FILTERS = {"blocks": "read:blocks", "mutes": "read:mutes", "domain_blocks": "read:blocks"}
 
@@ -147,7 +154,7 @@ def _check_server(server: "Server") -> list[Finding]:
         advice = "is MASTODON_API_BASE_URL a Mastodon server?"
         text = f"no instance document (status {answer.status_code})"
         return [Finding("Mastodon server", "red", text, advice)]
-    findings = [_judge_instance(document), clock, judge_feeds(document)]
+    findings = [_judge_instance(document), clock, judge_feeds(document, server.sources)]
     checks: dict[str, Callable[[MastodonClient], Finding]] = {
         _timeline_name(source): partial(_check_timeline, source) for source in server.sources
     }
@@ -177,22 +184,29 @@ def judge_clock(date: str | None, asked_at: datetime, answered_at: datetime) -> 
     return Finding("clock", level, text, "set this machine's clock by NTP; windows depend on it")
 
 
-def judge_feeds(document: Mapping[str, Any]) -> Finding:
-    """`configuration.timelines_access.live_feeds`, which servers since 4.5 tell."""
-    feeds = document
-    for name in ("configuration", "timelines_access", "live_feeds"):
-        feeds = feeds.get(name) or {}
-        if not isinstance(feeds, Mapping):
-            feeds = {}
-    told = {name: _text(feeds[name]) for name in ("local", "remote") if name in feeds}
+def judge_feeds(document: Mapping[str, Any], sources: "Iterable[Source]") -> Finding:
+    """What `configuration.timelines_access` says of `sources`; servers since 4.5 have it."""
+    access = _mapping(_mapping(document.get("configuration")).get("timelines_access"))
+    told: dict[str, str] = {}
+    silent: list[str] = []
+    partial: list[str] = []
+    for kind in dict.fromkeys(source.kind for source in sources):
+        group, parts = _FEEDS[kind]
+        feeds = _mapping(access.get(group))
+        known = {part: _text(feeds[part]) for part in parts if part in feeds}
+        told |= {f"{group.replace('_', ' ')} {part}": text for part, text in known.items()}
+        count = list(known.values()).count("disabled")
+        if count:
+            (silent if count == len(parts) else partial).append(kind)
     if not told:
         return Finding("feeds", "green", "the server names no limits (it tells since 4.5)")
-    text = ", ".join(f"{name} {access}" for name, access in told.items())
-    disabled = [name for name, access in told.items() if access == "disabled"]
-    if len(disabled) == len(told):
-        return Finding("feeds", "red", f"{text}: only deletes arrive", "choose another server")
-    if disabled:
-        advice = "its posts do not arrive; choose another server if they matter"
+    text = ", ".join(f"{name} {who}" for name, who in told.items())
+    if silent:
+        names = ", ".join(silent)
+        advice = f"choose another server, or leave {names} out of MASTODON_SOURCES"
+        return Finding("feeds", "red", f"{text}: only deletes arrive by {names}", advice)
+    if partial:
+        advice = "such posts do not arrive; choose another server if they matter"
         return Finding("feeds", "yellow", text, advice)
     return Finding("feeds", "green", text)
 
@@ -318,6 +332,10 @@ def _json(answer: "httpx.Response") -> Any:
 def _json_object(answer: "httpx.Response") -> Mapping[str, Any] | None:
     document = _json(answer)
     return document if answer.is_success and isinstance(document, Mapping) else None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: object) -> str:

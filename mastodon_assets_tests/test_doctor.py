@@ -24,6 +24,7 @@ from mastodon_assets.local.kafka import create_topics
 from mastodon_assets.settings import Settings, as_environment, load_settings
 from mastodon_assets.simulator.faults import Refusal
 from mastodon_assets.simulator.server import running, synthetic_source
+from mastodon_assets.sources import parse_sources
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.mastodon.odd_server import Answer, odd_server
 from mastodon_assets_tests.ports import free_port
@@ -211,25 +212,35 @@ def test_a_server_without_a_clock_is_told(date: str | None) -> None:
     assert judge_clock(date, NOON, NOON).level == "yellow"
 
 
-def feeds_document(**feeds: Any) -> dict[str, Any]:
-    return {"configuration": {"timelines_access": {"live_feeds": feeds}}}
+def feeds_document(group: str = "live_feeds", **feeds: Any) -> dict[str, Any]:
+    return {"configuration": {"timelines_access": {group: feeds}}}
+
+
+OFF, ON = "disabled", "public"
 
 
 @pytest.mark.parametrize(
-    ("document", "level"),
+    ("document", "sources", "level"),
     [
-        (feeds_document(local="public", remote="authenticated"), "green"),
-        (feeds_document(local="public", remote="disabled"), "yellow"),
-        (feeds_document(local="disabled", remote="disabled"), "red"),
-        ({}, "green"),
-        ({"configuration": "none"}, "green"),
-        (feeds_document(local=["odd"]), "green"),
+        (feeds_document(local=ON, remote="authenticated"), "public", "green"),
+        (feeds_document(local=ON, remote=OFF), "public", "yellow"),
+        (feeds_document(local=ON, remote=OFF), "local", "green"),
+        (feeds_document(local=ON, remote=OFF), "local,remote", "red"),
+        (feeds_document(local=OFF, remote=OFF), "public", "red"),
+        (feeds_document(local=OFF, remote=OFF), "#tea", "green"),
+        (feeds_document("hashtag_feeds", local=OFF, remote=OFF), "public,#tea", "red"),
+        (feeds_document("hashtag_feeds", local=ON, remote=OFF), "#tea,#coffee", "yellow"),
+        ({}, "public", "green"),
+        ({"configuration": "none"}, "public", "green"),
+        ({"configuration": {"timelines_access": [1]}}, "public", "green"),
+        (feeds_document(local=["odd"]), "public", "green"),
     ],
 )
-def test_feeds_that_the_server_does_not_serve_are_told(
-    document: dict[str, Any], level: str
+def test_feeds_that_the_server_does_not_serve_are_told_where_a_source_needs_them(
+    document: dict[str, Any], sources: str, level: str
 ) -> None:
-    assert judge_feeds(document).level == level
+    wanted = [each.source for each in parse_sources(sources)]
+    assert judge_feeds(document, wanted).level == level
 
 
 def test_a_wrong_token_is_red_and_not_shown() -> None:

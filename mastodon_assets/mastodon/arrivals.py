@@ -202,7 +202,8 @@ class Arrivals:
         if self._has_told:
             state.attempt_number, self._has_told = 1, False
         if isinstance(error, RateLimitedError):
-            return pause_seconds(error.reset_at)
+            # By a clock that is ahead of the server's, every reset is past.
+            return max(pause_seconds(error.reset_at), _BACKOFF(state))
         if isinstance(error, RefusedError) and error.is_of_token:
             return REFUSED_TOKEN_SECONDS
         return _BACKOFF(state)

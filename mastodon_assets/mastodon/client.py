@@ -35,6 +35,10 @@ _REST_SECONDS = 10
 _CONNECT_SECONDS = 10
 # Three heartbeats: a server sends one every 15 s (streaming/index.js).
 _SILENCE_SECONDS = 45
+# What httpx raises where there is no answer; the last is that of a host that can be no name.
+_NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
+# What Mastodon.py ends in where an answer is of another form than it expects.
+_ODD_ANSWER = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 # What a server says of itself is printed and stored.
 _DOMAIN = re.compile(r"[\w.-]{1,250}(?::\d{1,5})?")
 
@@ -256,7 +260,9 @@ class MastodonClient:
         with httpx.Client(headers=self._headers("text/event-stream"), timeout=timeout) as client:
             try:
                 response = client.send(client.build_request("GET", url), stream=True)
-            except httpx.HTTPError as error:
+            except _NO_ANSWER as error:
+                # Within weeks it may move to another host: the server is asked again where it is.
+                self._document = None
                 raise _unreachable(host, "no stream", error) from error
             try:
                 if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
@@ -294,11 +300,14 @@ class MastodonClient:
             with self._asking():
                 api = self._api()
                 try:
-                    self._document = api.instance_v2()
+                    document = api.instance_v2()
                 except MastodonUnauthorizedError:
                     raise
                 except MastodonAPIError:
-                    self._document = api.instance_v1()
+                    document = api.instance_v1()
+                if not isinstance(document, Mapping):
+                    raise TypeError("an instance document is an object")
+            self._document = document
         return self._document
 
     def _api(self) -> "Mastodon":
@@ -328,10 +337,7 @@ class MastodonClient:
         try:
             yield
         except MastodonRatelimitError as error:
-            reset = self._api().ratelimit_reset
-            raise self._rate_limited(
-                None if reset is None else datetime.fromtimestamp(reset, UTC)
-            ) from error
+            raise self._rate_limited(_time_of(self._api().ratelimit_reset)) from error
         except MastodonNetworkError as error:
             raise _unreachable(self._host, "no answer", error.__context__ or error) from error
         except MastodonAPIError as error:
@@ -342,7 +348,7 @@ class MastodonClient:
             raise ServiceUnavailableError(
                 f"{self._host} sent no JSON; is MASTODON_API_BASE_URL a Mastodon server?"
             ) from error
-        except MastodonError as error:
+        except (MastodonError, *_ODD_ANSWER) as error:
             raise _unreachable(self._host, "no usable answer", error) from error
 
     def _rate_limited(self, reset_at: datetime | None) -> RateLimitedError:
@@ -385,7 +391,7 @@ def is_domain(text: str) -> bool:
 def _get(url: str, host: str, headers: Mapping[str, str]) -> httpx.Response:
     try:
         return httpx.get(url, headers=dict(headers), timeout=_REST_SECONDS)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except _NO_ANSWER as error:
         raise _unreachable(host, "no answer", error) from error
 
 
@@ -394,11 +400,19 @@ def _reset_time(headers: Mapping[str, str]) -> datetime | None:
     text = headers.get("X-RateLimit-Reset", "")
     try:
         if text.isdecimal():
-            return datetime.fromtimestamp(int(text), UTC)
+            return _time_of(int(text))
         reset = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
     return reset if reset.tzinfo else reset.replace(tzinfo=UTC)
+
+
+def _time_of(seconds: float | None) -> datetime | None:
+    """Seconds since 1970; None for what is no time."""
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):  # years that there are not
+        return None
 
 
 def _streaming_base(document: Mapping[str, Any]) -> str | None:
@@ -414,8 +428,11 @@ def _streaming_base(document: Mapping[str, Any]) -> str | None:
 
 def _checked_host(url: str) -> str:
     """The host of `url`, lower case. Raises: SettingsError unless it is https or this machine."""
-    parts = urlsplit(url)
-    host = parts.hostname
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:  # "https://[", say
+        host = None
     if not host or parts.scheme not in ("http", "https"):
         raise SettingsError(f"MASTODON_API_BASE_URL: {_without_user(url)} is no https:// address")
     if parts.scheme == "http" and not _is_loopback(host):

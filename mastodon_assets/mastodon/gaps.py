@@ -3,7 +3,7 @@
 What belongs here: the record of a gap. How it is filled stands in `walk`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -20,7 +20,8 @@ class Gap:
 
     `from_id` is the last post before it and `to_id` the first that the stream told after it, as far
     as they are known; of a `partial` gap, `from_id` is the last post that came back. `ended_at` is
-    None until the stream is open again.
+    None until the stream is open again. `known_ids` are the posts published last before it, newest
+    first, of which a delete may have been missed; they are not stored.
     """
 
     started_at: datetime
@@ -30,6 +31,7 @@ class Gap:
     ended_at: datetime | None = None
     recovered_count: int = 0
     status: GapStatus = "open"
+    known_ids: list[str] = field(default_factory=list, repr=False, compare=False)
 
 
 def read_open_gaps(postgres_url: SecretStr, instance: str, source: str) -> list[Gap]:

@@ -34,8 +34,8 @@ from mastodon_assets.sources import Server, Source, servers_of
 from mastodon_assets.toots.withdrawn import watched
 
 _POLL_SECONDS = 0.1
-# From the wish to end to the end, with what a process needs besides, two seconds.
-_END_SECONDS = 1.7
+# From the wish to end to the end, with what Python needs to end itself, two seconds.
+_END_SECONDS = 1.5
 _BACKOFF = wait_random_exponential(multiplier=2, min=2, max=5 * 60)
 
 

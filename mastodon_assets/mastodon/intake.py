@@ -120,10 +120,12 @@ class Intake:
             self._take_document(text, is_edit=False, received_at=received_at, origin=origin)
 
     def take_gone(self, status_id: str, received_at: datetime) -> None:
-        """A post that the server has no more; its delete was not seen."""
+        """A post that the server has no more; its delete may have been missed."""
         with self._dead_letter("backfill") as origin:
             self.summary.received += 1
-            if not self._publish_delete(status_id, received_at, origin):
+            if self._seen.has(status_id, _DELETED):
+                self.summary.duplicates += 1
+            elif not self._publish_delete(status_id, received_at, origin):
                 self._fail("bad_delete", "the payload is not an id", None, origin)
 
     def published_ids(self, limit: int) -> list[str]:

@@ -54,33 +54,48 @@ class Progress:
         """All up to `status_id` is published."""
         self.position = status_id
 
-    def open_gap(self, at: datetime, reason: str) -> None:
+    def open_gap(self, at: datetime, reason: str, known_ids: list[str]) -> None:
         """Nobody reads the stream from `at` on; a gap that has not ended goes on."""
         if not any(gap.ended_at is None for gap in self.open_gaps):
             # While an earlier gap is walked, the position is far behind the stream.
             told = self.last_streamed
-            gap = Gap(at, reason, self.position if told is None else later_id(self.position, told))
+            from_id = self.position if told is None else later_id(self.position, told)
+            gap = Gap(at, reason, from_id, known_ids=known_ids)
             self.open_gaps.append(gap)
             self._unsaved.append(gap)
 
     def end_gaps(self, at: datetime) -> None:
-        """The stream is open since `at`: what was missed is now a range that stays as it is."""
+        """The stream is open since `at`."""
         for gap in self.open_gaps:
             if gap.ended_at is None:
                 gap.ended_at = at
                 self._unsaved.append(gap)
 
+    def bound_gaps(self, status_id: str) -> None:
+        """The stream tells a post: what was missed before is now a range that stays as it is."""
+        for gap in self.open_gaps:
+            if gap.ended_at is not None and gap.to_id is None:
+                gap.to_id = status_id
+                self._unsaved.append(gap)
+
+    def reopen_gaps(self, reason: str) -> None:
+        """Gaps after which the stream told no post go on, now for `reason` too."""
+        for gap in self.open_gaps:
+            if gap.to_id is None:
+                gap.ended_at = None
+                if reason not in gap.reason:
+                    gap.reason = f"{gap.reason}; {reason}"
+                self._unsaved.append(gap)
+
     def close_gaps(
-        self, gaps: Iterable[Gap], recovered: int, failure: str | None, *, are_posts_missing: bool
+        self, gaps: Iterable[Gap], failure: str | None, *, are_posts_missing: bool
     ) -> None:
         """Nothing more can be done for `gaps`; `failure` says what is missing, None: nothing.
 
-        Of what one walk brought, nobody can tell which gap it was missing from: it counts for the
-        first. Posts are missing from the present position on: of a gap that lies before it none is,
-        and its range is empty.
+        Posts are missing from the present position on: of a gap that lies before it none is, and
+        its range is empty.
         """
         for gap in gaps:
-            gap.recovered_count += recovered
             read_to = _read_to(gap, self.position) if are_posts_missing else gap.from_id
             if failure is None:
                 gap.status = "recovered"
@@ -90,9 +105,10 @@ class Progress:
                 gap.status = "unrecoverable" if is_hopeless else "partial"
                 gap.reason = f"{gap.reason}; {failure}"
             gap.from_id = read_to
+            # It is closed for others to see only when Kafka has acknowledged what came of it.
+            self._unsaved = [each for each in self._unsaved if each is not gap]
             self._closed.append(gap)
             self.closed_gaps[gap.status] += 1
-            recovered = 0
 
     def save_gaps(self) -> None:
         """Record gaps that have begun or ended.
@@ -134,7 +150,10 @@ class Progress:
     def _gaps_since(self, saved: Cursor) -> list[Gap]:
         """Those an earlier run left open, and the one from its end until now."""
         left = read_open_gaps(self._postgres_url, self._summary.instance, self._source)
-        if any(gap.ended_at is None for gap in left):
+        unbounded = [gap for gap in left if gap.to_id is None]
+        if unbounded:
+            for gap in unbounded:
+                gap.ended_at = None
             return left
         gap = Gap(saved.updated_at, _START, from_id=saved.last_acked_id)
         self._unsaved.append(gap)

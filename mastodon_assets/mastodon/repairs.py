@@ -5,8 +5,9 @@ what is told of it. Which requests a walk makes stands in `walk` and `history`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import chain, islice, zip_longest
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.mastodon.arrivals import Arrivals
@@ -26,8 +27,9 @@ from mastodon_assets.mastodon.walk import GoneStatus, ListedStatus, Route, WalkR
 # A walk that the server does not answer is begun again, seldom and not without end.
 _WALKS_OF_A_GAP = 4
 _SECONDS_BETWEEN_WALKS = 15 * 60
-# Asked for again after a gap, in a hundred requests: most posts that go, go young.
-_KNOWN_IDS = 2_000
+# Asked for again after a gap, in a hundred requests, and after several in twice as many, which is
+# what five minutes allow: most posts that go, go young.
+_KNOWN_IDS, _MOST_KNOWN_IDS = 2_000, 4_000
 _TELL_SECONDS = 60
 
 
@@ -42,6 +44,7 @@ class Repairs:
         self._progress = progress
         self._from_oldest = from_oldest
         self._walked: list[Gap] = []
+        self._given_up: str | None = None
         self._is_behind_stream = False
         self._try_again_at: float | None = None
         self._failures = 0
@@ -50,24 +53,32 @@ class Repairs:
         self._has_walked = False
         self.is_walking = False
 
+    def open_gap(self, at: datetime, reason: str) -> None:
+        """Nobody reads the stream from `at` on."""
+        if self._given_up is not None:
+            self._given_up = None
+            self._progress.reopen_gaps(reason)
+        self._progress.open_gap(at, reason, self._intake.published_ids(_KNOWN_IDS))
+
     def begin(self) -> Route | None:
         """Walk for all gaps that wait; None where nothing waits or a walk is under way.
 
         A gap before which nothing is known cannot be walked.
         """
-        if self.is_walking or any(gap.ended_at is None for gap in self._progress.open_gaps):
+        gaps = self._progress.open_gaps
+        if self.is_walking or self._given_up or any(gap.ended_at is None for gap in gaps):
             return None
         start = self._progress.position
         if start is None and self._from_oldest:
             start = OLDEST
         if start is None:
-            self._is_behind_stream = True
-            self._close(self._progress.open_gaps, "nothing is known from before it")
+            self._walked, self._is_behind_stream = list(gaps), bool(gaps)
+            self._give_up("nothing is known from before it")
             return None
-        if not self._progress.open_gaps and (start != OLDEST or self._has_walked):
+        if not gaps and (start != OLDEST or self._has_walked):
             return None
-        route = Route(start, [] if start == OLDEST else self._intake.published_ids(_KNOWN_IDS))
-        self._walked = list(self._progress.open_gaps)
+        self._walked = list(gaps)
+        route = Route(start, [] if start == OLDEST else self._known_ids(self._walked))
         self.is_walking = self._is_behind_stream = True
         self._try_again_at = None
         self._recovered = 0
@@ -82,9 +93,9 @@ class Repairs:
         """
         progress = self._progress
         progress.last_streamed = later_id(progress.last_streamed, status_id)
-        for gap in progress.open_gaps:
-            if gap.ended_at is not None and gap.to_id is None:
-                gap.to_id = status_id
+        progress.bound_gaps(status_id)
+        if self._given_up is not None:
+            self._close(self._given_up)
         if self.is_walking:
             self._arrivals.note_streamed(status_id)
             self._newest_streamed = later_id(self._newest_streamed, status_id)
@@ -116,7 +127,10 @@ class Repairs:
         self.is_walking = False
         missing = "" if failure is None else f"; what is missing: {failure}"
         line = f"the timeline is read, {self._recovered} messages came of it{missing}"
-        self._close(self._walked, failure)
+        if failure is None:
+            self._close(None)
+        else:
+            self._give_up(failure)
         self.begin()
         return line
 
@@ -126,12 +140,11 @@ class Repairs:
         self._failures += 1
         if self._failures < _WALKS_OF_A_GAP:
             self._try_again_at = time.monotonic() + _SECONDS_BETWEEN_WALKS
-            if self._walked:
-                self._walked[0].recovered_count += self._recovered
+            self._note_recovered()
             minutes = _SECONDS_BETWEEN_WALKS / 60
             return f"the timeline cannot be read: {error}; trying again in {minutes:.0f} minutes"
         self._failures = 0
-        self._close(self._walked, "the timeline could not be read")
+        self._give_up("the timeline could not be read")
         self.begin()
         return f"the timeline cannot be read: {error}; what was missed stays missing"
 
@@ -139,18 +152,41 @@ class Repairs:
         if self._try_again_at is not None and time.monotonic() >= self._try_again_at:
             self.begin()
 
-    def _close(self, gaps: list[Gap], failure: str | None) -> None:
-        closed = list(gaps)
-        self._progress.close_gaps(
-            closed, self._recovered, failure, are_posts_missing=self._is_behind_stream
-        )
+    def _known_ids(self, gaps: Sequence[Gap]) -> list[str]:
+        """What was published last before each of them: of every gap the newest, then the next."""
+        for gap in gaps:
+            # Of one that an earlier run left, the tables know what came before it.
+            gap.known_ids = gap.known_ids or self._intake.published_ids(_KNOWN_IDS)
+        in_turn = chain.from_iterable(zip_longest(*(gap.known_ids for gap in gaps)))
+        ids = dict.fromkeys(status_id for status_id in in_turn if status_id is not None)
+        return list(islice(ids, _MOST_KNOWN_IDS))
+
+    def _give_up(self, failure: str) -> None:
+        """Close what was walked for, as soon as the stream tells where what is missing ends."""
+        self._note_recovered()
+        is_bounded = all(gap.to_id is not None for gap in self._walked)
+        if is_bounded or not self._is_behind_stream:
+            self._close(failure)
+        elif not self._is_gap_waiting():
+            self._given_up = failure
+
+    def _note_recovered(self) -> None:
+        """Of what one walk brought, nobody can tell which gap it was missing from: the first."""
+        if self._walked:
+            self._walked[0].recovered_count += self._recovered
+        self._recovered = 0
+
+    def _close(self, failure: str | None) -> None:
+        self._note_recovered()
+        closed = self._walked
+        self._progress.close_gaps(closed, failure, are_posts_missing=self._is_behind_stream)
         self._progress.open_gaps = [
             gap for gap in self._progress.open_gaps if not any(gap is each for each in closed)
         ]
         # What a gap leaves missing is on record: the next walk does not begin in the middle of it.
         if self._is_behind_stream and closed and (told := closed[-1].to_id) is not None:
             self._progress.move_to(later_id(self._progress.position, told))
-        self._walked = []
+        self._walked, self._given_up = [], None
         self._is_behind_stream = False
 
     def _is_gap_waiting(self) -> bool:

@@ -123,7 +123,7 @@ class SourceRun:
                         return
                     self._repairs.try_again_in_time()
                     self._past.try_again_in_time()
-                    self._commit_now_and_then()
+                self._commit_now_and_then()
                 self._report_now_and_then()
         finally:
             self._progress.commit(_LAST_FLUSH_SECONDS if is_stopping() else FLUSH_SECONDS)
@@ -164,7 +164,7 @@ class SourceRun:
             if not self._is_paused:
                 self._is_paused = True
                 self._arrivals.pause()
-                self._progress.open_gap(datetime.now(UTC), "Kafka away")
+                self._repairs.open_gap(datetime.now(UTC), "Kafka away")
                 self._report("Kafka takes no messages: reading pauses until it does")
                 self._record_state()
             self._publisher.wait(_POLL_SECONDS)
@@ -234,7 +234,7 @@ class SourceRun:
         )
         if self._connections == 0 or is_last:
             raise error
-        self._progress.open_gap(disconnected.at, disconnected.reason)
+        self._repairs.open_gap(disconnected.at, disconnected.reason)
         self._record_state()
         if not self._is_paused:
             seconds = disconnected.retry_seconds
@@ -251,8 +251,10 @@ class SourceRun:
 
     def _commit_now_and_then(self) -> None:
         if time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
-            self._look_for_silence()
-            self._record(lambda: self._progress.commit(_LAST_FLUSH_SECONDS))
+            # While Kafka is away there is nothing to commit, but to tell that the run goes on.
+            if not self._is_paused:
+                self._look_for_silence()
+                self._record(lambda: self._progress.commit(_LAST_FLUSH_SECONDS))
             self._record_state()
             self._committed_at = time.monotonic()
 

@@ -118,7 +118,8 @@ class Broadcast:
             self._wake_clients()
 
     async def _stall(self, client: "_Client") -> None:
-        """Send nothing, until the next interruption."""
+        """Send nothing, until the next interruption; what happens meanwhile is lost."""
+        client.is_stalled = True
         while not self._is_closed and not client.is_interrupted:
             await client.wait(self._heartbeat_seconds)
 
@@ -145,6 +146,7 @@ class _Client:
         self._waiting = bytearray()
         self._news = asyncio.Event()
         self._interrupted: Interrupted | None = None
+        self.is_stalled = False
 
     @property
     def is_interrupted(self) -> bool:
@@ -164,7 +166,7 @@ class _Client:
         return taken
 
     def give(self, frame: Frame) -> None:
-        if not self.is_interrupted and self.wants(frame):
+        if not (self.is_interrupted or self.is_stalled) and self.wants(frame):
             self._waiting += frame.data
             self.wake()
 

@@ -1,12 +1,13 @@
 import json
 import logging
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.errors import ServiceUnavailableError, SettingsError
+from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
 from mastodon_assets.mastodon import client as client_module
 from mastodon_assets.mastodon.client import (
     OLDEST,
@@ -21,6 +22,14 @@ from mastodon_assets_tests.mastodon.odd_server import Answer, OddServer, odd_ser
 TOKEN = "secret-token-of-the-test"
 STREAM = "/api/v1/streaming/public"
 TIMELINE = "/api/v1/timelines/public"
+ODD_URLS = (
+    "wss://[",
+    "wss://\0",
+    "wss://a:port",
+    "wss://xn--\u2603",
+    "wss://a..b",
+    "ws" + "s" * 99,
+)
 
 
 def client_of(server: OddServer, token: str | None = TOKEN) -> MastodonClient:
@@ -90,6 +99,57 @@ def test_a_stream_without_tls_elsewhere_is_refused() -> None:
         pytest.raises(SettingsError, match=r"http://s\.example .* use https"),
     ):
         client_of(server).stream_url()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [None, [], 1, "x", *({"urls": {"streaming_api": url}} for url in ODD_URLS)],
+    ids=repr,
+)
+def test_no_instance_document_is_a_failure_of_ours(document: Any) -> None:
+    with (
+        odd_server({"/api/v2/instance/": as_json(document)}) as server,
+        pytest.raises(PlatformError),
+        client_of(server).open_stream(),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("body", [b"null", b"1", b"[" * 100_000, b"<html>", b"\xff", b""])
+def test_no_answer_is_a_failure_of_ours(body: bytes) -> None:
+    with odd_server({TIMELINE: Answer(body), "/api/v1/statuses": Answer(body)}) as server:
+        for ask in (
+            lambda: client_of(server).newest_page(),
+            lambda: client_of(server).statuses([]),
+        ):
+            with pytest.raises(ServiceUnavailableError):
+                ask()
+
+
+@pytest.mark.parametrize("reset", ["soon", "9" * 18, "9" * 30, "0001-01-01"])
+def test_a_time_that_is_none_is_no_failure_of_ours(reset: str) -> None:
+    headers = dict.fromkeys(("X-RateLimit-Limit", "X-RateLimit-Remaining"), "5")
+    refused = Answer(b"{}", 429, headers=headers | {"X-RateLimit-Reset": reset})
+    with odd_server({STREAM: refused, TIMELINE: refused}) as server:
+        with pytest.raises(RateLimitedError), client_of(server).open_stream():
+            pass
+        with pytest.raises(ServiceUnavailableError):
+            client_of(server).newest_page()
+
+
+def test_a_stream_that_moves_is_found_again() -> None:
+    moved = {"configuration": {"urls": {"streaming": "ws://127.0.0.1:1"}}}
+    documents = [as_json(moved), as_json({})]
+
+    def instance(_query: Mapping[str, str]) -> Answer:
+        return documents.pop(0)
+
+    with odd_server({"/api/v2/instance/": instance, STREAM: stream(b"")}) as server:
+        client = client_of(server)
+        with pytest.raises(ServiceUnavailableError, match="no stream"), client.open_stream():
+            pass
+        with client.open_stream():
+            pass
 
 
 def test_events_are_read_whatever_their_line_ends() -> None:

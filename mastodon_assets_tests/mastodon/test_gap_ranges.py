@@ -1,7 +1,9 @@
-"""What is missing of several gaps, when the walk for them is given up somewhere between."""
+"""Several gaps: what is asked for, and what is missing when their walk is given up between them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -9,6 +11,8 @@ from pydantic import SecretStr
 from mastodon_assets.mastodon.gaps import Gap
 from mastodon_assets.mastodon.intake import IngestSummary
 from mastodon_assets.mastodon.progress import Progress
+from mastodon_assets.mastodon.repairs import Repairs
+from mastodon_assets.mastodon.walk import Route
 
 BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -23,7 +27,8 @@ def closed(
         Gap(BEGAN + timedelta(minutes=number), "cut", from_id, to_id)
         for number, (from_id, to_id) in enumerate(ranges)
     ]
-    progress.close_gaps(gaps, recovered, "too much", are_posts_missing=True)
+    gaps[0].recovered_count = recovered
+    progress.close_gaps(gaps, "too much", are_posts_missing=True)
     return [(gap.status, gap.from_id, gap.to_id) for gap in gaps]
 
 
@@ -52,5 +57,84 @@ def test_of_ids_that_cannot_be_compared_the_whole_range_may_be_missing() -> None
 def test_a_gap_that_begins_while_another_is_walked_begins_where_the_stream_was() -> None:
     progress = Progress(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
     progress.position, progress.last_streamed = "100", "300"
-    progress.open_gap(BEGAN, "cut")
+    progress.open_gap(BEGAN, "cut", [])
     assert [gap.from_id for gap in progress.open_gaps] == ["300"]
+
+
+@pytest.mark.usefixtures("cursors")
+def test_what_came_before_a_gap_is_asked_for_again_however_long_the_gap_waits() -> None:
+    published: list[str] = []
+    repairs, progress, routes = at_position("100", published)
+
+    # The first gap's walk goes on while two others come, and many posts after each of them.
+    for number, ids in enumerate((["1", "2", "3"], ["4", "5"], ["6"])):
+        published += ids
+        interrupt(repairs, progress, number)
+        repairs.begin()
+    published += ["7", "8", "9"]
+    repairs.end(None)
+
+    assert [route.known_ids for route in routes] == [["3", "2"], ["5", "6", "4"]]
+
+
+@pytest.mark.usefixtures("cursors")
+def test_a_gap_is_given_up_when_the_stream_tells_where_it_ends() -> None:
+    repairs, progress, routes = at_position("100", [])
+    interrupt(repairs, progress, 0)
+    repairs.begin()
+    (gap,) = progress.open_gaps
+
+    repairs.end("too much")
+    assert (gap.status, gap.to_id, len(routes)) == ("open", None, 1)
+
+    repairs.note_streamed("300")
+    repairs.note_streamed("301")
+    assert (gap.status, gap.from_id, gap.to_id) == ("unrecoverable", "100", "300")
+    assert (progress.open_gaps, progress.position) == ([], "301")
+
+
+@pytest.mark.usefixtures("cursors")
+def test_a_gap_after_which_the_stream_tells_nothing_goes_on() -> None:
+    repairs, progress, routes = at_position("100", [])
+    interrupt(repairs, progress, 0)
+    repairs.begin()
+    repairs.end("too much")
+
+    interrupt(repairs, progress, 1, reason="silence")
+    repairs.begin()
+    repairs.note_streamed("300")
+    repairs.end("too much")
+
+    assert len(routes) == 2
+    assert progress.closed_gaps == {"unrecoverable": 1}
+
+
+@pytest.mark.usefixtures("cursors")
+def test_a_gap_before_which_nothing_is_known_ends_with_the_first_post() -> None:
+    repairs, progress, routes = at_position(None, [])
+    interrupt(repairs, progress, 0)
+    repairs.begin()
+    (gap,) = progress.open_gaps
+
+    repairs.note_streamed("300")
+
+    assert (gap.status, gap.from_id, gap.to_id) == ("unrecoverable", None, "300")
+    assert routes == []
+
+
+def at_position(
+    position: str | None, published: list[str]
+) -> tuple[Repairs, Progress, list[Route]]:
+    """Of `published` the last two are known; the walks that are begun come into the list."""
+    progress = Progress(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
+    progress.position = position
+    routes: list[Route] = []
+    intake: Any = SimpleNamespace(published_ids=lambda _limit: published[:-3:-1])
+    arrivals: Any = SimpleNamespace(walk=routes.append, note_streamed=lambda _status_id: None)
+    return Repairs(arrivals, intake, progress, from_oldest=False), progress, routes
+
+
+def interrupt(repairs: Repairs, progress: Progress, minute: int, reason: str = "cut") -> None:
+    """The stream breaks and is opened again."""
+    repairs.open_gap(BEGAN + timedelta(minutes=minute), reason)
+    progress.end_gaps(BEGAN + timedelta(minutes=minute, seconds=1))

