@@ -6,7 +6,8 @@ Every figure comes from rows that trained nothing: the held-out fifth of Sentime
 it, its manual test file, the held-out fifth of the three-class file, the validation file of eight
 languages. Rows a second count the time of the whole pipeline, from text to probability; rows a CPU
 second are those of all cores together, which a busy machine changes less. `--curve` fits the
-pipeline with other n-grams too; `--rows` takes only so many rows of each file, for a quick look.
+pipeline with other n-grams too; `--embedding` adds the second backend, alone and stacked; `--rows`
+takes only so many rows of each file, for a quick look.
 """
 
 import argparse
@@ -43,6 +44,7 @@ from mastodon_assets.sentiment.store import LoadedModel
 from mastodon_assets.sentiment.suites import suite_figures
 from mastodon_assets.settings import load_settings
 from mastodon_assets.spark_session import build_session
+from mastodon_assets_tests.benchmarks.sentiment_embedding import embedding_variants
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "sentiment"
 _CURVE: tuple[tuple[int, ...], ...] = ((), (4,), (3, 4), (3, 4, 5))
@@ -71,8 +73,9 @@ def main() -> None:
     spark = build_session(load_settings(spark_master=arguments.master))
     spark.sparkContext.setLogLevel("ERROR")
     results = _two_classes(spark, arguments, console)
-    results["three classes"] = _three_classes(spark, arguments, console)
-    results["languages"] = _languages(spark, arguments, console)
+    if not arguments.two_classes_only:
+        results["three classes"] = _three_classes(spark, arguments, console)
+        results["languages"] = _languages(spark, arguments, console)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2))
 
@@ -86,6 +89,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--languages-test", type=Path, default=SHARED / "umsab_val.csv.gz")
     parser.add_argument("--master", default="local[*]")
     parser.add_argument("--curve", action="store_true")
+    parser.add_argument("--embedding", type=Path, help="as SENTIMENT_EMBEDDING_DIR")
+    parser.add_argument("--two-classes-only", action="store_true")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -111,6 +116,15 @@ def _two_classes(
             fit_pipeline,
             with_lessons(spark, training),
             parameters,
+            train_rows=train_rows,
+            report=console.print,
+        )
+    if arguments.embedding:
+        variants |= embedding_variants(
+            arguments.embedding,
+            arguments.master,
+            with_lessons(spark, training),
+            default,
             train_rows=train_rows,
             report=console.print,
         )
