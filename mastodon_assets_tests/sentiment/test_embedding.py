@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
+from mastodon_assets.doctor import check_embedding
 from mastodon_assets.errors import SettingsError
 from mastodon_assets.sentiment.embedding import Embedding, EmbeddingError, Encoder, find_embedding
 from mastodon_assets.sentiment.life import promote_version
@@ -54,6 +55,7 @@ def test_an_embedding_is_known_by_its_weights_and_tokenizer_wherever_it_lies(
     assert other is not None
     assert other.fingerprint != found.fingerprint
     assert find_embedding(_named(None)) is None
+    assert [finding.level for finding in check_embedding(_named(moved))] == ["green"]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,8 @@ def test_a_folder_without_a_usable_model_is_one_line(
         find_embedding(_named(folder))
     assert str(folder) in str(raised.value)
     assert "\n" not in str(raised.value)
+    (finding,) = check_embedding(_named(folder))
+    assert (finding.level, finding.text) == ("red", str(raised.value).partition("; ")[0])
 
 
 @pytest.mark.parametrize(
