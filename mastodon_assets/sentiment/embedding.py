@@ -45,10 +45,14 @@ class EmbeddingError(PlatformError):
 
 @dataclass(frozen=True)
 class Embedding:
-    """The model in `folder`; `fingerprint` is a SHA-256 of its weights and tokenizer."""
+    """The model in `folder`, whose vectors have `width` numbers.
+
+    `fingerprint` is a SHA-256 of its weights and tokenizer.
+    """
 
     folder: Path
     fingerprint: str
+    width: int
 
 
 def find_embedding(settings: Settings) -> Embedding | None:
@@ -77,14 +81,14 @@ def find_embedding(settings: Settings) -> Embedding | None:
             f" folder with {_TOKENIZER} and {' or '.join(_MODELS)}"
         ) from error
     try:
-        Encoder(folder)
+        width = Encoder(folder).width
     except Exception as error:  # both libraries raise nothing narrower
         reason = str(error).strip().splitlines()[0]
         raise EmbeddingError(
             f"{_VARIABLE}={named}: {_TOKENIZER} and {model_file(folder).name} give a text no vector"
             f" ({reason}); expected are a tokenizer of Hugging Face's and a transformer in ONNX"
         ) from error
-    return Embedding(folder, digest.hexdigest())
+    return Embedding(folder, digest.hexdigest(), width)
 
 
 def require_embedding(settings: Settings, fingerprint: str) -> Embedding:
@@ -154,11 +158,11 @@ class Encoder:
         self._tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_MAX_TOKENS)
-        self._width = len(self._vector(self._tokenizer.encode("a").ids))
+        self.width = len(self._vector(self._tokenizer.encode("a").ids))
 
     def vectors(self, texts: list[str]) -> NDArray[np.float32]:
         """(texts, width): the mean of the tokens' vectors, of length 1; zeros without a token."""
-        found = np.zeros((len(texts), self._width), np.float32)
+        found = np.zeros((len(texts), self.width), np.float32)
         for row, text in enumerate(texts):
             tokens = self._tokenizer.encode(text).ids if text.strip() else []
             if tokens:

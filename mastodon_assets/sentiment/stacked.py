@@ -10,7 +10,7 @@ from functools import reduce
 
 from pyspark.ml import PipelineModel, Transformer
 from pyspark.ml.classification import LogisticRegression
-from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.feature import VectorAssembler, VectorSizeHint
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -28,7 +28,7 @@ MEASURED_TEXTS = 50_000
 _LARGEST_SHARE = 0.25
 _INVERSE_REGULARIZATION = 1.0
 _MAX_ITER = 100
-_CHUNKS = 10
+_TEXTS_A_PART = 5_000
 
 
 def fit_stacked(
@@ -59,7 +59,10 @@ def fit_stacked(
     )
     judged = PipelineModel(tried).transform(sample).select("target", "cleaned", "polarity_raw")
     stack = _fit_stack(
-        embedded(judged, embedding, report), has_head=labelled is not None, report=report
+        embedded(judged, embedding, report),
+        embedding.width,
+        has_head=labelled is not None,
+        report=report,
     )
     report("n-grams of all texts")
     ngrams = fit_two_classes(texts, parameters, train_rows=train_rows, report=report, has_head=True)
@@ -74,21 +77,26 @@ def fit_stacked(
 
 
 def embedded(texts: DataFrame, embedding: Embedding, report: Report) -> DataFrame:
-    """`texts` with their vectors from `cleaned`, kept; a line a tenth tells the time left."""
-    stage, chunks, started = EmbeddingStage(embedding), [], time.monotonic()
-    tenth = F.pmod(F.xxhash64("cleaned"), F.lit(_CHUNKS))
+    """`texts` with their vectors from `cleaned`, kept; a line a part tells the time left."""
     texts = texts.localCheckpoint()
-    report(f"embedding {texts.count():,} texts")
-    for number in range(_CHUNKS):
-        chunks.append(stage.transform(texts.where(tenth == number)).localCheckpoint())
-        taken = time.monotonic() - started
-        left = taken / (number + 1) * (_CHUNKS - number - 1)
-        report(f"embedded {number + 1} of {_CHUNKS} parts, about {left:.0f} s left")
-    return reduce(DataFrame.union, chunks)
+    rows = texts.count()
+    report(f"embedding {rows:,} texts")
+    stage, parts, started = EmbeddingStage(embedding), [], time.monotonic()
+    count = 1 + rows // _TEXTS_A_PART
+    part = F.pmod(F.xxhash64("cleaned"), F.lit(count))
+    for number in range(count):
+        parts.append(stage.transform(texts.where(part == number)).localCheckpoint())
+        left = (time.monotonic() - started) / (number + 1) * (count - number - 1)
+        report(f"embedded {number + 1} of {count} parts, about {left:.0f} s left")
+    return reduce(DataFrame.union, parts)
 
 
-def _fit_stack(judged: DataFrame, *, has_head: bool, report: Report) -> list[Transformer]:
+def _fit_stack(
+    judged: DataFrame, width: int, *, has_head: bool, report: Report
+) -> list[Transformer]:
     """polarity_raw, embedding -> probability, or `stacked` with a head."""
+    # Else the assembler asks for a first row, and so for its vector, whenever a plan is made.
+    sized = VectorSizeHint(inputCol="embedding", size=width, handleInvalid="optimistic")
     assembler = VectorAssembler(
         inputCols=["polarity_raw", "embedding"], outputCol="stacked_features"
     )
@@ -103,5 +111,7 @@ def _fit_stack(judged: DataFrame, *, has_head: bool, report: Report) -> list[Tra
         regression.setProbabilityCol("stacked").setRawPredictionCol("stacked_raw")
         regression.setPredictionCol("stacked_class")
     report(f"the embedding's weights, at most {_MAX_ITER} iterations")
-    judge = regression.fit(alone(assembler.transform(judged), "target", "stacked_features"))
-    return [assembler, judge]
+    judge = regression.fit(
+        alone(assembler.transform(sized.transform(judged)), "target", "stacked_features")
+    )
+    return [sized, assembler, judge]

@@ -50,7 +50,7 @@ def test_an_embedding_is_known_by_its_weights_and_tokenizer_wherever_it_lies(
     moved = write_embedding(tmp_path / "else where")
     (moved / "onnx").mkdir()
     (moved / "model.onnx").rename(moved / "onnx" / "model.onnx")
-    assert find_embedding(_named(moved.as_uri())) == Embedding(moved, found.fingerprint)
+    assert find_embedding(_named(moved.as_uri())) == Embedding(moved, found.fingerprint, WIDTH)
     other = find_embedding(_named(write_embedding(tmp_path / "other", {"good": 2.0})))
     assert other is not None
     assert other.fingerprint != found.fingerprint
@@ -117,7 +117,7 @@ def stacked(
     """Trained where n-grams alone are champion already."""
     lines: list[str] = []
     result = train(spark, with_embedding, lines.append)
-    assert any(line.startswith("embedded 10 of 10 parts") for line in lines)
+    assert any(line.startswith("embedded 1 of 1 parts") for line in lines)
     return result
 
 
@@ -156,7 +156,7 @@ def test_a_word_that_only_the_embedding_knows_decides(
     texts = ("it was splendiferous", "it was atrabilious", "https://one.example")
     alone = _probabilities(spark, model, *texts)
     both = _probabilities(spark, stacked_model, *texts)
-    assert both[texts[0]] > 0.8 > 0.2 > both[texts[1]]  # type: ignore[operator]
+    assert both[texts[0]] > 0.65 > 0.35 > both[texts[1]]  # type: ignore[operator]
     assert abs(alone[texts[0]] - alone[texts[1]]) < 0.2  # type: ignore[operator]
     assert alone[texts[2]] is both[texts[2]] is None
 
