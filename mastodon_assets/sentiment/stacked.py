@@ -25,10 +25,11 @@ Report = Callable[[str], None]
 SAMPLED_TEXTS = 60_000
 # So many held-out texts measure: intervals of AUC are then .004 wide.
 MEASURED_TEXTS = 50_000
-_LARGEST_SHARE = 0.25
+_LARGEST_SHARE = 1 / 3
 _INVERSE_REGULARIZATION = 1.0
 _MAX_ITER = 100
 _TEXTS_A_PART = 5_000
+_PARTITIONS = 4
 
 
 def fit_stacked(
@@ -111,7 +112,6 @@ def _fit_stack(
         regression.setProbabilityCol("stacked").setRawPredictionCol("stacked_raw")
         regression.setPredictionCol("stacked_class")
     report(f"the embedding's weights, at most {_MAX_ITER} iterations")
-    judge = regression.fit(
-        alone(assembler.transform(sized.transform(judged)), "target", "stacked_features")
-    )
+    features = assembler.transform(sized.transform(judged)).coalesce(_PARTITIONS)
+    judge = regression.fit(alone(features, "target", "stacked_features"))
     return [sized, assembler, judge]
