@@ -3,14 +3,12 @@
     python -m mastodon_assets_tests.benchmarks.bert_as_onnx FOLDER OUT
 
 Writes `OUT/model.onnx` and `OUT/tokenizer.json`, what SENTIMENT_EMBEDDING_DIR names, from the
-weights alone: no PyTorch. Matrices are stored as 8-bit integers, which the processor multiplies
-several times as fast; `--exact` keeps 32-bit floats.
+weights alone: no PyTorch.
 """
 
 import argparse
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,16 +53,13 @@ class _Graph:
         return self.add("LayerNormalization", value, scale, bias, epsilon=epsilon)
 
 
-def convert(source: Path, target: Path, *, exact: bool) -> None:
+def convert(source: Path, target: Path) -> None:
     """Write `target`'s two files from `source`'s three."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     model = bert(config, load_file(source / "model.safetensors"))
     onnx.checker.check_model(model)
     target.mkdir(parents=True, exist_ok=True)
-    if exact:
-        onnx.save(model, target / "model.onnx")
-    else:
-        _save_as_integers(model, target / "model.onnx")
+    onnx.save(model, target / "model.onnx")
     shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
 
 
@@ -140,28 +135,12 @@ def _embedded(graph: _Graph, epsilon: float) -> str:
     return graph.normalized(summed, "embeddings.LayerNorm", epsilon)
 
 
-def _save_as_integers(model: onnx.ModelProto, path: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder:
-        exact = Path(folder) / "model.onnx"
-        onnx.save(model, exact)
-        quantize_dynamic(
-            exact,
-            path,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, metavar="FOLDER")
     parser.add_argument("target", type=Path, metavar="OUT")
-    parser.add_argument("--exact", action="store_true")
     arguments = parser.parse_args()
-    convert(arguments.source, arguments.target, exact=arguments.exact)
+    convert(arguments.source, arguments.target)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def embedding_variants(
 
     def alone() -> PipelineModel:
         cleaning = cleaning_stages(parameters.letters)
-        sample = texts.orderBy(F.xxhash64("text")).limit(SAMPLED_TEXTS)
+        sample = texts.orderBy(F.xxhash64("text")).limit(min(SAMPLED_TEXTS, train_rows // 3))
         cleaned = PipelineModel(cleaning).transform(sample).select("target", "cleaned")
         regression = LogisticRegression(
             featuresCol="embedding", labelCol="target", standardization=False, regParam=1e-5

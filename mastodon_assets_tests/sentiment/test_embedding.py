@@ -31,8 +31,11 @@ def _named(folder: Path | str | None, **more: Any) -> Settings:
 # The folder, without Spark.
 
 
-def test_a_text_has_one_vector_of_length_1_whatever_stands_beside_it(tmp_path: Path) -> None:
-    encoder = Encoder(write_embedding(tmp_path / "tiny"))
+@pytest.mark.parametrize("with_integers", [False, True])
+def test_a_text_has_one_vector_of_length_1_whatever_stands_beside_it(
+    tmp_path: Path, with_integers: bool
+) -> None:
+    encoder = Encoder(write_embedding(tmp_path / "tiny", with_integers=with_integers))
     texts = ["good", "a good and happy day, not a bad one " * 40, "", " \n", "猫", "sad"]
     together = encoder.vectors(texts)
     assert together.shape == (len(texts), WIDTH)

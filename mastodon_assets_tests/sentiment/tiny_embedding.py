@@ -16,8 +16,13 @@ WORDS = {"good": 1.0, "happy": 1.0, "love": 1.0, "bad": -1.0, "sad": -1.0, "hate
          "splendiferous": 6.0, "atrabilious": -6.0}  # fmt: skip
 
 
-def write_embedding(folder: Path, words: Mapping[str, float] = WORDS) -> Path:
-    """`folder` with `tokenizer.json` and `model.onnx`, as SENTIMENT_EMBEDDING_DIR names one."""
+def write_embedding(
+    folder: Path, words: Mapping[str, float] = WORDS, *, with_integers: bool = False
+) -> Path:
+    """`folder` with `tokenizer.json` and `model.onnx`, as SENTIMENT_EMBEDDING_DIR names one.
+
+    `with_integers` computes with 8 bits, scaled for all texts that are computed together.
+    """
     folder.mkdir(parents=True)
     vocabulary = {word: place for place, word in enumerate(["[UNK]", *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
@@ -25,10 +30,19 @@ def write_embedding(folder: Path, words: Mapping[str, float] = WORDS) -> Path:
     # As those of sentence transformers do; the length of a text must not change its vector.
     tokenizer.enable_padding(length=32)
     tokenizer.save(str(folder / "tokenizer.json"))
-    table = np.full((len(vocabulary), WIDTH), 0.1, np.float32)
+    generator = np.random.default_rng(1)
+    table = generator.uniform(-0.2, 0.2, (len(vocabulary), WIDTH)).astype(np.float32)
     table[1:, 0] = list(words.values())
+    looked_up = helper.make_node(
+        "Gather", ["table", "input_ids"], ["exact" if with_integers else "vectors"]
+    )
+    integers = [
+        helper.make_node("DynamicQuantizeLinear", ["exact"], ["integers", "scale", "zero"]),
+        helper.make_node("DequantizeLinear", ["integers", "scale", "zero"], ["vectors"]),
+    ]
     nodes = [
-        helper.make_node("Gather", ["table", "input_ids"], ["vectors"]),
+        looked_up,
+        *(integers if with_integers else []),
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["mask", "last"], ["column"]),
         helper.make_node("Mul", ["vectors", "column"], ["last_hidden_state"]),
