@@ -160,7 +160,7 @@ def test_a_word_that_only_the_embedding_knows_decides(
     alone = _probabilities(spark, model, *texts)
     both = _probabilities(spark, stacked_model, *texts)
     assert both[texts[0]] > 0.65 > 0.35 > both[texts[1]]  # type: ignore[operator]
-    assert abs(alone[texts[0]] - alone[texts[1]]) < 0.2  # type: ignore[operator]
+    assert abs(alone[texts[0]] - alone[texts[1]]) < 0.3  # type: ignore[operator]
     assert alone[texts[2]] is both[texts[2]] is None
 
 
@@ -186,7 +186,7 @@ def test_a_batch_of_the_stream_has_the_probability_that_the_asset_gives(
     tmp_path: Path,
 ) -> None:
     promote_version(with_embedding, stacked.version, force=True)
-    texts = ("it was splendiferous", "a sad day", "what a happy day " * 20)
+    texts = ("it was splendiferous", "a sad day", "what a happy day, " * 20 + "yes")
     rows = staged(on_partition([upsert(str(n), content=text) for n, text in enumerate(texts)]))
     with connect(database_url) as connection:
         live = _scores_of(connection, spark, with_embedding, rows, tmp_path)
@@ -194,7 +194,7 @@ def test_a_batch_of_the_stream_has_the_probability_that_the_asset_gives(
         lines: list[str] = []
         assert _scores_of(connection, spark, without, rows, tmp_path, lines) == {}
     assert [line for line in lines if "needs the embedding" in line]
-    asset = _probabilities(spark, stacked_model, *(text.strip() for text in texts))
+    asset = _probabilities(spark, stacked_model, *texts)
     assert live.keys() == asset.keys()
     for text, probability in live.items():
         assert probability == pytest.approx(asset[text], abs=1e-9)
