@@ -1,5 +1,6 @@
 """n-grams stacked with an embedding, whose model is a few words made by the test."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from mastodon_assets.errors import SettingsError
 from mastodon_assets.sentiment.embedding import Embedding, EmbeddingError, Encoder, find_embedding
 from mastodon_assets.sentiment.life import promote_version
 from mastodon_assets.sentiment.live import LiveScorer
+from mastodon_assets.sentiment.pipeline import DEMO_PARAMETERS, label_str
 from mastodon_assets.sentiment.score import score
+from mastodon_assets.sentiment.stacked import fit_stacked
 from mastodon_assets.sentiment.store import LoadedModel, load_model
+from mastodon_assets.sentiment.synthetic import synthetic_texts
 from mastodon_assets.sentiment.train import TrainingResult, train
 from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import connect
@@ -162,6 +166,31 @@ def test_a_word_that_only_the_embedding_knows_decides(
     assert both[texts[0]] > 0.65 > 0.35 > both[texts[1]]  # type: ignore[operator]
     assert abs(alone[texts[0]] - alone[texts[1]]) < 0.3  # type: ignore[operator]
     assert alone[texts[2]] is both[texts[2]] is None
+
+
+def test_three_classes_hear_the_embedding_too(
+    spark: SparkSession, with_embedding: Settings
+) -> None:
+    embedding = find_embedding(with_embedding)
+    assert embedding is not None
+    texts = list(synthetic_texts())[::5]
+    neutral = [(f"the bus number {n} stops at the square", 1.0) for n in range(300)]
+    labelled = [(text, 2 * target) for text, target in texts] + neutral
+    fitted = fit_stacked(
+        spark.createDataFrame(texts, "text string, target double"),
+        replace(DEMO_PARAMETERS, max_iter=10),
+        embedding,
+        train_rows=len(texts),
+        report=lambda line: None,
+        labelled=spark.createDataFrame(labelled, "text string, class double"),
+    )
+    words = ["it was splendiferous", "the bus number 7 stops", "it was atrabilious"]
+    judged = fitted.transform(spark.createDataFrame([(word,) for word in words], "text string"))
+    labels = {
+        row["text"]: row["label"]
+        for row in judged.select("text", label_str(0.5, 0.5).alias("label")).collect()
+    }
+    assert [labels[word] for word in words] == ["positive", "neutral", "negative"]
 
 
 def test_without_its_embedding_a_model_neither_loads_nor_becomes_champion(
