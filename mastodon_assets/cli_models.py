@@ -139,7 +139,8 @@ def _loaded(settings: Settings) -> "tuple[SparkSession, LoadedModel]":
     champion = find_champion(settings)
     _report(f"starting Spark and loading model {champion.version}: some seconds")
     spark = build_session(settings)
-    return spark, load_model(spark, for_executors(settings, "the model's path", champion.path))
+    folder = for_executors(settings, "the model's path", champion.path)
+    return spark, load_model(spark, folder, settings)
 
 
 def _score_file(source: str, target: str) -> None:

@@ -61,6 +61,7 @@ def diagnose() -> list[Finding]:
         Finding("settings", "green", "every value is allowed"),
         check_java(),
         check_disk(settings.mastodon_assets_home),
+        *check_embedding(settings),
         *(
             check_topic(settings, name)
             for name in (settings.kafka_topic, settings.kafka_errors_topic)
@@ -90,6 +91,20 @@ def check_disk(home: Path) -> Finding:
         return Finding("disk", "green", text)
     level: Level = "yellow" if free >= _TOO_LITTLE_DISK else "red"
     return Finding("disk", level, text, "make room, or set MASTODON_ASSETS_HOME to another disk")
+
+
+def check_embedding(settings: Settings) -> list[Finding]:
+    """Does the folder hold a model that gives a text its vector; nothing where none is named."""
+    if settings.sentiment_embedding_dir is None:
+        return []
+    from mastodon_assets.sentiment.embedding import find_embedding
+
+    try:
+        found = find_embedding(settings)
+    except PlatformError as error:
+        return [_failed("embedding", error)]
+    assert found is not None
+    return [Finding("embedding", "green", f"{found.fingerprint[:12]} in {found.folder}")]
 
 
 def check_topic(settings: Settings, topic: str) -> Finding:

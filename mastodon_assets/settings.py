@@ -96,6 +96,7 @@ class Settings(BaseSettings):
 
     sentiment_corpus: Path | str | None = None
     sentiment_calibration: Path | str | None = None
+    sentiment_embedding_dir: Path | str | None = None
     model_dir: Path | str = Path("data/models/sentiment_pipeline_model")
     neutral_low: float = Field(default=0.45, ge=0, le=1)
     neutral_high: float = Field(default=0.55, ge=0, le=1)
@@ -111,6 +112,7 @@ class Settings(BaseSettings):
         "kafka_ssl_ca_location",
         "sentiment_corpus",
         "sentiment_calibration",
+        "sentiment_embedding_dir",
         "model_dir",
         "reports_dir",
         "exports_dir",

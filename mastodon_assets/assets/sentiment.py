@@ -83,6 +83,9 @@ def sentiment_pipeline_model(
     With `SENTIMENT_CALIBRATION`, texts that people labelled, it also learns what is neutral, and
     which languages it can serve.
 
+    With `SENTIMENT_EMBEDDING_DIR`, a transformer in ONNX, its vectors are weighed together with the
+    n-grams. The model then needs that folder to score; the weights are not copied.
+
     **Metrics**: AUC, accuracy, macro F1, log loss and calibration error on that fifth; macro-recall
     and macro F1 of three classes, each language's own; the share of negation pairs ordered rightly
     and of texts without a ground left unlabelled.
@@ -92,14 +95,14 @@ def sentiment_pipeline_model(
     model takes its place only where it is not worse on the champion's held-out texts and on the
     suites (negation, abstention); run configuration promotes and rolls back.
 
-    **Reproducible by**: its version, a hash of corpus, labelled texts, code and parameters. A
-    version that exists is not trained again.
+    **Reproducible by**: its version, a hash of corpus, labelled texts, embedding, code and
+    parameters. A version that exists is not trained again.
 
     **Metadata**: version, status (champion, candidate or retired) and its reason, corpus, the
     metrics, folder; reliability diagram and ROC of the held-out texts, the most telling n-grams.
 
     **Raises**: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
-    UnknownModelError, PromotionRefusedError, ModelUnreadableError.
+    UnknownModelError, PromotionRefusedError, ModelUnreadableError, EmbeddingError.
     """
     from mastodon_assets.sentiment.life import promote_version, roll_back_champion
     from mastodon_assets.sentiment.registry import Model
@@ -164,6 +167,7 @@ def _explained(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
         writes="only for the version of the row that was scored; scoring twice changes nothing.",
         metadata="`scored` in this run, by label or reason, `model_version`, row count.",
         raises="`ModelUnreadableError` where the champion's folder is missing or damaged;"
+        " `EmbeddingError` where SENTIMENT_EMBEDDING_DIR is not the one that it was trained with;"
         " `ServiceUnavailableError`, `MissingTablesError`.",
     ),
     metadata=table_metadata(TOOTS_SENTIMENT),

@@ -45,6 +45,30 @@ def fit_pipeline(
     `train_rows` is the number of rows of `texts`. `report` gets a line a step and the time left.
     """
     steps = 2 if labelled is None else 3
+    stages = fit_two_classes(
+        texts,
+        parameters,
+        train_rows=train_rows,
+        report=report,
+        has_head=labelled is not None,
+        steps=steps,
+    )
+    if labelled is not None:
+        report(f"step 3 of {steps}: three classes, at most {parameters.max_iter} iterations")
+        stages += fit_head(PipelineModel(stages).transform(labelled), parameters, report)
+    return PipelineModel(stages)
+
+
+def fit_two_classes(
+    texts: DataFrame,
+    parameters: PipelineParameters,
+    *,
+    train_rows: int,
+    report: Report,
+    has_head: bool,
+    steps: int = 2,
+) -> list[Transformer]:
+    """The first two of `steps`: the stages `text` -> `probability`, or `polarity` with a head."""
     report(f"step 1 of {steps}: the weights of words and pieces")
     stages: list[Transformer] = [
         *cleaning_stages(parameters.letters),
@@ -55,33 +79,35 @@ def fit_pipeline(
     try:
         ratio = NaiveBayesRatio().fit(presence)
         normalizer, regression = judging_stages(
-            parameters, train_rows=train_rows, has_head=labelled is not None
+            parameters, train_rows=train_rows, has_head=has_head
         )
-        features = _alone(normalizer.transform(ratio.transform(presence)), "target", "features")
+        features = alone(normalizer.transform(ratio.transform(presence)), "target", "features")
         report(f"step 2 of {steps}: two classes, at most {parameters.max_iter} iterations")
         with iterations_reported(texts.sparkSession, parameters.max_iter, report):
             judge = regression.fit(features)
     finally:
         presence.unpersist()
-    stages += [ratio, normalizer, judge]
-    if labelled is not None:
-        report(f"step 3 of {steps}: three classes, at most {parameters.max_iter} iterations")
-        stages += _fit_head(PipelineModel(stages).transform(labelled), parameters, report)
-    return PipelineModel(stages)
+    return [*stages, ratio, normalizer, judge]
 
 
-def _fit_head(
-    judged: DataFrame, parameters: PipelineParameters, report: Report
+def fit_head(
+    judged: DataFrame,
+    parameters: PipelineParameters,
+    report: Report,
+    *,
+    beside: tuple[str, ...] = ("polarity_raw",),
 ) -> list[Transformer]:
-    weighted, rows = with_class_weight(judged.select("class", "presence", "polarity_raw"))
+    """The stages presence and the vectors `beside` it -> `probability` of three classes."""
+    weighted, rows = with_class_weight(judged.select("class", "presence", *beside))
     weighted = weighted.cache()
     try:
         ratio = ClassRatio().fit(weighted)
         normalizer, assembler, regression = head_stages(
             parameters.head_inverse_regularization, train_rows=rows, max_iter=parameters.max_iter
         )
+        assembler.setInputCols(["class_lengths", *beside])
         assembled = assembler.transform(normalizer.transform(ratio.transform(weighted)))
-        features = _alone(assembled, "class", "class_weight", "class_features")
+        features = alone(assembled, "class", "class_weight", "class_features")
         with iterations_reported(judged.sparkSession, parameters.max_iter, report):
             judge = regression.fit(features)
     finally:
@@ -89,7 +115,7 @@ def _fit_head(
     return [ratio, normalizer, assembler, judge]
 
 
-def _alone(rows: DataFrame, *columns: str) -> DataFrame:
+def alone(rows: DataFrame, *columns: str) -> DataFrame:
     """The columns without the way they were made.
 
     Each iteration of a regression ships that way to the tasks, with the scaling vectors in it: ten

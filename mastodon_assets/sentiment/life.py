@@ -8,6 +8,7 @@ from pyspark import __version__ as spark_version
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.locations import location
+from mastodon_assets.sentiment.embedding import require_embedding
 from mastodon_assets.sentiment.registry import (
     Model,
     champion,
@@ -28,7 +29,8 @@ class NoChampionError(PlatformError):
 def promote_version(settings: Settings, version: str, *, force: bool = False) -> Model:
     """Make that model champion.
 
-    Raises: UnknownModelError, PromotionRefusedError, ModelUnreadableError, ServiceUnavailableError.
+    Raises: UnknownModelError, PromotionRefusedError, ModelUnreadableError, EmbeddingError,
+    ServiceUnavailableError.
     """
     with transaction(settings.postgres_url) as connection:
         _check(settings, require(connection, version))
@@ -38,7 +40,7 @@ def promote_version(settings: Settings, version: str, *, force: bool = False) ->
 def find_champion(settings: Settings) -> Model:
     """The model that scores, its folder looked at.
 
-    Raises: NoChampionError, ModelUnreadableError, ServiceUnavailableError.
+    Raises: NoChampionError, ModelUnreadableError, EmbeddingError, ServiceUnavailableError.
     """
     with transaction(settings.postgres_url, snapshot=True) as connection:
         current = champion(connection)
@@ -54,7 +56,7 @@ def find_champion(settings: Settings) -> Model:
 def roll_back_champion(settings: Settings) -> Model:
     """Make the champion before this one champion again.
 
-    Raises: PromotionRefusedError, ModelUnreadableError, ServiceUnavailableError.
+    Raises: PromotionRefusedError, ModelUnreadableError, EmbeddingError, ServiceUnavailableError.
     """
     with transaction(settings.postgres_url) as connection:
         _check(settings, predecessor(connection))
@@ -62,4 +64,6 @@ def roll_back_champion(settings: Settings) -> Model:
 
 
 def _check(settings: Settings, model: Model) -> None:
-    check_usable(location(settings, model.path), spark_version)
+    needed = check_usable(location(settings, model.path), spark_version).embedding
+    if needed is not None:
+        require_embedding(settings, needed)

@@ -13,6 +13,7 @@ from pyarrow import compute, ipc
 from pyspark.sql import SparkSession
 
 from mastodon_assets.locations import for_executors
+from mastodon_assets.sentiment.embedding import EmbeddingError
 from mastodon_assets.sentiment.registry import Model, champion
 from mastodon_assets.sentiment.score import merge_scores, score
 from mastodon_assets.sentiment.store import LoadedModel, ModelUnreadableError, load_model
@@ -91,9 +92,11 @@ class LiveScorer:
             return
         try:
             model = load_model(
-                self._spark, for_executors(self._settings, "the model's path", current.path)
+                self._spark,
+                for_executors(self._settings, "the model's path", current.path),
+                self._settings,
             )
-        except ModelUnreadableError as error:
+        except (ModelUnreadableError, EmbeddingError) as error:
             self._report(f"toots are left without a score: {error}")
             return
         self._score = self._scoring_by(model)

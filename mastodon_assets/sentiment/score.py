@@ -158,7 +158,7 @@ def score_pending(
     is scored changes no row; what was broken off goes on where it ended. A toot that changes
     meanwhile is left for the next refresh, which is due because the version noted was read before
     the toots.
-    Raises: ModelUnreadableError, ServiceUnavailableError, MissingTablesError.
+    Raises: ModelUnreadableError, EmbeddingError, ServiceUnavailableError, MissingTablesError.
     """
     url = settings.postgres_url
     with transaction(url, snapshot=True) as connection:
@@ -174,7 +174,9 @@ def score_pending(
     done, total = 0, _count_pending(url, waiting)
     for pending in _pending_chunks(url, waiting):
         if current and model is None:
-            model = load_model(spark, for_executors(settings, "the model's path", current.path))
+            model = load_model(
+                spark, for_executors(settings, "the model's path", current.path), settings
+            )
         scored = score(
             spark.createDataFrame(pending),
             model,

@@ -1,7 +1,8 @@
 """Folders of trained models: written whole or not at all, read only where complete.
 
 What belongs here: `<model_dir>/<version>/` with the saved pipeline, `model.json`,
-`held_out.parquet`, the texts that a later candidate is compared on, and `vocabulary.txt`.
+`held_out.parquet`, the texts that a later candidate is compared on, and `vocabulary.txt`. Of a
+model with an embedding, `pipeline` holds two pipelines: what stands before it, and after it.
 """
 
 import json
@@ -19,9 +20,12 @@ from pyspark.sql import SparkSession
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.locations import Location, file_sizes, remove_tree, rename
+from mastodon_assets.sentiment.embedding import Embedding, EmbeddingStage, require_embedding
+from mastodon_assets.settings import Settings, load_settings
 
 _DESCRIPTION = "model.json"
 _PIPELINE = "pipeline"
+_BEFORE, _AFTER = "pipeline/before", "pipeline/after"
 _HELD_OUT = "held_out.parquet"
 _VOCABULARY = "vocabulary.txt"
 # Enough to tell apart what matters: the interval of a difference in AUC is then .001 wide.
@@ -45,6 +49,8 @@ class Description:
     languages: list[str]
     parameters: dict[str, Any]
     metrics: dict[str, Any]
+    # Fingerprint of the embedding that the model needs; its weights stay where they are.
+    embedding: str | None = None
 
     @property
     def trained_at_time(self) -> datetime:
@@ -77,7 +83,8 @@ def save_model(
     target = model_dir / description.version
     partial = model_dir / f".{description.version}.partial"
     partial.mkdir(parents=True)
-    pipeline.save((partial / _PIPELINE).absolute().as_uri())
+    for name, part in _saved_parts(pipeline).items():
+        part.save((partial / name).absolute().as_uri())
     kept = held_out.select(["text", "target", "prob_pos"]).slice(0, _MAX_HELD_OUT_ROWS)
     content = pa.BufferOutputStream()
     parquet.write_table(kept, content)
@@ -171,20 +178,48 @@ def check_usable(folder: Location, spark_version: str) -> Description:
     return description
 
 
-def load_model(spark: SparkSession, folder: Location) -> LoadedModel:
-    """Load the model in the folder.
+def load_model(
+    spark: SparkSession, folder: Location, settings: Settings | None = None
+) -> LoadedModel:
+    """Load the model in the folder; `settings` name the embedding, which not every model needs.
 
-    Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
+    Raises: ModelUnreadableError where it is missing, incomplete or of another Spark; EmbeddingError
+    where it needs another embedding.
     """
     description = check_usable(folder, spark.version)
+    embedding = None
+    if description.embedding is not None:
+        embedding = require_embedding(settings or load_settings(), description.embedding)
     try:
-        pipeline = PipelineModel.load((folder / _PIPELINE).absolute().as_uri())
+        pipeline = _load_parts(folder, embedding)
     except (PySparkException, Py4JError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelUnreadableError(
             f"the sentiment model in {folder} cannot be loaded ({reason}); {_REMEDY}"
         ) from error
     return LoadedModel(description.version, tuple(description.languages), pipeline)
+
+
+def _saved_parts(pipeline: PipelineModel) -> dict[str, PipelineModel]:
+    """What is saved, by its folder: Spark's own stages alone, which plain PySpark loads."""
+    places = [n for n, stage in enumerate(pipeline.stages) if isinstance(stage, EmbeddingStage)]
+    if not places:
+        return {_PIPELINE: pipeline}
+    (place,) = places
+    return {
+        _BEFORE: PipelineModel(pipeline.stages[:place]),
+        _AFTER: PipelineModel(pipeline.stages[place + 1 :]),
+    }
+
+
+def _load_parts(folder: Location, embedding: Embedding | None) -> PipelineModel:
+    def load(name: str) -> PipelineModel:
+        return PipelineModel.load((folder / name).absolute().as_uri())
+
+    if embedding is None:
+        return load(_PIPELINE)
+    before, after = load(_BEFORE), load(_AFTER)
+    return PipelineModel([*before.stages, EmbeddingStage(embedding), *after.stages])
 
 
 def _file_sizes(folder: Location) -> dict[str, int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from mastodon_assets.errors import PlatformError
 from mastodon_assets.locations import for_executors, location
 from mastodon_assets.sentiment import classes as classes_module
 from mastodon_assets.sentiment import corpus as corpus_module
+from mastodon_assets.sentiment import embedding as embedding_module
 from mastodon_assets.sentiment import fit as fit_module
 from mastodon_assets.sentiment import languages as languages_module
 from mastodon_assets.sentiment import pipeline as pipeline_module
+from mastodon_assets.sentiment import stacked as stacked_module
 from mastodon_assets.sentiment import synthetic as synthetic_module
 from mastodon_assets.sentiment.classes import (
     Calibration,
@@ -43,6 +46,7 @@ from mastodon_assets.sentiment.corpus import (
     load_corpus,
     with_lessons,
 )
+from mastodon_assets.sentiment.embedding import Embedding, find_embedding
 from mastodon_assets.sentiment.evaluate import evaluate
 from mastodon_assets.sentiment.fit import fit_pipeline
 from mastodon_assets.sentiment.languages import letters_of
@@ -55,6 +59,7 @@ from mastodon_assets.sentiment.pipeline import (
 from mastodon_assets.sentiment.portrait import portray
 from mastodon_assets.sentiment.promotion import needs_comparison
 from mastodon_assets.sentiment.registry import Model, champion, find, model_version, register
+from mastodon_assets.sentiment.stacked import MEASURED_TEXTS, fit_stacked
 from mastodon_assets.sentiment.store import (
     Description,
     LoadedModel,
@@ -116,7 +121,8 @@ def train(
     measured for. The version is a hash of corpus, calibration, code and parameters. Where
     its row and folder exist, nothing is trained and no row changed. A new model becomes champion
     where it is not worse than the one there is, or with `force`. `report` gets a line a step.
-    Raises: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
+    With SENTIMENT_EMBEDDING_DIR the n-grams are stacked with that embedding.
+    Raises: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError, EmbeddingError,
     ServiceUnavailableError, MissingTablesError.
     """
     named = settings.sentiment_corpus
@@ -131,10 +137,12 @@ def train(
     calibration = find_calibration(
         for_executors(settings, "SENTIMENT_CALIBRATION", labelled) if labelled else None
     )
+    embedding = find_embedding(settings)
     parameters = DEMO_PARAMETERS if corpus.is_synthetic else PipelineParameters()
     learned = {
         "parameters": asdict(parameters),
         "calibration_sha256": calibration.fingerprint if calibration else None,
+        "embedding_sha256": embedding.fingerprint if embedding else None,
     }
     code = code_version(spark.version)
     version = model_version(corpus.fingerprint, learned, code)
@@ -149,7 +157,9 @@ def train(
         # Complete without a row: an earlier training ended between the two.
         trained = not is_complete(folder)
         if trained:
-            fitted = _fit(spark, settings, corpus, calibration, parameters, current, report)
+            fitted = _fit(
+                spark, settings, corpus, calibration, embedding, parameters, current, report
+            )
             save_model(
                 model_dir,
                 fitted.pipeline,
@@ -161,6 +171,7 @@ def train(
                     languages=fitted.metrics["languages"],
                     parameters=asdict(parameters),
                     metrics={**fitted.metrics, **learned, "code_version": code},
+                    embedding=embedding.fingerprint if embedding else None,
                 ),
                 fitted.held_out,
                 fitted.vocabulary,
@@ -193,6 +204,8 @@ def code_version(spark_version: str) -> str:
         classes_module,
         corpus_module,
         languages_module,
+        embedding_module,
+        stacked_module,
         synthetic_module,
     ):
         digest.update(Path(str(module.__file__)).read_bytes())
@@ -204,6 +217,7 @@ def _fit(
     settings: Settings,
     corpus: Corpus,
     calibration: Calibration | None,
+    embedding: Embedding | None,
     parameters: PipelineParameters,
     current: Model | None,
     report: Report,
@@ -220,7 +234,8 @@ def _fit(
         report(f"training on {train_rows:,} distinct texts of {corpus.name}")
         trained_on = texts.where("NOT is_held_out")
         lessons = trained_on if corpus.is_synthetic else with_lessons(spark, trained_on)
-        fitted = fit_pipeline(
+        fit = partial(fit_stacked, embedding=embedding) if embedding else fit_pipeline
+        fitted = fit(
             lessons,
             parameters,
             train_rows=train_rows,
@@ -228,7 +243,10 @@ def _fit(
             labelled=labelled and labelled.where("NOT is_held_out"),
         )
         classes = measure_classes(fitted, labelled.where("is_held_out")) if labelled else None
-        held_out = fitted.transform(texts.where("is_held_out")).select(
+        measured_on = texts.where("is_held_out")
+        if embedding:
+            measured_on = measured_on.orderBy(F.xxhash64("text")).limit(MEASURED_TEXTS)
+        held_out = fitted.transform(measured_on).select(
             "text", "target", prob_pos().alias("prob_pos")
         )
         columns = held_out.toArrow()

