@@ -313,6 +313,11 @@ def as_our_own(error: Exception) -> Exception:
             "the topic got another partition while its reading began; this step wrote nothing: run"
             " it again"
         )
+    if "not available in Kafka any more" in str(error):
+        return ServiceUnavailableError(
+            "Kafka has lost messages that were to be read next; this step wrote nothing: run it"
+            " again, and it says which"
+        )
     if "org.apache.kafka" not in str(error) and "KAFKA" not in str(error):
         return error
     lines = [line.strip() for line in str(error).splitlines() if "afka" in line]
