@@ -24,7 +24,7 @@ class Gap:
     `from_id` is the last post before it and `to_id` the first that the stream told after it, as far
     as they are known; of a `partial` gap, `from_id` is the last post that came back. `ended_at` is
     None until the stream is open again. `known_ids` are the posts published last before it, newest
-    first, of which a delete may have been missed; they are not stored.
+    first, of which a delete may have been missed; they are known when it has ended, and not stored.
     """
 
     started_at: datetime
