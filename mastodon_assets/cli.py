@@ -513,7 +513,7 @@ def _source_text(source: "SourceStatus") -> str:
         source.present_state(datetime.now(UTC)),
         "no post yet" if posted is None else f"last post {posted:%Y-%m-%d %H:%M:%S}Z",
         "no cursor" if source.cursor is None else f"cursor {source.cursor}",
-        f"{source.open_gaps} open gaps",
+        f"{source.open_gaps} open gap{'' if source.open_gaps == 1 else 's'}",
         *([source.detail] if source.detail else []),
     ]
     return f"{source.instance}/{source.source}: {', '.join(parts)}"

@@ -4,12 +4,15 @@ What belongs here: the record of a gap. How it is filled stands in `walk`.
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import SecretStr
 
 from mastodon_assets.warehouse.database import transaction
+
+# The first is enough for a busy server.
+_STORED_SPANS = (timedelta(hours=2), timedelta(days=2))
 
 GapStatus = Literal["open", "recovered", "partial", "unrecoverable"]
 
@@ -21,7 +24,7 @@ class Gap:
     `from_id` is the last post before it and `to_id` the first that the stream told after it, as far
     as they are known; of a `partial` gap, `from_id` is the last post that came back. `ended_at` is
     None until the stream is open again. `known_ids` are the posts published last before it, newest
-    first, of which a delete may have been missed; they are not stored.
+    first, of which a delete may have been missed; they are known when it has ended, and not stored.
     """
 
     started_at: datetime
@@ -86,18 +89,31 @@ def save_gap(postgres_url: SecretStr, instance: str, source: str, gap: Gap) -> N
 def read_stored_posts(
     postgres_url: SecretStr, instance: str, limit: int
 ) -> list[tuple[str, datetime | None]]:
-    """Id at `instance` and last edit of the posts in `toots_raw` that came last, newest first.
+    """Id at `instance` and last edit of the newest posts in `toots_raw`, newest first.
+
+    Of the two days before its cursors were moved last; without a cursor there are none to know.
 
     Raises: ServiceUnavailableError, MissingTablesError.
     """
-    with transaction(postgres_url) as connection:
-        return connection.execute(
-            """
-            SELECT a.status_id, t.edited_at
-              FROM masto.toot_aliases a JOIN masto.toots_raw t ON t.id = a.id
-             WHERE a.instance = %s
-             ORDER BY t.received_at DESC
-             LIMIT %s
-            """,
-            (instance, limit),
-        ).fetchall()
+    with transaction(postgres_url, snapshot=True) as connection:
+        row = connection.execute(
+            "SELECT max(updated_at) FROM masto.ingest_cursors WHERE instance = %s", (instance,)
+        ).fetchone()
+        if row is None or row[0] is None:
+            return []
+        posts: list[tuple[str, datetime | None]] = []
+        # A table of years is not read for posts of hours; there is an index on `event_at`.
+        for span in _STORED_SPANS:
+            posts = connection.execute(
+                """
+                SELECT a.status_id, t.edited_at
+                  FROM masto.toots_raw t JOIN masto.toot_aliases a ON a.id = t.id
+                 WHERE a.instance = %s AND t.event_at > %s
+                 ORDER BY t.event_at DESC
+                 LIMIT %s
+                """,
+                (instance, row[0] - span, limit),
+            ).fetchall()
+            if len(posts) == limit:
+                break
+        return posts

@@ -54,27 +54,32 @@ class Progress:
         """All up to `status_id` is published."""
         self.position = status_id
 
-    def open_gap(self, at: datetime, reason: str, known_ids: list[str]) -> None:
+    def open_gap(self, at: datetime, reason: str) -> None:
         """Nobody reads the stream from `at` on; a gap that has not ended goes on."""
         if not any(gap.ended_at is None for gap in self.open_gaps):
             # While an earlier gap is walked, the position is far behind the stream.
             told = self.last_streamed
             from_id = self.position if told is None else later_id(self.position, told)
-            gap = Gap(at, reason, from_id, known_ids=known_ids)
+            gap = Gap(at, reason, from_id)
             self.open_gaps.append(gap)
             self._unsaved.append(gap)
 
-    def end_gaps(self, at: datetime) -> None:
-        """The stream is open since `at`."""
+    def end_gaps(self, at: datetime, known_ids: list[str]) -> None:
+        """The stream is open since `at`; the posts known by then came before it broke."""
         for gap in self.open_gaps:
             if gap.ended_at is None:
-                gap.ended_at = at
+                gap.ended_at, gap.known_ids = at, known_ids
                 self._unsaved.append(gap)
 
     def bound_gaps(self, status_id: str) -> None:
-        """The stream tells a post: what was missed before is now a range that stays as it is."""
+        """The stream tells a post, after the gaps that have ended and before one that has not.
+
+        What was missed is then a range that stays as it is.
+        """
         for gap in self.open_gaps:
-            if gap.ended_at is not None and gap.to_id is None:
+            if gap.ended_at is None:
+                gap.from_id = later_id(gap.from_id, status_id)
+            elif gap.to_id is None:
                 gap.to_id = status_id
                 self._unsaved.append(gap)
 

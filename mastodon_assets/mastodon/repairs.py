@@ -58,7 +58,12 @@ class Repairs:
         if self._given_up is not None:
             self._given_up = None
             self._progress.reopen_gaps(reason)
-        self._progress.open_gap(at, reason, self._intake.published_ids(_KNOWN_IDS))
+        self._progress.open_gap(at, reason)
+
+    def end_gap(self, at: datetime) -> Route | None:
+        """The stream is open since `at`. Returns the walk that this begins, if it does."""
+        self._progress.end_gaps(at, self._intake.published_ids(_KNOWN_IDS))
+        return self.begin()
 
     def begin(self) -> Route | None:
         """Walk for all gaps that wait; None where nothing waits or a walk is under way.
@@ -154,9 +159,6 @@ class Repairs:
 
     def _known_ids(self, gaps: Sequence[Gap]) -> list[str]:
         """What was published last before each of them: of every gap the newest, then the next."""
-        for gap in gaps:
-            # Of one that an earlier run left, the tables know what came before it.
-            gap.known_ids = gap.known_ids or self._intake.published_ids(_KNOWN_IDS)
         in_turn = chain.from_iterable(zip_longest(*(gap.known_ids for gap in gaps)))
         ids = dict.fromkeys(status_id for status_id in in_turn if status_id is not None)
         return list(islice(ids, _MOST_KNOWN_IDS))

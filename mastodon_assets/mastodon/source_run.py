@@ -215,8 +215,7 @@ class SourceRun:
         self._connections += 1
         self._is_connected = True
         self._watch.connected(connected.at)
-        self._progress.end_gaps(connected.at)
-        route = self._repairs.begin()
+        route = self._repairs.end_gap(connected.at)
         self._past.begin()
         again = " again" if self._connections > 1 else ""
         self._report(f"connected{again}, {_route_text(route, self._repairs.is_walking)}")

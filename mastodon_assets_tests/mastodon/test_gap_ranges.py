@@ -57,20 +57,19 @@ def test_of_ids_that_cannot_be_compared_the_whole_range_may_be_missing() -> None
 def test_a_gap_that_begins_while_another_is_walked_begins_where_the_stream_was() -> None:
     progress = Progress(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
     progress.position, progress.last_streamed = "100", "300"
-    progress.open_gap(BEGAN, "cut", [])
+    progress.open_gap(BEGAN, "cut")
     assert [gap.from_id for gap in progress.open_gaps] == ["300"]
 
 
 @pytest.mark.usefixtures("cursors")
 def test_what_came_before_a_gap_is_asked_for_again_however_long_the_gap_waits() -> None:
     published: list[str] = []
-    repairs, progress, routes = at_position("100", published)
+    repairs, _, routes = at_position("100", published)
 
     # The first gap's walk goes on while two others come, and many posts after each of them.
     for number, ids in enumerate((["1", "2", "3"], ["4", "5"], ["6"])):
         published += ids
-        interrupt(repairs, progress, number)
-        repairs.begin()
+        interrupt(repairs, number)
     published += ["7", "8", "9"]
     repairs.end(None)
 
@@ -78,10 +77,24 @@ def test_what_came_before_a_gap_is_asked_for_again_however_long_the_gap_waits() 
 
 
 @pytest.mark.usefixtures("cursors")
+def test_what_was_read_before_kafka_went_away_lies_before_the_gap() -> None:
+    published = ["1", "2"]
+    repairs, progress, routes = at_position("100", published)
+    repairs.open_gap(BEGAN, "Kafka away")
+    # Kafka is back: what waited is taken, then the stream is open again.
+    published.append("150")
+    repairs.note_streamed("150")
+    repairs.end_gap(BEGAN + timedelta(minutes=5))
+    repairs.note_streamed("300")
+
+    assert [(gap.from_id, gap.to_id) for gap in progress.open_gaps] == [("150", "300")]
+    assert [(route.start, route.known_ids) for route in routes] == [("100", ["150", "2"])]
+
+
+@pytest.mark.usefixtures("cursors")
 def test_a_gap_is_given_up_when_the_stream_tells_where_it_ends() -> None:
     repairs, progress, routes = at_position("100", [])
-    interrupt(repairs, progress, 0)
-    repairs.begin()
+    interrupt(repairs, 0)
     (gap,) = progress.open_gaps
 
     repairs.end("too much")
@@ -96,12 +109,10 @@ def test_a_gap_is_given_up_when_the_stream_tells_where_it_ends() -> None:
 @pytest.mark.usefixtures("cursors")
 def test_a_gap_after_which_the_stream_tells_nothing_goes_on() -> None:
     repairs, progress, routes = at_position("100", [])
-    interrupt(repairs, progress, 0)
-    repairs.begin()
+    interrupt(repairs, 0)
     repairs.end("too much")
 
-    interrupt(repairs, progress, 1, reason="silence")
-    repairs.begin()
+    interrupt(repairs, 1, reason="silence")
     repairs.note_streamed("300")
     repairs.end("too much")
 
@@ -112,8 +123,7 @@ def test_a_gap_after_which_the_stream_tells_nothing_goes_on() -> None:
 @pytest.mark.usefixtures("cursors")
 def test_a_gap_before_which_nothing_is_known_ends_with_the_first_post() -> None:
     repairs, progress, routes = at_position(None, [])
-    interrupt(repairs, progress, 0)
-    repairs.begin()
+    interrupt(repairs, 0)
     (gap,) = progress.open_gaps
 
     repairs.note_streamed("300")
@@ -134,7 +144,7 @@ def at_position(
     return Repairs(arrivals, intake, progress, from_oldest=False), progress, routes
 
 
-def interrupt(repairs: Repairs, progress: Progress, minute: int, reason: str = "cut") -> None:
+def interrupt(repairs: Repairs, minute: int, reason: str = "cut") -> None:
     """The stream breaks and is opened again."""
     repairs.open_gap(BEGAN + timedelta(minutes=minute), reason)
-    progress.end_gaps(BEGAN + timedelta(minutes=minute, seconds=1))
+    repairs.end_gap(BEGAN + timedelta(minutes=minute, seconds=1))

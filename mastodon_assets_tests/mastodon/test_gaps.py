@@ -58,8 +58,41 @@ def test_a_cursor_says_when_it_was_moved_and_under_which_rules(database_url: Sec
     assert rows == [("local", "consent 2 respect"), ("public", "consent 2 respect")]
 
 
-def test_no_post_is_stored_yet(database_url: SecretStr) -> None:
-    assert read_stored_posts(database_url, "one.example", 10) == []
+def test_the_posts_stored_last_before_the_cursor_are_known(fresh_database_url: SecretStr) -> None:
+    url = fresh_database_url
+    store(url, "one.example", {"old": 60 * 24 * 3, "b": 60 * 24, "a": 5, "c": 60 * 30})
+    store(url, "two.example", {"z": 1})
+    assert read_stored_posts(url, "one.example", 10) == []
+
+    save_cursor(url, "one.example", "public", "a", "rules")
+
+    assert read_stored_posts(url, "one.example", 10) == [("a", None), ("b", None), ("c", None)]
+    assert read_stored_posts(url, "one.example", 1) == [("a", None)]
+
+
+def store(url: SecretStr, instance: str, minutes_ago: Mapping[str, int]) -> None:
+    """Posts of so many minutes ago, by the id they have at `instance`."""
+    with transaction(url) as connection:
+        for number, (status_id, minutes) in enumerate(minutes_ago.items()):
+            at = datetime.now(UTC) - timedelta(minutes=minutes)
+            connection.execute(
+                """
+                WITH toot AS (
+                    INSERT INTO masto.toots_raw (id, instance, status_id, uri, created_at,
+                           received_at, event_at, username, lang, content_txt, hashtags,
+                           favourites, reblogs, replies, is_bot, is_sensitive, payload_hash)
+                    VALUES (hashtext(%(uri)s), %(instance)s, %(status_id)s, %(uri)s, %(at)s,
+                           %(at)s, %(at)s, 'ada', 'en', '', '{}', 0, 0, 0, false, false, 0)
+                 RETURNING id, instance, status_id)
+                INSERT INTO masto.toot_aliases (id, instance, status_id) SELECT * FROM toot
+                """,
+                {
+                    "uri": f"{instance}/{number}",
+                    "instance": instance,
+                    "status_id": status_id,
+                    "at": at,
+                },
+            )
 
 
 def test_what_happened_between_two_runs_is_a_gap_that_is_filled(
