@@ -88,7 +88,7 @@ def find_embedding(settings: Settings) -> Embedding | None:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EmbeddingError(
             f"{_VARIABLE}={named}: {_TOKENIZER} and {_model_file(folder).name} give a text no"
-            f" vector ({reason}); expected are a tokenizer of Hugging Face's and a transformer in ONNX"
+            f" vector ({reason}); expected are a tokenizer of Hugging Face and an ONNX model"
         ) from error
     return Embedding(folder, fingerprint, width)
 
