@@ -75,11 +75,8 @@ def find_embedding(settings: Settings) -> Embedding | None:
             f"{_VARIABLE} needs {' and '.join(missing)}; install the extra `embedding`, here and"
             " where Spark's executors run"
         )
-    digest = hashlib.sha256()
     try:
-        for path in (model_file(folder), folder / _TOKENIZER):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+        fingerprint = _fingerprint(folder)
     except OSError as error:
         raise EmbeddingError(
             f"{_VARIABLE}={named}: cannot read {error.filename} ({error.strerror}); expected is a"
@@ -88,12 +85,12 @@ def find_embedding(settings: Settings) -> Embedding | None:
     try:
         width = Encoder(folder).width
     except Exception as error:  # both libraries raise nothing narrower
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EmbeddingError(
-            f"{_VARIABLE}={named}: {_TOKENIZER} and {model_file(folder).name} give a text no vector"
-            f" ({reason}); expected are a tokenizer of Hugging Face's and a transformer in ONNX"
+            f"{_VARIABLE}={named}: {_TOKENIZER} and {_model_file(folder).name} give a text no"
+            f" vector ({reason}); expected are a tokenizer of Hugging Face and an ONNX model"
         ) from error
-    return Embedding(folder, digest.hexdigest(), width)
+    return Embedding(folder, fingerprint, width)
 
 
 def require_embedding(settings: Settings, fingerprint: str) -> Embedding:
@@ -107,12 +104,6 @@ def require_embedding(settings: Settings, fingerprint: str) -> Embedding:
             " (mastodon-assets model list)"
         )
     return found
-
-
-def model_file(folder: Path) -> Path:
-    """Where the folder has its weights, or should have them."""
-    found = [folder / name for name in _MODELS if (folder / name).exists()]
-    return found[0] if found else folder / _MODELS[0]
 
 
 def vector_of(text: Column, embedding: Embedding) -> Column:
@@ -157,7 +148,7 @@ class Encoder:
         # Spark gives each core a task of its own.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
-            str(model_file(folder)), options, providers=["CPUExecutionProvider"]
+            str(_model_file(folder)), options, providers=["CPUExecutionProvider"]
         )
         self._inputs = {given.name for given in self._session.get_inputs()}
         self._tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
@@ -214,8 +205,28 @@ class Encoder:
 
 @functools.cache
 def _encoder(folder: str, fingerprint: str) -> Encoder:
-    """Once a process; by the fingerprint too, as a folder may get other weights."""
+    """Once a process. Looked at again: an executor's folder may be another, or have changed."""
+    if _fingerprint(Path(folder)) != fingerprint:
+        raise EmbeddingError(f"{folder} does not hold the embedding {fingerprint[:12]} here")
     return Encoder(Path(folder))
+
+
+def _model_file(folder: Path) -> Path:
+    """Where the folder has its weights, or should have them."""
+    found = [folder / name for name in _MODELS if (folder / name).exists()]
+    return found[0] if found else folder / _MODELS[0]
+
+
+def _fingerprint(folder: Path) -> str:
+    """Raises: OSError."""
+    model = _model_file(folder)
+    # Large models keep their weights in a second file, `model.onnx_data`.
+    weights = sorted(model.parent.glob(f"{model.name}?*"))
+    digest = hashlib.sha256()
+    for path in (model, *weights, folder / _TOKENIZER):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _mounted(settings: Settings, named: Path | str) -> Path:

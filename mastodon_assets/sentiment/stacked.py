@@ -11,7 +11,7 @@ from functools import reduce
 from pyspark.ml import PipelineModel, Transformer
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.feature import VectorAssembler, VectorSizeHint
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from mastodon_assets.sentiment.embedding import Embedding, EmbeddingStage
@@ -25,11 +25,11 @@ Report = Callable[[str], None]
 SAMPLED_TEXTS = 60_000
 # So many held-out texts measure: intervals of AUC are then .004 wide.
 MEASURED_TEXTS = 50_000
-_LARGEST_SHARE = 1 / 3
+LARGEST_SHARE = 1 / 3
 _INVERSE_REGULARIZATION = 1.0
 _MAX_ITER = 100
 _TEXTS_A_PART = 5_000
-_PARTITIONS = 4
+_PARTITIONS = 8
 
 
 def fit_stacked(
@@ -47,8 +47,8 @@ def fit_stacked(
     So they are fitted twice: without a sample, on which the weight of each side is found, and then
     on all texts.
     """
-    share = min(_LARGEST_SHARE, SAMPLED_TEXTS / train_rows)
-    is_sampled = F.pmod(F.xxhash64(F.lit("stacked"), "text"), F.lit(10_000)) < int(share * 10_000)
+    share = min(LARGEST_SHARE, SAMPLED_TEXTS / train_rows)
+    is_sampled = in_share(share)
     sample = texts.where(is_sampled)
     report("n-grams without the texts on which they are weighed against the embedding")
     tried = fit_two_classes(
@@ -77,9 +77,15 @@ def fit_stacked(
     return PipelineModel([*ngrams, EmbeddingStage(embedding), *stack, *head])
 
 
+def in_share(share: float) -> Column:
+    """Whether a row is in that share of all: by its text, so that it is the same whenever asked."""
+    return F.pmod(F.xxhash64(F.lit("stacked"), "text"), F.lit(10_000)) < round(share * 10_000)
+
+
 def embedded(texts: DataFrame, embedding: Embedding, report: Report) -> DataFrame:
     """`texts` with their vectors from `cleaned`, kept; a line a part tells the time left."""
-    texts = texts.localCheckpoint()
+    # By number: Spark would put so little text into one partition, and so on one core.
+    texts = texts.repartition(_PARTITIONS, "cleaned").localCheckpoint()
     rows = texts.count()
     report(f"embedding {rows:,} texts")
     stage, parts, started = EmbeddingStage(embedding), [], time.monotonic()

@@ -11,11 +11,16 @@ from pathlib import Path
 from pyspark.ml import PipelineModel
 from pyspark.ml.classification import LogisticRegression
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from mastodon_assets.sentiment.embedding import EmbeddingStage, find_embedding
 from mastodon_assets.sentiment.pipeline import PipelineParameters, cleaning_stages
-from mastodon_assets.sentiment.stacked import SAMPLED_TEXTS, embedded, fit_stacked
+from mastodon_assets.sentiment.stacked import (
+    LARGEST_SHARE,
+    SAMPLED_TEXTS,
+    embedded,
+    fit_stacked,
+    in_share,
+)
 from mastodon_assets.settings import load_settings
 
 Report = Callable[[str], None]
@@ -36,7 +41,7 @@ def embedding_variants(
 
     def alone() -> PipelineModel:
         cleaning = cleaning_stages(parameters.letters)
-        sample = texts.orderBy(F.xxhash64("text")).limit(min(SAMPLED_TEXTS, train_rows // 3))
+        sample = texts.where(in_share(min(LARGEST_SHARE, SAMPLED_TEXTS / train_rows)))
         cleaned = PipelineModel(cleaning).transform(sample).select("target", "cleaned")
         regression = LogisticRegression(
             featuresCol="embedding", labelCol="target", standardization=False, regParam=1e-5
