@@ -16,6 +16,9 @@ from mastodon_assets.warehouse.registry import SCHEMA
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Below it any plan is fast, and looking at the rows takes longer than they do.
+_ROWS_WORTH_A_LOOK = 1_000
+
 _PREPARE = """
 CREATE TEMP TABLE IF NOT EXISTS new_keys (
     place integer, id bigint, instance text COLLATE "C", status_id text COLLATE "C"
@@ -59,7 +62,8 @@ def split_fresh(connection: Connection[Any], rows: "pa.Table") -> tuple["pa.Tabl
         sql.Identifier("pg_temp", "new_keys"),
         candidates.append_column("place", places),
     )
-    connection.execute("ANALYZE pg_temp.new_keys")
+    if len(candidates) > _ROWS_WORTH_A_LOOK:
+        connection.execute("ANALYZE pg_temp.new_keys")
     known = [place for (place,) in connection.execute(_FIND_KNOWN)]
     is_fresh[known] = False
     return rows.filter(pa.array(is_fresh)), rows.filter(pa.array(~is_fresh))

@@ -4,8 +4,10 @@ What belongs here: where the contract meets Spark. Nothing is dropped: a record 
 contract becomes a row with a `reject_reason` and the record's bytes.
 """
 
+import gc
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame
@@ -63,6 +65,7 @@ def parse_records(records: DataFrame, *, keep_payloads: bool = False) -> DataFra
     """
 
     def parse(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
+        _spare_the_collector()
         for batch in batches:
             yield _packed(parse_batch(batch, keep_payloads=keep_payloads))
 
@@ -140,6 +143,16 @@ def _rows(
         columns[name] = batch.column(name)
     arrays = [_as_array(columns[field.name], field.type) for field in schema]
     return pa.record_batch(arrays, schema=schema)
+
+
+@cache
+def _spare_the_collector() -> None:
+    """Once a worker: Spark's collects garbage after each task, and would go through all modules."""
+    import pandas  # noqa: F401 - pyarrow brings it in with the first list it is given
+    import pyarrow.compute  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 def _arrow_schema() -> "pa.Schema":

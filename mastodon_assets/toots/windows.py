@@ -43,7 +43,7 @@ USING (SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension}
 """
 
 _PREPARE = """
-CREATE TEMP TABLE IF NOT EXISTS grown_windows (
+CREATE TEMP TABLE IF NOT EXISTS {grown} (
     place integer, window_start timestamptz, name text COLLATE "C", toots_count bigint,
     total_length bigint
 ) ON COMMIT DELETE ROWS
@@ -53,7 +53,7 @@ _GROW = """
 UPDATE {table} w
    SET toots_count = w.toots_count + g.toots_count,
        total_length = w.total_length + g.total_length
-  FROM pg_temp.grown_windows g
+  FROM pg_temp.{grown} g
  WHERE w.window_start = g.window_start AND w.{dimension} = g.name
 RETURNING g.place
 """
@@ -92,8 +92,9 @@ def apply_changes(connection: Connection[Any]) -> None:
 
 
 def prepare_windows(connection: Connection[Any]) -> None:
-    """Make the temporary table that `add_posts` works with, once a connection."""
-    connection.execute(_PREPARE)
+    """Make the temporary tables that `add_posts` works with, once a connection."""
+    for table in _DIMENSIONS:
+        connection.execute(_compose(_PREPARE, table))
 
 
 def add_posts(connection: Connection[Any], posts: "pa.Table") -> None:
@@ -123,12 +124,11 @@ def _add(connection: Connection[Any], table: str, dimension: str, posts: "pa.Tab
     named = grown.rename_columns(["window_start", "name", "toots_count", "total_length"])
     copy_arrow(
         connection,
-        sql.Identifier("pg_temp", "grown_windows"),
+        sql.Identifier("pg_temp", f"grown_{table}"),
         named.append_column("place", pa.array(range(len(grown)), pa.int32())),
     )
     statement = _compose(_GROW, table)
     there = [place for (place,) in connection.execute(statement)]
-    connection.execute("TRUNCATE pg_temp.grown_windows")
     is_new = np.ones(len(grown), bool)
     is_new[there] = False
     new = grown.filter(pa.array(is_new))
@@ -152,4 +152,5 @@ def _compose(statement: Any, table: str) -> sql.Composed:
     return sql.SQL(statement).format(
         table=sql.Identifier(SCHEMA, table),
         dimension=sql.Identifier(_DIMENSIONS[table]),
+        grown=sql.Identifier(f"grown_{table}"),
     )
