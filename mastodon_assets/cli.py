@@ -342,7 +342,7 @@ def stream(
 
     A cut of Kafka or PostgreSQL does not end it: it goes on where the tables are.
     """
-    from mastodon_assets.spark_session import build_session
+    from mastodon_assets.spark_session import BriefSession, build_session
     from mastodon_assets.toots.drain import drain
     from mastodon_assets.warehouse.migrate import migrate
 
@@ -353,16 +353,14 @@ def stream(
         _refuse_taken_port(settings.spark_ui_port)
     migrate(settings.postgres_url)
     should_stop = _stop_on_signal()
-
-    def session() -> Any:
-        return build_session(settings, is_brief=until_caught_up)
-
+    brief = BriefSession(settings, _report)
     if until_caught_up:
-        summary = drain(session, settings, report=_report)
+        summary = drain(brief, settings, report=_report)
     else:
-        summary = _stream(session, settings, should_stop)
+        summary = _stream(lambda: build_session(settings), settings, should_stop)
     out.print(f"{summary.counts.messages:,} messages in {summary.batches} batches")
     _print_counts(asdict(summary.counts))
+    brief.end()
 
 
 @app.command()

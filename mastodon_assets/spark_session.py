@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars
+from mastodon_assets.local.class_archive import ClassArchive
 from mastodon_assets.local.java import java_home
 from mastodon_assets.settings import Settings
 
@@ -35,8 +36,9 @@ _SESSION_CONFIG: dict[str, bool | float | int | str | None] = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
 }
-# A drain of 500,000 messages takes 20 instead of 33 seconds of the JVM's processor time so.
-_BRIEF_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+# A drain of 500,000 messages takes 20 instead of 33 seconds of the JVM's processor time so. Half of
+# the heap is for what is new: batches pass through, and a heap that grows stops for it each time.
+_BRIEF_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:NewRatio=1 -Xms{memory}"
 _CONNECT_PORT = 15002
 _ANSWER_SECONDS = 5
 
@@ -104,11 +106,8 @@ def prepare_environment(settings: Settings) -> None:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
 
-def build_session(settings: Settings, *, is_brief: bool = False) -> "SparkSession":
-    """The running session, or a new one.
-
-    `is_brief` is for a process that ends within a minute or two: its JVM takes less time to start
-    and to compile, which a longer life would make up for.
+def build_session(settings: Settings, *, jvm_options: str = "") -> "SparkSession":
+    """The running session, or a new one, its JVM with `jvm_options` besides its own.
 
     The connectors' jars go from here to the executors. A server of Spark Connect has its own: there
     they are the server's to have (`spark.jars`).
@@ -124,10 +123,53 @@ def build_session(settings: Settings, *, is_brief: bool = False) -> "SparkSessio
             .getOrCreate()
         )
     prepare_environment(settings)
-    config = {**spark_config(settings), "spark.jars": _jars()}
-    if is_brief:
-        config["spark.driver.extraJavaOptions"] = _BRIEF_JVM
+    config = {**spark_config(settings), **_jars(settings)}
+    if options := f"{class_archive().options_to_read()} {jvm_options}".strip():
+        config["spark.driver.extraJavaOptions"] = options
     return SparkSession.builder.config(map=config).getOrCreate()
+
+
+class BriefSession:
+    """The session of a command that ends within a minute or two; the JVM starts at the first call.
+
+    That takes less time to start and to compile, which a longer life would make up for.
+    """
+
+    def __init__(self, settings: Settings, report: Report) -> None:
+        self._settings = settings
+        self._report = report
+        self._archive: ClassArchive | None = None
+
+    def __call__(self) -> "SparkSession":
+        options = _BRIEF_JVM.format(memory=self._settings.spark_driver_memory)
+        if shares_our_disk(self._settings) and self._archive is None:
+            prepare_environment(self._settings)
+            self._archive = class_archive()
+            options += f" {self._archive.options_to_write()}"
+        return build_session(self._settings, jvm_options=options)
+
+    def end(self) -> None:
+        """Have the JVM leave its classes in a file for the next start, where there is none yet."""
+        from pyspark import SparkContext
+
+        if self._archive is None or not self._archive.is_being_written:
+            return
+        self._report("keeping Spark's classes for the next start (once, some seconds)")
+        gateway: Any = SparkContext._gateway
+        jvm = gateway.proc
+        self().stop()
+        # The pipe whose end tells the JVM to end.
+        jvm.stdin.close()
+        self._archive.wait_for(jvm)
+
+
+def class_archive() -> ClassArchive:
+    """Where the classes of this machine's sessions are kept; JAVA_HOME must be set."""
+    import pyspark
+
+    java = Path(os.environ["JAVA_HOME"])
+    jars = Path(pyspark.__file__).parent / "jars"
+    return ClassArchive(cache_dir(), [java, java / "lib" / "modules", jars, *connector_jars()])
 
 
 def start_jvm(settings: Settings) -> Any:
@@ -139,7 +181,7 @@ def start_jvm(settings: Settings) -> Any:
 
     if SparkContext._jvm is None:
         prepare_environment(settings)
-        config = {**spark_config(settings), "spark.jars": _jars()}
+        config = {**spark_config(settings), **_jars(settings)}
         if is_connect(settings):
             config["spark.master"] = "local[1]"
         conf = SparkConf(loadDefaults=False)
@@ -149,8 +191,11 @@ def start_jvm(settings: Settings) -> Any:
     return SparkContext._jvm
 
 
-def _jars() -> str:
-    return ",".join(file_uri(jar) for jar in connector_jars())
+def _jars(settings: Settings) -> dict[str, str]:
+    if shares_our_disk(settings):
+        # On the class path itself they are in the archive of classes too.
+        return {"spark.driver.extraClassPath": os.pathsep.join(map(str, connector_jars()))}
+    return {"spark.jars": ",".join(file_uri(jar) for jar in connector_jars())}
 
 
 def file_uri(path: Path) -> str:

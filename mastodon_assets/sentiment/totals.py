@@ -6,12 +6,15 @@ all of them. Both give the same rows: counts and decimals add up to the same in 
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.database import replace_rows, take_write_lock
 from mastodon_assets.warehouse.registry import SENTIMENT_TOTALS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # A toot and its score, as the sums have them.
 _OUTCOME = """
@@ -67,6 +70,14 @@ _AFTER_CHANGE = """
 LEFT JOIN (SELECT * FROM masto.toots_sentiment
             WHERE id IN (SELECT id FROM pg_temp.changed_rows WHERE sign = -1)) score USING (id)
 """
+# Nobody has scored them yet.
+_ADD_NEW = """
+INSERT INTO masto.sentiment_totals AS t (day, outcome, model_version, toots_count, prob_sum)
+SELECT day, 'not_scored', '', toots_count, 0
+  FROM unnest(%s::date[], %s::bigint[]) added (day, toots_count)
+    ON CONFLICT (day, outcome, model_version) DO UPDATE
+   SET toots_count = t.toots_count + excluded.toots_count
+"""
 
 
 def count_out_changed(connection: Connection[Any]) -> None:
@@ -77,6 +88,15 @@ def count_out_changed(connection: Connection[Any]) -> None:
 def count_in_changed(connection: Connection[Any]) -> None:
     """Put in the toots of `pg_temp.changed_rows` as they are; outdated scores are gone."""
     _move(connection, _AFTER_CHANGE, sign=1)
+
+
+def count_in_new(connection: Connection[Any], posts: "pa.Table") -> None:
+    """Put in posts that were not there, as `count_in_changed` would. Column: event_at."""
+    import pyarrow as pa
+
+    days = posts.column("event_at").cast(pa.date32()).value_counts()
+    counts = (days.field("values").to_pylist(), days.field("counts").to_pylist())
+    connection.execute(_ADD_NEW, counts)
 
 
 def count_out_staged(connection: Connection[Any]) -> None:

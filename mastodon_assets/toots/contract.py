@@ -22,6 +22,8 @@ from mastodon_assets.errors import PlatformError
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT = "�"
 _REASON_LENGTH = 300
+# What `lang` is where none is declared.
+NO_LANGUAGE = "und"
 # The seed of Spark's `xxhash64`.
 _HASH_SEED = 42
 
@@ -161,10 +163,10 @@ def _upsert(document: Message) -> Message:
         "received_at": _time(document["received_at"]),
         "username": document["username"],
         "user_id": document.get("user_id"),
-        "lang": document.get("language") or "und",
+        "lang": document.get("language") or NO_LANGUAGE,
         "content_txt": document["content"],
         "content_html": document.get("content_html"),
-        "hashtags": _tags(document["hashtags"]),
+        "hashtags": plain_tags(document["hashtags"]),
         "favourites": int(document["favourites"]),
         "reblogs": int(document["reblogs"]),
         "replies": int(document["replies"]),
@@ -188,10 +190,10 @@ def _first_version(document: Message, kafka_time: datetime) -> Message:
         "received_at": kafka_time,
         "username": document["username"],
         "user_id": None if user_id is None else str(user_id),
-        "lang": document.get("language") or "und",
+        "lang": document.get("language") or NO_LANGUAGE,
         "content_txt": document.get("content") or "",
         "content_html": document.get("content_html"),
-        "hashtags": _tags(document.get("hashtags") or []),
+        "hashtags": plain_tags(document.get("hashtags") or []),
         "favourites": int(document.get("favourites") or 0),
         "reblogs": int(document.get("reblogs") or 0),
         "replies": 0,
@@ -202,7 +204,8 @@ def _first_version(document: Message, kafka_time: datetime) -> Message:
     }
 
 
-def _tags(tags: list[str]) -> list[str]:
+def plain_tags(tags: list[str]) -> list[str]:
+    """Hashtags as the tables have them: lower case, unique, in their order."""
     return list(dict.fromkeys(tag.lower() for tag in tags))
 
 

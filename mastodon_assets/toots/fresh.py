@@ -16,6 +16,9 @@ from mastodon_assets.warehouse.registry import SCHEMA
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Below it any plan is fast, and looking at the rows takes longer than they do.
+_ROWS_WORTH_A_LOOK = 1_000
+
 _PREPARE = """
 CREATE TEMP TABLE IF NOT EXISTS new_keys (
     place integer, id bigint, instance text COLLATE "C", status_id text COLLATE "C"
@@ -59,14 +62,18 @@ def split_fresh(connection: Connection[Any], rows: "pa.Table") -> tuple["pa.Tabl
         sql.Identifier("pg_temp", "new_keys"),
         candidates.append_column("place", places),
     )
-    connection.execute("ANALYZE pg_temp.new_keys")
+    if len(candidates) > _ROWS_WORTH_A_LOOK:
+        connection.execute("ANALYZE pg_temp.new_keys")
     known = [place for (place,) in connection.execute(_FIND_KNOWN)]
     is_fresh[known] = False
     return rows.filter(pa.array(is_fresh)), rows.filter(pa.array(~is_fresh))
 
 
-def store_fresh(connection: Connection[Any], fresh: "pa.Table") -> None:
-    """Write rows, aliases and `pg_temp.changed_rows` of posts that `split_fresh` found."""
+def store_fresh(connection: Connection[Any], fresh: "pa.Table") -> "pa.Table":
+    """Write rows and aliases of posts that `split_fresh` found; returns what derives move by.
+
+    That is, a row a post: toot_id, event_at, lang, username, hashtags, length (characters).
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -79,11 +86,19 @@ def store_fresh(connection: Connection[Any], fresh: "pa.Table") -> None:
     by_status = [("instance", "ascending"), ("status_id", "ascending")]
     aliases = posts.select(["instance", "status_id", "id"]).sort_by(by_status)
     copy_arrow(connection, sql.Identifier(SCHEMA, "toot_aliases"), aliases)
-    length = pc.utf8_length(posts.column("content_txt")).cast(pa.int64())
-    sign = pa.repeat(pa.scalar(1, pa.int32()), posts.num_rows)
-    changes = posts.select(["id", "event_at", "lang", "username", "hashtags"])
-    changes = changes.append_column("length", length).append_column("sign", sign)
-    copy_arrow(connection, sql.Identifier("pg_temp", "changed_rows"), changes)
+    length = pc.utf8_length(posts.column("content_txt"))
+    changed = posts.select(["id", "event_at", "lang", "username", "hashtags"])
+    changed = changed.rename_columns(["toot_id", *changed.column_names[1:]])
+    return changed.append_column("length", length.cast(pa.int32()))
+
+
+def note_fresh(connection: Connection[Any], posts: "pa.Table", version: int) -> None:
+    """Enter what `store_fresh` returned into the journal of changes, as `version`."""
+    import pyarrow as pa
+
+    signed = posts.append_column("sign", pa.repeat(pa.scalar(1, pa.int16()), len(posts)))
+    rows = signed.append_column("version", pa.repeat(pa.scalar(version, pa.int64()), len(posts)))
+    copy_arrow(connection, sql.Identifier(SCHEMA, "toot_changes"), rows)
 
 
 def _are_alone(rows: "pa.Table") -> "pa.Array":

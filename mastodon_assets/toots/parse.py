@@ -4,8 +4,10 @@ What belongs here: where the contract meets Spark. Nothing is dropped: a record 
 contract becomes a row with a `reject_reason` and the record's bytes.
 """
 
+import gc
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame
@@ -13,6 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from mastodon_assets.toots.contract import ContractError, Message, decode, post_id
+from mastodon_assets.toots.usual import read_usual, usual_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,6 +65,7 @@ def parse_records(records: DataFrame, *, keep_payloads: bool = False) -> DataFra
     """
 
     def parse(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
+        _spare_the_collector()
         for batch in batches:
             yield _packed(parse_batch(batch, keep_payloads=keep_payloads))
 
@@ -86,30 +90,69 @@ def collect_rows(parsed: DataFrame) -> "pa.Table":
 
 
 def parse_batch(batch: "pa.RecordBatch", *, keep_payloads: bool = False) -> "pa.RecordBatch":
-    """The rows of `PARSED_SCHEMA` for one Arrow batch of records.
+    """The rows of `PARSED_SCHEMA` for one Arrow batch of records, those of usual posts first.
 
     `batch` has topic, partition, kafka_offset, timestamp, key, value, payload_hash. `id` is null
     where there is no uri.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    schema = _arrow_schema()
+    posts = [read_usual(value) for value in batch.column("value").to_pylist()]
+    is_usual = pa.array([post is not None for post in posts], pa.bool_())
+    try:
+        columns = usual_columns([post for post in posts if post is not None])
+    except pa.ArrowInvalid:
+        # A day that is in no calendar: which one, and why, is for the contract to say.
+        return _parse_others(batch, keep_payloads)
+    usual = _rows(batch.filter(is_usual), columns, keep_payloads)
+    if len(usual) == len(batch):
+        return usual
+    others = _parse_others(batch.filter(pc.invert(is_usual)), keep_payloads)
+    return pa.concat_batches([usual, others])
+
+
+def _parse_others(batch: "pa.RecordBatch", keep_payloads: bool) -> "pa.RecordBatch":
     values = batch.column("value").to_pylist()
     times = _datetimes(batch.column("timestamp"))
     parsed = [_parse_record(value, time) for value, time in zip(values, times, strict=True)]
     messages = [message for message, _ in parsed]
-    reasons = [reason for _, reason in parsed]
     columns: dict[str, Any] = {
         field.name: [message.get(field.name) for message in messages] for field in _MESSAGE_FIELDS
     }
     columns["id"] = [uri and post_id(uri) for uri in columns["uri"]]
-    columns["reject_reason"] = reasons
-    columns["payload"] = _kept(values, reasons, keep_payloads)
-    columns["message_key"] = _kept(batch.column("key").to_pylist(), reasons, keep_payloads)
+    columns["reject_reason"] = [reason for _, reason in parsed]
+    return _rows(batch, columns, keep_payloads)
+
+
+def _rows(
+    batch: "pa.RecordBatch", columns: dict[str, Any], keep_payloads: bool
+) -> "pa.RecordBatch":
+    """The records of `batch` with `columns` of their messages."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    schema = _arrow_schema()
+    nulls = pa.nulls(len(batch))
+    columns = {"reject_reason": nulls, **columns}
+    columns["reject_reason"] = _as_array(columns["reject_reason"], pa.string())
+    is_kept = pc.or_(pc.is_valid(columns["reject_reason"]), keep_payloads)
+    columns["payload"] = pc.if_else(is_kept, batch.column("value"), None)
+    columns["message_key"] = pc.if_else(is_kept, batch.column("key"), None)
     for name in ("topic", "partition", "kafka_offset", "payload_hash"):
         columns[name] = batch.column(name)
     arrays = [_as_array(columns[field.name], field.type) for field in schema]
     return pa.record_batch(arrays, schema=schema)
+
+
+@cache
+def _spare_the_collector() -> None:
+    """Once a worker: Spark's collects garbage after each task, and would go through all modules."""
+    import pandas  # noqa: F401 - pyarrow brings it in with the first list it is given
+    import pyarrow.compute  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 def _arrow_schema() -> "pa.Schema":
@@ -144,12 +187,3 @@ def _parse_record(value: bytes | None, kafka_time: datetime) -> tuple[Message, s
         return decode(value, kafka_time), None
     except ContractError as error:
         return {}, str(error)
-
-
-def _kept(
-    values: list[bytes | None], reasons: list[str | None], keep_all: bool
-) -> list[bytes | None]:
-    return [
-        value if keep_all or reason is not None else None
-        for value, reason in zip(values, reasons, strict=True)
-    ]

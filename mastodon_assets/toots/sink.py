@@ -16,10 +16,10 @@ from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.sentiment.totals import count_in_changed, count_out_changed
-from mastodon_assets.toots.fresh import prepare_fresh, split_fresh, store_fresh
+from mastodon_assets.sentiment.totals import count_in_changed, count_in_new, count_out_changed
+from mastodon_assets.toots.fresh import note_fresh, prepare_fresh, split_fresh, store_fresh
 from mastodon_assets.toots.ledger import advance_ledger
-from mastodon_assets.toots.windows import apply_changes
+from mastodon_assets.toots.windows import add_posts, apply_changes, prepare_windows
 from mastodon_assets.toots.withdrawn import read_withdrawn, without_withdrawn
 from mastodon_assets.warehouse.database import bump_toots_version, copy_arrow, take_write_lock
 
@@ -258,6 +258,7 @@ def prepare_session(connection: Connection[Any]) -> None:
     """Make the temporary tables that `write_batch` works with, once a connection."""
     connection.execute(_PREPARE)
     prepare_fresh(connection)
+    prepare_windows(connection)
     # Batches are sorted and joined in memory; the default of 4 MB would spill each of them.
     connection.execute("SET work_mem = '128MB'")
     # What a batch looks up is in memory mostly; the default of 4, for turning disks, would have
@@ -304,14 +305,21 @@ def write_batch(
     counts = BatchCounts(stored=fresh.num_rows, withdrawn=rows.num_rows - kept.num_rows)
     if others.num_rows:
         counts += _merge(connection, others)
+        _apply_to_derived(connection)
     if fresh.num_rows:
-        store_fresh(connection, fresh)
-    _apply_to_derived(connection)
+        _add_fresh(connection, fresh)
     if counts.messages != rows.num_rows:
         raise BatchAccountError(
             f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
         )
     return counts
+
+
+def _add_fresh(connection: Connection[Any], fresh: "pa.Table") -> None:
+    posts = store_fresh(connection, fresh)
+    add_posts(connection, posts)
+    count_in_new(connection, posts)
+    note_fresh(connection, posts, bump_toots_version(connection))
 
 
 def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:

@@ -104,12 +104,17 @@ def toots_version(connection: psycopg.Connection[Any]) -> int:
     return int(row[0])
 
 
-def bump_toots_version(connection: psycopg.Connection[Any]) -> None:
-    """Say that this transaction changes rows of `toots_raw`; the write lock must be held."""
-    connection.execute(
+def bump_toots_version(connection: psycopg.Connection[Any]) -> int:
+    """Say that this transaction changes rows of `toots_raw`; the write lock must be held.
+
+    Returns the version that the change makes.
+    """
+    row = connection.execute(
         "UPDATE masto.data_versions SET version = version + 1, changed_at = now()"
-        " WHERE dataset = 'toots_raw'"
-    )
+        " WHERE dataset = 'toots_raw' RETURNING version"
+    ).fetchone()
+    assert row is not None, "migration 0001 inserts this row"
+    return int(row[0])
 
 
 def note_progress(

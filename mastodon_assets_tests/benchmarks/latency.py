@@ -25,6 +25,7 @@ from rich.table import Table
 from mastodon_assets.local import stack as embedded
 from mastodon_assets.settings import Settings, as_environment, load_settings
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.benchmarks.machine import machine
 from mastodon_assets_tests.conftest import new_database
 from mastodon_assets_tests.records import as_value, upsert
 
@@ -47,6 +48,7 @@ def main() -> None:
                     kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
                     database_url=url,
                 )
+                facts = machine(url)
                 delays = _measure(settings, arguments.seconds, arguments.rate, arguments.warm_up)
         finally:
             embedded.down(home, wipe=True)
@@ -57,7 +59,7 @@ def main() -> None:
     table.add_row(*map(str, result.values()))
     Console().print(table)
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2))
+        arguments.json.write_text(json.dumps({"machine": facts, **result}, indent=2))
 
 
 def _arguments() -> argparse.Namespace:
