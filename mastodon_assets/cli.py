@@ -353,14 +353,13 @@ def stream(
         _refuse_taken_port(settings.spark_ui_port)
     migrate(settings.postgres_url)
     should_stop = _stop_on_signal()
-    brief = BriefSession(settings, _report)
     if until_caught_up:
-        summary = drain(brief, settings, report=_report)
+        with BriefSession(settings, _report) as session:
+            summary = drain(session, settings, report=_report)
     else:
         summary = _stream(lambda: build_session(settings), settings, should_stop)
     out.print(f"{summary.counts.messages:,} messages in {summary.batches} batches")
     _print_counts(asdict(summary.counts))
-    brief.end()
 
 
 @app.command()

@@ -6,18 +6,15 @@ What belongs here: their options and what they print. `cli` registers them.
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from mastodon_assets.settings import Settings, load_settings
+from mastodon_assets.settings import load_settings
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(highlight=False, soft_wrap=True, stderr=True)
+_out = Console(highlight=False, emoji=False, soft_wrap=True)
+_err = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -47,6 +44,7 @@ def replay(
     What is missing comes back, and messages that the contract refused are put through today's
     code. A stream may run meanwhile; where the tables are in the topic does not change.
     """
+    from mastodon_assets.spark_session import BriefSession
     from mastodon_assets.toots.replay import replay as run_replay
     from mastodon_assets.warehouse.migrate import migrate
 
@@ -54,14 +52,10 @@ def replay(
         raise typer.BadParameter("--from and --to are offsets of one partition: name --partition")
     settings = load_settings()
     migrate(settings.postgres_url)
-    summary = run_replay(
-        lambda: _session(settings),
-        settings,
-        partition=partition,
-        start=start,
-        end=end,
-        report=_report,
-    )
+    with BriefSession(settings, _report) as session:
+        summary = run_replay(
+            session, settings, partition=partition, start=start, end=end, report=_report
+        )
     if as_json:
         ranges = {str(number): list(range_) for number, range_ in summary.ranges.items()}
         document = {"topic": summary.topic, "ranges": ranges, **asdict(summary.counts)}
@@ -84,6 +78,7 @@ def rebuild(
     """
     from mastodon_assets.rebuild import REBUILDS
     from mastodon_assets.rebuild import rebuild as run_rebuild
+    from mastodon_assets.spark_session import BriefSession
     from mastodon_assets.warehouse.migrate import migrate
 
     names = list(REBUILDS) if tables == ["all"] else tables
@@ -92,18 +87,13 @@ def rebuild(
     settings = load_settings()
     migrate(settings.postgres_url)
     changed = {}
-    for name, rows in run_rebuild(lambda: _session(settings), settings, names, _report):
-        changed[name] = rows
-        if not as_json:
-            _out.print(f"  {name:<40}{rows:>12,} rows changed")
+    with BriefSession(settings, _report) as session:
+        for name, rows in run_rebuild(session, settings, names, _report):
+            changed[name] = rows
+            if not as_json:
+                _out.print(f"  {name:<40}{rows:>12,} rows changed")
     if as_json:
         sys.stdout.write(json.dumps(changed) + "\n")
-
-
-def _session(settings: Settings) -> "SparkSession":
-    from mastodon_assets.spark_session import build_session
-
-    return build_session(settings, is_brief=True)
 
 
 def _report(line: str) -> None:

@@ -132,13 +132,17 @@ def build_session(settings: Settings, *, jvm_options: str = "") -> "SparkSession
 class BriefSession:
     """The session of a command that ends within a minute or two; the JVM starts at the first call.
 
-    That takes less time to start and to compile, which a longer life would make up for.
+    That takes less time to start and to compile, which a longer life would make up for. To be
+    entered: where all went well, the JVM leaves its classes for the next start, if none has yet.
     """
 
     def __init__(self, settings: Settings, report: Report) -> None:
         self._settings = settings
         self._report = report
         self._archive: ClassArchive | None = None
+
+    def __enter__(self) -> "BriefSession":
+        return self
 
     def __call__(self) -> "SparkSession":
         options = _BRIEF_JVM.format(memory=self._settings.spark_driver_memory)
@@ -148,19 +152,24 @@ class BriefSession:
             options += f" {self._archive.options_to_write()}"
         return build_session(self._settings, jvm_options=options)
 
-    def end(self) -> None:
-        """Have the JVM leave its classes in a file for the next start, where there is none yet."""
-        from pyspark import SparkContext
-
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         if self._archive is None or not self._archive.is_being_written:
             return
+        if failure is not None:
+            self._archive.give_up()
+            return
         self._report("keeping Spark's classes for the next start (once, some seconds)")
+        self._archive.wait_for(self._ended_jvm())
+
+    def _ended_jvm(self) -> Any:
+        from pyspark import SparkContext
+
         gateway: Any = SparkContext._gateway
         jvm = gateway.proc
         self().stop()
         # The pipe whose end tells the JVM to end.
         jvm.stdin.close()
-        self._archive.wait_for(jvm)
+        return jvm
 
 
 def class_archive() -> ClassArchive:

@@ -52,5 +52,10 @@ class ClassArchive:
         with suppress(TimeoutExpired):
             if jvm.wait(_SECONDS_TO_WRITE) == 0 and self._partial.exists():
                 self._partial.replace(self._file)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Have no file of this JVM: what it writes as it ends finds no folder."""
+        assert self._partial is not None, "only of a JVM with the options to write it"
         shutil.rmtree(self._partial.parent)
         self._partial = None
