@@ -31,7 +31,7 @@ from mastodon_assets_tests.faults.disturbed import ASSET_RUN, Platform, end, pla
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-PARTS = ("stream", "broker", "database", "asset run")
+PARTS = ("database", "stream", "broker", "asset run")
 _MESSAGES = 60
 _SENDING_SECONDS = 1.5
 _SECONDS_OF_ASSET_RUN = 20
