@@ -18,7 +18,7 @@ from mastodon_assets.sentiment.life import promote_version
 from mastodon_assets.sentiment.live import LiveScorer
 from mastodon_assets.sentiment.pipeline import DEMO_PARAMETERS, label_str
 from mastodon_assets.sentiment.score import score
-from mastodon_assets.sentiment.stacked import fit_stacked
+from mastodon_assets.sentiment.stacked import check_descended, fit_stacked
 from mastodon_assets.sentiment.store import LoadedModel, load_model
 from mastodon_assets.sentiment.synthetic import synthetic_texts
 from mastodon_assets.sentiment.train import TrainingResult, train
@@ -106,6 +106,12 @@ def test_without_the_extra_the_setting_says_what_to_install(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EmbeddingError, match="onnxruntime and tokenizers; install the extra"):
         find_embedding(_named(tmp_path))
+
+
+def test_a_fit_that_went_nowhere_is_no_model() -> None:
+    check_descended([0.69, 0.5])
+    with pytest.raises(EmbeddingError, match="no weights for the embedding"):
+        check_descended([0.6931, 0.6931, 0.6930])
 
 
 # A model's life with it.
