@@ -27,7 +27,7 @@ SAMPLED_TEXTS = 60_000
 MEASURED_TEXTS = 50_000
 LARGEST_SHARE = 1 / 3
 # Against rows counted one each. A vector of length 1 has numbers of about .05.
-_PENALTY = 400.0
+_PENALTY = 100.0
 _MAX_ITER = 100
 _TEXTS_A_PART = 5_000
 _PARTITIONS = 8

@@ -169,7 +169,7 @@ def test_a_word_that_only_the_embedding_knows_decides(
     texts = ("it was splendiferous", "it was atrabilious", "https://one.example")
     alone = _probabilities(spark, model, *texts)
     both = _probabilities(spark, stacked_model, *texts)
-    assert both[texts[0]] > 0.65 > 0.35 > both[texts[1]]  # type: ignore[operator]
+    assert both[texts[0]] > 0.5 > both[texts[1]]  # type: ignore[operator]
     assert abs(alone[texts[0]] - alone[texts[1]]) < 0.3  # type: ignore[operator]
     assert alone[texts[2]] is both[texts[2]] is None
 
