@@ -5,7 +5,7 @@ alone: `fit`; texts to vectors: `embedding`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 from pyspark.ml import PipelineModel, Transformer
@@ -14,7 +14,7 @@ from pyspark.ml.feature import VectorAssembler, VectorSizeHint
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from mastodon_assets.sentiment.embedding import Embedding, EmbeddingStage
+from mastodon_assets.sentiment.embedding import Embedding, EmbeddingError, EmbeddingStage
 from mastodon_assets.sentiment.fit import alone, fit_head, fit_two_classes
 from mastodon_assets.sentiment.pipeline import PipelineParameters
 
@@ -26,10 +26,12 @@ SAMPLED_TEXTS = 60_000
 # So many held-out texts measure: intervals of AUC are then .004 wide.
 MEASURED_TEXTS = 50_000
 LARGEST_SHARE = 1 / 3
-_INVERSE_REGULARIZATION = 1.0
+# Against rows counted one each. A vector of length 1 has numbers of about .05.
+_PENALTY = 100.0
 _MAX_ITER = 100
 _TEXTS_A_PART = 5_000
 _PARTITIONS = 8
+_LEAST_DESCENT = 0.99
 
 
 def fit_stacked(
@@ -110,9 +112,9 @@ def _fit_stack(
     regression = LogisticRegression(
         featuresCol="stacked_features",
         labelCol="target",
-        regParam=1 / (_INVERSE_REGULARIZATION * judged.count()),
+        # Of numbers of variance 1: without that, Spark's fit finds no step down on these.
+        regParam=_PENALTY / judged.count(),
         maxIter=_MAX_ITER,
-        standardization=False,
     )
     if has_head:
         regression.setProbabilityCol("stacked").setRawPredictionCol("stacked_raw")
@@ -120,4 +122,17 @@ def _fit_stack(
     report(f"the embedding's weights, at most {_MAX_ITER} iterations")
     features = assembler.transform(sized.transform(judged)).coalesce(_PARTITIONS)
     judge = regression.fit(alone(features, "target", "stacked_features"))
+    check_descended(judge.summary.objectiveHistory)
     return [sized, assembler, judge]
+
+
+def check_descended(losses: Sequence[float]) -> None:
+    """Raise EmbeddingError where a fit ended about where it began, its weights being worth nothing.
+
+    Spark's line search that finds no way down says so in its log only, and returns.
+    """
+    if losses[-1] > _LEAST_DESCENT * losses[0]:
+        raise EmbeddingError(
+            f"Spark found no weights for the embedding (loss {losses[0]:.4f} before,"
+            f" {losses[-1]:.4f} after the fit); unset SENTIMENT_EMBEDDING_DIR to train without"
+        )

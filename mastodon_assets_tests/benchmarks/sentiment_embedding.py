@@ -17,6 +17,7 @@ from mastodon_assets.sentiment.pipeline import PipelineParameters, cleaning_stag
 from mastodon_assets.sentiment.stacked import (
     LARGEST_SHARE,
     SAMPLED_TEXTS,
+    check_descended,
     embedded,
     fit_stacked,
     in_share,
@@ -43,10 +44,9 @@ def embedding_variants(
         cleaning = cleaning_stages(parameters.letters)
         sample = texts.where(in_share(min(LARGEST_SHARE, SAMPLED_TEXTS / train_rows)))
         cleaned = PipelineModel(cleaning).transform(sample).select("target", "cleaned")
-        regression = LogisticRegression(
-            featuresCol="embedding", labelCol="target", standardization=False, regParam=1e-5
-        )
+        regression = LogisticRegression(featuresCol="embedding", labelCol="target", regParam=0.01)
         judge = regression.fit(embedded(cleaned, found, report))
+        check_descended(judge.summary.objectiveHistory)
         return PipelineModel([*cleaning, EmbeddingStage(found), judge])
 
     return {

@@ -18,7 +18,7 @@ from mastodon_assets.sentiment.life import promote_version
 from mastodon_assets.sentiment.live import LiveScorer
 from mastodon_assets.sentiment.pipeline import DEMO_PARAMETERS, label_str
 from mastodon_assets.sentiment.score import score
-from mastodon_assets.sentiment.stacked import fit_stacked
+from mastodon_assets.sentiment.stacked import check_descended, fit_stacked
 from mastodon_assets.sentiment.store import LoadedModel, load_model
 from mastodon_assets.sentiment.synthetic import synthetic_texts
 from mastodon_assets.sentiment.train import TrainingResult, train
@@ -108,6 +108,12 @@ def test_without_the_extra_the_setting_says_what_to_install(
         find_embedding(_named(tmp_path))
 
 
+def test_a_fit_that_went_nowhere_is_no_model() -> None:
+    check_descended([0.69, 0.5])
+    with pytest.raises(EmbeddingError, match="no weights for the embedding"):
+        check_descended([0.6931, 0.6931, 0.6930])
+
+
 # A model's life with it.
 
 
@@ -163,7 +169,7 @@ def test_a_word_that_only_the_embedding_knows_decides(
     texts = ("it was splendiferous", "it was atrabilious", "https://one.example")
     alone = _probabilities(spark, model, *texts)
     both = _probabilities(spark, stacked_model, *texts)
-    assert both[texts[0]] > 0.65 > 0.35 > both[texts[1]]  # type: ignore[operator]
+    assert both[texts[0]] > 0.5 > both[texts[1]]  # type: ignore[operator]
     assert abs(alone[texts[0]] - alone[texts[1]]) < 0.3  # type: ignore[operator]
     assert alone[texts[2]] is both[texts[2]] is None
 
