@@ -305,6 +305,8 @@ def _check_filters(client: "MastodonClient") -> Finding:
     counts: dict[str, int | None] = {}
     for name in _FILTERS:
         answer = client.ask(f"/api/v1/{name}?limit=80")
+        if answer.status_code == 401:
+            return Finding("filters", "yellow", "unknown", "set a token that is accepted")
         listed = _json(answer)
         counts[name] = len(listed) if answer.is_success and isinstance(listed, list) else None
     text = ", ".join(

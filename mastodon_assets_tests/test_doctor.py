@@ -249,6 +249,7 @@ def test_a_wrong_token_is_red_and_not_shown() -> None:
 
     assert findings["token"].level == "red"
     assert "scope read:statuses" in findings["token"].advice
+    assert findings["filters"].advice == "set a token that is accepted"
     assert "another-token" not in str(findings)
 
 

@@ -35,6 +35,8 @@ _REST_SECONDS = 10
 _CONNECT_SECONDS = 10
 # Three heartbeats: a server sends one every 15 s (streaming/index.js).
 _SILENCE_SECONDS = 45
+# Posts have a few kilobytes.
+_LONGEST_EVENT_BYTES = 16 * 1024 * 1024
 # What httpx raises where there is no answer; the last is that of a host that can be no name.
 _NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
 # What Mastodon.py ends in where an answer is of another form than it expects.
@@ -132,7 +134,10 @@ class EventStream:
 
 
 class _TimedBytes(httpx.SyncByteStream):
-    """The bytes of a response, and when the last of them came."""
+    """The bytes of a response, and when the last of them came.
+
+    Raises: httpx.StreamError where an event does not end, which somebody would have to hold.
+    """
 
     def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
         assert isinstance(stream, httpx.SyncByteStream)
@@ -140,8 +145,13 @@ class _TimedBytes(httpx.SyncByteStream):
         self.heard_at = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
+        unended = 0
         for chunk in self._stream:
             self.heard_at = time.monotonic()
+            end = max(chunk.rfind(b"\n\n"), chunk.rfind(b"\n\r\n"))
+            unended = unended + len(chunk) if end < 0 else len(chunk) - end
+            if unended > _LONGEST_EVENT_BYTES:
+                raise httpx.StreamError("an event does not end")
             yield chunk
 
     def close(self) -> None:

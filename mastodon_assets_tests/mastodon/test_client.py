@@ -171,6 +171,21 @@ def test_events_are_read_whatever_their_line_ends() -> None:
     assert read == [("update", "{}"), ("delete", "12"), ("x", "a\nb"), ("update", "\ufffd\u2028")]
 
 
+@pytest.mark.parametrize("part", [b"a" * 10_000, b"data: a\n" * 2_000, b"data: a\r\n" * 2_000])
+def test_an_event_without_end_is_a_cut(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_LONGEST_EVENT_BYTES", 100_000)
+    small = b"event: update\ndata: 1\n\n" * 10_000 + b"event: update\r\ndata: 1\r\n\r\n" * 10_000
+    with (
+        odd_server({STREAM: stream(small + part * 100)}) as server,
+        client_of(server).open_stream() as events,
+    ):
+        read: list[str] = []
+        with pytest.raises(ServiceUnavailableError, match="the stream broke"):
+            read.extend(event.data for event in events)
+
+    assert len(read) == 20_000
+
+
 def test_close_ends_the_wait_of_the_reading_thread() -> None:
     with (
         odd_server({STREAM: stream(b"event: delete\ndata: 1\n\n")}) as server,

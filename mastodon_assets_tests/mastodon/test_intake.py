@@ -102,6 +102,18 @@ def test_what_an_earlier_run_has_published_is_not_published_again_but_its_edits_
     assert taking.intake.published_ids(10) == ["2", "1"]
 
 
+def test_a_delete_that_was_told_and_looked_for_is_published_once() -> None:
+    taking = Taking()
+    for status_id in ("1", "2"):
+        taking.event("update", status(status_id))
+    taking.event("delete", "1")
+    taking.intake.take_gone("1", NOW)
+    taking.intake.take_gone("2", NOW)
+
+    assert taking.topics.kinds()[2:] == [("delete", "1"), ("delete", "2")]
+    assert (taking.summary.received, taking.summary.duplicates) == (5, 1)
+
+
 def test_the_mocks_name_of_an_edit_is_known() -> None:
     taking = Taking()
     taking.event("status_update", status(visibility="private"))
