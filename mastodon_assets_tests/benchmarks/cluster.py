@@ -40,7 +40,7 @@ _START_SECONDS = 120
 
 @dataclass(frozen=True)
 class Run:
-    """A drain: seconds on the wall, and CPU-seconds of executors and of the driver's JVM."""
+    """A drain: seconds on the wall, CPU-seconds of executors and of the driver, JVM and Python."""
 
     executors: int
     messages: int
@@ -117,7 +117,7 @@ def _drain(executors: int, messages: int) -> Run:
     settings = load_settings()
     session = build_session(settings)
     processes = _executors(session, executors)
-    (driver,) = psutil.Process().children()
+    driver = psutil.Process()
     at_start, driver_at_start = sum(map(_cpu_seconds, processes)), _cpu_seconds(driver)
     started = time.monotonic()
     drain(lambda: session, settings, report=lambda line: print(line, file=sys.stderr))
@@ -139,8 +139,8 @@ def _executors(session: "SparkSession", count: int) -> list[psutil.Process]:
         if session.sparkContext._jsc.sc().getExecutorMemoryStatus().size() == count + 1:
             return [
                 process
-                for process in psutil.process_iter()
-                if process.name() == "java" and application in process.cmdline()
+                for process in psutil.process_iter(["cmdline"])
+                if application in (process.info["cmdline"] or ())
             ]
         time.sleep(0.1)
     raise SystemExit(f"{count} executors did not come within {_START_SECONDS} s")
