@@ -167,11 +167,14 @@ def with_class_weight(labelled: DataFrame) -> tuple[DataFrame, int]:
     return labelled.withColumn("class_weight", weight[F.col("class")]), rows
 
 
-def measure_classes(pipeline: PipelineModel, held_out: DataFrame) -> dict[str, Any]:
-    """Figures of `class_figures` on texts (text, lang, class) that trained nothing."""
-    predicted = F.array_position(F.array(*map(F.lit, CLASSES)), label_str(low=0.5, high=0.5)).cast(
-        "double"
-    )
+def measure_classes(
+    pipeline: PipelineModel, held_out: DataFrame, *, low: float = 0.5, high: float = 0.5
+) -> dict[str, Any]:
+    """Figures of `class_figures` on texts (text, lang, class) that trained nothing.
+
+    A pipeline of two classes calls neutral what lies between `low` and `high`.
+    """
+    predicted = F.array_position(F.array(*map(F.lit, CLASSES)), label_str(low, high)).cast("double")
     return class_figures(
         pipeline.transform(held_out)
         .select("lang", "class", (predicted - 1).alias("predicted"))
