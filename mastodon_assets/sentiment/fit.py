@@ -19,7 +19,7 @@ from mastodon_assets.sentiment.pipeline import (
     PipelineParameters,
     cleaning_stages,
     judging_stages,
-    presence_stages,
+    presence_stage,
     term_stages,
 )
 
@@ -49,7 +49,7 @@ def fit_pipeline(
     stages: list[Transformer] = [
         *cleaning_stages(parameters.letters),
         *term_stages(parameters),
-        *presence_stages(parameters),
+        presence_stage("presence", parameters.buckets),
     ]
     presence = PipelineModel(stages).transform(texts).select("target", "presence").cache()
     try:
@@ -73,7 +73,9 @@ def fit_pipeline(
 def _fit_head(
     judged: DataFrame, parameters: PipelineParameters, report: Report
 ) -> list[Transformer]:
-    weighted, rows = with_class_weight(judged.select("class", "presence", "polarity_raw"))
+    hashing = presence_stage("class_presence", parameters.head_buckets)
+    found = hashing.transform(judged).select("class", "class_presence", "polarity_raw")
+    weighted, rows = with_class_weight(found)
     weighted = weighted.cache()
     try:
         ratio = ClassRatio().fit(weighted)
@@ -86,7 +88,7 @@ def _fit_head(
             judge = regression.fit(features)
     finally:
         weighted.unpersist()
-    return [ratio, normalizer, assembler, judge]
+    return [hashing, ratio, normalizer, assembler, judge]
 
 
 def _alone(rows: DataFrame, *columns: str) -> DataFrame:
