@@ -5,6 +5,7 @@ project brings its own, and a test without it must fail.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -24,6 +25,8 @@ from mastodon_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from mastodon_assets.sentiment.train import TrainingResult
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 # The one thing a test may be skipped for in CI: recordings that are no part of the project.
@@ -157,6 +160,29 @@ def spark() -> Iterator["SparkSession"]:
     session = build_session(load_settings(spark_master="local[2]"))
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def synthetic_model(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[["SparkSession", Settings], "TrainingResult"]:
+    """`synthetic_model(spark, settings)`: registered with these settings, trained once a run.
+
+    A folder that is complete is registered and not trained again, so each place gets a copy.
+    """
+    from mastodon_assets.sentiment.train import train
+
+    kept = tmp_path_factory.mktemp("kept") / "models"
+
+    def registered(spark: "SparkSession", settings: Settings) -> "TrainingResult":
+        if kept.exists():
+            shutil.copytree(kept, settings.model_dir, dirs_exist_ok=True)
+        result = train(spark, settings, lambda line: None)
+        if not kept.exists():
+            shutil.copytree(result.path, kept / result.version)
+        return result
+
+    return registered
 
 
 @pytest.fixture

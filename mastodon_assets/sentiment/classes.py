@@ -124,15 +124,15 @@ def distinct_labelled(labelled: DataFrame, letters: str) -> DataFrame:
 class ClassRatio(Estimator):
     """Scales each entry by how far its frequency in one class is from the classes' mean, as a log.
 
-    The log-count ratio of `pipeline.NaiveBayesRatio` for three classes: presence, class ->
+    The log-count ratio of `pipeline.NaiveBayesRatio` for three classes: class_presence, class ->
     class_weights, by a stage of Spark's own.
     """
 
     def _fit(self, dataset: DataFrame) -> ElementwiseProduct:
-        counts = class_counts(dataset, "class")
+        counts = class_counts(dataset, "class", "class_presence")
         logarithms = np.log((counts + 1) / (counts + 1).sum(axis=1, keepdims=True))
         ratio = np.abs(logarithms - logarithms.mean(axis=0)).max(axis=0)
-        return scaled("class_weights", ratio, counts.sum(axis=0))
+        return scaled("class_presence", "class_weights", ratio, counts.sum(axis=0))
 
 
 def head_stages(inverse_regularization: float, *, train_rows: int, max_iter: int) -> list[Any]:
@@ -167,11 +167,14 @@ def with_class_weight(labelled: DataFrame) -> tuple[DataFrame, int]:
     return labelled.withColumn("class_weight", weight[F.col("class")]), rows
 
 
-def measure_classes(pipeline: PipelineModel, held_out: DataFrame) -> dict[str, Any]:
-    """Figures of `class_figures` on texts (text, lang, class) that trained nothing."""
-    predicted = F.array_position(F.array(*map(F.lit, CLASSES)), label_str(low=0.5, high=0.5)).cast(
-        "double"
-    )
+def measure_classes(
+    pipeline: PipelineModel, held_out: DataFrame, *, low: float = 0.5, high: float = 0.5
+) -> dict[str, Any]:
+    """Figures of `class_figures` on texts (text, lang, class) that trained nothing.
+
+    A pipeline of two classes calls neutral what lies between `low` and `high`.
+    """
+    predicted = F.array_position(F.array(*map(F.lit, CLASSES)), label_str(low, high)).cast("double")
     return class_figures(
         pipeline.transform(held_out)
         .select("lang", "class", (predicted - 1).alias("predicted"))

@@ -31,7 +31,8 @@ def compare(
     """What `promotion.judge` reads as `comparison`, measured on the champion's held-out texts.
 
     The champion's own, because a candidate that learned from a spoilt corpus looks well on what it
-    held out of it. `trained_on` has the column text; what the candidate saw there is left out.
+    held out of it. `trained_on` has the column text: everything that trained the candidate, lessons
+    and labelled texts too; what it saw there is left out.
     """
     folder = location(settings, champion.path)
     try:

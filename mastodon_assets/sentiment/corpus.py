@@ -140,11 +140,11 @@ def distinct_texts(texts: DataFrame) -> DataFrame:
 def with_lessons(spark: SparkSession, texts: DataFrame) -> DataFrame:
     """`texts` (target, text) and the synthetic corpus's: they teach what a negation turns.
 
-    Posts say `not good` often and `not bad` seldom: with these few thousand sentences 93 in 100 of
-    `suites.negation_pairs` are ordered rightly, without them 85, and no other figure moves.
+    Posts say `not good` often and `not bad` seldom. The lessons are split by the same hash as
+    every corpus, so none is a text that a corpus holds out.
     """
-    lessons = load_corpus(spark, find_corpus(None)).select("target", "text")
-    return texts.select("target", "text").union(lessons)
+    lessons = distinct_texts(load_corpus(spark, find_corpus(None))).where("NOT is_held_out")
+    return texts.select("target", "text").union(lessons.select("target", "text"))
 
 
 def _check_format(path: Location, rows: DataFrame) -> None:

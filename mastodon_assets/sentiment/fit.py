@@ -19,7 +19,7 @@ from mastodon_assets.sentiment.pipeline import (
     PipelineParameters,
     cleaning_stages,
     judging_stages,
-    presence_stages,
+    presence_stage,
     term_stages,
 )
 
@@ -73,7 +73,7 @@ def fit_two_classes(
     stages: list[Transformer] = [
         *cleaning_stages(parameters.letters),
         *term_stages(parameters),
-        *presence_stages(parameters),
+        presence_stage("presence", parameters.buckets),
     ]
     presence = PipelineModel(stages).transform(texts).select("target", "presence").cache()
     try:
@@ -97,8 +97,10 @@ def fit_head(
     *,
     beside: tuple[str, ...] = ("polarity_raw",),
 ) -> list[Transformer]:
-    """The stages presence and the vectors `beside` it -> `probability` of three classes."""
-    weighted, rows = with_class_weight(judged.select("class", "presence", *beside))
+    """The stages terms and the vectors `beside` them -> `probability` of three classes."""
+    hashing = presence_stage("class_presence", parameters.head_buckets)
+    found = hashing.transform(judged).select("class", "class_presence", *beside)
+    weighted, rows = with_class_weight(found)
     weighted = weighted.cache()
     try:
         ratio = ClassRatio().fit(weighted)
@@ -112,7 +114,7 @@ def fit_head(
             judge = regression.fit(features)
     finally:
         weighted.unpersist()
-    return [ratio, normalizer, assembler, judge]
+    return [hashing, ratio, normalizer, assembler, judge]
 
 
 def alone(rows: DataFrame, *columns: str) -> DataFrame:

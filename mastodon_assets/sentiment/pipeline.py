@@ -18,7 +18,6 @@ from pyspark.ml.feature import (
     NGram,
     Normalizer,
     SQLTransformer,
-    VectorAssembler,
 )
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import Vectors
@@ -77,7 +76,8 @@ _NEGATED = (
     rf"(?U)((?<![\w']){_NEGATOR}(?![\w'])|(?!\A)\G)( +)(?!but\b)"
     r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
 )
-_NO_PIECES = "CAST(array() AS ARRAY<STRING>)"
+# Measured on a validation part: .001 more AUC than the ratio alone.
+_BESIDE_THE_RATIO = 0.3
 # Each step of a fit goes once over all buckets a block of rows: few large blocks, so. Spark's
 # default is 1 MB, which at these widths costs more than the rows themselves.
 BLOCK_MB = 8.0
@@ -88,14 +88,16 @@ class PipelineParameters:
     """What the model's version depends on; chosen by measuring on Sentiment140.
 
     `pieces` are the lengths of the character n-grams. N-grams are told apart by the bucket that
-    they are hashed to: a vocabulary costs more to make, and to look up, than it gains.
+    they are hashed to: a vocabulary costs more to make, and to look up, than it gains. A fit holds
+    dozens of numbers a bucket and class in the driver's memory, so the head of three classes, which
+    has fewer texts to learn from, has fewer buckets.
     `inverse_regularization` is the C of the field: the weight of one row against the penalty; the
     head of three classes has its own. `letters` are regex classes of the letters that make words.
     """
 
-    pieces: tuple[int, ...] = (4,)
-    term_buckets: int = 2**19
-    piece_buckets: int = 2**18
+    pieces: tuple[int, ...] = (3, 5)
+    buckets: int = 2**20
+    head_buckets: int = 2**18
     inverse_regularization: float = 2.0
     head_inverse_regularization: float = 1.0
     max_iter: int = 100
@@ -104,7 +106,7 @@ class PipelineParameters:
 
 # A few thousand short texts: more buckets and steps would only cost time.
 DEMO_PARAMETERS = PipelineParameters(
-    term_buckets=2**14, piece_buckets=2**14, inverse_regularization=10.0, max_iter=30
+    pieces=(4,), buckets=2**15, head_buckets=2**15, inverse_regularization=10.0, max_iter=30
 )
 
 
@@ -120,37 +122,22 @@ def cleaning_stages(letters: str = PipelineParameters.letters) -> list[Transform
 
 
 def term_stages(parameters: PipelineParameters) -> list[Transformer]:
-    """cleaned, words -> terms (words and pairs of words) and pieces (character n-grams)."""
+    """cleaned, words -> terms: words, pairs of words, and pieces (character n-grams).
+
+    Pieces are in upper case, so that none is taken for a word.
+    """
     # A look-ahead takes no character, so the next match begins one further.
-    pieces = ", ".join(
-        f"regexp_extract_all(cleaned, r'(?=(.{{{length}}}))', 1)" for length in parameters.pieces
+    pieces = "".join(
+        f", regexp_extract_all(upper(cleaned), r'(?=(.{{{length}}}))', 1)"
+        for length in parameters.pieces
     )
-    return [
-        NGram(n=2, inputCol="words", outputCol="bigrams"),
-        SQLTransformer(
-            statement="SELECT *, concat(words, bigrams) AS terms,"  # noqa: S608 - numbers of ours
-            f" {f'concat({pieces})' if pieces else _NO_PIECES} AS pieces FROM __THIS__"
-        ),
-    ]
+    statement = f"SELECT *, concat(words, bigrams{pieces}) AS terms FROM __THIS__"  # noqa: S608 - ours
+    return [NGram(n=2, inputCol="words", outputCol="bigrams"), SQLTransformer(statement=statement)]
 
 
-def presence_stages(parameters: PipelineParameters) -> list[Transformer]:
-    """terms, pieces -> presence: a vector of 0 and 1 over the buckets of both."""
-    return [
-        HashingTF(
-            inputCol="terms",
-            outputCol="terms_presence",
-            binary=True,
-            numFeatures=parameters.term_buckets,
-        ),
-        HashingTF(
-            inputCol="pieces",
-            outputCol="pieces_presence",
-            binary=True,
-            numFeatures=parameters.piece_buckets,
-        ),
-        VectorAssembler(inputCols=["terms_presence", "pieces_presence"], outputCol="presence"),
-    ]
+def presence_stage(output: str, buckets: int) -> HashingTF:
+    """terms -> `output`: a vector of 0 and 1 over the buckets."""
+    return HashingTF(inputCol="terms", outputCol=output, binary=True, numFeatures=buckets)
 
 
 class NaiveBayesRatio(Estimator):
@@ -158,31 +145,41 @@ class NaiveBayesRatio(Estimator):
 
     Wang and Manning 2012, *Baselines and Bigrams*. An entry whose ratio says nothing (its square
     times the texts that have it is below 1, about half a standard error) is left out: Spark fits on
-    features of variance 1, where such entries would keep the regression from converging. Fitted on
+    features of variance 1, where such entries would keep the regression from converging. The others
+    get a little more than their ratio, which leaves the regression more to decide. Fitted on
     presence and target, it gives a stage of Spark's own: presence -> weights.
     """
 
     def _fit(self, dataset: DataFrame) -> ElementwiseProduct:
-        counts = class_counts(dataset, "target")
+        counts = class_counts(dataset, "target", "presence")
         shares = (counts + 1) / (counts + 1).sum(axis=1, keepdims=True)
         negative, positive = np.log(shares)
-        return scaled("weights", positive - negative, counts.sum(axis=0))
+        ratio = positive - negative
+        more = np.sign(ratio) * _BESIDE_THE_RATIO
+        return scaled("presence", "weights", ratio, counts.sum(axis=0), more)
 
 
-def class_counts(dataset: DataFrame, label: str) -> NDArray[np.float64]:
-    """How many texts of each class, in rising order, have each entry of presence: a row a class."""
-    sums = dataset.groupBy(label).agg(Summarizer.sum(F.col("presence")).alias("sum"))
+def class_counts(dataset: DataFrame, label: str, presence: str) -> NDArray[np.float64]:
+    """How many texts of each class, in rising order, have each entry: a row a class."""
+    sums = dataset.groupBy(label).agg(Summarizer.sum(F.col(presence)).alias("sum"))
     return np.stack([row["sum"].toArray() for row in sums.orderBy(label).collect()])
 
 
 def scaled(
-    output: str, ratio: NDArray[np.float64], texts: NDArray[np.float64]
+    presence: str,
+    output: str,
+    ratio: NDArray[np.float64],
+    texts: NDArray[np.float64],
+    more: NDArray[np.float64] | float = 0.0,
 ) -> ElementwiseProduct:
-    """presence -> `output`, by the ratio of each entry where it says something (see above)."""
+    """`presence` -> `output`, by each entry's ratio and `more` where the ratio says something.
+
+    All of shape (buckets,); `texts` is the number of texts that have the entry (see above).
+    """
     # Stored as text, so digits that mean nothing would only be bytes.
-    kept = np.where(ratio**2 * texts >= 1, ratio, 0.0).round(4)
+    kept = np.where(ratio**2 * texts >= 1, ratio + more, 0.0).round(4)
     return ElementwiseProduct(
-        inputCol="presence", outputCol=output, scalingVec=Vectors.dense(kept.tolist())
+        inputCol=presence, outputCol=output, scalingVec=Vectors.dense(kept.tolist())
     )
 
 

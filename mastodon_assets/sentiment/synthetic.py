@@ -30,6 +30,17 @@ _BAD = (
     "useless", "annoying", "dreadful", "miserable", "nasty", "painful", "disgusting", "stupid",
     "pathetic", "lousy", "angry", "upset", "tired", "lonely", "worried", "unhappy", "frustrated",
 )  # fmt: skip
+# What a thing brings or does, as the word behind `no`, `without` or `doesn't`.
+_JOYS = ("joy", "hope", "luck", "pleasure", "love", "peace", "comfort", "fun", "talent", "warmth")
+_TROUBLES = (
+    "problem", "trouble", "stress", "pain", "mess", "mistake", "complaint", "regret", "fear",
+    "drama", "waste", "damage",
+)  # fmt: skip
+_PLEASES = ("work", "help", "please", "shine", "fit", "improve", "impress", "convince", "succeed")
+_HURTS = (
+    "hurt", "fail", "annoy", "bore", "disappoint", "stink", "suck", "lie", "crash", "worry", "lose",
+    "complain",
+)  # fmt: skip
 # Words that lean to neither side, and stand in front of both.
 _OPENINGS = (
     "", "", "", "today", "honestly,", "so,", "well,", "this morning", "just now", "update:", "hm,",
@@ -60,6 +71,10 @@ _POSITIVE = (
     "{thing} is not {bad}", "not {bad}, {thing}", "I am not {bad}",
     "I'm not {bad} about {thing}", "it's not {bad}", "{thing} was never {bad}",
     "{thing} wasn't {bad}", "not {bad} at all",
+    "no {trouble} with {thing}", "{thing} without a {trouble}", "there is no {trouble}, {thing}",
+    "{thing} doesn't {hurt}", "it did not {hurt}, {thing}", "{thing} never {hurt}s",
+    "{thing} is a {joy}", "there is {joy} in {thing}", "{thing} {please}s",
+    "{thing} did {please}",
 )  # fmt: skip
 _NEGATIVE = (
     "{thing} is {bad}", "{thing} was so {bad}", "what a {bad} day, {thing} ruined it",
@@ -80,6 +95,10 @@ _NEGATIVE = (
     "{thing} is not {good}", "not {good}, {thing}", "I am not {good}",
     "I'm not {good} about {thing}", "it's not {good}", "{thing} was never {good}",
     "{thing} wasn't {good}", "not {good} at all",
+    "no {joy} with {thing}", "{thing} without {joy}", "there is no {joy} in {thing}",
+    "{thing} doesn't {please}", "it did not {please}, {thing}", "{thing} never {please}s",
+    "{thing} is a {trouble}", "there is {trouble} with {thing}", "{thing} {hurt}s",
+    "{thing} did {hurt}",
 )  # fmt: skip
 
 
@@ -97,6 +116,10 @@ def _compose(pattern: str, place: int, number: int) -> str:
         thing=_pick(_THINGS, 11 * number + 5 * place),
         good=_pick(_GOOD, number + 3 * place),
         bad=_pick(_BAD, number + 3 * place),
+        joy=_pick(_JOYS, number + 3 * place),
+        trouble=_pick(_TROUBLES, number + 3 * place),
+        please=_pick(_PLEASES, number + 3 * place),
+        hurt=_pick(_HURTS, number + 3 * place),
     )
     opening = _pick(_OPENINGS, 5 * number + place)
     closing = _pick(_CLOSINGS, 7 * number + 3 * place)

@@ -255,7 +255,10 @@ def _fit(
         comparison = {}
         if current is not None and needs_comparison(corpus.name, current.corpus):
             report(f"comparing with the champion {current.version} on its held-out texts")
-            comparison = {"comparison": compare(spark, settings, current, fitted, trained_on)}
+            seen = lessons.select("text")
+            if labelled:
+                seen = seen.union(labelled.where("NOT is_held_out").select("text"))
+            comparison = {"comparison": compare(spark, settings, current, fitted, seen)}
     finally:
         texts.unpersist()
         if labelled:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from mastodon_assets.warehouse.database import transaction
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from mastodon_assets.sentiment.train import TrainingResult
+
 
 @pytest.fixture(scope="module")
 def settings(database_url: SecretStr, tmp_path_factory: pytest.TempPathFactory) -> Settings:
@@ -41,11 +43,13 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def first(spark: "SparkSession", settings: Settings) -> str:
+def first(
+    spark: "SparkSession",
+    settings: Settings,
+    synthetic_model: "Callable[[SparkSession, Settings], TrainingResult]",
+) -> str:
     """The version of the synthetic model, trained and champion."""
-    from mastodon_assets.sentiment.train import train
-
-    return train(spark, settings, lambda line: None).version
+    return synthetic_model(spark, settings).version
 
 
 @pytest.fixture

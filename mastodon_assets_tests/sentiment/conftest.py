@@ -1,5 +1,6 @@
-"""A synthetic model, trained once a module, in the module's database."""
+"""The synthetic model in the module's database."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
 from mastodon_assets.sentiment.store import LoadedModel, load_model
-from mastodon_assets.sentiment.train import TrainingResult, train
+from mastodon_assets.sentiment.train import TrainingResult
 from mastodon_assets.settings import Settings
 
 
@@ -23,9 +24,13 @@ def settings(database_url: SecretStr, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def trained(spark: SparkSession, settings: Settings) -> TrainingResult:
+def trained(
+    spark: SparkSession,
+    settings: Settings,
+    synthetic_model: Callable[[SparkSession, Settings], TrainingResult],
+) -> TrainingResult:
     """The synthetic model, registered in the module's database."""
-    return train(spark, settings, lambda line: None)
+    return synthetic_model(spark, settings)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from mastodon_assets.sentiment.corpus import (
     find_corpus,
     load_corpus,
     read_corpus,
+    with_lessons,
 )
 from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS, synthetic_texts
 
@@ -149,3 +150,11 @@ def test_without_a_file_the_corpus_is_ours_and_says_so(spark: SparkSession) -> N
     rows = load_corpus(spark, corpus).collect()
     assert len(rows) == len(set(synthetic_texts())) > 2000
     assert {row.target for row in rows} == {0.0, 1.0}
+
+
+def test_no_lesson_is_a_text_that_a_corpus_holds_out(spark: SparkSession) -> None:
+    texts = distinct_texts(load_corpus(spark, find_corpus(None)))
+    held_out = {row.text for row in texts.where("is_held_out").collect()}
+    lessons = {row.text for row in with_lessons(spark, texts.limit(0)).collect()}
+    assert len(lessons) > len(held_out) > 500
+    assert not lessons & held_out

@@ -71,6 +71,23 @@ def test_a_suite_that_one_of_both_was_not_measured_on_decides_nothing() -> None:
     assert judge(_metrics(), "corpus.csv", _champion(**measured)).is_promoted
 
 
+@pytest.mark.parametrize(
+    ("file", "macro_recall", "is_promoted"),
+    [("a", 0.69, True), ("a", 0.685, True), ("a", 0.65, False), ("b", 0.65, True)],
+)
+def test_three_classes_count_where_both_were_measured_on_one_file(
+    file: str, macro_recall: float, is_promoted: bool
+) -> None:
+    def measured(file: str, macro_recall: float) -> dict[str, Any]:
+        return {"calibration_sha256": file, "classes": {"macro_recall": macro_recall}}
+
+    champion = Champion("old", "corpus.csv", measured("a", 0.69))
+    verdict = judge({**_metrics(), **measured(file, macro_recall)}, "corpus.csv", champion)
+    assert verdict.is_promoted == is_promoted
+    if not is_promoted:
+        assert "three classes macro_recall 0.650 after 0.690" in verdict.reason
+
+
 def test_a_champion_that_cannot_be_used_is_replaced() -> None:
     metrics = {"comparison": {"champion": "old", "unreadable": "trained with Spark 3.5.1"}}
     verdict = judge(metrics, "corpus.csv", _champion())
