@@ -343,14 +343,11 @@ def stream(
         _refuse_taken_port(settings.spark_ui_port)
     migrate(settings.postgres_url)
     should_stop = _stop_on_signal()
-    brief = BriefSession(settings, _report)
     if until_caught_up:
-        summary = drain(brief, settings, report=_report)
+        with BriefSession(settings, _report) as session:
+            _print_summary(drain(session, settings, report=_report))
     else:
-        summary = _stream(lambda: build_session(settings), settings, should_stop)
-    out.print(f"{summary.counts.messages:,} messages in {summary.batches} batches")
-    _print_counts(asdict(summary.counts))
-    brief.end()
+        _print_summary(_stream(lambda: build_session(settings), settings, should_stop))
 
 
 @app.command()
@@ -419,6 +416,11 @@ def ui(
     os.execve(  # noqa: S606 - our own interpreter, our own arguments
         sys.executable, [*command, *workspace], {**os.environ, "DAGSTER_HOME": str(home)}
     )
+
+
+def _print_summary(summary: "DrainSummary") -> None:
+    out.print(f"{summary.counts.messages:,} messages in {summary.batches} batches")
+    _print_counts(asdict(summary.counts))
 
 
 def _stream(

@@ -132,7 +132,9 @@ def build_session(settings: Settings, *, jvm_options: str = "") -> "SparkSession
 class BriefSession:
     """The session of a command that ends within a minute or two; the JVM starts at the first call.
 
-    That takes less time to start and to compile, which a longer life would make up for.
+    That takes less time to start and to compile, which a longer life would make up for. Used as
+    a context manager: at the end the JVM leaves its classes in a file for the next start, where
+    there is none yet.
     """
 
     def __init__(self, settings: Settings, report: Report) -> None:
@@ -148,28 +150,35 @@ class BriefSession:
             options += f" {self._archive.options_to_write()}"
         return build_session(self._settings, jvm_options=options)
 
-    def end(self) -> None:
-        """Have the JVM leave its classes in a file for the next start, where there is none yet."""
-        from pyspark import SparkContext
+    def __enter__(self) -> "BriefSession":
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._archive is None or not self._archive.is_being_written:
             return
+        if kind is None:
+            self._keep_classes(self._archive)
+        else:
+            self._archive.give_up()
+
+    def _keep_classes(self, archive: ClassArchive) -> None:
+        from pyspark import SparkContext
+
         self._report("keeping Spark's classes for the next start (once, some seconds)")
         gateway: Any = SparkContext._gateway
         jvm = gateway.proc
         self().stop()
         # The pipe whose end tells the JVM to end.
         jvm.stdin.close()
-        self._archive.wait_for(jvm)
+        archive.wait_for(jvm)
 
 
 def class_archive() -> ClassArchive:
     """Where the classes of this machine's sessions are kept; JAVA_HOME must be set."""
     import pyspark
 
-    java = Path(os.environ["JAVA_HOME"])
     jars = Path(pyspark.__file__).parent / "jars"
-    return ClassArchive(cache_dir(), [java, java / "lib" / "modules", jars, *connector_jars()])
+    return ClassArchive(cache_dir(), Path(os.environ["JAVA_HOME"]), [jars, *connector_jars()])
 
 
 def start_jvm(settings: Settings) -> Any:
