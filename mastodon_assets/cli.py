@@ -355,11 +355,9 @@ def stream(
     should_stop = _stop_on_signal()
     if until_caught_up:
         with BriefSession(settings, _report) as session:
-            summary = drain(session, settings, report=_report)
+            _print_summary(drain(session, settings, report=_report))
     else:
-        summary = _stream(lambda: build_session(settings), settings, should_stop)
-    out.print(f"{summary.counts.messages:,} messages in {summary.batches} batches")
-    _print_counts(asdict(summary.counts))
+        _print_summary(_stream(lambda: build_session(settings), settings, should_stop))
 
 
 @app.command()
@@ -428,6 +426,11 @@ def ui(
     os.execve(  # noqa: S606 - our own interpreter, our own arguments
         sys.executable, [*command, *workspace], {**os.environ, "DAGSTER_HOME": str(home)}
     )
+
+
+def _print_summary(summary: "DrainSummary") -> None:
+    out.print(f"{summary.counts.messages:,} messages in {summary.batches} batches")
+    _print_counts(asdict(summary.counts))
 
 
 def _stream(

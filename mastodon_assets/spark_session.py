@@ -132,17 +132,15 @@ def build_session(settings: Settings, *, jvm_options: str = "") -> "SparkSession
 class BriefSession:
     """The session of a command that ends within a minute or two; the JVM starts at the first call.
 
-    That takes less time to start and to compile, which a longer life would make up for. To be
-    entered: where all went well, the JVM leaves its classes for the next start, if none has yet.
+    That takes less time to start and to compile, which a longer life would make up for. Used as
+    a context manager: at the end the JVM leaves its classes in a file for the next start, where
+    there is none yet.
     """
 
     def __init__(self, settings: Settings, report: Report) -> None:
         self._settings = settings
         self._report = report
         self._archive: ClassArchive | None = None
-
-    def __enter__(self) -> "BriefSession":
-        return self
 
     def __call__(self) -> "SparkSession":
         options = _BRIEF_JVM.format(memory=self._settings.spark_driver_memory)
@@ -152,33 +150,35 @@ class BriefSession:
             options += f" {self._archive.options_to_write()}"
         return build_session(self._settings, jvm_options=options)
 
-    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+    def __enter__(self) -> "BriefSession":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._archive is None or not self._archive.is_being_written:
             return
-        if failure is not None:
+        if kind is None:
+            self._keep_classes(self._archive)
+        else:
             self._archive.give_up()
-            return
-        self._report("keeping Spark's classes for the next start (once, some seconds)")
-        self._archive.wait_for(self._ended_jvm())
 
-    def _ended_jvm(self) -> Any:
+    def _keep_classes(self, archive: ClassArchive) -> None:
         from pyspark import SparkContext
 
+        self._report("keeping Spark's classes for the next start (once, some seconds)")
         gateway: Any = SparkContext._gateway
         jvm = gateway.proc
         self().stop()
         # The pipe whose end tells the JVM to end.
         jvm.stdin.close()
-        return jvm
+        archive.wait_for(jvm)
 
 
 def class_archive() -> ClassArchive:
     """Where the classes of this machine's sessions are kept; JAVA_HOME must be set."""
     import pyspark
 
-    java = Path(os.environ["JAVA_HOME"])
     jars = Path(pyspark.__file__).parent / "jars"
-    return ClassArchive(cache_dir(), [java, java / "lib" / "modules", jars, *connector_jars()])
+    return ClassArchive(cache_dir(), Path(os.environ["JAVA_HOME"]), [jars, *connector_jars()])
 
 
 def start_jvm(settings: Settings) -> Any:

@@ -8,6 +8,7 @@ the same jars, and goes without it where it is not. It takes in no class but of 
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -17,14 +18,20 @@ from typing import Any
 
 _SILENT = "-Xlog:cds*=off"
 _SECONDS_TO_WRITE = 120
+_SECONDS_TO_FORGET = 86_400
 
 
 class ClassArchive:
     """The archive of one Java and one class path; `options` are for a JVM about to start."""
 
-    def __init__(self, cache: Path, sources: Sequence[Path]) -> None:
-        """`cache` is the folder it is kept in; `sources` are what another file would be made of."""
-        parts = [f"{path} {path.stat().st_mtime_ns}" for path in sources if path.exists()]
+    def __init__(self, cache: Path, java_home: Path, sources: Sequence[Path]) -> None:
+        """`cache` is the folder it is kept in; `sources` are the jars, or folders of them."""
+        self._base = java_home / "lib" / "server" / "classes.jsa"
+        parts = [
+            f"{path} {path.stat().st_mtime_ns}"
+            for path in (java_home, self._base, *sources)
+            if path.exists()
+        ]
         key = sha256("\n".join(parts).encode()).hexdigest()[:16]
         self._file = cache / f"spark-classes-{key}.jsa"
         self._partial: Path | None = None
@@ -39,10 +46,15 @@ class ClassArchive:
         return f"-XX:SharedArchiveFile={self._file} {_SILENT}" if self._file.exists() else ""
 
     def options_to_write(self) -> str:
-        """The JVM's options to make the file as it ends; empty where there is one already."""
-        if self._file.exists() or not os.access(self._file.parent, os.W_OK):
+        """The JVM's options to make the file as it ends.
+
+        Empty where there is one already, or this Java has no archive of its own to build on.
+        """
+        cache = self._file.parent
+        if self._file.exists() or not self._base.exists() or not os.access(cache, os.W_OK):
             return ""
-        folder = tempfile.mkdtemp(prefix=f".{self._file.stem}.", dir=self._file.parent)
+        self._remove_what_others_left()
+        folder = tempfile.mkdtemp(prefix=f".{self._file.stem}.", dir=cache)
         self._partial = Path(folder, self._file.name)
         return f"-XX:ArchiveClassesAtExit={self._partial} {_SILENT}"
 
@@ -55,7 +67,13 @@ class ClassArchive:
         self.give_up()
 
     def give_up(self) -> None:
-        """Have no file of this JVM: what it writes as it ends finds no folder."""
-        assert self._partial is not None, "only of a JVM with the options to write it"
-        shutil.rmtree(self._partial.parent)
+        """Leave no file of a JVM that is not waited for."""
+        if self._partial is not None:
+            shutil.rmtree(self._partial.parent)
         self._partial = None
+
+    def _remove_what_others_left(self) -> None:
+        # A process that was killed. One that is at work writes for less than that.
+        for left in self._file.parent.glob(f".{self._file.stem}.*"):
+            if time.time() - left.stat().st_mtime > _SECONDS_TO_FORGET:
+                shutil.rmtree(left, ignore_errors=True)
