@@ -23,7 +23,7 @@ def _report(line: str) -> None:
 def main() -> None:
     settings = load_settings()
     session = build_session(settings)
-    # Also where it fails: models that outlive the session make Spark Connect's client wait for ever.
+    # Also where it fails: a model that outlives a session of Connect waits for ever.
     atexit.register(session.stop)
     done: dict[str, object] = {}
     if "drain" in sys.argv:
