@@ -47,12 +47,14 @@ def checked_language(text: Column, declared: Column) -> Column:
 
     Null where neither says anything. One Arrow batch after the other goes through the detector.
     """
+    # Made here: one that is made before there is a session cannot go by Spark Connect.
+    detected = F.arrow_udf(_detected, returnType=T.StringType())  # type: ignore[call-overload]
     plain = text
     for pattern in NO_LANGUAGE:
         plain = F.regexp_replace(plain, pattern, " ")
     tag = F.lower(F.split(declared, "[-_]")[0])
     return F.coalesce(
-        _detected(F.coalesce(plain, F.lit(""))),
+        detected(F.coalesce(plain, F.lit(""))),
         F.when(~tag.isin(*_UNDETERMINED), tag),
     )
 
@@ -65,7 +67,6 @@ def detect(text: str) -> str | None:
     return str(best["lang"]) if float(best["score"]) >= SURE else None
 
 
-@F.arrow_udf(returnType=T.StringType())  # type: ignore[call-overload]
 def _detected(texts: pa.Array) -> pa.Array:
     return pa.array([detect(text) for text in texts.to_pylist()], pa.string())
 

@@ -3,6 +3,7 @@
 Everything that uses Spark, with the settings of the environment; prints what it did as JSON.
 """
 
+import atexit
 import json
 import sys
 
@@ -22,6 +23,8 @@ def _report(line: str) -> None:
 def main() -> None:
     settings = load_settings()
     session = build_session(settings)
+    # Also where it fails: a model that outlives a session of Connect waits for ever.
+    atexit.register(session.stop)
     done: dict[str, object] = {}
     if "drain" in sys.argv:
         done["stored"] = drain(lambda: session, settings, report=_report).counts.stored
@@ -39,7 +42,6 @@ def main() -> None:
     if "score" in sys.argv:
         done["scored"] = score_pending(session, settings, _report).by_outcome
     print(json.dumps(done))
-    session.stop()
 
 
 if __name__ == "__main__":
