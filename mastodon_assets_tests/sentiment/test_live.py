@@ -110,7 +110,7 @@ def test_a_batch_is_scored_as_the_asset_scores_it(
     assert {version for _, _, version in live.values()} == {trained.version}
     assert score_pending(spark, settings, lambda line: None).scored == 0
     stream.execute("TRUNCATE masto.toots_sentiment")
-    score_pending(spark, settings, lambda line: None)
+    score_pending(spark, settings, lambda line: None, rebuild=True)
     later = stream.scores()
     assert later.keys() == live.keys()
     for text, (outcome, probability, _) in later.items():
