@@ -52,7 +52,7 @@ def main() -> None:
                 delays = _measure(settings, arguments.seconds, arguments.rate, arguments.warm_up)
         finally:
             embedded.down(home, wipe=True)
-    result = {"rate": arguments.rate, "messages": len(delays), "load": os.getloadavg()[0]}
+    result = {"rate": arguments.rate, "messages": len(delays), "load": round(os.getloadavg()[0], 2)}
     for percent in (50, 90, 99, 100):
         result[f"p{percent}"] = round(delays[min(len(delays) - 1, len(delays) * percent // 100)], 3)
     table = Table(*result, box=None)

@@ -77,7 +77,7 @@ def main() -> None:
         "messages_a_second_on_empty": round(on_empty),
         "messages_a_second_on_large": round(on_large),
         "ratio": round(on_large / on_empty, 2),
-        "load": os.getloadavg()[0],
+        "load": round(os.getloadavg()[0], 2),
     }
     table = Table("what", "value", box=None)
     for name, value in result.items():
