@@ -5,17 +5,12 @@ from dataclasses import dataclass
 from mastodon_assets.settings import Settings
 from mastodon_assets.toots.ledger import read_ledger
 from mastodon_assets.warehouse.database import toots_version, transaction
+from mastodon_assets.warehouse.journal import MOVED_ASSETS
 
 # Every asset of refresh_job that notes its progress; one that never ran shows version 0, the
 # version of tables that never had a row.
 DERIVED_ASSETS = (
-    "batch_active_users",
-    "batch_hashtag_by_hour",
-    "batch_top_hashtag",
-    "batch_toots_per_day",
-    "batch_avg_len_per_day",
-    "batch_toots_by_lang_per_day",
-    "toots_sentiment",
+    *MOVED_ASSETS,
     "part5_sentiment_distribution",
     "part5_sentiment_by_day_stacked",
     "part5_toots_per_day",
