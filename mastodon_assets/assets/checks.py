@@ -3,22 +3,26 @@
 import dagster as dg
 
 from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.warehouse.registry import TABLES, Table
+from mastodon_assets.warehouse.registry import (
+    BATCH,
+    TOOT_METRICS_WINDOWED,
+    TOOTS_ENGAGEMENT,
+    TOOTS_RAW,
+    TOOTS_SENTIMENT,
+    USER_AVG_LENGTH_WINDOWED,
+    V_SENTIMENT_DAILY,
+    Table,
+)
 
 # Tables that are no asset of their own (ledger, tombstones, …) have no check here.
 _CHECKED = (
-    "toots_raw",
-    "toot_metrics_windowed",
-    "user_avg_length_windowed",
-    "batch_active_users",
-    "batch_hashtag_by_hour",
-    "batch_top_hashtag",
-    "batch_toots_per_day",
-    "batch_avg_len_per_day",
-    "batch_toots_by_lang_per_day",
-    "toots_sentiment",
-    "toots_engagement",
-    "v_sentiment_daily",
+    TOOTS_RAW,
+    TOOT_METRICS_WINDOWED,
+    USER_AVG_LENGTH_WINDOWED,
+    *BATCH,
+    TOOTS_SENTIMENT,
+    TOOTS_ENGAGEMENT,
+    V_SENTIMENT_DAILY,
 )
 
 
@@ -113,7 +117,7 @@ def _mending(table: str, wrong: list[str]) -> dict[str, str]:
 
 
 table_checks = [
-    *(_schema_check(TABLES[name]) for name in _CHECKED),
+    *(_schema_check(table) for table in _CHECKED),
     windows_add_up_to_rows,
     labels_of_a_day_are_those_of_its_toots,
 ]

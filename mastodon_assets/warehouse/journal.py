@@ -9,17 +9,10 @@ from typing import Any
 from psycopg import Connection
 
 from mastodon_assets.warehouse.database import note_progress
+from mastodon_assets.warehouse.registry import BATCH, TOOTS_SENTIMENT
 
 # The assets that a refresh moves by what changed.
-MOVED_ASSETS = (
-    "batch_active_users",
-    "batch_hashtag_by_hour",
-    "batch_top_hashtag",
-    "batch_toots_per_day",
-    "batch_avg_len_per_day",
-    "batch_toots_by_lang_per_day",
-    "toots_sentiment",
-)
+MOVED_ASSETS = tuple(table.name for table in (*BATCH, TOOTS_SENTIMENT))
 
 # A version that another writer made, or whose changes were forgotten, is missing in the journal.
 _ARE_CHANGES_KNOWN = """

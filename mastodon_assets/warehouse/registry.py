@@ -193,6 +193,16 @@ BATCH_TOOTS_BY_LANG_PER_DAY = _table(
     personal=(),
 )
 
+# The batch tables.
+BATCH = (
+    BATCH_ACTIVE_USERS,
+    BATCH_HASHTAG_BY_HOUR,
+    BATCH_TOP_HASHTAG,
+    BATCH_TOOTS_PER_DAY,
+    BATCH_AVG_LEN_PER_DAY,
+    BATCH_TOOTS_BY_LANG_PER_DAY,
+)
+
 TOOTS_SENTIMENT = _table(
     "toots_sentiment",
     "One row a toot, labelled or with the reason why not.",
@@ -438,12 +448,7 @@ TABLES: Mapping[str, Table] = {
         TOOTS_RAW,
         TOOT_METRICS_WINDOWED,
         USER_AVG_LENGTH_WINDOWED,
-        BATCH_ACTIVE_USERS,
-        BATCH_HASHTAG_BY_HOUR,
-        BATCH_TOP_HASHTAG,
-        BATCH_TOOTS_PER_DAY,
-        BATCH_AVG_LEN_PER_DAY,
-        BATCH_TOOTS_BY_LANG_PER_DAY,
+        *BATCH,
         TOOTS_SENTIMENT,
         V_SENTIMENT_DAILY,
         TOOTS_ENGAGEMENT,
