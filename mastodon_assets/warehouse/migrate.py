@@ -4,23 +4,20 @@ What belongs here: how migrations run. What they do stands in `migrations/versio
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
-from alembic import command, op
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg import Connection, sql
 from pydantic import SecretStr
-from sqlalchemy import create_engine
-from sqlalchemy import text as sql_text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.warehouse.database import MIGRATION_LOCK, connect, transaction
 from mastodon_assets.warehouse.registry import SCHEMA, TABLES
 from mastodon_assets.warehouse.roles import act_as_owner, grant_rights
 from mastodon_assets.warehouse.views import VIEWS, apply_view, comment_on
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -46,6 +43,9 @@ def migrate(postgres_url: SecretStr) -> str:
             f"the database has schema {found}, which this version does not know; upgrade"
             " mastodon-assets"
         )
+    # A quarter of a second that a command only takes where something is pending.
+    from sqlalchemy.exc import DBAPIError
+
     try:
         return _apply_pending(postgres_url)
     except psycopg.errors.InsufficientPrivilege as error:
@@ -63,24 +63,30 @@ def migrate(postgres_url: SecretStr) -> str:
 
 def schema_versions(connection: Connection) -> tuple[str | None, list[str]]:
     """The version that the schema has, None for none, and those known here, newest first."""
-    known = [script.revision for script in _script_directory().walk_revisions()]
-    return _version(connection), known
+    files = (_MIGRATIONS / "versions").glob("*.py")
+    return _version(connection), sorted((_number(file) for file in files), reverse=True)
 
 
 def run_sql(statements: str) -> None:
     """Run a version's SQL file on alembic's connection, as it stands (no parameters)."""
+    from alembic import op
+
     driver_connection = op.get_bind().connection.driver_connection
     assert isinstance(driver_connection, Connection)
     driver_connection.execute(statements.encode())
 
 
 def _apply_pending(postgres_url: SecretStr) -> str:
+    from alembic import command
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.pool import NullPool
+
     # `creator`: psycopg alone reads the URL, so that no second parser understands it otherwise.
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: connect(postgres_url), poolclass=NullPool
     )
     with engine.begin() as bound:
-        bound.execute(sql_text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        bound.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
         driver_connection = bound.connection.driver_connection
         assert isinstance(driver_connection, Connection)
         # Asked for by one who may not create any, even one that exists is refused.
@@ -98,7 +104,9 @@ def _apply_pending(postgres_url: SecretStr) -> str:
         return str(_version(driver_connection))
 
 
-def _config() -> Config:
+def _config() -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     # An explicit separator, or alembic warns about its old default.
@@ -106,8 +114,8 @@ def _config() -> Config:
     return config
 
 
-def _script_directory() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
+def _number(file: Path) -> str:
+    return file.name.partition("_")[0]
 
 
 def _version(connection: Connection) -> str | None:

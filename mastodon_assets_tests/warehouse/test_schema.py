@@ -1,5 +1,6 @@
 """The migrated database is what the registry says, and stays whole whoever migrates it."""
 
+import runpy
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mastodon_assets.warehouse.migrate import MigrationError, migrate
 from mastodon_assets.warehouse.registry import SCHEMA, TABLES, Table
 from mastodon_assets_tests.conftest import new_database
 
+_VERSIONS = Path(migrations.__file__).parent / "migrations/versions"
 TABLE_LIST = pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
 
 
@@ -164,6 +166,14 @@ def test_the_window_check_compares_windows_with_rows(fresh_database_url: SecretS
         assert window_sum_and_rows(connection) == (3, 0)
 
 
+def test_the_files_of_the_migrations_are_named_by_their_numbers_in_the_order_they_run() -> None:
+    files = sorted(_VERSIONS.glob("*.py"))
+    versions = [runpy.run_path(str(file)) for file in files]
+    numbers = [version["revision"] for version in versions]
+    assert numbers == [file.name[:4] for file in files]
+    assert [version["down_revision"] for version in versions] == [None, *numbers[:-1]]
+
+
 def test_migrating_again_changes_nothing(fresh_database_url: SecretStr) -> None:
     before = catalogue(fresh_database_url)
     assert migrate(fresh_database_url) == migrate(fresh_database_url) == newest()
@@ -234,7 +244,7 @@ def test_one_who_may_not_create_a_schema_is_told_so(bare_url: SecretStr) -> None
 
 def newest() -> str:
     """The number of the newest migration."""
-    return str(migrations._script_directory().get_current_head())
+    return max(file.name for file in _VERSIONS.glob("*.py"))[:4]
 
 
 def add_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, statements: str) -> None:
