@@ -37,8 +37,10 @@ _SESSION_CONFIG: dict[str, bool | float | int | str | None] = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
 }
 # A drain of 500,000 messages takes 20 instead of 33 seconds of the JVM's processor time so. Half of
-# the heap is for what is new: batches pass through, and a heap that grows stops for it each time.
-_BRIEF_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:NewRatio=1 -Xms{memory}"
+# the heap is for what is new: batches pass through.
+_BRIEF_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:NewRatio=1"
+# A heap that grows stops the driver for it each time.
+_BRIEF_DRIVER = "-Xms{memory}"
 _CONNECT_PORT = 15002
 _ANSWER_SECONDS = 5
 
@@ -106,9 +108,12 @@ def prepare_environment(settings: Settings) -> None:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
 
-def build_session(settings: Settings, *, jvm_options: str = "") -> "SparkSession":
-    """The running session, or a new one, its JVM with `jvm_options` besides its own.
+def build_session(
+    settings: Settings, *, jvm_options: str = "", driver_options: str = ""
+) -> "SparkSession":
+    """The running session, or a new one.
 
+    `jvm_options` are for all its JVMs besides their own, `driver_options` for this process's alone.
     The connectors' jars go from here to the executors. A server of Spark Connect has its own: there
     they are the server's to have (`spark.jars`).
     Raises: ServiceUnavailableError where no master or server answers at SPARK_MASTER.
@@ -124,8 +129,9 @@ def build_session(settings: Settings, *, jvm_options: str = "") -> "SparkSession
         )
     prepare_environment(settings)
     config = {**spark_config(settings), **_jars(settings)}
-    if options := f"{class_archive().options_to_read()} {jvm_options}".strip():
-        config["spark.driver.extraJavaOptions"] = options
+    of_driver = f"{class_archive().options_to_read()} {jvm_options} {driver_options}"
+    config["spark.driver.extraJavaOptions"] = of_driver.strip()
+    config["spark.executor.extraJavaOptions"] = jvm_options
     return SparkSession.builder.config(map=config).getOrCreate()
 
 
@@ -143,12 +149,12 @@ class BriefSession:
         self._archive: ClassArchive | None = None
 
     def __call__(self) -> "SparkSession":
-        options = _BRIEF_JVM.format(memory=self._settings.spark_driver_memory)
+        options = _BRIEF_DRIVER.format(memory=self._settings.spark_driver_memory)
         if shares_our_disk(self._settings) and self._archive is None:
             prepare_environment(self._settings)
             self._archive = class_archive()
             options += f" {self._archive.options_to_write()}"
-        return build_session(self._settings, jvm_options=options)
+        return build_session(self._settings, jvm_options=_BRIEF_JVM, driver_options=options)
 
     def __enter__(self) -> "BriefSession":
         return self

@@ -4,8 +4,9 @@
 
 Each drain runs on a standalone cluster of its own on loopback, whose workers have one core each and
 see nothing of the driver's disk, into a database of its own. CPU time is that of the executors'
-processes, those of Python below them included, from the first message to the last; what they took
-to start stands beside it. All of them, the driver and the servers share this machine's cores: the
+processes, those of Python below them included, from the first message to the last. What they took
+before stands beside it: to start, and to read 200,000 other messages, as each JVM compiles for
+itself what it then runs. All of them, the driver and the servers share this machine's cores: the
 seconds on the wall tell how two cores share that work, not how a cluster scales.
 """
 
@@ -26,9 +27,9 @@ from rich.table import Table
 
 from mastodon_assets.local import stack as embedded
 from mastodon_assets.settings import load_settings
-from mastodon_assets.spark_session import build_session
+from mastodon_assets.spark_session import BriefSession
 from mastodon_assets.toots.drain import drain
-from mastodon_assets_tests.benchmarks.drain import _TOPIC, _check, _produce
+from mastodon_assets_tests.benchmarks.drain import _FIRST_TOPIC, _TOPIC, _check, _produce
 from mastodon_assets_tests.cluster import driver_environment, running_cluster
 from mastodon_assets_tests.conftest import new_database
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _START_SECONDS = 120
+_FIRST_MESSAGES = 200_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Run:
     messages: int
     seconds: float
     executor_cpu_seconds: float
-    executor_start_cpu_seconds: float
+    executor_cpu_seconds_before: float
     driver_cpu_seconds: float
 
     @property
@@ -61,9 +63,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "state"
-        stack = embedded.up(home, topics=[_TOPIC, "mastodon_errors"])
+        stack = embedded.up(home, topics=[_TOPIC, _FIRST_TOPIC, "mastodon_errors"])
         try:
-            _produce(stack.kafka_bootstrap_servers, arguments.messages)
+            servers = stack.kafka_bootstrap_servers
+            _produce(servers, _FIRST_MESSAGES, _FIRST_TOPIC)
+            _produce(servers, arguments.messages, first=_FIRST_MESSAGES)
             runs = [
                 _run(stack, Path(folder) / f"run-{number}", executors, arguments.messages)
                 for number, executors in enumerate(arguments.executors)
@@ -109,18 +113,19 @@ def _run(stack: embedded.Connection, folder: Path, executors: int, messages: int
             check=True,
             text=True,
         ).stdout
-        _check(url, messages)
+        _check(url, _FIRST_MESSAGES + messages)
     return Run(**json.loads(told.splitlines()[-1]))
 
 
 def _drain(executors: int, messages: int) -> Run:
     settings = load_settings()
-    session = build_session(settings)
+    session = BriefSession(settings, _tell)()
     processes = _executors(session, executors)
+    drain(lambda: session, settings.model_copy(update={"kafka_topic": _FIRST_TOPIC}), report=_tell)
     driver = psutil.Process()
     at_start, driver_at_start = sum(map(_cpu_seconds, processes)), _cpu_seconds(driver)
     started = time.monotonic()
-    drain(lambda: session, settings, report=lambda line: print(line, file=sys.stderr))
+    drain(lambda: session, settings, report=_tell)
     seconds = time.monotonic() - started
     # Before the session ends, and they with it.
     at_end, driver_at_end = sum(map(_cpu_seconds, processes)), _cpu_seconds(driver)
@@ -128,6 +133,10 @@ def _drain(executors: int, messages: int) -> Run:
     return Run(
         executors, messages, seconds, at_end - at_start, at_start, driver_at_end - driver_at_start
     )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _executors(session: "SparkSession", count: int) -> list[psutil.Process]:
@@ -154,7 +163,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 def _print(runs: list[Run]) -> None:
     table = Table(
-        *("executors", "wall s", "executors' CPU s", "… to start", "CPU µs a row", "of the first"),
+        *("executors", "wall s", "executors' CPU s", "… before", "CPU µs a row", "of the first"),
         "driver's CPU s",
         box=None,
     )
@@ -163,7 +172,7 @@ def _print(runs: list[Run]) -> None:
             str(run.executors),
             f"{run.seconds:.1f}",
             f"{run.executor_cpu_seconds:.1f}",
-            f"{run.executor_start_cpu_seconds:.1f}",
+            f"{run.executor_cpu_seconds_before:.1f}",
             f"{run.cpu_microseconds_a_row:.1f}",
             f"{run.cpu_microseconds_a_row / runs[0].cpu_microseconds_a_row:.3f}",
             f"{run.driver_cpu_seconds:.1f}",

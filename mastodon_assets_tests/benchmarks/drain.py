@@ -93,12 +93,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _produce(servers: str, messages: int, topic: str = _TOPIC) -> None:
+def _produce(servers: str, messages: int, topic: str = _TOPIC, first: int = 0) -> None:
     from confluent_kafka import Producer
 
     generator = random.Random(1)
     producer = Producer({"bootstrap.servers": servers, "linger.ms": 50, "compression.type": "lz4"})
-    for number in range(messages):
+    for number in range(first, first + messages):
         text = " ".join(generator.choices(_WORDS, k=20))
         user = int(generator.paretovariate(0.6)) % 50_000
         second = generator.randrange(7 * 86_400)
