@@ -54,11 +54,13 @@ _STAGED = """
 masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)
  WHERE toot.id IN (SELECT id FROM pg_temp.staged_sentiment)
 """
+# OFFSET 0 keeps it a look-up a toot: the planner cannot know how few toots a few days have, and
+# would read all scores there are.
 _OF_DAYS = """
 unnest(%(days)s::date[]) day
   JOIN masto.toots_raw toot ON toot.event_at >= day::timestamp AT TIME ZONE 'UTC'
                            AND toot.event_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
-  LEFT JOIN masto.toots_sentiment score USING (id)
+  LEFT JOIN LATERAL (SELECT * FROM masto.toots_sentiment WHERE id = toot.id OFFSET 0) score ON true
 """
 _BEFORE_CHANGE = """
 (SELECT * FROM pg_temp.changed_rows WHERE sign = -1) toot

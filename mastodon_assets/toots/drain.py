@@ -81,7 +81,6 @@ def drain(
                     query.wait()
 
         reader.until_no_conflict(read, give_way=give_way)
-        if summary.batches:
-            refresh_statistics(reader.connection)
+        refresh_statistics(reader.connection, summary.counts.stored)
         summary.end = reader.ledger()
         return summary

@@ -246,7 +246,7 @@ def test_the_sinks_temporary_tables_and_statistics_are_the_writers_to_make(
         connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
         prepare_session(connection)
         connection.execute("ANALYZE pg_temp.staged")
-        refresh_statistics(connection)
+        refresh_statistics(connection, stored=1_000_000)
     # PostgreSQL skips with a warning what one may not ANALYZE.
     assert notices == []
 
