@@ -9,12 +9,13 @@ import ipaddress
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -44,6 +45,8 @@ _ODD_ANSWER = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErr
 # What a server says of itself is printed and stored.
 _DOMAIN = re.compile(r"[\w.-]{1,250}(?::\d{1,5})?")
 
+_Told = TypeVar("_Told")
+
 
 class RefusedError(ServiceUnavailableError):
     """The server answered, with `status_code`, which is no success."""
@@ -67,7 +70,10 @@ class StreamEndedError(ServiceUnavailableError):
 
 
 class RateLimitedError(ServiceUnavailableError):
-    """The server wants fewer requests; `reset_at` is when it takes more, if it said so."""
+    """The server wants fewer requests; `reset_at` is when it takes more, if it said so.
+
+    By our clock, whatever the server's shows.
+    """
 
     def __init__(self, message: str, reset_at: datetime | None) -> None:
         super().__init__(message)
@@ -347,7 +353,10 @@ class MastodonClient:
         try:
             yield
         except MastodonRatelimitError as error:
-            raise self._rate_limited(_time_of(self._api().ratelimit_reset)) from error
+            reset = self._api().ratelimit_reset
+            # Mastodon.py has set it to our clock already.
+            reset_at = None if reset is None else _parsed(_of_number, reset)
+            raise self._rate_limited(reset_at) from error
         except MastodonNetworkError as error:
             raise _unreachable(self._host, "no answer", error.__context__ or error) from error
         except MastodonAPIError as error:
@@ -406,23 +415,32 @@ def _get(url: str, host: str, headers: Mapping[str, str]) -> httpx.Response:
 
 
 def _reset_time(headers: Mapping[str, str]) -> datetime | None:
-    """When a limit ends: ISO 8601, or seconds since 1970 (GoToSocial); None if it does not say."""
+    """When a limit ends, by our clock; None if the server does not say.
+
+    It says so by its own: in ISO 8601, or in seconds since 1970 (GoToSocial).
+    """
     text = headers.get("X-RateLimit-Reset", "")
+    reset = _parsed(_of_number if text.isdecimal() else datetime.fromisoformat, text)
+    server_now = _parsed(parsedate_to_datetime, headers.get("Date", ""))
+    if reset is None or server_now is None:
+        return reset
     try:
-        if text.isdecimal():
-            return _time_of(int(text))
-        reset = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return reset if reset.tzinfo else reset.replace(tzinfo=UTC)
+        return datetime.now(UTC) + (reset - server_now)
+    except OverflowError:  # a year that there is not
+        return reset
 
 
-def _time_of(seconds: float | None) -> datetime | None:
-    """Seconds since 1970; None for what is no time."""
+def _of_number(seconds: float | str) -> datetime:
+    return datetime.fromtimestamp(float(seconds), UTC)
+
+
+def _parsed(parse: Callable[[_Told], datetime], told: _Told) -> datetime | None:
+    """A time without a zone is one in UTC; None for what is no time."""
     try:
-        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):  # years that there are not
+        found = parse(told)
+    except (ValueError, OverflowError, OSError):
         return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _streaming_base(document: Mapping[str, Any]) -> str | None:

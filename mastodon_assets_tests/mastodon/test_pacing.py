@@ -2,10 +2,16 @@
 
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mastodon_assets.mastodon.pacing import OutOfTimeError, PatientAsker, RequestBudget
+from mastodon_assets.mastodon.pacing import (
+    OutOfTimeError,
+    PatientAsker,
+    RequestBudget,
+    pause_seconds,
+)
 
 
 def test_a_budget_lets_so_many_requests_through_in_any_window() -> None:
@@ -38,6 +44,11 @@ def test_no_budget_is_no_limit() -> None:
     budget = RequestBudget(None, 900)
     assert {budget.take(spare=100) for _ in range(1000)} == {0}
     assert budget.left() is None
+
+
+def test_a_pause_without_a_usable_end_is_neither_none_nor_endless() -> None:
+    now, hours = datetime.now(UTC), timedelta(hours=10)
+    assert [pause_seconds(end) for end in (None, now - hours, now + hours)] == [60, 5, 15 * 60]
 
 
 def test_nobody_waits_for_a_request_that_comes_too_late() -> None:
