@@ -185,6 +185,9 @@ class Storm:
             self._kinds.append(kind)
         self._next_fault_at += self._fault_seconds
         self.faults[kind] += 1
+        # A server that is well again does not refuse what nobody asked it while it was not.
+        for refusals in self._refusals.values():
+            refusals.clear()
         make: Mapping[Kind, Callable[[], Iterator[Frame | Interrupted]]] = {
             "cut in mid-event": self._cut,
             "clean end": self._end_streams,
