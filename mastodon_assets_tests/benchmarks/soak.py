@@ -215,15 +215,15 @@ class _Ingest(threading.Thread):
 @contextmanager
 def _as_from_far_away(plan: Plan) -> Iterator[None]:
     """The ingester with limits as for a foreign server, and with waits in the plan's measure."""
-    other = Limit(plan.every.requests * 2 // 3, plan.every.seconds)
+    every = Limit(plan.every.requests * 2 // 3, plan.every.seconds)
     with (
         mock.patch.object(client.MastodonClient, "is_on_this_machine", False),
         mock.patch.object(client, "_SILENCE_SECONDS", 3 * plan.fault_seconds / _HEARTBEATS_A_FAULT),
         mock.patch.object(arrivals, "REFUSED_TOKEN_SECONDS", plan.fault_seconds / 4),
         mock.patch.object(pacing, "_PAGED_REQUESTS", plan.paged.requests),
         mock.patch.object(pacing, "_PAGED_SECONDS", plan.paged.seconds),
-        mock.patch.object(pacing, "_OTHER_REQUESTS", other.requests),
-        mock.patch.object(pacing, "_OTHER_SECONDS", other.seconds),
+        mock.patch.object(pacing, "_EVERY_REQUESTS", every.requests),
+        mock.patch.object(pacing, "_EVERY_SECONDS", every.seconds),
         mock.patch.object(source_run, "_COMMIT_SECONDS", plan.commit_seconds),
         mock.patch.object(walk, "_LONGEST_WALK_SECONDS", plan.longest_walk_seconds),
     ):

@@ -40,6 +40,17 @@ def test_what_is_spared_is_left_to_others() -> None:
     assert budget.take() == 0
 
 
+def test_a_page_counts_as_a_request_too() -> None:
+    now = 0.0
+    every = RequestBudget(3, 300, clock=lambda: now)
+    paged = RequestBudget(3, 900, within=every, clock=lambda: now)
+    assert [paged.take(), paged.take(), every.take()] == [0, 0, 0]
+    now = 10.0
+    assert (paged.take(), paged.left()) == (290, 1)
+    now = 300.0
+    assert [paged.take(), every.take(), paged.take()] == [0, 0, 600]
+
+
 def test_no_budget_is_no_limit() -> None:
     budget = RequestBudget(None, 900)
     assert {budget.take(spare=100) for _ in range(1000)} == {0}
