@@ -32,6 +32,7 @@ OLDEST = "0"
 PAGE_SIZE = 40
 # More ids in one request are refused (DEFAULT_STATUSES_LIMIT of the server).
 MOST_IDS = 20
+NOT_SERVED_BY_IDS = "the server does not serve posts by their ids (Mastodon 4.3 does)"
 _REST_SECONDS = 10
 _CONNECT_SECONDS = 10
 # Three heartbeats: a server sends one every 15 s (streaming/index.js).

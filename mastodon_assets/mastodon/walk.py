@@ -13,7 +13,13 @@ from functools import partial
 from typing import Any
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.client import MOST_IDS, OLDEST, MastodonClient, RefusedError
+from mastodon_assets.mastodon.client import (
+    MOST_IDS,
+    NOT_SERVED_BY_IDS,
+    OLDEST,
+    MastodonClient,
+    RefusedError,
+)
 from mastodon_assets.mastodon.normalise import readable_id
 from mastodon_assets.mastodon.pacing import Budgets, OutOfTimeError, PatientAsker, StoppedError
 
@@ -191,7 +197,7 @@ class TimelineWalker:
             except RefusedError as error:
                 if error.is_of_token or error.status_code >= 500:
                     raise
-                return "the server does not serve posts by their ids (Mastodon 4.3 does)"
+                return NOT_SERVED_BY_IDS
             self._put_page(statuses, moves_cursor=False)
             shown = {_status_id(status) for status in statuses}
             for status_id in (each for each in ids if each not in shown):
