@@ -179,6 +179,7 @@ class MastodonClient:
         self._host = _checked_host(self._base_url)
         self._api_client: Mastodon | None = None
         self._document: Mapping[str, Any] | None = None
+        self._may_have_moved = False
 
     @property
     def is_on_this_machine(self) -> bool:
@@ -279,7 +280,7 @@ class MastodonClient:
                 response = client.send(client.build_request("GET", url), stream=True)
             except _NO_ANSWER as error:
                 # Within weeks it may move to another host: the server is asked again where it is.
-                self._document = None
+                self._may_have_moved = True
                 raise _unreachable(host, "no stream", error) from error
             try:
                 if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
@@ -310,22 +311,32 @@ class MastodonClient:
         return f"{base.rstrip('/')}/api/v1/streaming/{path}"
 
     def _instance(self) -> Mapping[str, Any]:
-        """The instance document, asked for once: version 2, else version 1 (before 4.0)."""
+        """The instance document, asked for once, and again when the stream may have moved."""
+        if self._document is None or self._may_have_moved:
+            try:
+                self._document = self._newest_instance()
+                self._may_have_moved = False
+            except RateLimitedError:
+                # It limits requests, not streams: where the stream was it may be still.
+                if self._document is None:
+                    raise
+        return self._document
+
+    def _newest_instance(self) -> Mapping[str, Any]:
+        """Version 2 of the document, else version 1 (before 4.0)."""
         from mastodon.errors import MastodonAPIError, MastodonUnauthorizedError
 
-        if self._document is None:
-            with self._asking():
-                api = self._api()
-                try:
-                    document = api.instance_v2()
-                except MastodonUnauthorizedError:
-                    raise
-                except MastodonAPIError:
-                    document = api.instance_v1()
-                if not isinstance(document, Mapping):
-                    raise TypeError("an instance document is an object")
-            self._document = document
-        return self._document
+        with self._asking():
+            api = self._api()
+            try:
+                document = api.instance_v2()
+            except MastodonUnauthorizedError:
+                raise
+            except MastodonAPIError:
+                document = api.instance_v1()
+            if not isinstance(document, Mapping):
+                raise TypeError("an instance document is an object")
+            return document
 
     def _api(self) -> "Mastodon":
         from mastodon import Mastodon

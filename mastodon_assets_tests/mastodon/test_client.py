@@ -167,6 +167,22 @@ def test_a_stream_that_moves_is_found_again() -> None:
             pass
 
 
+def test_a_limit_of_requests_keeps_no_stream_closed_whose_place_is_known() -> None:
+    away = {"configuration": {"urls": {"streaming": "ws://127.0.0.1:1"}}}
+    documents = [as_json(away), Answer(b"{}", 429), as_json({})]
+
+    def instance(_query: Mapping[str, str]) -> Answer:
+        return documents.pop(0)
+
+    with odd_server({"/api/v2/instance/": instance, STREAM: stream(b"")}) as server:
+        client = client_of(server)
+        for _ in range(2):
+            with pytest.raises(ServiceUnavailableError, match="no stream"), client.open_stream():
+                pass
+        with client.open_stream():
+            pass
+
+
 def test_events_are_read_whatever_their_line_ends() -> None:
     body = (
         b"event: update\ndata: {}\n\n:thump\n"
