@@ -7,7 +7,9 @@ The whole ingester, a real Kafka and a real PostgreSQL; the simulator refuses wh
 limits refuse. Exit status 1 where a post or a delete is missing that is not in the range of a gap
 on record, or where a range holds a post that is not missing. At a rate that the limits cannot cover
 only connections fail: what a stream keeps silent about without ending, nobody can put on record. A
-gap is given up when its walk has taken an hour, or `--longest-walk` minutes.
+gap is given up when its walk has taken an hour, or `--longest-walk` minutes. When the weather is
+good again a few posts go on until all gaps are settled: a quarter of an hour in all at 5 posts/s,
+half an hour at 200.
 """
 
 import argparse
@@ -102,8 +104,9 @@ def main() -> None:
         rate=arguments.rate,
         fault_seconds=arguments.fault_every,
         longest_walk_seconds=arguments.longest_walk * 60,
-        # A walk that is given up is followed by one for the gaps that came meanwhile.
-        settle_seconds=2 * arguments.longest_walk * 60 + 1200,
+        # A walk that is given up is followed by one for the gaps that came meanwhile; each asks for
+        # deletes too, which takes a quarter of an hour inside the limits.
+        settle_seconds=2 * arguments.longest_walk * 60 + 3600,
         kinds=kinds,
     )
     with tempfile.TemporaryDirectory() as folder:
