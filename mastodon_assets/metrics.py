@@ -3,8 +3,9 @@
 What belongs here: the endpoint. Which numbers there are is decided by the process that counts them.
 """
 
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -33,6 +34,9 @@ def serving_metrics(registry: CollectorRegistry, port: int | None) -> Iterator[N
     try:
         yield
     finally:
+        # It looks twice a second whether it is to end; a socket that is over wakes it at once.
+        with suppress(OSError):
+            server.socket.shutdown(socket.SHUT_RDWR)
         server.shutdown()
         server.server_close()
         thread.join()

@@ -202,7 +202,7 @@ class Arrivals:
         if self._has_told:
             state.attempt_number, self._has_told = 1, False
         if isinstance(error, RateLimitedError):
-            # By a clock that is ahead of the server's, every reset is past.
+            # A server that goes on refusing after its own reset is asked less and less often.
             return max(pause_seconds(error.reset_at), _BACKOFF(state))
         if isinstance(error, RefusedError) and error.is_of_token:
             return REFUSED_TOKEN_SECONDS

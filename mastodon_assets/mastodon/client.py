@@ -9,12 +9,13 @@ import ipaddress
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,6 +32,7 @@ OLDEST = "0"
 PAGE_SIZE = 40
 # More ids in one request are refused (DEFAULT_STATUSES_LIMIT of the server).
 MOST_IDS = 20
+NOT_SERVED_BY_IDS = "the server does not serve posts by their ids (Mastodon 4.3 does)"
 _REST_SECONDS = 10
 _CONNECT_SECONDS = 10
 # Three heartbeats: a server sends one every 15 s (streaming/index.js).
@@ -43,6 +45,8 @@ _NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
 _ODD_ANSWER = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 # What a server says of itself is printed and stored.
 _DOMAIN = re.compile(r"[\w.-]{1,250}(?::\d{1,5})?")
+
+_Told = TypeVar("_Told")
 
 
 class RefusedError(ServiceUnavailableError):
@@ -67,7 +71,10 @@ class StreamEndedError(ServiceUnavailableError):
 
 
 class RateLimitedError(ServiceUnavailableError):
-    """The server wants fewer requests; `reset_at` is when it takes more, if it said so."""
+    """The server wants fewer requests; `reset_at` is when it takes more, if it said so.
+
+    By our clock, whatever the server's shows.
+    """
 
     def __init__(self, message: str, reset_at: datetime | None) -> None:
         super().__init__(message)
@@ -172,6 +179,7 @@ class MastodonClient:
         self._host = _checked_host(self._base_url)
         self._api_client: Mastodon | None = None
         self._document: Mapping[str, Any] | None = None
+        self._may_have_moved = False
 
     @property
     def is_on_this_machine(self) -> bool:
@@ -272,7 +280,7 @@ class MastodonClient:
                 response = client.send(client.build_request("GET", url), stream=True)
             except _NO_ANSWER as error:
                 # Within weeks it may move to another host: the server is asked again where it is.
-                self._document = None
+                self._may_have_moved = True
                 raise _unreachable(host, "no stream", error) from error
             try:
                 if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
@@ -303,22 +311,32 @@ class MastodonClient:
         return f"{base.rstrip('/')}/api/v1/streaming/{path}"
 
     def _instance(self) -> Mapping[str, Any]:
-        """The instance document, asked for once: version 2, else version 1 (before 4.0)."""
+        """The instance document, asked for once, and again when the stream may have moved."""
+        if self._document is None or self._may_have_moved:
+            try:
+                self._document = self._newest_instance()
+                self._may_have_moved = False
+            except RateLimitedError:
+                # It limits requests, not streams: where the stream was it may be still.
+                if self._document is None:
+                    raise
+        return self._document
+
+    def _newest_instance(self) -> Mapping[str, Any]:
+        """Version 2 of the document, else version 1 (before 4.0)."""
         from mastodon.errors import MastodonAPIError, MastodonUnauthorizedError
 
-        if self._document is None:
-            with self._asking():
-                api = self._api()
-                try:
-                    document = api.instance_v2()
-                except MastodonUnauthorizedError:
-                    raise
-                except MastodonAPIError:
-                    document = api.instance_v1()
-                if not isinstance(document, Mapping):
-                    raise TypeError("an instance document is an object")
-            self._document = document
-        return self._document
+        with self._asking():
+            api = self._api()
+            try:
+                document = api.instance_v2()
+            except MastodonUnauthorizedError:
+                raise
+            except MastodonAPIError:
+                document = api.instance_v1()
+            if not isinstance(document, Mapping):
+                raise TypeError("an instance document is an object")
+            return document
 
     def _api(self) -> "Mastodon":
         from mastodon import Mastodon
@@ -347,7 +365,10 @@ class MastodonClient:
         try:
             yield
         except MastodonRatelimitError as error:
-            raise self._rate_limited(_time_of(self._api().ratelimit_reset)) from error
+            reset = self._api().ratelimit_reset
+            # Mastodon.py has set it to our clock already.
+            reset_at = None if reset is None else _parsed(_of_number, reset)
+            raise self._rate_limited(reset_at) from error
         except MastodonNetworkError as error:
             raise _unreachable(self._host, "no answer", error.__context__ or error) from error
         except MastodonAPIError as error:
@@ -406,23 +427,32 @@ def _get(url: str, host: str, headers: Mapping[str, str]) -> httpx.Response:
 
 
 def _reset_time(headers: Mapping[str, str]) -> datetime | None:
-    """When a limit ends: ISO 8601, or seconds since 1970 (GoToSocial); None if it does not say."""
+    """When a limit ends, by our clock; None if the server does not say.
+
+    It says so by its own: in ISO 8601, or in seconds since 1970 (GoToSocial).
+    """
     text = headers.get("X-RateLimit-Reset", "")
+    reset = _parsed(_of_number if text.isdecimal() else datetime.fromisoformat, text)
+    server_now = _parsed(parsedate_to_datetime, headers.get("Date", ""))
+    if reset is None or server_now is None:
+        return reset
     try:
-        if text.isdecimal():
-            return _time_of(int(text))
-        reset = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return reset if reset.tzinfo else reset.replace(tzinfo=UTC)
+        return datetime.now(UTC) + (reset - server_now)
+    except OverflowError:  # a year that there is not
+        return reset
 
 
-def _time_of(seconds: float | None) -> datetime | None:
-    """Seconds since 1970; None for what is no time."""
+def _of_number(seconds: float | str) -> datetime:
+    return datetime.fromtimestamp(float(seconds), UTC)
+
+
+def _parsed(parse: Callable[[_Told], datetime], told: _Told) -> datetime | None:
+    """A time without a zone is one in UTC; None for what is no time."""
     try:
-        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):  # years that there are not
+        found = parse(told)
+    except (ValueError, OverflowError, OSError):
         return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _streaming_base(document: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,12 @@ from psycopg import Connection
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.mastodon.client import MOST_IDS, MastodonClient, RefusedError
+from mastodon_assets.mastodon.client import (
+    MOST_IDS,
+    NOT_SERVED_BY_IDS,
+    MastodonClient,
+    RefusedError,
+)
 from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
 from mastodon_assets.mastodon.normalise import readable_id
 from mastodon_assets.settings import Settings
@@ -31,7 +36,6 @@ _LONGEST_SECONDS = 60
 # Later than this is told as overdue.
 _LATE = timedelta(hours=2)
 _LARGEST = 2**31 - 1
-_TOO_OLD = "the server does not serve posts by their ids (Mastodon 4.3 does)"
 
 # Each reading with the age at which it is due, and from which it would tell nothing any more. The
 # widest range is said once more for the planner, which takes the index for it.
@@ -148,7 +152,7 @@ def _ask(
             statuses = client.statuses([due.status_id for due in batch])
         except RefusedError as error:
             is_too_old = error.status_code == httpx.codes.NOT_FOUND
-            return told, _TOO_OLD if is_too_old else str(error)
+            return told, NOT_SERVED_BY_IDS if is_too_old else str(error)
         except PlatformError as error:
             return told, str(error)
         now = datetime.now(UTC)

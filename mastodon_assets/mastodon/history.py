@@ -110,7 +110,7 @@ class HistoryWalker:
 
     def _page(self, max_id: str | None) -> list[Mapping[str, Any]]:
         if max_id is None:
-            return self._asker.ask(self._budgets.other, self._client.newest_page)
+            return self._asker.ask(self._budgets.every, self._client.newest_page)
         ask = partial(self._client.timeline_page_before, max_id)
         return self._asker.ask(self._budgets.paged, ask)
 

@@ -34,8 +34,9 @@ from mastodon_assets.sources import Server, Source, servers_of
 from mastodon_assets.toots.withdrawn import watched
 
 _POLL_SECONDS = 0.1
-# From the wish to end to the end, with what Python needs to end itself, two seconds.
-_END_SECONDS = 1.5
+# From the wish to end to the end of all waits. With what Python needs to see the wish and to end
+# itself these are two seconds, on a busy machine too.
+_END_SECONDS = 1
 _BACKOFF = wait_random_exponential(multiplier=2, min=2, max=5 * 60)
 
 
@@ -96,9 +97,8 @@ class _Together:
         self._failing: set[_Reader] = set()
         self._taken: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
-        # `stopping` leaves no time; `ending` lets Kafka take what it has been given.
+        self._stops_at = math.inf
         self.ending = threading.Event()
-        self.stopping = threading.Event()
 
     @property
     def readers(self) -> "Sequence[_Reader]":
@@ -108,8 +108,13 @@ class _Together:
         self._readers = readers
 
     def stop(self) -> None:
-        self.stopping.set()
+        """All readers are to end soon; without this, an end lets Kafka take what it was given."""
+        self._stops_at = min(self._stops_at, time.monotonic() + _END_SECONDS)
         self.ending.set()
+
+    def seconds_left(self) -> float:
+        """The time that is left to all readers together."""
+        return max(0, self._stops_at - time.monotonic())
 
     def is_over(self) -> bool:
         """All readers are to end: there is a wish for it, or enough was received."""
@@ -201,7 +206,7 @@ class _Reader:
             return
         try:
             with self._running() as run:
-                run.receive(self._is_over, self._together.stopping.is_set)
+                run.receive(self._is_over, self._together.seconds_left)
         except PlatformError:
             self._is_failing = True
             self._together.note_failure(self)
@@ -263,11 +268,9 @@ def _follow(together: _Together, should_stop: Callable[[], bool]) -> None:
     """Let all readers read until they have ended. Raises: the first failure among them."""
     futures = {start_thread(r.name, r.keep_reading): r for r in together.readers}
     waiting: set[Future[None]] = set(futures)
-    deadline = math.inf
-    while waiting and time.monotonic() < deadline:
+    while waiting and together.seconds_left() > 0:
         done, waiting = wait(waiting, _POLL_SECONDS)
-        if should_stop() and deadline == math.inf:
-            deadline = time.monotonic() + _END_SECONDS
+        if should_stop():
             together.stop()
         elif together.is_over() or any(map(_is_bug, done)):
             together.ending.set()

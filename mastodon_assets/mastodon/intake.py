@@ -9,7 +9,7 @@ list of those who do not want to be listed.
 """
 
 import json
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -278,7 +278,8 @@ class _Seen:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._notes: dict[str, set[str]] = {}
+        # A plain dict looks for its first key past all those that were taken away.
+        self._notes: OrderedDict[str, set[str]] = OrderedDict()
 
     def has(self, status_id: str, note: str) -> bool:
         return note in self._notes.get(status_id, ())
@@ -286,7 +287,7 @@ class _Seen:
     def add(self, status_id: str, note: str) -> None:
         self._notes.setdefault(status_id, set()).add(note)
         if len(self._notes) > self._limit:
-            del self._notes[next(iter(self._notes))]
+            self._notes.popitem(last=False)
 
     def newest(self, note: str, *, without: str, limit: int) -> list[str]:
         """Ids with `note` and without `without`, the one met last first."""

@@ -22,10 +22,11 @@ from tenacity import (
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.mastodon.client import RateLimitedError, RefusedError
 
-# rack_attack.rb counts requests with min_id or max_id so, and all others of a token by 300 in five
-# minutes, of which some are left to other programs of the same account.
+# rack_attack.rb counts requests with min_id or max_id so, and all of a token by 300 in five
+# minutes. Some are left to other programs of the same account, and to what opens a stream: a walk
+# that used them up would keep it closed.
 _PAGED_REQUESTS, _PAGED_SECONDS = 300, 15 * 60
-_OTHER_REQUESTS, _OTHER_SECONDS = 200, 5 * 60
+_EVERY_REQUESTS, _EVERY_SECONDS = 200, 5 * 60
 _LONGEST_PAUSE_SECONDS = 15 * 60
 _SHORTEST_PAUSE_SECONDS = 5
 _PAUSES_IN_A_ROW = 3
@@ -44,16 +45,21 @@ class OutOfTimeError(Exception):
 
 
 class RequestBudget:
-    """At most `requests` in any `seconds`, of all threads together; None does not limit."""
+    """At most `requests` in any `seconds`, of all threads together; None does not limit.
+
+    Each of them counts in the budget `within`, too.
+    """
 
     def __init__(
         self,
         requests: int | None,
         seconds: float,
         *,
+        within: "RequestBudget | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = seconds
+        self._within = within
         self._clock = clock
         self._limit = requests
         self._made_at: deque[float] = deque()
@@ -70,8 +76,10 @@ class RequestBudget:
             self._forget_old()
             too_many = len(self._made_at) - (self._limit - spare)
             if too_many < 0:
-                self._made_at.append(self._clock())
-                return 0
+                seconds = self._within.take(spare=spare) if self._within else 0
+                if not seconds:
+                    self._made_at.append(self._clock())
+                return seconds
             # Two clock readings may be equal: then this one is asked again at once.
             return max(0.01, self._made_at[too_many] + self._seconds - self._clock())
 
@@ -89,11 +97,12 @@ class RequestBudget:
 
 
 class Budgets:
-    """What one server allows one token: pages of a timeline, and all other requests."""
+    """What one server allows one token: pages of a timeline, and requests of every kind."""
 
     def __init__(self, *, is_limited: bool) -> None:
-        self.paged = RequestBudget(_PAGED_REQUESTS if is_limited else None, _PAGED_SECONDS)
-        self.other = RequestBudget(_OTHER_REQUESTS if is_limited else None, _OTHER_SECONDS)
+        every, paged = (_EVERY_REQUESTS, _PAGED_REQUESTS) if is_limited else (None, None)
+        self.every = RequestBudget(every, _EVERY_SECONDS)
+        self.paged = RequestBudget(paged, _PAGED_SECONDS, within=self.every)
 
 
 class PatientAsker:

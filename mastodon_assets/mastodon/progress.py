@@ -1,6 +1,7 @@
 """What a run has done so far: the cursor and the gaps, recorded after Kafka's acknowledgement.
 
-What belongs here: what is written when. When a gap begins and ends is decided in `ingest`.
+What belongs here: what is written when. When a gap begins and ends is decided in `source_run`,
+and when it is closed in `repairs`.
 """
 
 import time

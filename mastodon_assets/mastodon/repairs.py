@@ -85,7 +85,6 @@ class Repairs:
         self._walked = list(gaps)
         route = Route(start, [] if start == OLDEST else self._known_ids(self._walked))
         self.is_walking = self._is_behind_stream = True
-        self._try_again_at = None
         self._recovered = 0
         self._newest_streamed = None
         self._arrivals.walk(route)
@@ -127,7 +126,7 @@ class Repairs:
 
     def end(self, failure: str | None) -> str:
         """The walk has ended; what began meanwhile is walked next. Returns the line for it."""
-        self._failures = 0
+        self._failures, self._try_again_at = 0, None
         self._has_walked = True
         self.is_walking = False
         missing = "" if failure is None else f"; what is missing: {failure}"
@@ -142,19 +141,22 @@ class Repairs:
     def fail(self, error: ServiceUnavailableError) -> str:
         """The walk got no answer; it is begun again later, or given up. Returns the line for it."""
         self.is_walking = False
-        self._failures += 1
-        if self._failures < _WALKS_OF_A_GAP:
+        # A walk that is begun between, after a reconnect, is one more chance and counts as none.
+        if self._try_again_at is None:
+            self._failures += 1
+            if self._failures == _WALKS_OF_A_GAP:
+                self._failures = 0
+                self._give_up("the timeline could not be read")
+                self.begin()
+                return f"the timeline cannot be read: {error}; what was missed stays missing"
             self._try_again_at = time.monotonic() + _SECONDS_BETWEEN_WALKS
-            self._note_recovered()
-            minutes = _SECONDS_BETWEEN_WALKS / 60
-            return f"the timeline cannot be read: {error}; trying again in {minutes:.0f} minutes"
-        self._failures = 0
-        self._give_up("the timeline could not be read")
-        self.begin()
-        return f"the timeline cannot be read: {error}; what was missed stays missing"
+        self._note_recovered()
+        minutes = max(0, self._try_again_at - time.monotonic()) / 60
+        return f"the timeline cannot be read: {error}; trying again in {minutes:.0f} minutes"
 
     def try_again_in_time(self) -> None:
         if self._try_again_at is not None and time.monotonic() >= self._try_again_at:
+            self._try_again_at = None
             self.begin()
 
     def _known_ids(self, gaps: Sequence[Gap]) -> list[str]:

@@ -75,7 +75,8 @@ def is_odd(silence: timedelta, longest_pause: timedelta | None, deletes: int) ->
     `longest_pause` is the longest between its latest posts, None where it never told two; `deletes`
     came during the silence.
     """
-    pauses = 1 if deletes >= _ODD_DELETES else _USUAL_PAUSES
+    has_odd_deletes = deletes >= _ODD_DELETES
     if longest_pause is None:
-        return silence >= SHORTEST_SILENCE and deletes >= _ODD_DELETES
+        return has_odd_deletes and silence >= SHORTEST_SILENCE
+    pauses = 1 if has_odd_deletes else _USUAL_PAUSES
     return silence >= max(SHORTEST_SILENCE, pauses * longest_pause)

@@ -38,8 +38,10 @@ Report = Callable[[str], None]
 _COMMIT_SECONDS = 5
 _REPORT_SECONDS = 60
 _POLL_SECONDS = 0.1
-# A run that is told to stop ends within two seconds; readers take some of them.
-_LAST_FLUSH_SECONDS = 1
+# What Kafka does not acknowledge in this time it is asked for at the next commit.
+_SHORT_FLUSH_SECONDS = 1
+# Of the time left at the end; then come the cursor and the end of the readers.
+_LAST_FLUSH_SHARE = 0.5
 # Caught up: the timeline is at its end and the stream is quiet, or has had its time to tell what
 # happened before and has nothing waiting (a busy server is never quiet).
 _QUIET_SECONDS = 1
@@ -105,10 +107,10 @@ class SourceRun:
         """The server has let this run read; what fails from now on is waited for."""
         return self._connections > 0
 
-    def receive(self, is_over: Callable[[], bool], is_stopping: Callable[[], bool]) -> None:
+    def receive(self, is_over: Callable[[], bool], seconds_left: Callable[[], float]) -> None:
         """Take arrivals until one of the ends is reached, then commit.
 
-        With `is_stopping` the end is near: the commit takes a second at most.
+        Kafka gets half of `seconds_left` to acknowledge what it has not.
         Raises: ServiceUnavailableError; what was taken before is committed first.
         """
         try:
@@ -126,7 +128,7 @@ class SourceRun:
                 self._commit_now_and_then()
                 self._report_now_and_then()
         finally:
-            self._progress.commit(_LAST_FLUSH_SECONDS if is_stopping() else FLUSH_SECONDS)
+            self._progress.commit(min(FLUSH_SECONDS, _LAST_FLUSH_SHARE * seconds_left()))
             self._record(lambda: self._progress.tell(self._last_state()))
 
     def reading(self) -> Reading:
@@ -253,7 +255,7 @@ class SourceRun:
             # While Kafka is away there is nothing to commit, but to tell that the run goes on.
             if not self._is_paused:
                 self._look_for_silence()
-                self._record(lambda: self._progress.commit(_LAST_FLUSH_SECONDS))
+                self._record(lambda: self._progress.commit(_SHORT_FLUSH_SECONDS))
             self._record_state()
             self._committed_at = time.monotonic()
 

@@ -13,7 +13,13 @@ from functools import partial
 from typing import Any
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.client import MOST_IDS, OLDEST, MastodonClient, RefusedError
+from mastodon_assets.mastodon.client import (
+    MOST_IDS,
+    NOT_SERVED_BY_IDS,
+    OLDEST,
+    MastodonClient,
+    RefusedError,
+)
 from mastodon_assets.mastodon.normalise import readable_id
 from mastodon_assets.mastodon.pacing import Budgets, OutOfTimeError, PatientAsker, StoppedError
 
@@ -151,7 +157,7 @@ class TimelineWalker:
                 return listed, False
 
     def _newest_ids(self) -> list[str]:
-        page = self._asker.ask(self._budgets.other, self._client.newest_page)
+        page = self._asker.ask(self._budgets.every, self._client.newest_page)
         return [status_id for status in page if (status_id := _status_id(status))]
 
     def _is_streamed(self, page: list[Mapping[str, Any]]) -> bool:
@@ -187,16 +193,16 @@ class TimelineWalker:
         for first in range(0, len(known_ids), MOST_IDS):
             ids = known_ids[first : first + MOST_IDS]
             try:
-                statuses = self._asker.ask(self._budgets.other, partial(self._client.statuses, ids))
+                statuses = self._asker.ask(self._budgets.every, partial(self._client.statuses, ids))
             except RefusedError as error:
                 if error.is_of_token or error.status_code >= 500:
                     raise
-                return "the server does not serve posts by their ids (Mastodon 4.3 does)"
+                return NOT_SERVED_BY_IDS
             self._put_page(statuses, moves_cursor=False)
             shown = {_status_id(status) for status in statuses}
             for status_id in (each for each in ids if each not in shown):
                 is_gone = partial(self._client.is_gone, status_id)
-                if self._asker.ask(self._budgets.other, is_gone):
+                if self._asker.ask(self._budgets.every, is_gone):
                     self._put(GoneStatus(status_id, datetime.now(UTC)))
         return None
 

@@ -46,6 +46,8 @@ CONNECTION_KINDS: tuple[Kind, ...] = (
 )
 
 _DELETED_SHARE = 0.1
+# Posts a second once it is calm: enough to see by that a stream goes on.
+_CALM_RATE = 2
 _YOUNG = 200
 _BURST = 20
 _BEHIND = timedelta(seconds=20)
@@ -123,15 +125,23 @@ class Storm:
         return first < position < end
 
     def calm(self) -> None:
-        """The streams end a last time, so that readers look for what they missed."""
+        """The streams end a last time, so that readers look for what they missed.
+
+        From then on there are few posts and no faults.
+        """
         self._only_deletes_until = 0
         self._is_calm = True
+        self._rate = min(self._rate, _CALM_RATE)
         self._kinds = deque(["clean end"])
         self._next_fault_at = time.monotonic()
 
     def end(self) -> None:
         """Nothing is posted any more."""
         self._is_over = True
+
+    def newest_id(self) -> str:
+        """The post that was made last."""
+        return self._young[-1]
 
     def history(self) -> Iterator[Frame]:
         return iter(())
@@ -142,9 +152,9 @@ class Storm:
             self._next_post_at += 1 / self._rate
             if self._is_over:
                 continue
-            events = [self._post(self._live, datetime.now(UTC))]
-            if self._rng.random() < _DELETED_SHARE:
-                events += self._deletes(1)
+            events = self._deletes(1) if self._rng.random() < _DELETED_SHARE else []
+            # Last, so that a reader who has the newest post has all that was told before it.
+            events.append(self._post(self._live, datetime.now(UTC)))
             for frame in self._tell(events):
                 yield frame
             if self._kinds and time.monotonic() >= self._next_fault_at:
@@ -175,6 +185,9 @@ class Storm:
             self._kinds.append(kind)
         self._next_fault_at += self._fault_seconds
         self.faults[kind] += 1
+        # A server that is well again does not refuse what nobody asked it while it was not.
+        for refusals in self._refusals.values():
+            refusals.clear()
         make: Mapping[Kind, Callable[[], Iterator[Frame | Interrupted]]] = {
             "cut in mid-event": self._cut,
             "clean end": self._end_streams,

@@ -48,9 +48,9 @@ def odd_server(routes: Mapping[str, Route]) -> Iterator[OddServer]:
             route = known.get(address.path, Answer(b'{"error":"Not found"}', 404))
             query = {name: values[0] for name, values in parse_qs(address.query).items()}
             answer = route if isinstance(route, Answer) else route(query)
-            self.send_response(answer.status)
-            self.send_header("Content-Type", answer.content_type)
-            for name, value in answer.headers.items():
+            self.send_response_only(answer.status)
+            headers = {"Date": self.date_time_string(), "Content-Type": answer.content_type}
+            for name, value in (headers | dict(answer.headers)).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(answer.body)

@@ -2,6 +2,8 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -126,10 +128,23 @@ def test_no_answer_is_a_failure_of_ours(body: bytes) -> None:
                 ask()
 
 
-@pytest.mark.parametrize("reset", ["soon", "9" * 18, "9" * 30, "0001-01-01"])
-def test_a_time_that_is_none_is_no_failure_of_ours(reset: str) -> None:
+@pytest.mark.parametrize(
+    ("reset", "date"),
+    [
+        ("soon", ""),
+        ("9" * 18, "Tue, 24 Nov 2026 17:00:00 GMT"),
+        ("9" * 5_000, "Tue, 24 Nov 2026 17:00:00 GMT"),
+        ("0001-01-01", "Tue, 24 Nov 2026 17:00:00 GMT"),
+        ("9999-12-31", "Tue, 24 Nov 1970 17:00:00 GMT"),
+        ("2026-11-24T17:00:00Z", "soon"),
+        ("2026-11-24T17:00:00Z", "Tue, 24 Nov 9999999999 17:00:00 GMT"),
+    ],
+    ids=range(7),
+)
+def test_a_time_that_is_none_is_no_failure_of_ours(reset: str, date: str) -> None:
     headers = dict.fromkeys(("X-RateLimit-Limit", "X-RateLimit-Remaining"), "5")
-    refused = Answer(b"{}", 429, headers=headers | {"X-RateLimit-Reset": reset})
+    headers |= {"X-RateLimit-Reset": reset, "Date": date}
+    refused = Answer(b"{}", 429, headers=headers)
     with odd_server({STREAM: refused, TIMELINE: refused}) as server:
         with pytest.raises(RateLimitedError), client_of(server).open_stream():
             pass
@@ -148,6 +163,22 @@ def test_a_stream_that_moves_is_found_again() -> None:
         client = client_of(server)
         with pytest.raises(ServiceUnavailableError, match="no stream"), client.open_stream():
             pass
+        with client.open_stream():
+            pass
+
+
+def test_a_limit_of_requests_keeps_no_stream_closed_whose_place_is_known() -> None:
+    away = {"configuration": {"urls": {"streaming": "ws://127.0.0.1:1"}}}
+    documents = [as_json(away), Answer(b"{}", 429), as_json({})]
+
+    def instance(_query: Mapping[str, str]) -> Answer:
+        return documents.pop(0)
+
+    with odd_server({"/api/v2/instance/": instance, STREAM: stream(b"")}) as server:
+        client = client_of(server)
+        for _ in range(2):
+            with pytest.raises(ServiceUnavailableError, match="no stream"), client.open_stream():
+                pass
         with client.open_stream():
             pass
 
@@ -277,6 +308,33 @@ def test_a_rate_limit_says_when_it_ends() -> None:
     for caught in (of_timeline, of_stream):
         assert caught.value.reset_at is not None
         assert caught.value.reset_at.year in (2998, 2999)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(hours=-1)])
+@pytest.mark.parametrize("is_number", [False, True])
+def test_a_rate_limit_ends_by_the_servers_clock_whatever_ours_shows(
+    ahead: timedelta, is_number: bool
+) -> None:
+    theirs = datetime.now(UTC).replace(microsecond=0) - ahead
+    reset = theirs + timedelta(seconds=120)
+    headers = {
+        "Date": format_datetime(theirs, usegmt=True),
+        "X-RateLimit-Reset": str(int(reset.timestamp())) if is_number else reset.isoformat(),
+    }
+    limited = Answer(b"{}", 429, headers=headers)
+    with odd_server({TIMELINE: limited, STREAM: limited}) as server:
+        before = datetime.now(UTC)
+        with pytest.raises(RateLimitedError) as of_timeline:
+            client_of(server).timeline_page(OLDEST)
+        with pytest.raises(RateLimitedError) as of_stream, client_of(server).open_stream():
+            pass
+        after = datetime.now(UTC)
+
+    rounded = timedelta(seconds=1)
+    for caught in (of_timeline, of_stream):
+        assert caught.value.reset_at is not None
+        begun_at = caught.value.reset_at - timedelta(seconds=120)
+        assert before - rounded <= begun_at <= after + rounded
 
 
 def test_a_post_is_gone_only_by_its_own_404_or_410() -> None:

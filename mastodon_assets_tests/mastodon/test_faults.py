@@ -17,6 +17,7 @@ from tenacity import wait_none
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.mastodon import arrivals as arrivals_module
 from mastodon_assets.mastodon import client as client_module
+from mastodon_assets.mastodon import ingest as ingest_module
 from mastodon_assets.mastodon import pacing as pacing_module
 from mastodon_assets.mastodon import progress as progress_module
 from mastodon_assets.mastodon import publisher as publisher_module
@@ -28,6 +29,7 @@ from mastodon_assets.mastodon.consent import withheld_reason
 from mastodon_assets.mastodon.gaps import Gap
 from mastodon_assets.mastodon.ingest import ingest
 from mastodon_assets.mastodon.intake import IngestSummary, Intake
+from mastodon_assets.mastodon.publisher import Publisher
 from mastodon_assets.mastodon.rules import Rules
 from mastodon_assets.simulator.faults import Fault, Faults, Refusal
 from mastodon_assets.simulator.server import running
@@ -408,3 +410,40 @@ def test_a_stop_does_not_wait_for_kafka(
     assert not thread.is_alive()
     assert isinstance(thread.error, ServiceUnavailableError)
     assert "not acknowledged" in str(thread.error)
+
+
+def test_a_stop_does_not_wait_for_postgresql(
+    broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a statement and answers nothing."""
+    is_asked, is_back = threading.Event(), threading.Event()
+
+    def save_cursor(*_: object) -> None:
+        is_asked.set()
+        is_back.wait()
+
+    flushes: list[float] = []
+    flush = Publisher.flush
+
+    def noted_flush(publisher: Publisher, seconds: float) -> None:
+        flushes.append(seconds)
+        flush(publisher, seconds)
+
+    monkeypatch.setattr(run_module, "_COMMIT_SECONDS", 600)
+    monkeypatch.setattr(Publisher, "flush", noted_flush)
+    monkeypatch.setattr(progress_module, "save_cursor", save_cursor)
+    posting = SyntheticSource(EVENTS, live=LivePosts(5, today=NOW), rate=30)
+    try:
+        with running(posting, token=TOKEN) as server:
+            thread = Ingest(broker, server.base_url)
+            thread.start()
+            thread.wait_until(lambda: len(broker.messages()) > 10)
+            thread.stopped.set()
+            thread.join(60)
+            assert not thread.is_alive()
+            assert is_asked.wait(60)
+    finally:
+        is_back.set()
+
+    assert "simulator.example/public did not end in time" in str(thread.error)
+    assert [seconds <= ingest_module._END_SECONDS / 2 for seconds in flushes] == [True]

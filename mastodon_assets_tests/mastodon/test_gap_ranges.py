@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.mastodon.gaps import Gap
 from mastodon_assets.mastodon.intake import IngestSummary
 from mastodon_assets.mastodon.progress import Progress
@@ -130,6 +131,19 @@ def test_a_gap_before_which_nothing_is_known_ends_with_the_first_post() -> None:
 
     assert (gap.status, gap.from_id, gap.to_id) == ("unrecoverable", None, "300")
     assert routes == []
+
+
+@pytest.mark.usefixtures("cursors")
+def test_a_walk_that_fails_after_a_reconnect_is_tried_again_at_its_time_all_the_same() -> None:
+    """A server that comes and goes for a minute does not use up the tries of an hour."""
+    repairs, progress, routes = at_position("100", [])
+    for minute in range(10):
+        interrupt(repairs, minute)
+        told = repairs.fail(ServiceUnavailableError("503"))
+        assert "trying again in 15 minutes" in told
+
+    assert len(routes) == 10
+    assert {gap.status for gap in progress.open_gaps} == {"open"}
 
 
 def at_position(

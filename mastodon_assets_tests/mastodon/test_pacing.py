@@ -2,10 +2,16 @@
 
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mastodon_assets.mastodon.pacing import OutOfTimeError, PatientAsker, RequestBudget
+from mastodon_assets.mastodon.pacing import (
+    OutOfTimeError,
+    PatientAsker,
+    RequestBudget,
+    pause_seconds,
+)
 
 
 def test_a_budget_lets_so_many_requests_through_in_any_window() -> None:
@@ -34,10 +40,26 @@ def test_what_is_spared_is_left_to_others() -> None:
     assert budget.take() == 0
 
 
+def test_a_page_counts_as_a_request_too() -> None:
+    now = 0.0
+    every = RequestBudget(3, 300, clock=lambda: now)
+    paged = RequestBudget(3, 900, within=every, clock=lambda: now)
+    assert [paged.take(), paged.take(), every.take()] == [0, 0, 0]
+    now = 10.0
+    assert (paged.take(), paged.left()) == (290, 1)
+    now = 300.0
+    assert [paged.take(), every.take(), paged.take()] == [0, 0, 600]
+
+
 def test_no_budget_is_no_limit() -> None:
     budget = RequestBudget(None, 900)
     assert {budget.take(spare=100) for _ in range(1000)} == {0}
     assert budget.left() is None
+
+
+def test_a_pause_without_a_usable_end_is_neither_none_nor_endless() -> None:
+    now, hours = datetime.now(UTC), timedelta(hours=10)
+    assert [pause_seconds(end) for end in (None, now - hours, now + hours)] == [60, 5, 15 * 60]
 
 
 def test_nobody_waits_for_a_request_that_comes_too_late() -> None:
