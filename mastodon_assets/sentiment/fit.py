@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from pyspark.ml import PipelineModel, Transformer
 from pyspark.sql import DataFrame, SparkSession
 
-from mastodon_assets.sentiment.classes import ClassRatio, head_stages, with_class_weight
+from mastodon_assets.sentiment.classes import head_stages, with_class_weight
 from mastodon_assets.sentiment.pipeline import (
-    NaiveBayesRatio,
     PipelineParameters,
     cleaning_stages,
-    judging_stages,
-    presence_stage,
+    fit_weights,
+    hashing_stage,
+    presence_stages,
+    regression_of,
     term_stages,
 )
 
@@ -73,21 +74,28 @@ def fit_two_classes(
     stages: list[Transformer] = [
         *cleaning_stages(parameters.letters),
         *term_stages(parameters),
-        presence_stage("presence", parameters.buckets),
+        *presence_stages(parameters.buckets),
     ]
-    presence = PipelineModel(stages).transform(texts).select("target", "presence").cache()
+    counted = [*stages, hashing_stage("grams", "words_presence", parameters.buckets)]
+    found = PipelineModel(counted).transform(texts)
+    found = found.select("target", "presence", "words_presence", "lengths").cache()
     try:
-        ratio = NaiveBayesRatio().fit(presence)
-        normalizer, regression = judging_stages(
-            parameters, train_rows=train_rows, has_head=has_head
+        weights = fit_weights(
+            found,
+            "target",
+            presence="presence",
+            words="words_presence",
+            lengths="lengths",
+            output="features",
         )
-        features = alone(normalizer.transform(ratio.transform(presence)), "target", "features")
+        regression = regression_of(parameters, train_rows=train_rows, has_head=has_head)
+        features = alone(weights.transform(found), "target", "features")
         report(f"step 2 of {steps}: two classes, at most {parameters.max_iter} iterations")
         with iterations_reported(texts.sparkSession, parameters.max_iter, report):
             judge = regression.fit(features)
     finally:
-        presence.unpersist()
-    return [*stages, ratio, normalizer, judge]
+        found.unpersist()
+    return [*stages, weights, judge]
 
 
 def fit_head(
@@ -98,23 +106,37 @@ def fit_head(
     beside: tuple[str, ...] = ("polarity_raw",),
 ) -> list[Transformer]:
     """The stages terms and the vectors `beside` them -> `probability` of three classes."""
-    hashing = presence_stage("class_presence", parameters.head_buckets)
-    found = hashing.transform(judged).select("class", "class_presence", *beside)
-    weighted, rows = with_class_weight(found)
-    weighted = weighted.cache()
+    stages: list[Transformer] = [*presence_stages(parameters.head_buckets, prefix="class_")]
+    counted = [*stages, hashing_stage("grams", "class_words_presence", parameters.head_buckets)]
+    weighted, rows = with_class_weight(PipelineModel(counted).transform(judged))
+    weighted = weighted.select(
+        "class",
+        "class_weight",
+        "class_presence",
+        "class_words_presence",
+        "class_lengths",
+        *beside,
+    ).cache()
     try:
-        ratio = ClassRatio().fit(weighted)
-        normalizer, assembler, regression = head_stages(
+        weights = fit_weights(
+            weighted,
+            "class",
+            presence="class_presence",
+            words="class_words_presence",
+            lengths="class_lengths",
+            output="class_weights",
+        )
+        assembler, regression = head_stages(
             parameters.head_inverse_regularization, train_rows=rows, max_iter=parameters.max_iter
         )
-        assembler.setInputCols(["class_lengths", *beside])
-        assembled = assembler.transform(normalizer.transform(ratio.transform(weighted)))
+        assembler.setInputCols(["class_weights", *beside])
+        assembled = assembler.transform(weights.transform(weighted))
         features = alone(assembled, "class", "class_weight", "class_features")
         with iterations_reported(judged.sparkSession, parameters.max_iter, report):
             judge = regression.fit(features)
     finally:
         weighted.unpersist()
-    return [hashing, ratio, normalizer, assembler, judge]
+    return [*stages, weights, assembler, judge]
 
 
 def alone(rows: DataFrame, *columns: str) -> DataFrame:
