@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pyspark.ml import PipelineModel, Transformer
+from pyspark.ml.classification import LogisticRegressionModel
+from pyspark.ml.feature import ElementwiseProduct, VectorAssembler
+from pyspark.ml.linalg import DenseMatrix
+from pyspark.ml.wrapper import JavaParams
 from pyspark.sql import DataFrame, SparkSession
 
 from mastodon_assets.sentiment.classes import head_stages, with_class_weight
@@ -95,7 +99,7 @@ def fit_two_classes(
             judge = regression.fit(features)
     finally:
         found.unpersist()
-    return [*stages, weights, judge]
+    return [*stages, *folded(texts.sparkSession, weights, [], judge)]
 
 
 def fit_head(
@@ -136,7 +140,45 @@ def fit_head(
             judge = regression.fit(features)
     finally:
         weighted.unpersist()
-    return [*stages, weights, assembler, judge]
+    return [*stages, *folded(judged.sparkSession, weights, [assembler], judge)]
+
+
+def folded(
+    spark: SparkSession,
+    weights: ElementwiseProduct,
+    between: list[VectorAssembler],
+    judge: LogisticRegressionModel,
+) -> list[Transformer]:
+    """Stages that do what `weights`, `between` and `judge` do, one after the other, but faster.
+
+    The weights go into the coefficients, and these are stored with their zeros. Spark drops zeros
+    where they are many, and then walks all that is left for each text: more than half of the time
+    that a score took. The assembler's first input, or the judge's only one, is `weights`' output.
+    A model cannot be made through Spark Connect: there the stages stay as they are.
+    """
+    if _has_no_jvm(spark):
+        return [weights, *between, judge]
+    coefficients = judge.coefficientMatrix.toArray()
+    scaling = weights.getScalingVec().toArray()
+    coefficients[:, : len(scaling)] *= scaling
+    rows, columns = coefficients.shape
+    made = LogisticRegressionModel(
+        JavaParams._new_java_obj(
+            "org.apache.spark.ml.classification.LogisticRegressionModel",
+            judge.uid,
+            DenseMatrix(rows, columns, coefficients.ravel(), isTransposed=True),
+            judge.interceptVector,
+            judge.numClasses,
+            rows > 1,
+        )
+    )
+    for name in ("featuresCol", "probabilityCol", "rawPredictionCol", "predictionCol"):
+        made.set(made.getParam(name), judge.getOrDefault(name))
+    for assembler in between:
+        assembler.setInputCols([weights.getInputCol(), *assembler.getInputCols()[1:]])
+    if not between:
+        made.setFeaturesCol(weights.getInputCol())
+    return [*between, made]
 
 
 def alone(rows: DataFrame, *columns: str) -> DataFrame:
@@ -155,7 +197,7 @@ def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> I
     Spark runs a job an iteration, after some that prepare; the first iteration reads the rows.
     Spark Connect does not tell of jobs: there it is silent.
     """
-    if type(spark).__module__.startswith("pyspark.sql.connect"):
+    if _has_no_jvm(spark):
         yield
         return
     group = f"fit-{uuid.uuid4()}"
@@ -181,6 +223,10 @@ def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> I
         teller.join()
         # Jobs that follow in this thread are none of the fit's.
         context.setJobGroup("", "")
+
+
+def _has_no_jvm(spark: SparkSession) -> bool:
+    return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def progress_line(done: int, max_iter: int, seconds_each: float) -> str:
