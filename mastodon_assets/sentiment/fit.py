@@ -16,6 +16,7 @@ from pyspark.ml.feature import ElementwiseProduct, VectorAssembler
 from pyspark.ml.linalg import DenseMatrix
 from pyspark.ml.wrapper import JavaParams
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from mastodon_assets.sentiment.classes import head_stages, with_class_weight
 from mastodon_assets.sentiment.pipeline import (
@@ -182,12 +183,14 @@ def folded(
 
 
 def alone(rows: DataFrame, *columns: str) -> DataFrame:
-    """The columns without the way they were made.
+    """The columns without the way they were made, and without the names of their features.
 
-    Each iteration of a regression ships that way to the tasks, with the scaling vectors in it: ten
-    times the cost of the iteration itself.
+    Each iteration of a regression ships both to the tasks, with the scaling vectors and some
+    hundred thousand names in it: ten times the cost of the iteration itself.
     """
-    return rows.select(*columns).localCheckpoint()
+    return rows.select(
+        *(F.col(name).alias(name, metadata={}) for name in columns)
+    ).localCheckpoint()
 
 
 @contextmanager
