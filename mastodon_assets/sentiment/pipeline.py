@@ -100,7 +100,7 @@ class PipelineParameters:
     pieces: tuple[int, ...] = (4,)
     buckets: int = 2**20
     head_buckets: int = 2**18
-    inverse_regularization: float = 1.5
+    inverse_regularization: float = 2.0
     head_inverse_regularization: float = 1.0
     max_iter: int = 100
     letters: str = r"\p{IsLatin}"
