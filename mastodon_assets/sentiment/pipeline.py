@@ -76,7 +76,7 @@ _NEGATED = (
     rf"(?U)((?<![\w']){_NEGATOR}(?![\w'])|(?!\A)\G)( +)(?!but\b)"
     r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
 )
-# Measured on a validation part: each .003 more AUC than none of it.
+# Measured on a validation part: rarity gives less than .001 of AUC, words that count double .003.
 _RARITY = 0.1
 _WORDS_COUNT = 2.0
 _FEWEST_TEXTS = 2
@@ -170,7 +170,7 @@ def fit_weights(
     An entry that one text has, or none, is left out.
 
     `rows` has `label` and two vectors of 0 and 1 over the buckets: `presence` of all terms, `words`
-    of words and pairs alone. A text has some four times as many pieces as words; so that these
+    of words and pairs alone. A text has nearly three times as many pieces as those; so that these
     are heard, what is in their buckets counts more. `lengths` is `presence` of length 1.
     """
     counts = _class_counts(rows, label, presence)
