@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from pyspark.ml import Estimator, PipelineModel
+from pyspark.ml import PipelineModel
 from pyspark.ml.classification import LogisticRegression
-from pyspark.ml.feature import ElementwiseProduct, Normalizer, VectorAssembler
+from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
@@ -22,10 +21,8 @@ from mastodon_assets.sentiment.evaluate import evaluate_classes
 from mastodon_assets.sentiment.pipeline import (
     BLOCK_MB,
     CLASSES,
-    class_counts,
     cleaning_stages,
     label_str,
-    scaled,
 )
 
 EXPECTED_COLUMNS = (
@@ -121,20 +118,6 @@ def distinct_labelled(labelled: DataFrame, letters: str) -> DataFrame:
     )
 
 
-class ClassRatio(Estimator):
-    """Scales each entry by how far its frequency in one class is from the classes' mean, as a log.
-
-    The log-count ratio of `pipeline.NaiveBayesRatio` for three classes: class_presence, class ->
-    class_weights, by a stage of Spark's own.
-    """
-
-    def _fit(self, dataset: DataFrame) -> ElementwiseProduct:
-        counts = class_counts(dataset, "class", "class_presence")
-        logarithms = np.log((counts + 1) / (counts + 1).sum(axis=1, keepdims=True))
-        ratio = np.abs(logarithms - logarithms.mean(axis=0)).max(axis=0)
-        return scaled("class_presence", "class_weights", ratio, counts.sum(axis=0))
-
-
 def head_stages(inverse_regularization: float, *, train_rows: int, max_iter: int) -> list[Any]:
     """class_weights and polarity_raw (the two-class model's log odds) -> probability (of three).
 
@@ -142,8 +125,7 @@ def head_stages(inverse_regularization: float, *, train_rows: int, max_iter: int
     frequent as each other: how many posts are neutral differs from file to file.
     """
     return [
-        Normalizer(inputCol="class_weights", outputCol="class_lengths"),
-        VectorAssembler(inputCols=["class_lengths", "polarity_raw"], outputCol="class_features"),
+        VectorAssembler(inputCols=["class_weights", "polarity_raw"], outputCol="class_features"),
         LogisticRegression(
             featuresCol="class_features",
             labelCol="class",

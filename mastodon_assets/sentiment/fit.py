@@ -11,15 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pyspark.ml import PipelineModel, Transformer
+from pyspark.ml.classification import LogisticRegressionModel
+from pyspark.ml.feature import ElementwiseProduct, VectorAssembler
+from pyspark.ml.linalg import DenseMatrix
+from pyspark.ml.wrapper import JavaParams
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
-from mastodon_assets.sentiment.classes import ClassRatio, head_stages, with_class_weight
+from mastodon_assets.sentiment.classes import head_stages, with_class_weight
 from mastodon_assets.sentiment.pipeline import (
-    NaiveBayesRatio,
     PipelineParameters,
     cleaning_stages,
-    judging_stages,
-    presence_stage,
+    fit_weights,
+    hashing_stage,
+    presence_stages,
+    regression_of,
     term_stages,
 )
 
@@ -73,21 +79,28 @@ def fit_two_classes(
     stages: list[Transformer] = [
         *cleaning_stages(parameters.letters),
         *term_stages(parameters),
-        presence_stage("presence", parameters.buckets),
+        *presence_stages(parameters.buckets),
     ]
-    presence = PipelineModel(stages).transform(texts).select("target", "presence").cache()
+    counted = [*stages, hashing_stage("grams", "words_presence", parameters.buckets)]
+    found = PipelineModel(counted).transform(texts)
+    found = found.select("target", "presence", "words_presence", "lengths").cache()
     try:
-        ratio = NaiveBayesRatio().fit(presence)
-        normalizer, regression = judging_stages(
-            parameters, train_rows=train_rows, has_head=has_head
+        weights = fit_weights(
+            found,
+            "target",
+            presence="presence",
+            words="words_presence",
+            lengths="lengths",
+            output="features",
         )
-        features = alone(normalizer.transform(ratio.transform(presence)), "target", "features")
+        regression = regression_of(parameters, train_rows=train_rows, has_head=has_head)
+        features = alone(weights.transform(found), "target", "features")
         report(f"step 2 of {steps}: two classes, at most {parameters.max_iter} iterations")
         with iterations_reported(texts.sparkSession, parameters.max_iter, report):
             judge = regression.fit(features)
     finally:
-        presence.unpersist()
-    return [*stages, ratio, normalizer, judge]
+        found.unpersist()
+    return [*stages, *folded(texts.sparkSession, weights, [], judge)]
 
 
 def fit_head(
@@ -98,32 +111,86 @@ def fit_head(
     beside: tuple[str, ...] = ("polarity_raw",),
 ) -> list[Transformer]:
     """The stages terms and the vectors `beside` them -> `probability` of three classes."""
-    hashing = presence_stage("class_presence", parameters.head_buckets)
-    found = hashing.transform(judged).select("class", "class_presence", *beside)
-    weighted, rows = with_class_weight(found)
-    weighted = weighted.cache()
+    stages: list[Transformer] = [*presence_stages(parameters.head_buckets, prefix="class_")]
+    counted = [*stages, hashing_stage("grams", "class_words_presence", parameters.head_buckets)]
+    weighted, rows = with_class_weight(PipelineModel(counted).transform(judged))
+    weighted = weighted.select(
+        "class",
+        "class_weight",
+        "class_presence",
+        "class_words_presence",
+        "class_lengths",
+        *beside,
+    ).cache()
     try:
-        ratio = ClassRatio().fit(weighted)
-        normalizer, assembler, regression = head_stages(
+        weights = fit_weights(
+            weighted,
+            "class",
+            presence="class_presence",
+            words="class_words_presence",
+            lengths="class_lengths",
+            output="class_weights",
+        )
+        assembler, regression = head_stages(
             parameters.head_inverse_regularization, train_rows=rows, max_iter=parameters.max_iter
         )
-        assembler.setInputCols(["class_lengths", *beside])
-        assembled = assembler.transform(normalizer.transform(ratio.transform(weighted)))
+        assembler.setInputCols(["class_weights", *beside])
+        assembled = assembler.transform(weights.transform(weighted))
         features = alone(assembled, "class", "class_weight", "class_features")
         with iterations_reported(judged.sparkSession, parameters.max_iter, report):
             judge = regression.fit(features)
     finally:
         weighted.unpersist()
-    return [hashing, ratio, normalizer, assembler, judge]
+    return [*stages, *folded(judged.sparkSession, weights, [assembler], judge)]
+
+
+def folded(
+    spark: SparkSession,
+    weights: ElementwiseProduct,
+    between: list[VectorAssembler],
+    judge: LogisticRegressionModel,
+) -> list[Transformer]:
+    """Stages that do what `weights`, `between` and `judge` do, one after the other, but faster.
+
+    The weights go into the coefficients, and these are stored with their zeros. Spark drops zeros
+    where they are many, and then walks all that is left for each text: more than half of the time
+    that a score took. The assembler's first input, or the judge's only one, is `weights`' output.
+    A model cannot be made through Spark Connect: there the stages stay as they are.
+    """
+    if _has_no_jvm(spark):
+        return [weights, *between, judge]
+    coefficients = judge.coefficientMatrix.toArray()
+    scaling = weights.getScalingVec().toArray()
+    coefficients[:, : len(scaling)] *= scaling
+    rows, columns = coefficients.shape
+    made = LogisticRegressionModel(
+        JavaParams._new_java_obj(
+            "org.apache.spark.ml.classification.LogisticRegressionModel",
+            judge.uid,
+            DenseMatrix(rows, columns, coefficients.ravel(), isTransposed=True),
+            judge.interceptVector,
+            judge.numClasses,
+            rows > 1,
+        )
+    )
+    for name in ("featuresCol", "probabilityCol", "rawPredictionCol", "predictionCol"):
+        made.set(made.getParam(name), judge.getOrDefault(name))
+    for assembler in between:
+        assembler.setInputCols([weights.getInputCol(), *assembler.getInputCols()[1:]])
+    if not between:
+        made.setFeaturesCol(weights.getInputCol())
+    return [*between, made]
 
 
 def alone(rows: DataFrame, *columns: str) -> DataFrame:
-    """The columns without the way they were made.
+    """The columns without the way they were made, and without the names of their features.
 
-    Each iteration of a regression ships that way to the tasks, with the scaling vectors in it: ten
-    times the cost of the iteration itself.
+    Each iteration of a regression ships both to the tasks, with the scaling vectors and some
+    hundred thousand names in it: ten times the cost of the iteration itself.
     """
-    return rows.select(*columns).localCheckpoint()
+    return rows.select(
+        *(F.col(name).alias(name, metadata={}) for name in columns)
+    ).localCheckpoint()
 
 
 @contextmanager
@@ -133,7 +200,7 @@ def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> I
     Spark runs a job an iteration, after some that prepare; the first iteration reads the rows.
     Spark Connect does not tell of jobs: there it is silent.
     """
-    if type(spark).__module__.startswith("pyspark.sql.connect"):
+    if _has_no_jvm(spark):
         yield
         return
     group = f"fit-{uuid.uuid4()}"
@@ -159,6 +226,10 @@ def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> I
         teller.join()
         # Jobs that follow in this thread are none of the fit's.
         context.setJobGroup("", "")
+
+
+def _has_no_jvm(spark: SparkSession) -> bool:
+    return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def progress_line(done: int, max_iter: int, seconds_each: float) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark.ml import Estimator, Transformer
+from pyspark.ml import Transformer
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.feature import (
     ElementwiseProduct,
@@ -76,8 +76,10 @@ _NEGATED = (
     rf"(?U)((?<![\w']){_NEGATOR}(?![\w'])|(?!\A)\G)( +)(?!but\b)"
     r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
 )
-# Measured on a validation part: .001 more AUC than the ratio alone.
-_BESIDE_THE_RATIO = 0.3
+# Measured on a validation part: rarity gives less than .001 of AUC, words that count double .003.
+_RARITY = 0.1
+_WORDS_COUNT = 2.0
+_FEWEST_TEXTS = 2
 # Each step of a fit goes once over all buckets a block of rows: few large blocks, so. Spark's
 # default is 1 MB, which at these widths costs more than the rows themselves.
 BLOCK_MB = 8.0
@@ -95,7 +97,7 @@ class PipelineParameters:
     head of three classes has its own. `letters` are regex classes of the letters that make words.
     """
 
-    pieces: tuple[int, ...] = (3, 5)
+    pieces: tuple[int, ...] = (4,)
     buckets: int = 2**20
     head_buckets: int = 2**18
     inverse_regularization: float = 2.0
@@ -122,71 +124,80 @@ def cleaning_stages(letters: str = PipelineParameters.letters) -> list[Transform
 
 
 def term_stages(parameters: PipelineParameters) -> list[Transformer]:
-    """cleaned, words -> terms: words, pairs of words, and pieces (character n-grams).
+    """cleaned, words -> grams (words and pairs of words), terms (these and pieces).
 
-    Pieces are in upper case, so that none is taken for a word.
+       Pieces are character n-grams, across words.
+    They are in upper case, so that none is taken for a word.
     """
     # A look-ahead takes no character, so the next match begins one further.
     pieces = "".join(
         f", regexp_extract_all(upper(cleaned), r'(?=(.{{{length}}}))', 1)"
         for length in parameters.pieces
     )
-    statement = f"SELECT *, concat(words, bigrams{pieces}) AS terms FROM __THIS__"  # noqa: S608 - ours
+    statement = (
+        "SELECT *, concat(words, bigrams) AS grams,"  # noqa: S608 - constants of ours
+        f" concat(words, bigrams{pieces}) AS terms FROM __THIS__"
+    )
     return [NGram(n=2, inputCol="words", outputCol="bigrams"), SQLTransformer(statement=statement)]
 
 
-def presence_stage(output: str, buckets: int) -> HashingTF:
-    """terms -> `output`: a vector of 0 and 1 over the buckets."""
-    return HashingTF(inputCol="terms", outputCol=output, binary=True, numFeatures=buckets)
+def presence_stages(buckets: int, *, prefix: str = "") -> tuple[HashingTF, Normalizer]:
+    """terms -> presence, a vector of 0 and 1 over the buckets -> lengths, the same of length 1.
 
-
-class NaiveBayesRatio(Estimator):
-    """Scales each entry by how much more often positive texts have it: its log-count ratio.
-
-    Wang and Manning 2012, *Baselines and Bigrams*. An entry whose ratio says nothing (its square
-    times the texts that have it is below 1, about half a standard error) is left out: Spark fits on
-    features of variance 1, where such entries would keep the regression from converging. The others
-    get a little more than their ratio, which leaves the regression more to decide. Fitted on
-    presence and target, it gives a stage of Spark's own: presence -> weights.
+    Both names begin with `prefix`.
     """
-
-    def _fit(self, dataset: DataFrame) -> ElementwiseProduct:
-        counts = class_counts(dataset, "target", "presence")
-        shares = (counts + 1) / (counts + 1).sum(axis=1, keepdims=True)
-        negative, positive = np.log(shares)
-        ratio = positive - negative
-        more = np.sign(ratio) * _BESIDE_THE_RATIO
-        return scaled("presence", "weights", ratio, counts.sum(axis=0), more)
-
-
-def class_counts(dataset: DataFrame, label: str, presence: str) -> NDArray[np.float64]:
-    """How many texts of each class, in rising order, have each entry: a row a class."""
-    sums = dataset.groupBy(label).agg(Summarizer.sum(F.col(presence)).alias("sum"))
-    return np.stack([row["sum"].toArray() for row in sums.orderBy(label).collect()])
-
-
-def scaled(
-    presence: str,
-    output: str,
-    ratio: NDArray[np.float64],
-    texts: NDArray[np.float64],
-    more: NDArray[np.float64] | float = 0.0,
-) -> ElementwiseProduct:
-    """`presence` -> `output`, by each entry's ratio and `more` where the ratio says something.
-
-    All of shape (buckets,); `texts` is the number of texts that have the entry (see above).
-    """
-    # Stored as text, so digits that mean nothing would only be bytes.
-    kept = np.where(ratio**2 * texts >= 1, ratio + more, 0.0).round(4)
-    return ElementwiseProduct(
-        inputCol=presence, outputCol=output, scalingVec=Vectors.dense(kept.tolist())
+    presence, lengths = f"{prefix}presence", f"{prefix}lengths"
+    return (
+        hashing_stage("terms", presence, buckets),
+        Normalizer(inputCol=presence, outputCol=lengths),
     )
 
 
-def judging_stages(
+def hashing_stage(terms: str, presence: str, buckets: int) -> HashingTF:
+    """An array of strings -> a vector of 0 and 1 over the buckets that they are hashed to."""
+    return HashingTF(inputCol=terms, outputCol=presence, binary=True, numFeatures=buckets)
+
+
+def fit_weights(
+    rows: DataFrame, label: str, *, presence: str, words: str, lengths: str, output: str
+) -> ElementwiseProduct:
+    """The stage `lengths` -> `output` that scales each entry by what `rows` say of it.
+
+    By how far its frequencies in the classes are apart, as a log: the log-count ratio of Wang and
+    Manning 2012, *Baselines and Bigrams*, where two classes are. Where the ratio says nothing (its
+    square times the texts that have it is below 1, about half a standard error) it counts as none.
+    To its square comes that of the entry's rarity, so that the regression decides on what is left.
+    An entry that one text has, or none, is left out.
+
+    `rows` has `label` and two vectors of 0 and 1 over the buckets: `presence` of all terms, `words`
+    of words and pairs alone. A text has nearly three times as many pieces as those; so that these
+    are heard, what is in their buckets counts more. `lengths` is `presence` of length 1.
+    """
+    counts = _class_counts(rows, label, presence)
+    texts = counts.sum(axis=0)
+    logarithms = np.log((counts + 1) / (counts + 1).sum(axis=1, keepdims=True))
+    ratio = logarithms.max(axis=0) - logarithms.min(axis=0)
+    ratio[ratio**2 * texts < 1] = 0.0
+    rarity = np.log((rows.count() + 1) / (texts + 1))
+    weights = np.where(texts >= _FEWEST_TEXTS, np.hypot(ratio, _RARITY * rarity), 0.0)
+    is_word = 2 * _class_counts(rows, label, words).sum(axis=0) > texts
+    # Stored as text, so digits that mean nothing would only be bytes.
+    weights = np.where(is_word, _WORDS_COUNT * weights, weights).round(4)
+    return ElementwiseProduct(
+        inputCol=lengths, outputCol=output, scalingVec=Vectors.dense(weights.tolist())
+    )
+
+
+def _class_counts(rows: DataFrame, label: str, presence: str) -> NDArray[np.float64]:
+    """How many texts of each class, in rising order, have each entry: a row a class."""
+    sums = rows.groupBy(label).agg(Summarizer.sum(F.col(presence)).alias("sum"))
+    return np.stack([row["sum"].toArray() for row in sums.orderBy(label).collect()])
+
+
+def regression_of(
     parameters: PipelineParameters, *, train_rows: int, has_head: bool
-) -> tuple[Normalizer, LogisticRegression]:
-    """weights -> features (of length 1) -> probability of negative and positive.
+) -> LogisticRegression:
+    """features -> probability of negative and positive.
 
     `train_rows` is the number of rows it will be fitted on: Spark's penalty counts against their
     mean, not their sum. Where a head follows, the probability is called polarity, its log odds
@@ -202,7 +213,7 @@ def judging_stages(
     if has_head:
         regression.setProbabilityCol("polarity").setRawPredictionCol("polarity_raw")
         regression.setPredictionCol("polarity_class")
-    return Normalizer(inputCol="weights", outputCol="features"), regression
+    return regression
 
 
 def prob_pos() -> Column:

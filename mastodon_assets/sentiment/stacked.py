@@ -72,7 +72,7 @@ def fit_stacked(
     if labelled is None:
         return PipelineModel([*ngrams, EmbeddingStage(embedding), *stack])
     judged = PipelineModel(ngrams).transform(labelled)
-    judged = judged.select("class", "cleaned", "terms", "polarity_raw")
+    judged = judged.select("class", "cleaned", "grams", "terms", "polarity_raw")
     stacked = PipelineModel(stack).transform(embedded(judged, embedding, report))
     report(f"three classes, at most {parameters.max_iter} iterations")
     head = fit_head(stacked, parameters, report, beside=("stacked_raw", "embedding"))

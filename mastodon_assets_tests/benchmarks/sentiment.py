@@ -56,7 +56,7 @@ _SEEDS_CLEANING = (
     r"SELECT *, regexp_replace(text, r'https?://\S+|[@#]\S+', '') AS plain FROM __THIS__"
 )
 _SEEDS_BAND = {"low": 0.45, "high": 0.55}
-_CURVE: tuple[tuple[int, ...], ...] = ((), (4,), (3, 4, 5))
+_CURVE: tuple[tuple[int, ...], ...] = ((), (3, 5), (4, 6))
 # Emoji and emoticons are rare in this corpus, so both count.
 _SLICES = {
     "negation": r"(?i)\b(?:not|no|never|nothing|cannot|\w+n't)\b",
