@@ -126,8 +126,8 @@ def cleaning_stages(letters: str = PipelineParameters.letters) -> list[Transform
 def term_stages(parameters: PipelineParameters) -> list[Transformer]:
     """cleaned, words -> grams (words and pairs of words), terms (these and pieces).
 
-       Pieces are character n-grams, across words.
-    They are in upper case, so that none is taken for a word.
+    Pieces are character n-grams, across words. They are in upper case, so that none is taken for a
+    word.
     """
     # A look-ahead takes no character, so the next match begins one further.
     pieces = "".join(
