@@ -282,7 +282,8 @@ def test_a_taken_port_is_refused_before_the_web_page_starts() -> None:
 def started(*arguments: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
     """The command while it runs; killed at the end, or when it hangs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mastodon_assets.cli", *arguments],
+        # From a shell's background, SIGINT would be inherited as ignored.
+        ["env", "--default-signal=INT", sys.executable, "-m", "mastodon_assets.cli", *arguments],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
