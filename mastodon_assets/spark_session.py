@@ -41,6 +41,9 @@ _SESSION_CONFIG: dict[str, bool | float | int | str | None] = {
 _BRIEF_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:NewRatio=1"
 # A heap that grows stops the driver for it each time.
 _BRIEF_DRIVER = "-Xms{memory}"
+# As a URI, in which a folder's name has no spaces.
+_PROFILE = (Path(__file__).parent / "spark-log4j2.properties").as_uri()
+_QUIET = f"-Dlog4j2.configurationFile={_PROFILE}"
 _CONNECT_PORT = 15002
 _ANSWER_SECONDS = 5
 
@@ -67,7 +70,7 @@ def spark_config(settings: Settings) -> dict[str, bool | float | int | str | Non
         "spark.master": settings.spark_master,
         **_SESSION_CONFIG,
         "spark.driver.memory": settings.spark_driver_memory,
-        "spark.log.level": "ERROR",
+        **_log(settings),
         **_ui(settings.spark_ui_port),
         "spark.ui.showConsoleProgress": "false",
         # Spark's own list, and the login at Kafka.
@@ -129,8 +132,8 @@ def build_session(
         )
     prepare_environment(settings)
     config = {**spark_config(settings), **_jars(settings)}
-    of_driver = f"{class_archive().options_to_read()} {jvm_options} {driver_options}"
-    config["spark.driver.extraJavaOptions"] = of_driver.strip()
+    of_driver = (_QUIET, class_archive().options_to_read(), jvm_options, driver_options)
+    config["spark.driver.extraJavaOptions"] = " ".join(filter(None, of_driver))
     config["spark.executor.extraJavaOptions"] = jvm_options
     return SparkSession.builder.config(map=config).getOrCreate()
 
@@ -233,6 +236,13 @@ def _check_answers(settings: Settings) -> None:
         except (OSError, ValueError):
             continue
     raise ServiceUnavailableError(f"no Spark answers at {master}; look at SPARK_MASTER")
+
+
+def _log(settings: Settings) -> dict[str, str]:
+    if shares_our_disk(settings):
+        return {"spark.driver.extraJavaOptions": _QUIET}
+    # Executors log by this, and have no profile of ours.
+    return {"spark.driver.extraJavaOptions": _QUIET, "spark.log.level": "ERROR"}
 
 
 def _ui(port: int | None) -> dict[str, str]:
