@@ -12,6 +12,7 @@ where it asks for them, all int64 of shape (texts, tokens), and whose first outp
 import functools
 import hashlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +142,9 @@ class Encoder:
     """Texts to vectors in this process, on one core."""
 
     def __init__(self, folder: Path) -> None:
+        # Since 1.29 its builds tell their maker of each model that is loaded, unless told not to
+        # before they are imported.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
         from tokenizers import Tokenizer
 

@@ -1,6 +1,9 @@
 """n-grams stacked with an embedding, whose model is a few words made by the test."""
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,27 @@ def test_a_text_has_one_vector_of_length_1_whatever_stands_beside_it(
     for text, vector in zip(texts, together, strict=True):
         assert np.array_equal(encoder.vectors([text])[0], vector)
         assert np.linalg.norm(vector) == pytest.approx(1.0 if text.strip() else 0.0, abs=1e-6)
+
+
+def test_the_runtime_does_not_count_for_its_maker_what_is_loaded(tmp_path: Path) -> None:
+    """Where it would, it looks for a place to keep a number of this machine, and warns of none."""
+    folder = write_embedding(tmp_path / "tiny")
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"), "/proc/nowhere")
+    # In CI it keeps still by itself.
+    others = {name: value for name, value in os.environ.items() if name != "CI"}
+    others.pop("ORT_DISABLE_TELEMETRY", None)
+    code = (
+        "import pathlib, sys; from mastodon_assets.sentiment.embedding import Encoder;"
+        "print(Encoder(pathlib.Path(sys.argv[1])).width)"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env={**others, **nowhere},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (made.stdout.strip(), made.stderr) == (str(WIDTH), "")
 
 
 def test_an_embedding_is_known_by_its_weights_and_tokenizer_wherever_it_lies(
