@@ -125,6 +125,9 @@ def build_session(
 
     _check_answers(settings)
     if is_connect(settings):
+        # gRPC would rebuild its sockets at each fork, for a child that only becomes another program
+        # (`start_jvm`), and was seen to lose one on a busy machine.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
         return (
             SparkSession.builder.remote(settings.spark_master)
             .config(map=_SESSION_CONFIG)
