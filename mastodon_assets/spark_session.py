@@ -70,7 +70,8 @@ def spark_config(settings: Settings) -> dict[str, bool | float | int | str | Non
         "spark.master": settings.spark_master,
         **_SESSION_CONFIG,
         "spark.driver.memory": settings.spark_driver_memory,
-        **_log(settings),
+        "spark.driver.extraJavaOptions": _QUIET,
+        **_log_level(settings),
         **_ui(settings.spark_ui_port),
         "spark.ui.showConsoleProgress": "false",
         # Spark's own list, and the login at Kafka.
@@ -135,8 +136,8 @@ def build_session(
         )
     prepare_environment(settings)
     config = {**spark_config(settings), **_jars(settings)}
-    of_driver = (_QUIET, class_archive().options_to_read(), jvm_options, driver_options)
-    config["spark.driver.extraJavaOptions"] = " ".join(filter(None, of_driver))
+    more = (class_archive().options_to_read(), jvm_options, driver_options)
+    config["spark.driver.extraJavaOptions"] = " ".join(filter(None, (_QUIET, *more)))
     config["spark.executor.extraJavaOptions"] = jvm_options
     return SparkSession.builder.config(map=config).getOrCreate()
 
@@ -241,11 +242,9 @@ def _check_answers(settings: Settings) -> None:
     raise ServiceUnavailableError(f"no Spark answers at {master}; look at SPARK_MASTER")
 
 
-def _log(settings: Settings) -> dict[str, str]:
-    if shares_our_disk(settings):
-        return {"spark.driver.extraJavaOptions": _QUIET}
+def _log_level(settings: Settings) -> dict[str, str]:
     # Executors log by this, and have no profile of ours.
-    return {"spark.driver.extraJavaOptions": _QUIET, "spark.log.level": "ERROR"}
+    return {} if shares_our_disk(settings) else {"spark.log.level": "ERROR"}
 
 
 def _ui(port: int | None) -> dict[str, str]:

@@ -6,15 +6,7 @@ from pydantic import Field
 from mastodon_assets.assets.catalogue import describe, row_count, table_metadata
 from mastodon_assets.resources.settings import SettingsResource
 from mastodon_assets.resources.spark import SparkResource
-from mastodon_assets.warehouse.registry import (
-    BATCH_ACTIVE_USERS,
-    BATCH_AVG_LEN_PER_DAY,
-    BATCH_HASHTAG_BY_HOUR,
-    BATCH_TOOTS_BY_LANG_PER_DAY,
-    BATCH_TOOTS_PER_DAY,
-    BATCH_TOP_HASHTAG,
-    Table,
-)
+from mastodon_assets.warehouse.registry import BATCH, Table
 
 
 class RebuildConfig(dg.Config):
@@ -66,14 +58,4 @@ def _batch_asset(table: Table) -> dg.AssetsDefinition:
     return batch_table
 
 
-batch_assets = [
-    _batch_asset(table)
-    for table in (
-        BATCH_ACTIVE_USERS,
-        BATCH_HASHTAG_BY_HOUR,
-        BATCH_TOP_HASHTAG,
-        BATCH_TOOTS_PER_DAY,
-        BATCH_AVG_LEN_PER_DAY,
-        BATCH_TOOTS_BY_LANG_PER_DAY,
-    )
-]
+batch_assets = [_batch_asset(table) for table in BATCH]
