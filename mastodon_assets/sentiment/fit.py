@@ -75,21 +75,21 @@ def fit_two_classes(
     steps: int = 2,
 ) -> list[Transformer]:
     """The first two of `steps`: the stages `text` -> `probability`, or `polarity` with a head."""
-    report(f"step 1 of {steps}: the weights of words and pieces")
+    report(f"step 1 of {steps}: the weights of grams and pieces")
     stages: list[Transformer] = [
         *cleaning_stages(parameters.letters),
         *term_stages(parameters),
         *presence_stages(parameters.buckets),
     ]
-    counted = [*stages, hashing_stage("grams", "words_presence", parameters.buckets)]
+    counted = [*stages, hashing_stage("grams", "grams_presence", parameters.buckets)]
     found = PipelineModel(counted).transform(texts)
-    found = found.select("target", "presence", "words_presence", "lengths").cache()
+    found = found.select("target", "presence", "grams_presence", "lengths").cache()
     try:
         weights = fit_weights(
             found,
             "target",
             presence="presence",
-            words="words_presence",
+            grams="grams_presence",
             lengths="lengths",
             output="features",
         )
@@ -112,13 +112,13 @@ def fit_head(
 ) -> list[Transformer]:
     """The stages terms and the vectors `beside` them -> `probability` of three classes."""
     stages: list[Transformer] = [*presence_stages(parameters.head_buckets, prefix="class_")]
-    counted = [*stages, hashing_stage("grams", "class_words_presence", parameters.head_buckets)]
+    counted = [*stages, hashing_stage("grams", "class_grams_presence", parameters.head_buckets)]
     weighted, rows = with_class_weight(PipelineModel(counted).transform(judged))
     weighted = weighted.select(
         "class",
         "class_weight",
         "class_presence",
-        "class_words_presence",
+        "class_grams_presence",
         "class_lengths",
         *beside,
     ).cache()
@@ -127,7 +127,7 @@ def fit_head(
             weighted,
             "class",
             presence="class_presence",
-            words="class_words_presence",
+            grams="class_grams_presence",
             lengths="class_lengths",
             output="class_weights",
         )
@@ -159,7 +159,8 @@ def folded(
     """
     if _has_no_jvm(spark):
         return [weights, *between, judge]
-    coefficients = judge.coefficientMatrix.toArray()
+    # A copy: where most are not zero, Spark hands out what must not be written to.
+    coefficients = judge.coefficientMatrix.toArray().copy()
     scaling = weights.getScalingVec().toArray()
     coefficients[:, : len(scaling)] *= scaling
     rows, columns = coefficients.shape

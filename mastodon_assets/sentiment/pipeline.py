@@ -9,13 +9,11 @@ worth (`evaluate`).
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pyspark.ml import Transformer
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.feature import (
     ElementwiseProduct,
     HashingTF,
-    NGram,
     Normalizer,
     SQLTransformer,
 )
@@ -47,7 +45,7 @@ NO_LANGUAGE = (_LINK, _HANDLE, _CUSTOM_EMOJI)
 _HASHTAG_HUMP = r"(?U)(?<=\p{Ll})(?=\p{Lu})(?<=#\w{0,80})"
 # `soooo` and `sooooooo` are one word, and not `so`.
 _SPACES = r"(?U)\s{2,}|[\s&&[^ ]]"
-_ELONGATION = r"(\p{L})\1{2,}"
+_ELONGATION = r"(\p{L})\1\1+"
 # Emoji and emoticons are read as the word that they stand for: a corpus that has few of them, as
 # Sentiment140, whose labels were made of them, still teaches what they mean.
 _FACE = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}:;=<^]"
@@ -63,8 +61,13 @@ _FACES = (
     (r"[\x{1F620}-\x{1F621}\x{1F624}\x{1F92C}\x{1F63E}]", "angry"),
     (r"[\x{1F44E}\x{1F4A9}\x{1F922}\x{1F92E}]", "awful"),
 )  # fmt: skip
-# Words of the model's script, apostrophes kept: `don't`, `gr8`, `o'clock`.
-_WORD = r"[{letters}][{letters}\p{{M}}\p{{N}}]*(?:'[{letters}\p{{M}}]+){{0,3}}"
+# Words of the model's script, apostrophes kept: `don't`, `gr8`, `o'clock`. Latin is always among
+# the letters; `a-z` is asked first, because to find a character's script is a search.
+_WORD = r"[a-z{letters}][a-z{letters}\p{{M}}\p{{N}}]*(?:'[a-z{letters}\p{{M}}]+){{0,3}}"
+# Between words: `!`, `...` and numbers say something too. None is without bound, so that what
+# repeats is known.
+_MARK = r"[!?]{1,3}|\.{2,3}|[.,;:()*]|\p{N}{1,4}"
+_BEGIN, _END = "^", "$"
 # From a negator to the next punctuation or `but`, each word gets the mark: `\G` is where the last
 # match ended, so the text is walked once.
 _NEGATION_MARK = "¬"
@@ -76,9 +79,11 @@ _NEGATED = (
     rf"(?U)((?<![\w']){_NEGATOR}(?![\w'])|(?!\A)\G)( +)(?!but\b)"
     r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
 )
-# Measured on a validation part: rarity gives less than .001 of AUC, words that count double .003.
+# What every negator has, so that most texts are not searched for one.
+_MAY_NEGATE = r"n(?:o|ever|either)|n'?t\b|cannot|without|hardly|barely"
+# Measured on a validation part: rarity gives less than .001 of AUC, grams that count more .001.
 _RARITY = 0.1
-_WORDS_COUNT = 2.0
+_GRAMS_COUNT = 1.75
 _FEWEST_TEXTS = 2
 # Each step of a fit goes once over all buckets a block of rows: few large blocks, so. Spark's
 # default is 1 MB, which at these widths costs more than the rows themselves.
@@ -97,48 +102,63 @@ class PipelineParameters:
     head of three classes has its own. `letters` are regex classes of the letters that make words.
     """
 
-    pieces: tuple[int, ...] = (4,)
-    buckets: int = 2**20
-    head_buckets: int = 2**18
+    pieces: tuple[int, ...] = (5,)
+    buckets: int = 2**21
+    head_buckets: int = 2**19
     inverse_regularization: float = 2.0
-    head_inverse_regularization: float = 1.0
-    max_iter: int = 100
+    head_inverse_regularization: float = 0.5
+    max_iter: int = 70
     letters: str = r"\p{IsLatin}"
 
 
 # A few thousand short texts: more buckets and steps would only cost time.
 DEMO_PARAMETERS = PipelineParameters(
-    pieces=(4,), buckets=2**15, head_buckets=2**15, inverse_regularization=10.0, max_iter=30
+    pieces=(5,), buckets=2**15, head_buckets=2**15, inverse_regularization=10.0, max_iter=30
 )
 
 
 def cleaning_stages(letters: str = PipelineParameters.letters) -> list[Transformer]:
-    """text -> cleaned (text in lower case without links, handles and custom emoji) and words.
+    """text -> cleaned (text in lower case without links, handles and custom emoji), tokens, words.
 
+    Tokens are words, numbers and marks of punctuation, between `^` and `$`; `words` has no others.
     A word after a negator carries a mark: `not ¬happy`.
     """
     return [
         SQLTransformer(statement=_with_cleaned_text()),
-        SQLTransformer(statement=_with_words(letters)),
+        SQLTransformer(statement=_with_tokens(letters)),
+        # Only words have letters.
+        SQLTransformer(
+            statement=r"SELECT *, filter(tokens, t -> t RLIKE r'\p{L}') AS words FROM __THIS__"
+        ),
     ]
 
 
 def term_stages(parameters: PipelineParameters) -> list[Transformer]:
-    """cleaned, words -> grams (words and pairs of words), terms (these and pieces).
+    """cleaned, tokens -> grams (of tokens) and terms (grams and pieces), both arrays of int.
 
-    Pieces are character n-grams, across words. They are in upper case, so that none is taken for a
-    word.
+    Grams are single tokens, pairs of neighbours, and pairs of those with one between them. Pieces
+    are character n-grams, across words. Each is a hash, with a number of its own for the last two:
+    as strings, all of them would go through Java and back twice.
     """
+    # Beyond the end there is nothing, and a hash passes over that.
+    grams = (
+        "transform(tokens, t -> hash(t))",
+        "transform(tokens, (t, place) -> hash(t, get(tokens, place + 1)))",
+        "transform(tokens, (t, place) -> hash(t, 1, get(tokens, place + 2)))",
+    )
     # A look-ahead takes no character, so the next match begins one further.
-    pieces = "".join(
-        f", regexp_extract_all(upper(cleaned), r'(?=(.{{{length}}}))', 1)"
+    pieces = (
+        f"transform(regexp_extract_all(cleaned, r'(?=({'.' * length}))', 1), p -> hash(p, 2))"
         for length in parameters.pieces
     )
-    statement = (
-        "SELECT *, concat(words, bigrams) AS grams,"  # noqa: S608 - constants of ours
-        f" concat(words, bigrams{pieces}) AS terms FROM __THIS__"
-    )
-    return [NGram(n=2, inputCol="words", outputCol="bigrams"), SQLTransformer(statement=statement)]
+    # Two steps, so that a fit can have the grams alone.
+    return [
+        SQLTransformer(statement=f"SELECT *, concat({expressions}) AS {name} FROM __THIS__")  # noqa: S608 - constants of ours
+        for name, expressions in (
+            ("grams", ", ".join(grams)),
+            ("terms", ", ".join(("grams", *pieces))),
+        )
+    ]
 
 
 def presence_stages(buckets: int, *, prefix: str = "") -> tuple[HashingTF, Normalizer]:
@@ -154,12 +174,12 @@ def presence_stages(buckets: int, *, prefix: str = "") -> tuple[HashingTF, Norma
 
 
 def hashing_stage(terms: str, presence: str, buckets: int) -> HashingTF:
-    """An array of strings -> a vector of 0 and 1 over the buckets that they are hashed to."""
+    """An array of terms -> a vector of 0 and 1 over the buckets that they are hashed to."""
     return HashingTF(inputCol=terms, outputCol=presence, binary=True, numFeatures=buckets)
 
 
 def fit_weights(
-    rows: DataFrame, label: str, *, presence: str, words: str, lengths: str, output: str
+    rows: DataFrame, label: str, *, presence: str, grams: str, lengths: str, output: str
 ) -> ElementwiseProduct:
     """The stage `lengths` -> `output` that scales each entry by what `rows` say of it.
 
@@ -169,29 +189,29 @@ def fit_weights(
     To its square comes that of the entry's rarity, so that the regression decides on what is left.
     An entry that one text has, or none, is left out.
 
-    `rows` has `label` and two vectors of 0 and 1 over the buckets: `presence` of all terms, `words`
-    of words and pairs alone. A text has nearly three times as many pieces as those; so that these
-    are heard, what is in their buckets counts more. `lengths` is `presence` of length 1.
+    `rows` has `label` and two vectors of 0 and 1 over the buckets: `presence` of all terms, `grams`
+    of grams alone. Pieces of one word say the same many times; so that grams are heard, what is in
+    their buckets counts more. `lengths` is `presence` of length 1.
     """
-    counts = _class_counts(rows, label, presence)
+    sums = rows.groupBy(label).agg(
+        Summarizer.sum(F.col(presence)).alias("terms"),
+        Summarizer.sum(F.col(grams)).alias("grams"),
+        F.count("*").alias("rows"),
+    )
+    classes = sums.orderBy(label).collect()
+    counts = np.stack([row["terms"].toArray() for row in classes])
     texts = counts.sum(axis=0)
     logarithms = np.log((counts + 1) / (counts + 1).sum(axis=1, keepdims=True))
     ratio = logarithms.max(axis=0) - logarithms.min(axis=0)
     ratio[ratio**2 * texts < 1] = 0.0
-    rarity = np.log((rows.count() + 1) / (texts + 1))
+    rarity = np.log((sum(row["rows"] for row in classes) + 1) / (texts + 1))
     weights = np.where(texts >= _FEWEST_TEXTS, np.hypot(ratio, _RARITY * rarity), 0.0)
-    is_word = 2 * _class_counts(rows, label, words).sum(axis=0) > texts
+    is_gram = 2 * sum(row["grams"].toArray() for row in classes) > texts
     # Stored as text, so digits that mean nothing would only be bytes.
-    weights = np.where(is_word, _WORDS_COUNT * weights, weights).round(4)
+    weights = np.where(is_gram, _GRAMS_COUNT * weights, weights).round(4)
     return ElementwiseProduct(
         inputCol=lengths, outputCol=output, scalingVec=Vectors.dense(weights.tolist())
     )
-
-
-def _class_counts(rows: DataFrame, label: str, presence: str) -> NDArray[np.float64]:
-    """How many texts of each class, in rising order, have each entry: a row a class."""
-    sums = rows.groupBy(label).agg(Summarizer.sum(F.col(presence)).alias("sum"))
-    return np.stack([row["sum"].toArray() for row in sums.orderBy(label).collect()])
 
 
 def regression_of(
@@ -280,11 +300,13 @@ def _with_plain(query: str, guard: str, changed: str) -> str:
     )
 
 
-def _with_words(letters: str) -> str:
+def _with_tokens(letters: str) -> str:
     marked = _replaced("cleaned", _NEGATED, f"$1$2$3{_NEGATION_MARK}$4")
-    word = f"{_NEGATION_MARK}?{_WORD.format(letters=letters)}"
+    marked = f'CASE WHEN cleaned RLIKE r"{_MAY_NEGATE}" THEN {marked} ELSE cleaned END'
+    token = f"{_NEGATION_MARK}?{_WORD.format(letters=letters)}|{_MARK}"
     return (
-        f'SELECT *, regexp_extract_all({marked}, r"{word}", 0) AS words'  # noqa: S608 - ours
+        f"SELECT *, concat(array('{_BEGIN}'),"  # noqa: S608 - constants of ours
+        f" regexp_extract_all({marked}, r\"{token}\", 0), array('{_END}')) AS tokens"
         " FROM __THIS__"
     )
 

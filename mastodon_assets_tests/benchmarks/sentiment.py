@@ -6,8 +6,8 @@ Every figure comes from rows that trained nothing: the held-out fifth of Sentime
 it, its manual test file, the held-out fifth of the three-class file, the validation file of eight
 languages. Rows a second count the time of the whole pipeline, from text to probability; rows a CPU
 second are those of all cores together, which a busy machine changes less. `--curve` fits the
-pipeline with other n-grams too; `--embedding` adds the second backend, alone and stacked; `--only`
-measures a part; `--rows` takes only so many rows of each file, for a quick look.
+pipeline with other terms and buckets too; `--embedding` adds the second backend, alone and stacked;
+`--only` measures a part; `--rows` takes only so many rows of each file, for a quick look.
 
 The seed's pipeline gets the cleaning that it does before its training (no links, names, tags) in
 both places, which is better than it does by itself, and its band of .45 to .55 for neutral.
@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.classification import LogisticRegression
@@ -56,7 +57,13 @@ _SEEDS_CLEANING = (
     r"SELECT *, regexp_replace(text, r'https?://\S+|[@#]\S+', '') AS plain FROM __THIS__"
 )
 _SEEDS_BAND = {"low": 0.45, "high": 0.55}
-_CURVE: tuple[tuple[int, ...], ...] = ((), (3, 5), (4, 6))
+_CURVE: tuple[dict[str, Any], ...] = (
+    {"pieces": ()},
+    {"pieces": (4,)},
+    {"pieces": (4, 6)},
+    {"buckets": 2**20},
+)
+_ROUNDS = 5
 # Emoji and emoticons are rare in this corpus, so both count.
 _SLICES = {
     "negation": r"(?i)\b(?:not|no|never|nothing|cannot|\w+n't)\b",
@@ -122,10 +129,9 @@ def _two_classes(
 ) -> dict[str, Any]:
     spark, default = training.sparkSession, PipelineParameters()
     manual = read_corpus(spark, arguments.manual)
-    pieces = {default.pieces, *(_CURVE if arguments.curve else ())}
     variants: dict[str, Callable[[], Fitted]] = {"seed": lambda: seed}
-    for lengths in sorted(pieces, key=lambda each: (len(each), each)):
-        parameters = replace(default, pieces=lengths)
+    for changed in ({}, *(_CURVE if arguments.curve else ())):
+        parameters = replace(default, **changed)
         fit = partial(_fit_with, training, parameters, None, console)
         variants[_name(parameters)] = partial(_timed_fit, fit)
     slow: dict[str, Callable[[], PipelineModel]] = {}
@@ -146,7 +152,11 @@ def _two_classes(
         results[name] = {
             "fit_seconds": fitted.seconds,
             "fit_cpu_seconds": fitted.cpu_seconds,
-            **_rates(fitted.pipeline, held_out.where(in_share(0.3)) if name in slow else held_out),
+            **_rates(
+                fitted.pipeline,
+                seed.pipeline,
+                held_out.where(in_share(0.3)) if name in slow else held_out,
+            ),
             "held out": _figures(judged),
             "manual": _figures(_judged(fitted.pipeline, manual)),
             "slices": {
@@ -233,19 +243,32 @@ def _timed_fit(fit: Callable[[], PipelineModel]) -> Fitted:
     return Fitted(pipeline, time.monotonic() - started, _cpu_seconds() - cpu)
 
 
-def _rates(pipeline: PipelineModel, texts: DataFrame) -> dict[str, float]:
-    """The faster of two runs: the first one compiles."""
+def _rates(pipeline: PipelineModel, seed: PipelineModel, texts: DataFrame) -> dict[str, float]:
+    """Rows a second and a CPU second, and both as shares of the seed's: medians of five rounds.
+
+    A round is a run of each, so that a machine whose speed drifts treats both alike. The first
+    round only lets Java compile.
+    """
     rows = texts.count()
-    runs: list[tuple[float, float]] = []
-    for _ in range(2):
-        started, cpu = time.monotonic(), _cpu_seconds()
-        probabilities = pipeline.transform(texts).select("probability")
-        probabilities.write.format("noop").mode("overwrite").save()
-        runs.append((rows / (time.monotonic() - started), rows / (_cpu_seconds() - cpu)))
+    rounds = [(_run(pipeline, texts), _run(seed, texts)) for _ in range(_ROUNDS + 1)][1:]
+    (wall, cpu), (seeds_wall, seeds_cpu) = np.median(rounds, axis=0)
+    shares = np.median([np.divide(seeds, own) for own, seeds in rounds], axis=0)
     return {
-        "rows_a_second": max(wall for wall, _ in runs),
-        "rows_a_cpu_second": max(cpu for _, cpu in runs),
+        "rows_a_second": rows / wall,
+        "rows_a_cpu_second": rows / cpu,
+        "seeds_rows_a_second": rows / seeds_wall,
+        "seeds_rows_a_cpu_second": rows / seeds_cpu,
+        "share_of_seeds_rows_a_second": float(shares[0]),
+        "share_of_seeds_rows_a_cpu_second": float(shares[1]),
     }
+
+
+def _run(pipeline: PipelineModel, texts: DataFrame) -> tuple[float, float]:
+    """Seconds and CPU seconds of the way from text to probability."""
+    started, cpu = time.monotonic(), _cpu_seconds()
+    probabilities = pipeline.transform(texts).select("probability")
+    probabilities.write.format("noop").mode("overwrite").save()
+    return time.monotonic() - started, _cpu_seconds() - cpu
 
 
 def _cpu_seconds() -> float:
@@ -269,8 +292,9 @@ def _some(rows: DataFrame, count: int | None) -> DataFrame:
 
 
 def _name(parameters: PipelineParameters) -> str:
-    lengths = ", ".join(map(str, parameters.pieces))
-    return f"words and pieces of {lengths}" if lengths else "words"
+    lengths = " and ".join(map(str, parameters.pieces))
+    terms = f"grams and pieces of {lengths}" if lengths else "grams"
+    return f"{terms}, {parameters.buckets:,} buckets"
 
 
 def _told(figures: dict[str, Any]) -> str:
@@ -285,8 +309,10 @@ def _print(console: Console, name: str, result: dict[str, Any], seed: dict[str, 
     console.print(
         f"[bold]{name}[/bold]: fitted in {result['fit_seconds']:.0f} s"
         f" ({result['fit_cpu_seconds'] / seed['fit_cpu_seconds']:.1f} times the seed's CPU time),"
-        f" {result['rows_a_second']:,.0f} rows/s, {result['rows_a_cpu_second']:,.0f} a CPU second"
-        f" ({result['rows_a_cpu_second'] / seed['rows_a_cpu_second']:.2f} of the seed's)"
+        f" {result['rows_a_second']:,.0f} rows/s where the seed's does"
+        f" {result['seeds_rows_a_second']:,.0f} ({result['share_of_seeds_rows_a_second']:.2f}),"
+        f" {result['rows_a_cpu_second']:,.0f} a CPU second"
+        f" ({result['share_of_seeds_rows_a_cpu_second']:.2f} of the seed's)"
     )
     table = Table("rows that trained nothing", "rows", *METRICS, box=None)
     for where, figures in (

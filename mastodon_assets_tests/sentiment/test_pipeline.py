@@ -2,10 +2,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from pyspark.ml import PipelineModel
-from pyspark.sql import SparkSession
+from pyspark.ml import PipelineModel, Transformer
+from pyspark.sql import Row, SparkSession
 
-from mastodon_assets.sentiment.pipeline import cleaning_stages, prob_pos
+from mastodon_assets.sentiment.pipeline import (
+    PipelineParameters,
+    cleaning_stages,
+    prob_pos,
+    term_stages,
+)
 from mastodon_assets.sentiment.store import LoadedModel
 from mastodon_assets.spark_session import file_uri
 
@@ -48,6 +53,42 @@ def test_words_of_a_text(spark: SparkSession) -> None:
     found = _words(spark, [text for text, _ in CASES])
     for (text, expected), words in zip(CASES, found, strict=True):
         assert words == expected, text
+
+
+TOKENS: list[tuple[str | None, list[str]]] = [
+    ("Not now, ok?!", ["^", "not", "¬now", ",", "ok", "?!", "$"]),
+    ("wow!!!!! ...... gr8", ["^", "wow", "!!!", "!!", "...", "...", "gr8", "$"]),
+    ("12345", ["^", "1234", "5", "$"]),
+    ("not 7 days", ["^", "not", "7", "¬days", "$"]),
+    ("https://one.example @ada 猫", ["^", "$"]),
+    ("", ["^", "$"]),
+    (None, ["^", "$"]),
+]  # fmt: skip
+
+
+def test_tokens_are_words_numbers_and_marks_between_two_ends(spark: SparkSession) -> None:
+    rows = _cleaned(spark, [text for text, _ in TOKENS])
+    for (text, expected), row in zip(TOKENS, rows, strict=True):
+        assert row.tokens == expected, text
+
+
+def test_each_negator_marks_what_follows(spark: SparkSession) -> None:
+    words = (
+        "not no never nothing nobody nowhere none nor neither without cannot hardly barely cant"
+        " dont doesnt didnt isnt wasnt wont wouldnt couldnt shouldnt aint havent hasnt hadnt arent"
+        " werent don't can't mustn't needn't"
+    )
+    negators = words.split()
+    found = _words(spark, [f"I {negator} see" for negator in negators])
+    assert found == [["i", negator, "¬see"] for negator in negators]
+
+
+def test_terms_of_one_kind_are_told_from_those_of_another(spark: SparkSession) -> None:
+    (row,) = _cleaned(spark, ["abcde fghij abcde"], *term_stages(PipelineParameters()))
+    # `^` and `$` and two words; four pairs; five with one between, or nothing behind.
+    assert len(set(row.grams)) == 4 + 4 + 5
+    pieces = {" abcde fghij abcde "[at : at + 5] for at in range(15)}
+    assert len(set(row.terms)) == len(set(row.grams)) + len(pieces)
 
 
 def test_a_text_of_100_000_characters_without_a_break_does_no_harm(spark: SparkSession) -> None:
@@ -101,10 +142,14 @@ def test_alone_in_a_batch_and_after_saving_a_text_has_one_probability(
 
 
 def _words(spark: SparkSession, texts: Sequence[str | None]) -> list[list[str]]:
+    return [row.words for row in _cleaned(spark, texts)]
+
+
+def _cleaned(spark: SparkSession, texts: Sequence[str | None], *further: Transformer) -> list[Row]:
     rows = spark.createDataFrame(list(enumerate(texts)), "place int, text string")
-    for stage in cleaning_stages():
+    for stage in (*cleaning_stages(), *further):
         rows = stage.transform(rows)
-    return [row.words for row in rows.orderBy("place").collect()]
+    return rows.orderBy("place").collect()
 
 
 def _probabilities(spark: SparkSession, pipeline: PipelineModel, texts: list[str]) -> list[float]:
