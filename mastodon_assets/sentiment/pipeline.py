@@ -113,7 +113,12 @@ class PipelineParameters:
 
 # A few thousand short texts: more buckets and steps would only cost time.
 DEMO_PARAMETERS = PipelineParameters(
-    pieces=(5,), buckets=2**15, head_buckets=2**15, inverse_regularization=10.0, max_iter=30
+    pieces=(5,),
+    buckets=2**17,
+    head_buckets=2**17,
+    inverse_regularization=10.0,
+    head_inverse_regularization=1.0,
+    max_iter=30,
 )
 
 
