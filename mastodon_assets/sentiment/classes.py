@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 from pyspark.ml import PipelineModel
 from pyspark.ml.classification import LogisticRegression
-from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
@@ -118,25 +117,24 @@ def distinct_labelled(labelled: DataFrame, letters: str) -> DataFrame:
     )
 
 
-def head_stages(inverse_regularization: float, *, train_rows: int, max_iter: int) -> list[Any]:
-    """class_weights and polarity_raw (the two-class model's log odds) -> probability (of three).
+def head_regression(
+    inverse_regularization: float, *, train_rows: int, max_iter: int
+) -> LogisticRegression:
+    """class_features -> probability (of three).
 
     Rows count by `class_weight`, so that a probability is what it would be if the classes were as
     frequent as each other: how many posts are neutral differs from file to file.
     """
-    return [
-        VectorAssembler(inputCols=["class_weights", "polarity_raw"], outputCol="class_features"),
-        LogisticRegression(
-            featuresCol="class_features",
-            labelCol="class",
-            weightCol="class_weight",
-            family="multinomial",
-            regParam=1 / (inverse_regularization * train_rows),
-            maxIter=max_iter,
-            standardization=False,
-            maxBlockSizeInMB=BLOCK_MB,
-        ),
-    ]
+    return LogisticRegression(
+        featuresCol="class_features",
+        labelCol="class",
+        weightCol="class_weight",
+        family="multinomial",
+        regParam=1 / (inverse_regularization * train_rows),
+        maxIter=max_iter,
+        standardization=False,
+        maxBlockSizeInMB=BLOCK_MB,
+    )
 
 
 def with_class_weight(labelled: DataFrame) -> tuple[DataFrame, int]:

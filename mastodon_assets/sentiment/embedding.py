@@ -6,7 +6,9 @@ the executors. What is fitted on the vectors: `stacked`.
 The folder has `tokenizer.json` (of Hugging Face's tokenizers) and `model.onnx` or
 `onnx/model.onnx`: a transformer that takes `input_ids`, and `attention_mask` and `token_type_ids`
 where it asks for them, all int64 of shape (texts, tokens), and whose first output is float of shape
-(texts, tokens, width), or (texts, width).
+(texts, tokens, width), or (texts, width). Where it has outputs named `hidden_states…`, these are
+read instead, one beside the other: what a text feels like is plainer to a transformer's inner
+layers than to the last, which is trained to say what it is about.
 """
 
 import functools
@@ -35,6 +37,7 @@ _VARIABLE = "SENTIMENT_EMBEDDING_DIR"
 _TOKENIZER = "tokenizer.json"
 _MODELS = ("model.onnx", "onnx/model.onnx")
 _PACKAGES = ("onnxruntime", "tokenizers")
+_INNER_LAYERS = "hidden_states"
 # A post has at most some 500 characters; what stands behind so many tokens is not read.
 _MAX_TOKENS = 128
 # What a core's cache holds of a small transformer's inner state; twice as fast as text by text.
@@ -155,6 +158,9 @@ class Encoder:
             str(_model_file(folder)), options, providers=["CPUExecutionProvider"]
         )
         self._inputs = {given.name for given in self._session.get_inputs()}
+        outputs = [output.name for output in self._session.get_outputs()]
+        inner = [name for name in outputs if name.startswith(_INNER_LAYERS)]
+        self._outputs = inner or outputs[:1]
         self._tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_MAX_TOKENS)
@@ -164,7 +170,10 @@ class Encoder:
         self._can_batch = np.array_equal(alone, self._computed(tried))
 
     def vectors(self, texts: list[str]) -> NDArray[np.float32]:
-        """(texts, width): the mean of the tokens' vectors, of length 1; zeros without a token."""
+        """(texts, width): of each output the mean of the tokens' vectors, of like lengths.
+
+        Of length 1 together; zeros without a token.
+        """
         found = np.zeros((len(texts), self.width), np.float32)
         tokens = [self._tokenizer.encode(text).ids if text.strip() else [] for text in texts]
         for rows in self._batches(tokens):
@@ -192,19 +201,25 @@ class Encoder:
         for row, each in enumerate(tokens):
             ids[row, : len(each)], mask[row, : len(each)] = each, 1
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        (output, *_) = self._session.run(
-            None, {name: value for name, value in given.items() if name in self._inputs}
+        outputs = self._session.run(
+            self._outputs, {name: value for name, value in given.items() if name in self._inputs}
         )
-        if output.ndim == 3:
-            # Row by row: a sum over a longer array is rounded otherwise.
-            output = np.stack(
-                [
-                    vectors[: len(each)].mean(axis=0)
-                    for vectors, each in zip(output, tokens, strict=True)
-                ]
-            )
-        lengths = np.linalg.norm(output, axis=1, keepdims=True)
-        return np.divide(output, lengths, out=np.zeros_like(output), where=lengths > 0)
+        means = [_of_length_1(_mean_of_tokens(output, tokens)) for output in outputs]
+        return np.hstack(means) / np.float32(np.sqrt(len(means)))
+
+
+def _mean_of_tokens(output: NDArray[np.float32], tokens: list[list[int]]) -> NDArray[np.float32]:
+    if output.ndim == 2:
+        return output
+    # Row by row: a sum over a longer array is rounded otherwise.
+    return np.stack(
+        [vectors[: len(each)].mean(axis=0) for vectors, each in zip(output, tokens, strict=True)]
+    )
+
+
+def _of_length_1(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
 
 
 @functools.cache

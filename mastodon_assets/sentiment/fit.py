@@ -7,18 +7,21 @@ tokenised twice, and progress. Which texts train and what becomes of the model: 
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+from numpy.typing import NDArray
 from pyspark.ml import PipelineModel, Transformer
-from pyspark.ml.classification import LogisticRegressionModel
-from pyspark.ml.feature import ElementwiseProduct, VectorAssembler
-from pyspark.ml.linalg import DenseMatrix
+from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
+from pyspark.ml.feature import ElementwiseProduct, HashingTF, VectorAssembler
+from pyspark.ml.linalg import DenseMatrix, Vectors
 from pyspark.ml.wrapper import JavaParams
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mastodon_assets.sentiment.classes import head_stages, with_class_weight
+from mastodon_assets.sentiment.classes import head_regression, with_class_weight
+from mastodon_assets.sentiment.lexicon import lexicon_weights
 from mastodon_assets.sentiment.pipeline import (
     PipelineParameters,
     cleaning_stages,
@@ -76,10 +79,12 @@ def fit_two_classes(
 ) -> list[Transformer]:
     """The first two of `steps`: the stages `text` -> `probability`, or `polarity` with a head."""
     report(f"step 1 of {steps}: the weights of grams and pieces")
+    presence, normalizer = presence_stages(parameters.buckets)
     stages: list[Transformer] = [
         *cleaning_stages(parameters.letters),
         *term_stages(parameters),
-        *presence_stages(parameters.buckets),
+        presence,
+        normalizer,
     ]
     counted = [*stages, hashing_stage("grams", "grams_presence", parameters.buckets)]
     found = PipelineModel(counted).transform(texts)
@@ -91,16 +96,16 @@ def fit_two_classes(
             presence="presence",
             grams="grams_presence",
             lengths="lengths",
-            output="features",
+            output="weighted",
         )
         regression = regression_of(parameters, train_rows=train_rows, has_head=has_head)
-        features = alone(weights.transform(found), "target", "features")
         report(f"step 2 of {steps}: two classes, at most {parameters.max_iter} iterations")
-        with iterations_reported(texts.sparkSession, parameters.max_iter, report):
-            judge = regression.fit(features)
+        judge = fit_regression(
+            found.select("target", "lengths"), presence, weights, regression, report
+        )
     finally:
         found.unpersist()
-    return [*stages, *folded(texts.sparkSession, weights, [], judge)]
+    return [*stages, *judge]
 
 
 def fit_head(
@@ -111,76 +116,113 @@ def fit_head(
     beside: tuple[str, ...] = ("polarity_raw",),
 ) -> list[Transformer]:
     """The stages terms and the vectors `beside` them -> `probability` of three classes."""
-    stages: list[Transformer] = [*presence_stages(parameters.head_buckets, prefix="class_")]
-    counted = [*stages, hashing_stage("grams", "class_grams_presence", parameters.head_buckets)]
-    weighted, rows = with_class_weight(PipelineModel(counted).transform(judged))
-    weighted = weighted.select(
-        "class",
-        "class_weight",
-        "class_presence",
-        "class_grams_presence",
-        "class_lengths",
-        *beside,
-    ).cache()
+    presence, normalizer = presence_stages(parameters.head_buckets, prefix="class_")
+    counted: list[Transformer] = [
+        presence,
+        normalizer,
+        hashing_stage("grams", "class_grams_presence", parameters.head_buckets),
+    ]
+    found, rows = with_class_weight(PipelineModel(counted).transform(judged))
+    kept = ("class", "class_weight", "class_lengths", *beside)
+    found = found.select("class_presence", "class_grams_presence", *kept).cache()
     try:
         weights = fit_weights(
-            weighted,
+            found,
             "class",
             presence="class_presence",
             grams="class_grams_presence",
             lengths="class_lengths",
-            output="class_weights",
+            output="class_weighted",
         )
-        assembler, regression = head_stages(
+        regression = head_regression(
             parameters.head_inverse_regularization, train_rows=rows, max_iter=parameters.max_iter
         )
-        assembler.setInputCols(["class_weights", *beside])
-        assembled = assembler.transform(weights.transform(weighted))
-        features = alone(assembled, "class", "class_weight", "class_features")
-        with iterations_reported(judged.sparkSession, parameters.max_iter, report):
-            judge = regression.fit(features)
+        judge = fit_regression(
+            found.select(*kept), presence, weights, regression, report, beside=beside
+        )
     finally:
-        weighted.unpersist()
-    return [*stages, *folded(judged.sparkSession, weights, [assembler], judge)]
+        found.unpersist()
+    return [presence, normalizer, *judge]
+
+
+def fit_regression(
+    rows: DataFrame,
+    presence: HashingTF,
+    weights: ElementwiseProduct,
+    regression: LogisticRegression,
+    report: Report,
+    *,
+    beside: tuple[str, ...] = (),
+) -> list[Transformer]:
+    """The stages lengths and the vectors `beside` them -> what `regression` gives.
+
+    `rows` has these, and else only what the regression asks for. It learns a weight for each bucket
+    of `presence`, one for all praise and one for all blame in the lexicon's words, and those of
+    `beside`. A model cannot be made through Spark Connect: there it goes without the lexicon.
+    """
+    spark, lengths = rows.sparkSession, weights.getInputCol()
+    others = [name for name in rows.columns if name not in (lengths, *beside)]
+    stages: list[Transformer] = [weights]
+    inputs = [weights.getOutputCol(), *beside]
+    if not _has_no_jvm(spark):
+        lexicon = lexicon_weights(spark, presence)
+        marked = linear_model(lexicon, np.zeros(2))
+        marked.setFeaturesCol(lengths).setRawPredictionCol("lexicon")
+        marked.setProbabilityCol("").setPredictionCol("")
+        stages, inputs = [weights, marked], [weights.getOutputCol(), "lexicon", *beside]
+    assembler = VectorAssembler(inputCols=inputs, outputCol=regression.getFeaturesCol())
+    assembled = PipelineModel([*stages, assembler]).transform(rows)
+    features = alone(assembled, *others, regression.getFeaturesCol())
+    with iterations_reported(spark, regression.getMaxIter(), report):
+        judge = regression.fit(features)
+    if _has_no_jvm(spark):
+        return [weights, assembler, judge]
+    return folded(weights, lexicon, beside, judge)
 
 
 def folded(
-    spark: SparkSession,
     weights: ElementwiseProduct,
-    between: list[VectorAssembler],
+    lexicon: NDArray[np.float64],
+    beside: Sequence[str],
     judge: LogisticRegressionModel,
 ) -> list[Transformer]:
-    """Stages that do what `weights`, `between` and `judge` do, one after the other, but faster.
+    """Stages that say of `lengths` and the vectors `beside` them what `judge` says, but faster.
 
-    The weights go into the coefficients, and these are stored with their zeros. Spark drops zeros
-    where they are many, and then walks all that is left for each text: more than half of the time
-    that a score took. The assembler's first input, or the judge's only one, is `weights`' output.
-    A model cannot be made through Spark Connect: there the stages stay as they are.
+    `judge` was fitted on `lengths` times `weights`, the sums of `lengths` times each row of
+    `lexicon`, and `beside`. All but the last are linear in `lengths`, so they go into one
+    coefficient a bucket. These are stored with their zeros: Spark drops them where they are many,
+    and then walks all that is left for each text, more than half of the time that a score took.
     """
-    if _has_no_jvm(spark):
-        return [weights, *between, judge]
-    # A copy: where most are not zero, Spark hands out what must not be written to.
-    coefficients = judge.coefficientMatrix.toArray().copy()
     scaling = weights.getScalingVec().toArray()
-    coefficients[:, : len(scaling)] *= scaling
-    rows, columns = coefficients.shape
-    made = LogisticRegressionModel(
-        JavaParams._new_java_obj(
-            "org.apache.spark.ml.classification.LogisticRegressionModel",
-            judge.uid,
-            DenseMatrix(rows, columns, coefficients.ravel(), isTransposed=True),
-            judge.interceptVector,
-            judge.numClasses,
-            rows > 1,
-        )
+    of_buckets, of_lexicon, of_others = np.split(
+        judge.coefficientMatrix.toArray(), np.cumsum([len(scaling), len(lexicon)]), axis=1
+    )
+    made = linear_model(
+        np.hstack([of_buckets * scaling + of_lexicon @ lexicon, of_others]),
+        judge.interceptVector.toArray(),
     )
     for name in ("featuresCol", "probabilityCol", "rawPredictionCol", "predictionCol"):
         made.set(made.getParam(name), judge.getOrDefault(name))
-    for assembler in between:
-        assembler.setInputCols([weights.getInputCol(), *assembler.getInputCols()[1:]])
-    if not between:
-        made.setFeaturesCol(weights.getInputCol())
-    return [*between, made]
+    if not beside:
+        return [made.setFeaturesCol(weights.getInputCol())]
+    inputs = [weights.getInputCol(), *beside]
+    return [VectorAssembler(inputCols=inputs, outputCol=judge.getFeaturesCol()), made]
+
+
+def linear_model(
+    coefficients: NDArray[np.float64], intercepts: NDArray[np.float64]
+) -> LogisticRegressionModel:
+    """The model with a row of coefficients a class, or one row for two classes."""
+    rows, columns = coefficients.shape
+    made = JavaParams._new_java_obj(
+        "org.apache.spark.ml.classification.LogisticRegressionModel",
+        f"LogisticRegression_{uuid.uuid4().hex[:12]}",
+        DenseMatrix(rows, columns, coefficients.ravel(), isTransposed=True),
+        Vectors.dense(intercepts),
+        max(2, rows),
+        rows > 1,
+    )
+    return LogisticRegressionModel(made)
 
 
 def alone(rows: DataFrame, *columns: str) -> DataFrame:

@@ -26,6 +26,7 @@ from mastodon_assets.sentiment import corpus as corpus_module
 from mastodon_assets.sentiment import embedding as embedding_module
 from mastodon_assets.sentiment import fit as fit_module
 from mastodon_assets.sentiment import languages as languages_module
+from mastodon_assets.sentiment import lexicon as lexicon_module
 from mastodon_assets.sentiment import pipeline as pipeline_module
 from mastodon_assets.sentiment import stacked as stacked_module
 from mastodon_assets.sentiment import synthetic as synthetic_module
@@ -204,6 +205,7 @@ def code_version(spark_version: str) -> str:
         classes_module,
         corpus_module,
         languages_module,
+        lexicon_module,
         embedding_module,
         stacked_module,
         synthetic_module,

@@ -1,15 +1,15 @@
 """A BERT of Hugging Face's layout (config.json, model.safetensors, tokenizer.json) as ONNX.
 
-    python -m mastodon_assets_tests.benchmarks.bert_as_onnx FOLDER OUT
+    python -m mastodon_assets_tests.benchmarks.bert_as_onnx FOLDER OUT --inner 3 4 5
 
 Writes `OUT/model.onnx` and `OUT/tokenizer.json`, what SENTIMENT_EMBEDDING_DIR names, from the
-weights alone: no PyTorch.
+weights alone: no PyTorch. `--inner` names layers to give besides the last, counted from 1.
 """
 
 import argparse
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +53,22 @@ class _Graph:
         return self.add("LayerNormalization", value, scale, bias, epsilon=epsilon)
 
 
-def convert(source: Path, target: Path) -> None:
+def convert(source: Path, target: Path, inner: Collection[int] = ()) -> None:
     """Write `target`'s two files from `source`'s three."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    model = bert(config, load_file(source / "model.safetensors"))
+    model = bert(config, load_file(source / "model.safetensors"), inner)
     onnx.checker.check_model(model)
     target.mkdir(parents=True, exist_ok=True)
     onnx.save(model, target / "model.onnx")
     shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
 
 
-def bert(config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+def bert(
+    config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]], inner: Collection[int]
+) -> onnx.ModelProto:
     """input_ids, attention_mask (both int64, texts x tokens) -> last_hidden_state.
 
+    With `hidden_states.N` for each of the layers `inner`.
     The encoder of Devlin et al. 2018, in the names of Hugging Face's BertModel.
     """
     graph = _Graph(weights)
@@ -80,6 +83,7 @@ def bert(config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> onnx
     split = graph.constant(np.array([0, 0, heads, each]))
     joined = graph.constant(np.array([0, 0, heads * each]))
     scale = graph.constant(np.float32(each**-0.5))
+    given = {}
     for number in range(config["num_hidden_layers"]):
         layer = f"encoder.layer.{number}"
         query, key, value = (
@@ -107,16 +111,21 @@ def bert(config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]]) -> onnx
         hidden = graph.normalized(
             graph.add("Add", wide, hidden), f"{layer}.output.LayerNorm", epsilon
         )
-    graph.nodes.append(helper.make_node("Identity", [hidden], ["last_hidden_state"]))
+        if number + 1 in inner:
+            given[f"hidden_states.{number + 1}"] = hidden
+    given = {"last_hidden_state": hidden, **given}
+    for name, value in given.items():
+        graph.nodes.append(helper.make_node("Identity", [value], [name]))
     shape = ["texts", "tokens"]
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, shape)
         for name in ("input_ids", "attention_mask")
     ]
-    output = helper.make_tensor_value_info(
-        "last_hidden_state", TensorProto.FLOAT, [*shape, config["hidden_size"]]
-    )
-    made = helper.make_graph(graph.nodes, "bert", inputs, [output], graph.constants)
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [*shape, config["hidden_size"]])
+        for name in given
+    ]
+    made = helper.make_graph(graph.nodes, "bert", inputs, outputs, graph.constants)
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
 
 
@@ -139,8 +148,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, metavar="FOLDER")
     parser.add_argument("target", type=Path, metavar="OUT")
+    parser.add_argument("--inner", type=int, nargs="+", default=(), metavar="LAYER")
     arguments = parser.parse_args()
-    convert(arguments.source, arguments.target)
+    convert(arguments.source, arguments.target, arguments.inner)
 
 
 if __name__ == "__main__":

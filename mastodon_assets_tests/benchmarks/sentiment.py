@@ -44,12 +44,12 @@ from mastodon_assets.sentiment.evaluate import METRICS, evaluate
 from mastodon_assets.sentiment.fit import fit_pipeline
 from mastodon_assets.sentiment.languages import letters_of
 from mastodon_assets.sentiment.pipeline import LANGUAGES, PipelineParameters, prob_pos
-from mastodon_assets.sentiment.stacked import in_share
+from mastodon_assets.sentiment.stacked import fit_stacked, in_share
 from mastodon_assets.sentiment.store import LoadedModel
 from mastodon_assets.sentiment.suites import suite_figures
 from mastodon_assets.settings import load_settings
 from mastodon_assets.spark_session import build_session
-from mastodon_assets_tests.benchmarks.sentiment_embedding import embedding_variants
+from mastodon_assets_tests.benchmarks.sentiment_embedding import embedding_in, embedding_variants
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "sentiment"
 _PARTS = ("two", "three", "languages")
@@ -137,8 +137,7 @@ def _two_classes(
     slow: dict[str, Callable[[], PipelineModel]] = {}
     if arguments.embedding:
         slow = embedding_variants(
-            arguments.embedding,
-            arguments.master,
+            embedding_in(arguments.embedding, arguments.master),
             with_lessons(spark, training),
             default,
             train_rows=training.count(),
@@ -177,12 +176,22 @@ def _three_classes(
     parameters = PipelineParameters()
     rows = _some(read_calibration(training.sparkSession, arguments.classes), arguments.rows)
     labelled = distinct_labelled(rows, parameters.letters).cache()
-    held_out = labelled.where("is_held_out")
-    fitted = _fit_with(training, parameters, labelled.where("NOT is_held_out"), console)
+    held_out, trains = labelled.where("is_held_out"), labelled.where("NOT is_held_out")
+    fitted = _fit_with(training, parameters, trains, console)
     figures = {
         "seed": measure_classes(seed.pipeline, held_out, **_SEEDS_BAND),
         "ours": measure_classes(fitted, held_out),
     }
+    if arguments.embedding:
+        stacked = fit_stacked(
+            with_lessons(training.sparkSession, training),
+            parameters,
+            embedding_in(arguments.embedding, arguments.master),
+            train_rows=training.count(),
+            report=console.print,
+            labelled=trains,
+        )
+        figures["stacked"] = measure_classes(stacked, held_out)
     for name, own in figures.items():
         console.print(f"three classes, held out, {name}: {_told(own)}")
     labelled.unpersist()

@@ -1,7 +1,7 @@
 """n-grams stacked with an embedding, whose model is a few words made by the test."""
 
-import math
 import os
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +20,7 @@ from mastodon_assets.errors import SettingsError
 from mastodon_assets.sentiment.embedding import Embedding, EmbeddingError, Encoder, find_embedding
 from mastodon_assets.sentiment.life import promote_version
 from mastodon_assets.sentiment.live import LiveScorer
-from mastodon_assets.sentiment.pipeline import DEMO_PARAMETERS, label_str
+from mastodon_assets.sentiment.pipeline import DEMO_PARAMETERS, label_str, prob_pos
 from mastodon_assets.sentiment.score import score
 from mastodon_assets.sentiment.stacked import check_descended, fit_stacked
 from mastodon_assets.sentiment.store import LoadedModel, load_model
@@ -50,6 +50,16 @@ def test_a_text_has_one_vector_of_length_1_whatever_stands_beside_it(
     for text, vector in zip(texts, together, strict=True):
         assert np.array_equal(encoder.vectors([text])[0], vector)
         assert np.linalg.norm(vector) == pytest.approx(1.0 if text.strip() else 0.0, abs=1e-6)
+
+
+def test_inner_layers_are_read_where_the_model_gives_them(tmp_path: Path) -> None:
+    last = Encoder(write_embedding(tmp_path / "last")).vectors(["good", ""])
+    folder = write_embedding(tmp_path / "inner", inner_layers=2)
+    vectors = Encoder(folder).vectors(["good", ""])
+    assert vectors.shape == (2, 2 * WIDTH)
+    # One of the two is the last one's tenfold, so that their lengths differ.
+    assert vectors[0] == pytest.approx(np.hstack([last[0], last[0]]) / np.sqrt(2))
+    assert not vectors[1].any()
 
 
 def test_the_runtime_does_not_count_for_its_maker_what_is_loaded(tmp_path: Path) -> None:
@@ -172,11 +182,6 @@ def _probabilities(spark: SparkSession, model: LoadedModel, *texts: str) -> dict
     return dict(zip(scored["text"].to_pylist(), scored["prob_pos"].to_pylist(), strict=True))
 
 
-def _log_odds(probability: float | None) -> float:
-    assert probability is not None
-    return math.log(probability / (1 - probability))
-
-
 def test_it_is_registered_compared_and_not_trained_again(
     spark: SparkSession,
     trained: TrainingResult,
@@ -193,23 +198,61 @@ def test_it_is_registered_compared_and_not_trained_again(
     assert not train(spark, with_embedding, lambda line: None).trained
 
 
-def test_a_word_that_only_the_embedding_knows_counts(
+def test_what_has_no_word_has_no_label_with_an_embedding_either(
     spark: SparkSession, model: LoadedModel, stacked_model: LoadedModel
 ) -> None:
-    texts = ("it was splendiferous", "it was atrabilious", "https://one.example")
+    texts = ("it was splendiferous", "https://one.example")
     alone = _probabilities(spark, model, *texts)
     both = _probabilities(spark, stacked_model, *texts)
-    apart = [_log_odds(judged[texts[0]]) - _log_odds(judged[texts[1]]) for judged in (alone, both)]
-    assert apart[1] > apart[0] + 0.5
-    assert alone[texts[2]] is both[texts[2]] is None
+    assert alone[texts[0]] != both[texts[0]]
+    assert alone[texts[1]] is both[texts[1]] is None
+
+
+@pytest.fixture(scope="module")
+def rare_texts(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Embedding, list[tuple[str, float]], tuple[str, str]]:
+    """Texts and targets, many with a word that no other has, and the embedding that knows it.
+
+    The words of the last are a positive and a negative one that no text has.
+    """
+    generator = random.Random(1)
+    words = {
+        "".join(generator.choices("bdfgklmnprst", k=9)): 6.0 if number % 2 else -6.0
+        for number in range(400)
+    }
+    embedding = find_embedding(
+        _named(write_embedding(tmp_path_factory.mktemp("rare") / "tiny", words))
+    )
+    assert embedding is not None
+    bad, good, *known = words
+    texts = [(f"it was {word}", float(words[word] > 0)) for word in known]
+    return embedding, list(synthetic_texts())[::5] + texts, (good, bad)
+
+
+def test_a_word_that_only_the_embedding_knows_counts(
+    spark: SparkSession, rare_texts: tuple[Embedding, list[tuple[str, float]], tuple[str, str]]
+) -> None:
+    embedding, texts, (good, bad) = rare_texts
+    fitted = fit_stacked(
+        spark.createDataFrame(texts, "text string, target double"),
+        replace(DEMO_PARAMETERS, max_iter=10),
+        embedding,
+        train_rows=len(texts),
+        report=lambda line: None,
+    )
+    judged = fitted.transform(
+        spark.createDataFrame([(f"it was {good}",), (f"it was {bad}",)], "text string")
+    )
+    praise, blame = (row[0] for row in judged.select(prob_pos()).collect())
+    assert praise > 0.75
+    assert blame < 0.25
 
 
 def test_three_classes_hear_the_embedding_too(
-    spark: SparkSession, with_embedding: Settings
+    spark: SparkSession, rare_texts: tuple[Embedding, list[tuple[str, float]], tuple[str, str]]
 ) -> None:
-    embedding = find_embedding(with_embedding)
-    assert embedding is not None
-    texts = list(synthetic_texts())[::5]
+    embedding, texts, (good, bad) = rare_texts
     neutral = [(f"the bus number {n} stops at the square", 1.0) for n in range(300)]
     labelled = [(text, 2 * target) for text, target in texts] + neutral
     fitted = fit_stacked(
@@ -220,18 +263,11 @@ def test_three_classes_hear_the_embedding_too(
         report=lambda line: None,
         labelled=spark.createDataFrame(labelled, "text string, class double"),
     )
-    words = ["it was splendiferous", "the bus number 7 stops", "it was atrabilious"]
+    words = [f"it was {good}", "the bus number 7 stops", f"it was {bad}"]
     judged = fitted.transform(spark.createDataFrame([(word,) for word in words], "text string"))
-    found = {
-        row["text"]: (row["label"], row["probability"][0])
-        for row in judged.select(
-            "text", "probability", label_str(0.5, 0.5).alias("label")
-        ).collect()
-    }
-    praise, bus, blame = (found[word] for word in words)
-    assert bus[0] == "neutral"
-    # To the n-grams both are words unknown.
-    assert blame[1] > praise[1] + 0.1
+    found = judged.select("text", label_str(0.5, 0.5).alias("label")).collect()
+    labels = {row["text"]: row["label"] for row in found}
+    assert [labels[word] for word in words] == ["positive", "neutral", "negative"]
 
 
 def test_without_its_embedding_a_model_neither_loads_nor_becomes_champion(

@@ -1,14 +1,23 @@
 import time
 
+import numpy as np
 import pytest
+from pyspark.ml import PipelineModel
 from pyspark.ml.classification import LogisticRegression
-from pyspark.ml.feature import ElementwiseProduct
+from pyspark.ml.feature import ElementwiseProduct, VectorAssembler
 from pyspark.ml.linalg import Vectors, VectorUDT
 from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from mastodon_assets.sentiment import fit
-from mastodon_assets.sentiment.fit import folded, iterations_reported, progress_line
+from mastodon_assets.sentiment.fit import (
+    folded,
+    iterations_reported,
+    linear_model,
+    progress_line,
+)
+from mastodon_assets.sentiment.lexicon import lexicon_weights
+from mastodon_assets.sentiment.pipeline import hashing_stage
 
 
 def test_the_time_left_is_an_upper_bound_from_the_iterations_done() -> None:
@@ -16,21 +25,55 @@ def test_the_time_left_is_an_upper_bound_from_the_iterations_done() -> None:
     assert progress_line(120, 100, 1.2) == "iteration 100 of at most 100, at most 0 s left"
 
 
-def test_folded_stages_say_the_same_where_no_weight_is_zero(spark: SparkSession) -> None:
-    """Spark then hands out coefficients that must not be written to."""
+@pytest.mark.parametrize("beside", [(), ("more",)])
+def test_a_folded_regression_says_what_it_said_before(
+    spark: SparkSession, beside: tuple[str, ...]
+) -> None:
+    """No coefficient is zero here: Spark then hands out some that must not be written to."""
     rows = spark.createDataFrame(
-        [(Vectors.dense(1.0, 0.5), 1.0), (Vectors.dense(0.2, 0.9), 0.0)] * 10,
-        T.StructType().add("lengths", VectorUDT()).add("target", T.DoubleType()),
+        [
+            (Vectors.dense(1.0, 0.5), Vectors.dense(0.3, 0.1), 1.0),
+            (Vectors.dense(0.2, 0.9), Vectors.dense(0.2, 0.7), 0.0),
+            (Vectors.dense(0.4, 0.1), Vectors.dense(0.9, 0.8), 2.0),
+        ]
+        * 10,
+        T.StructType()
+        .add("lengths", VectorUDT())
+        .add("more", VectorUDT())
+        .add("target", T.DoubleType()),
     )
     weights = ElementwiseProduct(
-        inputCol="lengths", outputCol="features", scalingVec=Vectors.dense(2.0, 3.0)
+        inputCol="lengths", outputCol="weighted", scalingVec=Vectors.dense(2.0, 3.0)
     )
-    judge = LogisticRegression(labelCol="target", regParam=0.1).fit(weights.transform(rows))
-    (folded_judge,) = folded(spark, weights, [], judge)
-    expected = judge.transform(weights.transform(rows)).select("probability").collect()
-    found = folded_judge.transform(rows).select("probability").collect()
+    lexicon = np.array([[0.0, 0.7], [-0.4, -0.2]])
+    marked = linear_model(lexicon, np.zeros(2)).setFeaturesCol("lengths")
+    marked.setRawPredictionCol("lexicon").setProbabilityCol("").setPredictionCol("")
+    assembler = VectorAssembler(inputCols=["weighted", "lexicon", *beside], outputCol="features")
+    unfolded = PipelineModel([weights, marked, assembler])
+    regression = LogisticRegression(labelCol="target", regParam=0.1)
+    judge = regression.fit(unfolded.transform(rows))
+    stages = folded(weights, lexicon, beside, judge)
+    expected = judge.transform(unfolded.transform(rows)).select("probability").collect()
+    found = PipelineModel(stages).transform(rows).select("probability").collect()
     for one, other in zip(found, expected, strict=True):
         assert one.probability.toArray() == pytest.approx(other.probability.toArray(), abs=1e-12)
+
+
+def test_the_lexicon_knows_praise_blame_and_what_is_negated(spark: SparkSession) -> None:
+    hashing = hashing_stage("terms", "presence", 2**20)
+    weights = lexicon_weights(spark, hashing)
+    assert np.abs(weights).max() <= 1
+
+    def valence(token: str) -> float:
+        hashed = hashing.transform(spark.sql(f"SELECT array(hash('{token}')) AS terms"))
+        row = hashed.first()
+        assert row is not None
+        return float(weights[:, row["presence"].indices].sum())
+
+    assert valence("wonderful") >= 0.5
+    assert valence("awful") <= -0.5
+    assert valence("¬wonderful") == pytest.approx(-0.74 * valence("wonderful"))
+    assert valence("bus") == 0.0
 
 
 def test_iterations_are_told_while_they_run_and_later_jobs_are_not_counted(

@@ -17,11 +17,16 @@ WORDS = {"good": 1.0, "happy": 1.0, "love": 1.0, "bad": -1.0, "sad": -1.0, "hate
 
 
 def write_embedding(
-    folder: Path, words: Mapping[str, float] = WORDS, *, with_integers: bool = False
+    folder: Path,
+    words: Mapping[str, float] = WORDS,
+    *,
+    with_integers: bool = False,
+    inner_layers: int = 0,
 ) -> Path:
     """`folder` with `tokenizer.json` and `model.onnx`, as SENTIMENT_EMBEDDING_DIR names one.
 
-    `with_integers` computes with 8 bits, scaled for all texts that are computed together.
+    `with_integers` computes with 8 bits, scaled for all texts that are computed together. Each of
+    the inner layers is the last layer, the first of them tenfold.
     """
     folder.mkdir(parents=True)
     vocabulary = {word: place for place, word in enumerate(["[UNK]", *words])}
@@ -47,6 +52,12 @@ def write_embedding(
         helper.make_node("Unsqueeze", ["mask", "last"], ["column"]),
         helper.make_node("Mul", ["vectors", "column"], ["last_hidden_state"]),
     ]
+    outputs = ["last_hidden_state", *(f"hidden_states.{n}" for n in range(inner_layers))]
+    factors = []
+    for number, name in enumerate(outputs[1:]):
+        factor = np.array(1.0 if number else 10.0, np.float32)
+        factors.append(numpy_helper.from_array(factor, f"factor_{number}"))
+        nodes.append(helper.make_node("Mul", ["last_hidden_state", f"factor_{number}"], [name]))
     shape = ["texts", "tokens"]
     graph = helper.make_graph(
         nodes,
@@ -55,8 +66,12 @@ def write_embedding(
             helper.make_tensor_value_info(name, TensorProto.INT64, shape)
             for name in ("input_ids", "attention_mask")
         ],
-        [helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, [*shape, WIDTH])],
         [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [*shape, WIDTH])
+            for name in outputs
+        ],
+        [
+            *factors,
             numpy_helper.from_array(table, "table"),
             numpy_helper.from_array(np.array([2]), "last"),
         ],
