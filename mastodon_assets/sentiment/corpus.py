@@ -144,7 +144,8 @@ def with_lessons(spark: SparkSession, texts: DataFrame) -> DataFrame:
     every corpus, so none is a text that a corpus holds out.
     """
     lessons = distinct_texts(load_corpus(spark, find_corpus(None))).where("NOT is_held_out")
-    return texts.select("target", "text").union(lessons.select("target", "text"))
+    # One partition: each costs a fit a number a bucket.
+    return texts.select("target", "text").union(lessons.select("target", "text").coalesce(1))
 
 
 def _check_format(path: Location, rows: DataFrame) -> None:

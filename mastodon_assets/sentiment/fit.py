@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
+from pyspark import StorageLevel
 from pyspark.ml import PipelineModel, Transformer
 from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
-from pyspark.ml.feature import ElementwiseProduct, HashingTF, VectorAssembler
+from pyspark.ml.feature import ElementwiseProduct, HashingTF, Normalizer, VectorAssembler
 from pyspark.ml.linalg import DenseMatrix, Vectors
 from pyspark.ml.wrapper import JavaParams
 from pyspark.sql import DataFrame, SparkSession
@@ -53,17 +54,10 @@ def fit_pipeline(
     `probability`, which is of two classes, or of three with `labelled` (text, class 0 to 2).
     `train_rows` is the number of rows of `texts`. `report` gets a line a step and the time left.
     """
-    steps = 2 if labelled is None else 3
     stages = fit_two_classes(
-        texts,
-        parameters,
-        train_rows=train_rows,
-        report=report,
-        has_head=labelled is not None,
-        steps=steps,
+        texts, parameters, train_rows=train_rows, report=report, has_head=labelled is not None
     )
     if labelled is not None:
-        report(f"step 3 of {steps}: three classes, at most {parameters.max_iter} iterations")
         stages += fit_head(PipelineModel(stages).transform(labelled), parameters, report)
     return PipelineModel(stages)
 
@@ -75,37 +69,16 @@ def fit_two_classes(
     train_rows: int,
     report: Report,
     has_head: bool,
-    steps: int = 2,
 ) -> list[Transformer]:
-    """The first two of `steps`: the stages `text` -> `probability`, or `polarity` with a head."""
-    report(f"step 1 of {steps}: the weights of grams and pieces")
-    presence, normalizer = presence_stages(parameters.buckets)
-    stages: list[Transformer] = [
-        *cleaning_stages(parameters.letters),
-        *term_stages(parameters),
-        presence,
-        normalizer,
+    """The stages `text` -> `probability`, or `polarity` with a head."""
+    report("two classes: the weights of grams and pieces")
+    stages = [*cleaning_stages(parameters.letters), *term_stages(parameters)]
+    regression = regression_of(parameters, train_rows=train_rows, has_head=has_head)
+    found = PipelineModel(stages).transform(texts)
+    return [
+        *stages,
+        *fit_regression(found, presence_stages(parameters.buckets), regression, report),
     ]
-    counted = [*stages, hashing_stage("grams", "grams_presence", parameters.buckets)]
-    found = PipelineModel(counted).transform(texts)
-    found = found.select("target", "presence", "grams_presence", "lengths").cache()
-    try:
-        weights = fit_weights(
-            found,
-            "target",
-            presence="presence",
-            grams="grams_presence",
-            lengths="lengths",
-            output="weighted",
-        )
-        regression = regression_of(parameters, train_rows=train_rows, has_head=has_head)
-        report(f"step 2 of {steps}: two classes, at most {parameters.max_iter} iterations")
-        judge = fit_regression(
-            found.select("target", "lengths"), presence, weights, regression, report
-        )
-    finally:
-        found.unpersist()
-    return [*stages, *judge]
 
 
 def fit_head(
@@ -116,68 +89,75 @@ def fit_head(
     beside: tuple[str, ...] = ("polarity_raw",),
 ) -> list[Transformer]:
     """The stages terms and the vectors `beside` them -> `probability` of three classes."""
-    presence, normalizer = presence_stages(parameters.head_buckets, prefix="class_")
-    counted: list[Transformer] = [
-        presence,
-        normalizer,
-        hashing_stage("grams", "class_grams_presence", parameters.head_buckets),
-    ]
-    found, rows = with_class_weight(PipelineModel(counted).transform(judged))
-    kept = ("class", "class_weight", "class_lengths", *beside)
-    found = found.select("class_presence", "class_grams_presence", *kept).cache()
-    try:
-        weights = fit_weights(
-            found,
-            "class",
-            presence="class_presence",
-            grams="class_grams_presence",
-            lengths="class_lengths",
-            output="class_weighted",
-        )
-        regression = head_regression(
-            parameters.head_inverse_regularization, train_rows=rows, max_iter=parameters.max_iter
-        )
-        judge = fit_regression(
-            found.select(*kept), presence, weights, regression, report, beside=beside
-        )
-    finally:
-        found.unpersist()
-    return [presence, normalizer, *judge]
+    report("three classes: the weights of grams and pieces")
+    found, rows = with_class_weight(judged)
+    regression = head_regression(
+        parameters.head_inverse_regularization, train_rows=rows, max_iter=parameters.max_iter
+    )
+    stages = presence_stages(parameters.head_buckets, prefix="class_")
+    return fit_regression(found, stages, regression, report, beside=beside)
 
 
 def fit_regression(
     rows: DataFrame,
-    presence: HashingTF,
-    weights: ElementwiseProduct,
+    stages: tuple[HashingTF, Normalizer],
     regression: LogisticRegression,
     report: Report,
     *,
     beside: tuple[str, ...] = (),
 ) -> list[Transformer]:
-    """The stages lengths and the vectors `beside` them -> what `regression` gives.
+    """`stages`, and those after them -> what `regression` gives.
 
-    `rows` has these, and else only what the regression asks for. It learns a weight for each bucket
-    of `presence`, one for all praise and one for all blame in the lexicon's words, and those of
-    `beside`. A model cannot be made through Spark Connect: there it goes without the lexicon.
+    `rows` has terms, grams, the vectors `beside` them and the regression's label. It learns a
+    weight for each bucket, one for all praise and one for all blame in the lexicon's words, and
+    those of `beside`. A model cannot be made through Spark Connect: there it goes without lexicon.
     """
-    spark, lengths = rows.sparkSession, weights.getInputCol()
-    others = [name for name in rows.columns if name not in (lengths, *beside)]
-    stages: list[Transformer] = [weights]
-    inputs = [weights.getOutputCol(), *beside]
-    if not _has_no_jvm(spark):
-        lexicon = lexicon_weights(spark, presence)
-        marked = linear_model(lexicon, np.zeros(2))
-        marked.setFeaturesCol(lengths).setRawPredictionCol("lexicon")
-        marked.setProbabilityCol("").setPredictionCol("")
-        stages, inputs = [weights, marked], [weights.getOutputCol(), "lexicon", *beside]
-    assembler = VectorAssembler(inputCols=inputs, outputCol=regression.getFeaturesCol())
-    assembled = PipelineModel([*stages, assembler]).transform(rows)
-    features = alone(assembled, *others, regression.getFeaturesCol())
+    spark = rows.sparkSession
+    presence, normalizer = stages
+    counted = presence.getOutputCol()
+    labels = [regression.getLabelCol()]
+    if regression.isSet(regression.weightCol):
+        labels.append(regression.getWeightCol())
+    grams = hashing_stage("grams", "grams_presence", presence.getNumFeatures())
+    found = PipelineModel([presence, grams]).transform(rows)
+    found = found.select(*labels, counted, "grams_presence", *beside).cache()
+    try:
+        weights = fit_weights(
+            found,
+            labels[0],
+            presence=counted,
+            grams="grams_presence",
+            lengths=normalizer.getOutputCol(),
+            output="weighted",
+        )
+        lexicon = None if _has_no_jvm(spark) else lexicon_weights(spark, presence)
+        inputs = _input_stages(weights, lexicon, beside, regression.getFeaturesCol())
+        assembled = PipelineModel([normalizer, *inputs]).transform(found)
+        features = alone(assembled, *labels, regression.getFeaturesCol())
+    finally:
+        # Before the fit, which needs the memory: a dozen numbers a bucket.
+        found.unpersist()
+    report(f"the regression, at most {regression.getMaxIter()} iterations")
     with iterations_reported(spark, regression.getMaxIter(), report):
         judge = regression.fit(features)
-    if _has_no_jvm(spark):
-        return [weights, assembler, judge]
-    return folded(weights, lexicon, beside, judge)
+    fitted = [*inputs, judge] if lexicon is None else folded(weights, lexicon, beside, judge)
+    return [presence, normalizer, *fitted]
+
+
+def _input_stages(
+    weights: ElementwiseProduct,
+    lexicon: NDArray[np.float64] | None,
+    beside: Sequence[str],
+    output: str,
+) -> list[Transformer]:
+    """lengths and the vectors `beside` them -> all that the regression is fitted on."""
+    if lexicon is None:
+        names = [weights.getOutputCol(), *beside]
+        return [weights, VectorAssembler(inputCols=names, outputCol=output)]
+    valences = linear_model(lexicon, np.zeros(len(lexicon))).setRawPredictionCol("valences")
+    valences.setFeaturesCol(weights.getInputCol()).setProbabilityCol("").setPredictionCol("")
+    names = [weights.getOutputCol(), "valences", *beside]
+    return [weights, valences, VectorAssembler(inputCols=names, outputCol=output)]
 
 
 def folded(
@@ -229,11 +209,12 @@ def alone(rows: DataFrame, *columns: str) -> DataFrame:
     """The columns without the way they were made, and without the names of their features.
 
     Each iteration of a regression ships both to the tasks, with the scaling vectors and some
-    hundred thousand names in it: ten times the cost of the iteration itself.
+    hundred thousand names in it: ten times the cost of the iteration itself. On disk, as a fit
+    reads its rows twice and then has blocks of its own.
     """
-    return rows.select(
-        *(F.col(name).alias(name, metadata={}) for name in columns)
-    ).localCheckpoint()
+    return rows.select(*(F.col(name).alias(name, metadata={}) for name in columns)).localCheckpoint(
+        storageLevel=StorageLevel.DISK_ONLY
+    )
 
 
 @contextmanager

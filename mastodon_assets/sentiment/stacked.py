@@ -75,7 +75,6 @@ def fit_stacked(
     classes = PipelineModel(ngrams).transform(labelled)
     classes = classes.select("class", "cleaned", "grams", "terms", "polarity_raw")
     stacked = PipelineModel(stack).transform(embedded(classes, embedding, report))
-    report(f"three classes, at most {parameters.max_iter} iterations")
     head = fit_head(stacked, parameters, report, beside=("stacked_raw", "direction"))
     return PipelineModel([*ngrams, EmbeddingStage(embedding), *stack, *head])
 
