@@ -135,7 +135,7 @@ def fit_regression(
         assembled = PipelineModel([normalizer, *inputs]).transform(found)
         features = alone(assembled, *labels, regression.getFeaturesCol())
     finally:
-        # Before the fit, which needs the memory: a dozen numbers a bucket.
+        # Before the fit, which needs the memory: dozens of numbers a bucket.
         found.unpersist()
     report(f"the regression, at most {regression.getMaxIter()} iterations")
     with iterations_reported(spark, regression.getMaxIter(), report):
