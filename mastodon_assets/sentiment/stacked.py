@@ -61,10 +61,9 @@ def fit_stacked(
         embedded(fold, embedding, report)
         for fold in _judged_by_others(texts, parameters, train_rows=train_rows, report=report)
     ]
-    stack = fit_stack(
+    stack = _fit_stack(
         reduce(DataFrame.union, judged),
         embedding.width,
-        beside=("polarity_raw",),
         has_head=labelled is not None,
         report=report,
     )
@@ -126,19 +125,14 @@ def embedded(texts: DataFrame, embedding: Embedding, report: Report) -> DataFram
     return reduce(DataFrame.union, parts)
 
 
-def fit_stack(
-    judged: DataFrame,
-    width: int,
-    *,
-    beside: tuple[str, ...],
-    has_head: bool,
-    report: Report,
+def _fit_stack(
+    judged: DataFrame, width: int, *, has_head: bool, report: Report
 ) -> list[Transformer]:
-    """embedding -> direction; that and the vectors `beside` it -> probability, or `stacked`.
+    """embedding -> direction; that and polarity_raw -> probability, of `judged`'s target.
 
-    `direction` is of length 1 after all its numbers had the same variance: in an embedding a few
-    are larger than all others together. `judged` has target too; with a head the probability is
-    called stacked, its log odds stacked_raw.
+    With a head the probability is called stacked, its log odds stacked_raw. `direction` is of
+    length 1 after all its numbers had the same variance: in an embedding a few are larger than all
+    others together.
     """
     rows = judged.count()
     scaler = StandardScaler(inputCol="embedding", outputCol="centred", withMean=True)
@@ -148,7 +142,9 @@ def fit_stack(
         # Else the assembler asks for a first row, and so its vector, whenever a plan is made.
         VectorSizeHint(inputCol="direction", size=width, handleInvalid="optimistic"),
     ]
-    assembler = VectorAssembler(inputCols=[*beside, "direction"], outputCol="stacked_features")
+    assembler = VectorAssembler(
+        inputCols=["polarity_raw", "direction"], outputCol="stacked_features"
+    )
     regression = LogisticRegression(
         featuresCol="stacked_features",
         labelCol="target",

@@ -6,8 +6,8 @@ Every figure comes from rows that trained nothing: the held-out fifth of Sentime
 it, its manual test file, the held-out fifth of the three-class file, the validation file of eight
 languages. Rows a second count the time of the whole pipeline, from text to probability; rows a CPU
 second are those of all cores together, which a busy machine changes less. `--curve` fits the
-pipeline with other terms and buckets too; `--embedding` adds the second backend, alone and stacked;
-`--only` measures a part; `--rows` takes only so many rows of each file, for a quick look.
+pipeline with other terms and buckets too; `--embedding` adds the second backend, stacked; `--only`
+measures a part; `--rows` takes only so many rows of each file, for a quick look.
 
 The seed's pipeline gets the cleaning that it does before its training (no links, names, tags) in
 both places, which is better than it does by itself, and its band of .45 to .55 for neutral.
@@ -49,7 +49,7 @@ from mastodon_assets.sentiment.store import LoadedModel
 from mastodon_assets.sentiment.suites import suite_figures
 from mastodon_assets.settings import load_settings
 from mastodon_assets.spark_session import build_session
-from mastodon_assets_tests.benchmarks.sentiment_embedding import embedding_in, embedding_variants
+from mastodon_assets_tests.benchmarks.sentiment_embedding import embedding_in, without_head
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "sentiment"
 _PARTS = ("two", "three", "languages")
@@ -100,6 +100,8 @@ def main() -> None:
         results["three classes"] = _three_classes(training, seed, arguments, console)
     if "languages" in parts:
         results["languages"] = _languages(training, seed, arguments, console)
+    if arguments.embedding:
+        results["stacked"] = _stacked(training, held_out, seed, arguments, console)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2))
 
@@ -134,40 +136,65 @@ def _two_classes(
         parameters = replace(default, **changed)
         fit = partial(_fit_with, training, parameters, None, console)
         variants[_name(parameters)] = partial(_timed_fit, fit)
-    slow: dict[str, Callable[[], PipelineModel]] = {}
-    if arguments.embedding:
-        slow = embedding_variants(
-            embedding_in(arguments.embedding, arguments.master),
-            with_lessons(spark, training),
-            default,
-            train_rows=training.count(),
-            report=console.print,
-        )
-        variants |= {name: partial(_timed_fit, fit) for name, fit in slow.items()}
     results: dict[str, Any] = {}
     for name, fitted_now in variants.items():
         fitted = fitted_now()
-        judged = _judged(fitted.pipeline, held_out).localCheckpoint()
-        results[name] = {
-            "fit_seconds": fitted.seconds,
-            "fit_cpu_seconds": fitted.cpu_seconds,
-            **_rates(
-                fitted.pipeline,
-                seed.pipeline,
-                held_out.where(in_share(0.3)) if name in slow else held_out,
-            ),
-            "held out": _figures(judged),
-            "manual": _figures(_judged(fitted.pipeline, manual)),
-            "slices": {
-                slice_name: _figures(judged.where(F.rlike("text", F.lit(regex))))
-                for slice_name, regex in _SLICES.items()
-            },
-        }
+        results[name] = _measured(fitted, seed, held_out, manual, timed_on=held_out)
         if name != "seed":
             model = LoadedModel(name, LANGUAGES, fitted.pipeline)
             results[name]["suites"] = suite_figures(spark, model)
-        _print(console, name, results[name], results["seed"])
+        _print(console, name, results[name], seed)
     return results
+
+
+def _measured(
+    fitted: Fitted, seed: Fitted, held_out: DataFrame, manual: DataFrame, *, timed_on: DataFrame
+) -> dict[str, Any]:
+    judged = _judged(fitted.pipeline, held_out).localCheckpoint()
+    return {
+        "fit_seconds": fitted.seconds,
+        "fit_cpu_seconds": fitted.cpu_seconds,
+        **_rates(fitted.pipeline, seed.pipeline, timed_on),
+        "held out": _figures(judged),
+        "manual": _figures(_judged(fitted.pipeline, manual)),
+        "slices": {
+            slice_name: _figures(judged.where(F.rlike("text", F.lit(regex))))
+            for slice_name, regex in _SLICES.items()
+        },
+    }
+
+
+def _stacked(
+    training: DataFrame,
+    held_out: DataFrame,
+    seed: Fitted,
+    arguments: argparse.Namespace,
+    console: Console,
+) -> dict[str, Any]:
+    """One fit tells two classes and, by its head, three."""
+    spark, parameters = training.sparkSession, PipelineParameters()
+    rows = _some(read_calibration(spark, arguments.classes), arguments.rows)
+    labelled = distinct_labelled(rows, parameters.letters).cache()
+    fitted = _timed_fit(
+        lambda: fit_stacked(
+            with_lessons(spark, training),
+            parameters,
+            embedding_in(arguments.embedding, arguments.master),
+            train_rows=training.count(),
+            report=console.print,
+            labelled=labelled.where("NOT is_held_out"),
+        )
+    )
+    three = measure_classes(fitted.pipeline, labelled.where("is_held_out"))
+    console.print(f"three classes, held out, stacked: {_told(three)}")
+    labelled.unpersist()
+    two = replace(fitted, pipeline=without_head(fitted.pipeline))
+    manual = read_corpus(spark, arguments.manual)
+    timed_on = held_out.where(in_share(0.3))
+    results = _measured(two, seed, held_out, manual, timed_on=timed_on)
+    results["suites"] = suite_figures(spark, LoadedModel("stacked", LANGUAGES, two.pipeline))
+    _print(console, "stacked", results, seed)
+    return {"two classes": results, "three classes": three}
 
 
 def _three_classes(
@@ -176,22 +203,12 @@ def _three_classes(
     parameters = PipelineParameters()
     rows = _some(read_calibration(training.sparkSession, arguments.classes), arguments.rows)
     labelled = distinct_labelled(rows, parameters.letters).cache()
-    held_out, trains = labelled.where("is_held_out"), labelled.where("NOT is_held_out")
-    fitted = _fit_with(training, parameters, trains, console)
+    held_out = labelled.where("is_held_out")
+    fitted = _fit_with(training, parameters, labelled.where("NOT is_held_out"), console)
     figures = {
         "seed": measure_classes(seed.pipeline, held_out, **_SEEDS_BAND),
         "ours": measure_classes(fitted, held_out),
     }
-    if arguments.embedding:
-        stacked = fit_stacked(
-            with_lessons(training.sparkSession, training),
-            parameters,
-            embedding_in(arguments.embedding, arguments.master),
-            train_rows=training.count(),
-            report=console.print,
-            labelled=trains,
-        )
-        figures["stacked"] = measure_classes(stacked, held_out)
     for name, own in figures.items():
         console.print(f"three classes, held out, {name}: {_told(own)}")
     labelled.unpersist()
@@ -314,10 +331,10 @@ def _told(figures: dict[str, Any]) -> str:
     )
 
 
-def _print(console: Console, name: str, result: dict[str, Any], seed: dict[str, Any]) -> None:
+def _print(console: Console, name: str, result: dict[str, Any], seed: Fitted) -> None:
     console.print(
         f"[bold]{name}[/bold]: fitted in {result['fit_seconds']:.0f} s"
-        f" ({result['fit_cpu_seconds'] / seed['fit_cpu_seconds']:.1f} times the seed's CPU time),"
+        f" ({result['fit_cpu_seconds'] / seed.cpu_seconds:.1f} times the seed's CPU time),"
         f" {result['rows_a_second']:,.0f} rows/s where the seed's does"
         f" {result['seeds_rows_a_second']:,.0f} ({result['share_of_seeds_rows_a_second']:.2f}),"
         f" {result['rows_a_cpu_second']:,.0f} a CPU second"
