@@ -104,10 +104,10 @@ class PipelineParameters:
     head of three classes has its own. `letters` are regex classes of the letters that make words.
     """
 
-    pieces: tuple[int, ...] = (5,)
+    pieces: tuple[int, ...] = (4, 6)
     buckets: int = 2**21
     head_buckets: int = 2**19
-    inverse_regularization: float = 2.0
+    inverse_regularization: float = 3.0
     head_inverse_regularization: float = 0.5
     max_iter: int = 70
     letters: str = r"\p{IsLatin}"

@@ -60,7 +60,7 @@ _SEEDS_BAND = {"low": 0.45, "high": 0.55}
 _CURVE: tuple[dict[str, Any], ...] = (
     {"pieces": ()},
     {"pieces": (4,)},
-    {"pieces": (4, 6)},
+    {"pieces": (5,)},
     {"buckets": 2**20},
 )
 _ROUNDS = 5

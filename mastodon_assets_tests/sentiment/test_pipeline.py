@@ -87,7 +87,8 @@ def test_terms_of_one_kind_are_told_from_those_of_another(spark: SparkSession) -
     (row,) = _cleaned(spark, ["abcde fghij abcde"], *term_stages(PipelineParameters()))
     # `^` and `$` and two words; four pairs; five with one between, or nothing behind.
     assert len(set(row.grams)) == 4 + 4 + 5
-    pieces = {" abcde fghij abcde "[at : at + 5] for at in range(15)}
+    text = " abcde fghij abcde "
+    pieces = {text[at : at + n] for n in (4, 6) for at in range(len(text) + 1 - n)}
     assert len(set(row.terms)) == len(set(row.grams)) + len(pieces)
 
 
