@@ -1,1 +1,0 @@
-"""Kafka to tables: message contract, parsing, sink, offsets ledger, windows."""
