@@ -1,1 +1,0 @@
-"""Network to Kafka: stream client, REST back-fill, consent, publisher. No Spark, no Dagster."""
