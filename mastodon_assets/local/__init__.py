@@ -1,1 +1,0 @@
-"""The embedded stack: Kafka broker, PostgreSQL and Java for one machine, on loopback."""
