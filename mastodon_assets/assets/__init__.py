@@ -1,1 +1,0 @@
-"""The Dagster assets and checks, thin: read, call, write, report. One module a group."""
