@@ -1,1 +1,0 @@
-"""Dagster resources: Spark, Kafka, PostgreSQL, model store."""
