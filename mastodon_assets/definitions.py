@@ -5,28 +5,31 @@ from typing import Any
 
 import dagster as dg
 
-from mastodon_assets.assets.batch import batch_assets
-from mastodon_assets.assets.checks import table_checks
-from mastodon_assets.assets.drift import scores_have_not_drifted
-from mastodon_assets.assets.engagement import toots_engagement
-from mastodon_assets.assets.ingest import ingest_assets, mastodon_errors, mastodon_stream
-from mastodon_assets.assets.reports import chart_assets, export_assets
-from mastodon_assets.assets.sentiment import (
+from mastodon_assets.orchestration.assets.batch import batch_assets
+from mastodon_assets.orchestration.assets.checks import table_checks
+from mastodon_assets.orchestration.assets.drift import scores_have_not_drifted
+from mastodon_assets.orchestration.assets.engagement import toots_engagement
+from mastodon_assets.orchestration.assets.reports import chart_assets, export_assets
+from mastodon_assets.orchestration.assets.sentiment import (
     sentiment_corpus,
     sentiment_pipeline_model,
     toots_sentiment,
     v_sentiment_daily,
 )
-from mastodon_assets.automation.jobs import (
+from mastodon_assets.orchestration.assets.stream import (
+    ingest_assets,
+    mastodon_errors,
+    mastodon_stream,
+)
+from mastodon_assets.orchestration.jobs import (
     engagement_job,
     nightly_training_schedule,
     refresh_job,
     train_job,
 )
-from mastodon_assets.automation.schedules import engagement_schedule
-from mastodon_assets.automation.sensors import mastodon_stream_sensor
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.resources.spark import SparkResource
+from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
+from mastodon_assets.orchestration.schedules import engagement_schedule
+from mastodon_assets.orchestration.sensors import mastodon_stream_sensor
 
 
 def build_definitions(

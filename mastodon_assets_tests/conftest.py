@@ -20,8 +20,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.settings import Settings, load_settings
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.embedded import stack as embedded
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -118,7 +118,7 @@ def new_database(stack: embedded.Connection) -> Iterator[SecretStr]:
 @pytest.fixture
 def topic(stack: embedded.Connection) -> str:
     """A topic of the test's own with four partitions."""
-    from mastodon_assets.local.kafka import create_topics
+    from mastodon_assets.kafka.topics import create_topics
 
     name = f"stream_{next(_numbers)}"
     create_topics(stack.kafka_bootstrap_servers, [name])
@@ -145,7 +145,7 @@ def settings(
 @pytest.fixture
 def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The same settings in the environment, where Dagster's resources read them."""
-    from mastodon_assets.settings import as_environment
+    from mastodon_assets.config.settings import as_environment
 
     for name, value in as_environment(settings).items():
         monkeypatch.setenv(name, value)
@@ -155,7 +155,7 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings
 @pytest.fixture(scope="session")
 def spark() -> Iterator["SparkSession"]:
     """The one session of the run, configured as the product configures it."""
-    from mastodon_assets.spark_session import build_session
+    from mastodon_assets.spark.session import build_session
 
     session = build_session(load_settings(spark_master="local[2]"))
     yield session
@@ -190,7 +190,7 @@ def produce(stack: embedded.Connection, topic: str) -> Callable[..., None]:
     """`produce(messages, partition=0)`: to the test's topic, all acknowledged."""
     from confluent_kafka import Producer
 
-    from mastodon_assets_tests.records import as_value
+    from mastodon_assets_tests.support.records import as_value
 
     producer = Producer(
         {"bootstrap.servers": stack.kafka_bootstrap_servers, "acks": "all", "log_level": 0}

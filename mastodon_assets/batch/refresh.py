@@ -11,14 +11,14 @@ from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.batch.tables import BATCH_TABLES, BatchTable, read_toots
+from mastodon_assets.warehouse.change_log import note_moved, reaches_back
 from mastodon_assets.warehouse.database import (
     replace_rows,
     take_write_lock,
     toots_version,
     transaction,
 )
-from mastodon_assets.warehouse.journal import note_moved, reaches_back
-from mastodon_assets.warehouse.registry import SCHEMA, Table
+from mastodon_assets.warehouse.tables import SCHEMA, Table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

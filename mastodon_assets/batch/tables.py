@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mastodon_assets.warehouse.registry import (
+from mastodon_assets.warehouse.tables import (
     BATCH_ACTIVE_USERS,
     BATCH_AVG_LEN_PER_DAY,
     BATCH_HASHTAG_BY_HOUR,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mastodon_assets.settings import load_settings
+from mastodon_assets.config.settings import load_settings
 
 _out = Console(highlight=False, emoji=False, soft_wrap=True)
 _err = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
@@ -44,8 +44,8 @@ def replay(
     What is missing comes back, and messages that the contract refused are put through today's
     code. A stream may run meanwhile; where the tables are in the topic does not change.
     """
-    from mastodon_assets.spark_session import BriefSession
-    from mastodon_assets.toots.replay import replay as run_replay
+    from mastodon_assets.spark.session import BriefSession
+    from mastodon_assets.stream.replay import replay as run_replay
     from mastodon_assets.warehouse.migrate import migrate
 
     if partition is None and (start is not None or end is not None):
@@ -76,9 +76,9 @@ def rebuild(
 
     Says of each how many rows were not as they should be; those alone are written.
     """
-    from mastodon_assets.rebuild import REBUILDS
-    from mastodon_assets.rebuild import rebuild as run_rebuild
-    from mastodon_assets.spark_session import BriefSession
+    from mastodon_assets.operations.rebuild import REBUILDS
+    from mastodon_assets.operations.rebuild import rebuild as run_rebuild
+    from mastodon_assets.spark.session import BriefSession
     from mastodon_assets.warehouse.migrate import migrate
 
     names = list(REBUILDS) if tables == ["all"] else tables

@@ -22,15 +22,15 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from mastodon_assets import cli_history, cli_models, cli_operations, cli_warehouse
+from mastodon_assets.cli import history, models, operations, warehouse
+from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import PlatformError, SettingsError
-from mastodon_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from mastodon_assets.demo import DemoResult
-    from mastodon_assets.mastodon.intake import IngestSummary
-    from mastodon_assets.mastodon.states import SourceStatus
-    from mastodon_assets.toots.drain import DrainSummary
+    from mastodon_assets.ingest.handler import IngestSummary
+    from mastodon_assets.ingest.source_states import SourceStatus
+    from mastodon_assets.operations.demo import DemoResult
+    from mastodon_assets.stream.drain import DrainSummary
 
 app = typer.Typer(
     name="mastodon-assets",
@@ -103,7 +103,7 @@ def demo(
 
     Takes about two minutes. Charts go to reports/, CSV files to data/.
     """
-    from mastodon_assets.demo import running_demo, serve_web_page
+    from mastodon_assets.operations.demo import running_demo, serve_web_page
 
     if ui:
         _refuse_taken_port(_DEMO_PORT)
@@ -126,7 +126,7 @@ def up() -> None:
     """Start the embedded Kafka and PostgreSQL, make topics and tables. Doing it twice is fine."""
     from pydantic import SecretStr
 
-    from mastodon_assets.local import stack
+    from mastodon_assets.embedded import stack
     from mastodon_assets.warehouse.migrate import migrate
     from mastodon_assets.warehouse.roles import create_roles
 
@@ -149,8 +149,8 @@ def prepare() -> None:
 
     For servers of your own; `up` does it for the embedded ones. Doing it twice is fine.
     """
-    from mastodon_assets.kafka_client import client_config
-    from mastodon_assets.local.kafka import create_topics
+    from mastodon_assets.kafka.client import client_config
+    from mastodon_assets.kafka.topics import create_topics
     from mastodon_assets.warehouse.migrate import migrate
 
     settings = load_settings()
@@ -168,8 +168,8 @@ def down(
     ] = False,
 ) -> None:
     """Stop the embedded Kafka and PostgreSQL; their data stays unless --wipe."""
-    from mastodon_assets.demo import wipe_folder
-    from mastodon_assets.local import stack
+    from mastodon_assets.embedded import stack
+    from mastodon_assets.operations.demo import wipe_folder
 
     home = load_settings().mastodon_assets_home
     if wipe:
@@ -181,7 +181,7 @@ def down(
 @app.command()
 def status(as_json: Json = False) -> None:
     """Tell what runs, what each source is seen to do, and how far the tables are behind Kafka."""
-    from mastodon_assets.local import stack
+    from mastodon_assets.embedded import stack
 
     settings = load_settings()
     elsewhere = {
@@ -248,23 +248,28 @@ def ingest(
     The servers are named by MASTODON_API_BASE_URL, what is read of them by MASTODON_SOURCES, their
     tokens by MASTODON_ACCESS_TOKEN or MASTODON_ACCESS_TOKENS_FILE.
     """
-    from mastodon_assets.demo import keep_from_demos
-    from mastodon_assets.mastodon.ingest import ingest as run_ingest
+    from prometheus_client import CollectorRegistry
+
+    from mastodon_assets.config.state_folder import keep_from_demos
+    from mastodon_assets.ingest.supervisor import ingest as run_ingest
+    from mastodon_assets.operations.metrics_endpoint import serving_metrics
     from mastodon_assets.warehouse.migrate import migrate
 
     began_at = None if since is None else _parse_since(since)
     settings = load_settings()
     migrate(settings.postgres_url)
     keep_from_demos(settings.mastodon_assets_home)
-    summary = run_ingest(
-        settings,
-        max_events=max_events,
-        until_caught_up=until_caught_up,
-        since=began_at,
-        metrics_port=metrics_port or settings.ingest_metrics_port,
-        report=_report,
-        should_stop=_stop_on_signal(),
-    )
+    registry = CollectorRegistry()
+    with serving_metrics(registry, metrics_port or settings.ingest_metrics_port):
+        summary = run_ingest(
+            settings,
+            max_events=max_events,
+            until_caught_up=until_caught_up,
+            since=began_at,
+            registry=registry,
+            report=_report,
+            should_stop=_stop_on_signal(),
+        )
     _print_ingest(summary)
 
 
@@ -290,9 +295,9 @@ def import_file(
 
     A line that is no status is a dead letter (see: rejected). Twice changes nothing.
     """
-    from mastodon_assets.demo import keep_from_demos
-    from mastodon_assets.mastodon.client import is_domain
-    from mastodon_assets.mastodon.importing import import_statuses
+    from mastodon_assets.config.state_folder import keep_from_demos
+    from mastodon_assets.ingest.api.client import is_domain
+    from mastodon_assets.ingest.importer import import_statuses
     from mastodon_assets.warehouse.migrate import migrate
 
     if not is_domain(instance):
@@ -342,8 +347,8 @@ def stream(
 
     A cut of Kafka or PostgreSQL does not end it: it goes on where the tables are.
     """
-    from mastodon_assets.spark_session import BriefSession, build_session
-    from mastodon_assets.toots.drain import drain
+    from mastodon_assets.spark.session import BriefSession, build_session
+    from mastodon_assets.stream.drain import drain
     from mastodon_assets.warehouse.migrate import migrate
 
     ports = {"spark_ui_port": ui_port, "stream_metrics_port": metrics_port}
@@ -411,7 +416,7 @@ def ui(
     ] = 3000,
 ) -> None:
     """Serve Dagster's web page, with sensor and schedule at work, until stopped (Ctrl-C)."""
-    from mastodon_assets.local.dagster_home import dagster_home
+    from mastodon_assets.orchestration.dagster_home import dagster_home
 
     settings = load_settings()
     home = dagster_home(settings.mastodon_assets_home)
@@ -438,11 +443,12 @@ def _stream(
 ) -> "DrainSummary":
     from prometheus_client import CollectorRegistry
 
-    from mastodon_assets.automation.stream_events import tell_dagster
-    from mastodon_assets.local.dagster_home import existing_dagster_home
-    from mastodon_assets.metrics import serving_metrics
-    from mastodon_assets.toots.progress import StreamProgress
-    from mastodon_assets.toots.stream import stream as run_stream
+    from mastodon_assets.operations.metrics_endpoint import serving_metrics
+    from mastodon_assets.orchestration.dagster_home import existing_dagster_home
+    from mastodon_assets.orchestration.events import tell_dagster
+    from mastodon_assets.sentiment.scoring.micro_batch import LiveScorer
+    from mastodon_assets.stream.continuous import stream as run_stream
+    from mastodon_assets.stream.metrics import StreamProgress
 
     registry = CollectorRegistry()
     progress = StreamProgress(
@@ -453,13 +459,18 @@ def _stream(
     )
     with serving_metrics(registry, settings.stream_metrics_port):
         return run_stream(
-            session, settings, report=_report, progress=progress, should_stop=should_stop
+            session,
+            settings,
+            make_scorer=LiveScorer,
+            report=_report,
+            progress=progress,
+            should_stop=should_stop,
         )
 
 
 def _refuse_taken_port(port: int) -> None:
     # `dagster dev` stays up without its page where the port is taken, and two would share a home.
-    from mastodon_assets.local.processes import is_free
+    from mastodon_assets.ports import is_free
 
     if not is_free(port):
         raise SettingsError(
@@ -469,9 +480,9 @@ def _refuse_taken_port(port: int) -> None:
 
 def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | None]:
     """How far the tables are, or in one line why that cannot be told."""
-    from mastodon_assets.automation.progress import shown_state
-    from mastodon_assets.toots.ledger import lag
-    from mastodon_assets.toots.topics import read_topic
+    from mastodon_assets.kafka.topics import read_topic
+    from mastodon_assets.orchestration.refresh_state import shown_state
+    from mastodon_assets.stream.ledger import lag
 
     try:
         shown = shown_state(settings)
@@ -490,7 +501,7 @@ def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | No
 
 def _sources(settings: Settings) -> "list[SourceStatus]":
     """An empty list where they cannot be read: `_pipeline_state` says why."""
-    from mastodon_assets.mastodon.states import read_sources
+    from mastodon_assets.ingest.source_states import read_sources
 
     try:
         return read_sources(settings.postgres_url)
@@ -531,7 +542,7 @@ def _shown(value: object) -> str:
 
 
 def _parse_since(text: str) -> datetime:
-    from mastodon_assets.mastodon.history import parse_since
+    from mastodon_assets.ingest.recovery.history_walk import parse_since
 
     try:
         return parse_since(text, datetime.now(UTC))
@@ -626,10 +637,10 @@ def _print_counts(counts: Mapping[str, float]) -> None:
 
 
 # After the commands above, so that `--help` begins with the first ones to try.
-cli_operations.register(app)
-cli_history.register(app)
-cli_models.register(app)
-cli_warehouse.register(app)
+operations.register(app)
+history.register(app)
+models.register(app)
+warehouse.register(app)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from mastodon_assets.sentiment.explain import Explanation
-    from mastodon_assets.sentiment.registry import Model
-    from mastodon_assets.sentiment.store import LoadedModel
+    from mastodon_assets.sentiment.models.registry import Model
+    from mastodon_assets.sentiment.models.store import LoadedModel
+    from mastodon_assets.sentiment.scoring.explain import Explanation
 
 _SHOWN_WORDS = 8
 model_app = typer.Typer(help="Sentiment models: which there are, and which one scores.")
@@ -68,7 +68,7 @@ def score(
 @model_app.command("list")
 def list_models(as_json: _Json = False) -> None:
     """Every model with its status, why it has it, and what was measured."""
-    from mastodon_assets.sentiment.registry import all_models
+    from mastodon_assets.sentiment.models.registry import all_models
     from mastodon_assets.warehouse.database import transaction
 
     with transaction(load_settings().postgres_url, snapshot=True) as connection:
@@ -103,7 +103,7 @@ def promote(
     ] = False,
 ) -> None:
     """Make a model the champion: the one that scores from now on."""
-    from mastodon_assets.sentiment.life import promote_version
+    from mastodon_assets.sentiment.models.lifecycle import promote_version
 
     _print_champion(promote_version(load_settings(), version, force=force))
 
@@ -111,7 +111,7 @@ def promote(
 @model_app.command("rollback")
 def rollback() -> None:
     """Make the champion before this one champion again; once more goes one further back."""
-    from mastodon_assets.sentiment.life import roll_back_champion
+    from mastodon_assets.sentiment.models.lifecycle import roll_back_champion
 
     _print_champion(roll_back_champion(load_settings()))
 
@@ -122,8 +122,8 @@ def rescore() -> None:
 
     In chunks, each written as a whole: broken off, it goes on there the next time.
     """
-    from mastodon_assets.sentiment.score import score_pending
-    from mastodon_assets.spark_session import build_session
+    from mastodon_assets.sentiment.scoring.score import score_pending
+    from mastodon_assets.spark.session import build_session
 
     settings = load_settings()
     result = score_pending(build_session(settings), settings, _report, rescore=True)
@@ -131,10 +131,10 @@ def rescore() -> None:
 
 
 def _loaded(settings: Settings) -> "tuple[SparkSession, LoadedModel]":
-    from mastodon_assets.locations import for_executors
-    from mastodon_assets.sentiment.life import find_champion
-    from mastodon_assets.sentiment.store import load_model
-    from mastodon_assets.spark_session import build_session
+    from mastodon_assets.sentiment.models.lifecycle import find_champion
+    from mastodon_assets.sentiment.models.store import load_model
+    from mastodon_assets.spark.session import build_session
+    from mastodon_assets.spark.storage import for_executors
 
     champion = find_champion(settings)
     _report(f"starting Spark and loading model {champion.version}: some seconds")
@@ -144,7 +144,7 @@ def _loaded(settings: Settings) -> "tuple[SparkSession, LoadedModel]":
 
 
 def _score_file(source: str, target: str) -> None:
-    from mastodon_assets.sentiment.files import score_file
+    from mastodon_assets.sentiment.scoring.csv_file import score_file
 
     settings = load_settings()
     spark, model = _loaded(settings)
@@ -162,7 +162,7 @@ def _score_file(source: str, target: str) -> None:
 
 
 def _score_text(text: str, lang: str, as_json: bool) -> None:
-    from mastodon_assets.sentiment.explain import explain
+    from mastodon_assets.sentiment.scoring.explain import explain
 
     settings = load_settings()
     spark, model = _loaded(settings)
@@ -176,7 +176,7 @@ def _score_text(text: str, lang: str, as_json: bool) -> None:
 
 
 def _print_explanation(explanation: "Explanation") -> None:
-    from mastodon_assets.toots.rejected import escaped
+    from mastodon_assets.cli.console import escaped
 
     if explanation.reason:
         _out.print(Text(f"no label: {explanation.reason} (model {explanation.model_version})"))

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mastodon_assets.settings import load_settings
+from mastodon_assets.config.settings import load_settings
 
 if TYPE_CHECKING:
-    from mastodon_assets.mastodon.withdrawal import Entry
-    from mastodon_assets.toots.rejected import DeadLetter, ReplaySummary
+    from mastodon_assets.contract.dead_letter import DeadLetter, ReplaySummary
+    from mastodon_assets.operations.purge import Entry
 
 _SHOWN_CHARACTERS = 60
 _SHOWN_REASONS = 20
@@ -47,8 +47,8 @@ def doctor(as_json: _Json = False) -> None:
 
     Green is well, yellow works but is worth a look, red does not work: then the exit status is 1.
     """
-    from mastodon_assets.doctor import diagnose
-    from mastodon_assets.toots.rejected import escaped
+    from mastodon_assets.cli.console import escaped
+    from mastodon_assets.operations.doctor import diagnose
 
     findings = diagnose()
     if as_json:
@@ -96,7 +96,7 @@ def purge(
 
     Charts and files made before count it until the next refresh, which the sensor starts.
     """
-    from mastodon_assets.mastodon import withdrawal
+    from mastodon_assets.operations import purge
     from mastodon_assets.warehouse.migrate import migrate
 
     if (account is not None) + (server is not None) + show_list != 1:
@@ -104,15 +104,15 @@ def purge(
     settings = load_settings()
     migrate(settings.postgres_url)
     if show_list:
-        _print_entries(withdrawal.entries(settings), as_json)
+        _print_entries(purge.entries(settings), as_json)
         return
     if account is not None:
-        who = withdrawal.account(account)
+        who = purge.account(account)
     else:
         assert server is not None, "checked above"
-        who = withdrawal.server(server)
+        who = purge.server(server)
     if undo:
-        was_listed = withdrawal.undo(settings, who)
+        was_listed = purge.undo(settings, who)
         if as_json:
             sys.stdout.write(json.dumps({"was_listed": was_listed}) + "\n")
         else:
@@ -120,7 +120,7 @@ def purge(
         return
     if not (yes or dry_run):
         typer.confirm(f"Remove all of {who.name} for good?", abort=True, err=True)
-    removed = withdrawal.withdraw(settings, who, dry_run=dry_run)
+    removed = purge.withdraw(settings, who, dry_run=dry_run)
     if as_json:
         sys.stdout.write(json.dumps({"removed": dict(removed), "dry_run": dry_run}) + "\n")
         return
@@ -144,8 +144,9 @@ def list_rejected(
     as_json: _Json = False,
 ) -> None:
     """The newest dead letters, and how many there are of each reason."""
-    from mastodon_assets.mastodon.errors_topic import newest_errors
-    from mastodon_assets.toots.rejected import count_rejected, newest_first, newest_rejected
+    from mastodon_assets.contract.dead_letter import newest_first
+    from mastodon_assets.ingest.dead_letters import newest_errors
+    from mastodon_assets.stream.dead_letters import count_rejected, newest_rejected
 
     settings = load_settings()
     rejected = newest_rejected(settings.postgres_url, reason=reason, limit=limit)
@@ -172,8 +173,9 @@ def show_rejected(
     ] = False,
 ) -> None:
     """All of one dead letter."""
-    from mastodon_assets.mastodon.errors_topic import read_error
-    from mastodon_assets.toots.rejected import escaped, read_rejected
+    from mastodon_assets.cli.console import escaped
+    from mastodon_assets.ingest.dead_letters import read_error
+    from mastodon_assets.stream.dead_letters import read_rejected
 
     settings = load_settings()
     if topic == settings.kafka_errors_topic:
@@ -217,9 +219,9 @@ def replay(
     could not be published stay in their topic, and the next replay goes on behind them; with
     --reason it does not, because it leaves others out.
     """
-    from mastodon_assets.mastodon.errors_topic import replay_errors
-    from mastodon_assets.mastodon.publisher import publishing
-    from mastodon_assets.toots.rejected import replay_rejected
+    from mastodon_assets.ingest.dead_letters import replay_errors
+    from mastodon_assets.kafka.publisher import publishing
+    from mastodon_assets.stream.dead_letters import replay_rejected
     from mastodon_assets.warehouse.migrate import migrate
 
     settings = load_settings()
@@ -264,7 +266,7 @@ def _described(letter: "DeadLetter") -> dict[str, object]:
 
 
 def _print_letters(letters: "Sequence[DeadLetter]", counts: Counter[str]) -> None:
-    from mastodon_assets.toots.rejected import escaped
+    from mastodon_assets.cli.console import escaped
 
     table = Table("topic partition offset", "refused at", "reason", "payload", box=None)
     for letter in letters:
@@ -297,7 +299,7 @@ def _time(letter: "DeadLetter") -> str:
 
 
 def _shortened(letter: "DeadLetter") -> str | None:
-    from mastodon_assets.toots.rejected import escaped
+    from mastodon_assets.cli.console import escaped
 
     if letter.payload is None:
         return None

@@ -6,7 +6,7 @@ What belongs here: their options and what they print. `cli` registers them.
 import typer
 from rich.console import Console
 
-from mastodon_assets.settings import load_settings
+from mastodon_assets.config.settings import load_settings
 
 _out = Console(highlight=False, emoji=False, soft_wrap=True)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from mastodon_assets.toots.contract import NO_LANGUAGE, plain_tags, post_id
+from mastodon_assets.contract.messages import NO_LANGUAGE, plain_tags, post_id
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -37,7 +37,7 @@ class ContractError(PlatformError):
 @cache
 def message_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a message."""
-    text = files("mastodon_assets.toots").joinpath("message.schema.json").read_text("utf-8")
+    text = files("mastodon_assets.contract").joinpath("message.schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 

@@ -9,22 +9,15 @@ Its folder `kafka/` in the state folder:
 
 import shutil
 import signal
-import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic, TopicMetadata
+from confluent_kafka import KafkaException
 
-from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars
-from mastodon_assets.local.files import StateDamagedError
-from mastodon_assets.local.java import java_home
-from mastodon_assets.local.processes import (
+from mastodon_assets.config.state_folder import StateDamagedError
+from mastodon_assets.embedded.processes import (
     accepts_connections,
     choose_port,
     find_server,
@@ -33,9 +26,11 @@ from mastodon_assets.local.processes import (
     start_server,
     stop,
 )
+from mastodon_assets.jvm.java import java_home
+from mastodon_assets.jvm.maven import Coordinate, Report, cache_dir, fetch_jars
+from mastodon_assets.kafka.topics import admin_client
 
 KAFKA_VERSION = "4.1.1"
-_KNOWN_SECONDS = 30
 # The second is what the broker's log calls go through; without it they go nowhere.
 JARS = (
     Coordinate("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
@@ -131,7 +126,7 @@ def answers(home: Path) -> bool:
     if broker_port is None or not accepts_connections(broker_port):
         return False
     try:
-        _admin(f"127.0.0.1:{broker_port}").list_topics(timeout=5)
+        admin_client(f"127.0.0.1:{broker_port}").list_topics(timeout=5)
     except KafkaException:
         return False
     return True
@@ -146,66 +141,6 @@ def wipe(home: Path) -> None:
     """Remove all that `start` made in `home`."""
     if (home / "kafka").exists():
         shutil.rmtree(home / "kafka")
-
-
-def create_topics(
-    bootstrap_servers: str,
-    names: Sequence[str],
-    partitions: int = 4,
-    *,
-    config: Mapping[str, Any] | None = None,
-) -> None:
-    """Create the topics that are absent, with as many replicas as the broker gives by default.
-
-    They can be used when it returns. Those that are there stay as they are. `config` is
-    `kafka_client.client_config` for a broker that wants more than an address.
-    Raises: ServiceUnavailableError where the broker does not answer or refuses.
-    """
-    topics = [NewTopic(name, num_partitions=partitions) for name in names]
-    if not topics:
-        return
-    admin = AdminClient(dict(config)) if config else _admin(bootstrap_servers)
-    for name, created in admin.create_topics(topics, request_timeout=30).items():
-        try:
-            created.result()
-        except KafkaException as error:
-            reason = error.args[0]
-            if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise ServiceUnavailableError(
-                    f"Kafka at {bootstrap_servers} does not create topic {name}: {reason.str()}"
-                ) from error
-    _wait_until_known(admin, bootstrap_servers, names)
-
-
-def _wait_until_known(admin: AdminClient, bootstrap_servers: str, names: Sequence[str]) -> None:
-    # A topic is made when the controller says so, and known to the broker a moment later.
-    deadline = time.monotonic() + _KNOWN_SECONDS
-    while True:
-        try:
-            known = admin.list_topics(timeout=_KNOWN_SECONDS).topics
-        except KafkaException as error:
-            raise ServiceUnavailableError(
-                f"Kafka at {bootstrap_servers} made topics and does not answer any more"
-                f" ({error.args[0].str()})"
-            ) from error
-        if all(name in known and _has_leaders(known[name]) for name in names):
-            return
-        if time.monotonic() > deadline:
-            raise ServiceUnavailableError(
-                f"Kafka at {bootstrap_servers} made topics and does not know them yet; try again"
-            )
-        time.sleep(0.1)
-
-
-def _has_leaders(topic: TopicMetadata) -> bool:
-    return bool(topic.partitions) and all(
-        partition.leader >= 0 for partition in topic.partitions.values()
-    )
-
-
-def _admin(bootstrap_servers: str) -> AdminClient:
-    # log_level 0: a broker that goes away would else be told on the terminal, in many lines.
-    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
 
 
 def _marker(home: Path) -> str:

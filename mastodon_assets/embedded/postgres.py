@@ -25,14 +25,8 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from mastodon_assets.errors import PlatformError
-from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars, provide
-from mastodon_assets.local.files import (
-    StateDamagedError,
-    read_text,
-    write_atomically,
-)
-from mastodon_assets.local.processes import (
+from mastodon_assets.config.state_folder import StateDamagedError
+from mastodon_assets.embedded.processes import (
     ServerStartError,
     accepts_connections,
     choose_port,
@@ -42,6 +36,9 @@ from mastodon_assets.local.processes import (
     start_server,
     stop,
 )
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.files import read_text, write_atomically
+from mastodon_assets.jvm.maven import Coordinate, Report, cache_dir, fetch_jars, provide
 
 POSTGRES_VERSION = "18.6.0"
 PLATFORMS = {

@@ -22,7 +22,8 @@ from typing import Any
 import psutil
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.local.files import last_telling_line, read_text, write_atomically
+from mastodon_assets.files import last_telling_line, read_text, write_atomically
+from mastodon_assets.ports import is_free
 
 # Below the range from which systems take the local port of outgoing connections, so that a port
 # that was free a moment ago stays free until the server binds it.
@@ -167,18 +168,6 @@ def read_port(note: Path) -> int | None:
     """The port noted in the file `note`; None where there is none."""
     text = read_text(note)
     return int(text) if text and text.isdecimal() else None
-
-
-def is_free(port: int) -> bool:
-    """Whether a server could listen on 127.0.0.1:`port` now."""
-    with socket.socket() as probe:
-        # As servers do: connections that linger from an earlier run are no hindrance.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def accepts_connections(port: int) -> bool:

@@ -17,16 +17,12 @@ from typing import Literal
 import psutil
 from filelock import FileLock, Timeout
 
+from mastodon_assets.config.state_folder import StateFolderError, check_own, make_private_folder
+from mastodon_assets.embedded import kafka, postgres
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.local import kafka, postgres
-from mastodon_assets.local.artifacts import Report, cache_dir
-from mastodon_assets.local.files import (
-    StateFolderError,
-    check_own,
-    make_private_folder,
-    read_text,
-    write_atomically,
-)
+from mastodon_assets.files import read_text, write_atomically
+from mastodon_assets.jvm.maven import Report, cache_dir
+from mastodon_assets.kafka.topics import create_topics
 
 _KEY_BYTES = 32
 
@@ -76,7 +72,7 @@ def up(home: Path, *, topics: Sequence[str], report: Report = _say_nothing) -> C
             broker = pool.submit(kafka.start, home, report)
             server = pool.submit(postgres.start, home, report)
         connection = Connection(broker.result(), server.result(), _withdrawn_key(home))
-        kafka.create_topics(connection.kafka_bootstrap_servers, topics)
+        create_topics(connection.kafka_bootstrap_servers, topics)
         text = json.dumps(asdict(connection), indent=2)
         write_atomically(home / "connection.json", f"{text}\n")
         return connection

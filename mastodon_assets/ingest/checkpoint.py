@@ -11,12 +11,12 @@ from datetime import datetime
 
 from pydantic import SecretStr
 
-from mastodon_assets.mastodon.cursors import Cursor, read_cursor, save_cursor
-from mastodon_assets.mastodon.gaps import Gap, read_open_gaps, read_stored_posts, save_gap
-from mastodon_assets.mastodon.intake import IngestSummary
-from mastodon_assets.mastodon.publisher import Publisher
-from mastodon_assets.mastodon.states import SourceState, read_state, save_state
-from mastodon_assets.mastodon.walk import is_number
+from mastodon_assets.ingest.api.status_ids import is_number
+from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.recovery.cursors import Cursor, read_cursor, save_cursor
+from mastodon_assets.ingest.recovery.gaps import Gap, read_open_gaps, read_stored_posts, save_gap
+from mastodon_assets.ingest.source_states import SourceState, read_state, save_state
+from mastodon_assets.kafka.publisher import Publisher
 
 _START = "no ingest was running"
 _TELL_SECONDS = 15

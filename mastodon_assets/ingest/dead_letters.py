@@ -27,16 +27,17 @@ from confluent_kafka import (
 from confluent_kafka import Message as Record
 from confluent_kafka.admin import AdminClient
 
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.dead_letter import DeadLetter, NoDeadLetterError, ReplaySummary
+from mastodon_assets.contract.identity import full_handle
+from mastodon_assets.contract.messages import ContractError, Message, encode
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.kafka_client import client_config
-from mastodon_assets.mastodon.normalise import NormaliseError, full_handle
-from mastodon_assets.mastodon.publisher import Publisher, producer_config
-from mastodon_assets.mastodon.rules import DroppedError, Rules, rules_from
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.contract import ContractError, Message, encode
-from mastodon_assets.toots.rejected import DeadLetter, NoDeadLetterError, ReplaySummary
-from mastodon_assets.toots.topics import Offsets, read_topic
-from mastodon_assets.toots.withdrawn import Withdrawn, watched
+from mastodon_assets.ingest.policy.admission import DroppedError, Rules, rules_from
+from mastodon_assets.ingest.policy.normalize import NormaliseError
+from mastodon_assets.kafka.client import client_config
+from mastodon_assets.kafka.publisher import Publisher, producer_config
+from mastodon_assets.kafka.topics import Offsets, read_topic
+from mastodon_assets.warehouse.suppression_list import Withdrawn, watched
 
 REPLAY_GROUP = "mastodon-assets-replay"
 _ANSWER_SECONDS = 10

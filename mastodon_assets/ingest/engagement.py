@@ -15,17 +15,13 @@ import httpx
 from psycopg import Connection
 from pydantic import SecretStr
 
+from mastodon_assets.config.servers import Server, servers_of
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.mastodon.client import (
-    MOST_IDS,
-    NOT_SERVED_BY_IDS,
-    MastodonClient,
-    RefusedError,
-)
-from mastodon_assets.mastodon.consent import ConsentPolicy, withheld_reason
-from mastodon_assets.mastodon.normalise import readable_id
-from mastodon_assets.settings import Settings
-from mastodon_assets.sources import Server, servers_of
+from mastodon_assets.ingest.api.client import MOST_IDS, NOT_SERVED_BY_IDS, MastodonClient
+from mastodon_assets.ingest.api.errors import RefusedError
+from mastodon_assets.ingest.api.status_ids import readable_id
+from mastodon_assets.ingest.policy.consent import ConsentPolicy, withheld_reason
 from mastodon_assets.warehouse.database import take_write_lock, transaction
 
 # Of the 300 requests that a token has in five minutes (rack_attack.rb) most are left to the

@@ -25,18 +25,21 @@ from tenacity import (
 )
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.client import (
-    EventStream,
-    MastodonClient,
+from mastodon_assets.ingest.api.client import MastodonClient
+from mastodon_assets.ingest.api.errors import (
     RateLimitedError,
     RefusedError,
     StreamEndedError,
-    StreamEvent,
     StreamSilentError,
 )
-from mastodon_assets.mastodon.history import SPARE_REQUESTS, HistoryArrival, HistoryWalker
-from mastodon_assets.mastodon.pacing import Budgets, PatientAsker, pause_seconds
-from mastodon_assets.mastodon.walk import Route, TimelineWalker, WalkArrival
+from mastodon_assets.ingest.api.event_stream import EventStream, StreamEvent
+from mastodon_assets.ingest.api.rate_limits import Budgets, PatientAsker, pause_seconds
+from mastodon_assets.ingest.recovery.history_walk import (
+    SPARE_REQUESTS,
+    HistoryArrival,
+    HistoryWalker,
+)
+from mastodon_assets.ingest.recovery.timeline_walk import Route, TimelineWalker, WalkArrival
 
 _QUEUED_ARRIVALS = 2_000
 _STOP_SECONDS = 0.3

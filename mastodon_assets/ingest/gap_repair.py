@@ -5,32 +5,29 @@ what is told of it. Which requests a walk makes stands in `walk` and `history`.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import chain, islice, zip_longest
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.arrivals import Arrivals
-from mastodon_assets.mastodon.client import OLDEST
-from mastodon_assets.mastodon.gaps import Gap
-from mastodon_assets.mastodon.history import (
-    HistoryArrival,
-    HistoryEnded,
-    HistoryFailed,
-    HistoryPage,
-    PastStatus,
+from mastodon_assets.ingest.api.client import OLDEST
+from mastodon_assets.ingest.checkpoint import Progress, later_id
+from mastodon_assets.ingest.event_queue import Arrivals
+from mastodon_assets.ingest.handler import Intake
+from mastodon_assets.ingest.recovery.gaps import Gap
+from mastodon_assets.ingest.recovery.timeline_walk import (
+    GoneStatus,
+    ListedStatus,
+    Route,
+    WalkReachedStream,
 )
-from mastodon_assets.mastodon.intake import Intake
-from mastodon_assets.mastodon.progress import Progress, later_id
-from mastodon_assets.mastodon.walk import GoneStatus, ListedStatus, Route, WalkReachedStream
 
 # A walk that the server does not answer is begun again, seldom and not without end.
-_WALKS_OF_A_GAP = 4
-_SECONDS_BETWEEN_WALKS = 15 * 60
+WALKS_PER_GAP = 4
+SECONDS_BETWEEN_WALKS = 15 * 60
 # Asked for again after a gap, in a hundred requests, and after several in twice as many, which is
 # what five minutes allow: most posts that go, go young.
 _KNOWN_IDS, _MOST_KNOWN_IDS = 2_000, 4_000
-_TELL_SECONDS = 60
 
 
 class Repairs:
@@ -144,12 +141,12 @@ class Repairs:
         # A walk that is begun between, after a reconnect, is one more chance and counts as none.
         if self._try_again_at is None:
             self._failures += 1
-            if self._failures == _WALKS_OF_A_GAP:
+            if self._failures == WALKS_PER_GAP:
                 self._failures = 0
                 self._give_up("the timeline could not be read")
                 self.begin()
                 return f"the timeline cannot be read: {error}; what was missed stays missing"
-            self._try_again_at = time.monotonic() + _SECONDS_BETWEEN_WALKS
+            self._try_again_at = time.monotonic() + SECONDS_BETWEEN_WALKS
         self._note_recovered()
         minutes = max(0, self._try_again_at - time.monotonic()) / 60
         return f"the timeline cannot be read: {error}; trying again in {minutes:.0f} minutes"
@@ -197,89 +194,3 @@ class Repairs:
         return any(
             not any(gap is walked for walked in self._walked) for gap in self._progress.open_gaps
         )
-
-
-class Past:
-    """The walk back to `since`; None asks for none."""
-
-    def __init__(
-        self,
-        arrivals: Arrivals,
-        intake: Intake,
-        progress: Progress,
-        *,
-        since: datetime | None,
-        report: Callable[[str], None],
-    ) -> None:
-        self._arrivals = arrivals
-        self._intake = intake
-        self._progress = progress
-        self._since = since
-        self._report = report
-        self._goes_on_at: str | None = None
-        self._reached: datetime | None = None
-        self._posts = self._failures = 0
-        self._has_begun = False
-        self._try_again_at: float | None = None
-        self._told_at = time.monotonic()
-        self.is_wanted = since is not None
-
-    def begin(self) -> None:
-        """Walk back, from the cursor where there is one: what is newer is walked as a gap."""
-        if self._since is None or self._has_begun:
-            return
-        self._has_begun = True
-        self._goes_on_at = self._progress.position
-        self._walk(self._since)
-
-    def try_again_in_time(self) -> None:
-        if self._try_again_at is not None and time.monotonic() >= self._try_again_at:
-            assert self._since is not None, "only a walk that has begun fails"
-            self._walk(self._since)
-
-    def take(self, arrival: HistoryArrival) -> None:
-        """What the walk brings."""
-        match arrival:
-            case PastStatus():
-                self._intake.take_listed(arrival.status, arrival.received_at)
-                self._posts += 1
-            case HistoryPage():
-                self._take_page(arrival)
-            case HistoryEnded():
-                self.is_wanted = False
-                self._report(self._end_text(is_complete=arrival.is_complete))
-            case HistoryFailed():
-                self._report(self._fail(arrival.error))
-
-    def _walk(self, since: datetime) -> None:
-        self._try_again_at = None
-        self._arrivals.walk_back(since, self._goes_on_at)
-
-    def _take_page(self, page: HistoryPage) -> None:
-        if self._progress.position is None:
-            self._progress.move_to(page.newest)
-        self._goes_on_at, self._reached, self._failures = page.oldest, page.reached, 0
-        if time.monotonic() - self._told_at >= _TELL_SECONDS:
-            self._told_at = time.monotonic()
-            left = "" if page.requests_left is None else f", {page.requests_left} requests left"
-            self._report(f"history: back at {self._reached_text()}, {self._posts} posts{left}")
-
-    def _fail(self, error: ServiceUnavailableError) -> str:
-        self._failures += 1
-        if self._failures < _WALKS_OF_A_GAP:
-            self._try_again_at = time.monotonic() + _SECONDS_BETWEEN_WALKS
-            minutes = _SECONDS_BETWEEN_WALKS / 60
-            return f"history: {error}; trying again in {minutes:.0f} minutes"
-        self.is_wanted = False
-        return f"history: given up at {self._reached_text()}, {self._posts} posts: {error}"
-
-    def _end_text(self, *, is_complete: bool) -> str:
-        if is_complete:
-            return f"history: read back to {self._reached_text()}, {self._posts} posts"
-        return (
-            f"history: the server lists nothing before {self._reached_text()}, {self._posts} posts;"
-            f" {self._since:%Y-%m-%d %H:%M}Z was asked for"
-        )
-
-    def _reached_text(self) -> str:
-        return "the newest post" if self._reached is None else f"{self._reached:%Y-%m-%d %H:%M}Z"

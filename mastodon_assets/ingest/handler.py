@@ -19,13 +19,15 @@ from typing import Any
 
 import orjson
 
+from mastodon_assets.contract.messages import ContractError, Message
+from mastodon_assets.contract.times import utc_text
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.mastodon.client import StreamEvent
-from mastodon_assets.mastodon.normalise import NormaliseError, readable_id, to_delete, utc_text
-from mastodon_assets.mastodon.publisher import Publisher
-from mastodon_assets.mastodon.rules import WITHDRAWN, DroppedError, Rules
-from mastodon_assets.toots.contract import ContractError, Message
-from mastodon_assets.toots.withdrawn import Withdrawn
+from mastodon_assets.ingest.api.event_stream import StreamEvent
+from mastodon_assets.ingest.api.status_ids import readable_id
+from mastodon_assets.ingest.policy.admission import WITHDRAWN, DroppedError, Rules
+from mastodon_assets.ingest.policy.normalize import NormaliseError, to_delete
+from mastodon_assets.kafka.publisher import Publisher
+from mastodon_assets.warehouse.suppression_list import Withdrawn
 
 _SIMULATED_INSTANCE = "simulator.example"
 # `status_update` is what mastodon_mock calls it.

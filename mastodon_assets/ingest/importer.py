@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import BinaryIO
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.mastodon.intake import IngestSummary, Intake
-from mastodon_assets.mastodon.publisher import Publisher, publishing
-from mastodon_assets.mastodon.rules import rules_from
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.withdrawn import watched
+from mastodon_assets.ingest.handler import IngestSummary, Intake
+from mastodon_assets.ingest.policy.admission import rules_from
+from mastodon_assets.kafka.publisher import Publisher, publishing
+from mastodon_assets.warehouse.suppression_list import watched
 
 _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

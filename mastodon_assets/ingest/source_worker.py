@@ -14,17 +14,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.arrivals import Arrival, Arrivals, Connected, Disconnected
-from mastodon_assets.mastodon.client import OLDEST, RefusedError, StreamEvent
-from mastodon_assets.mastodon.history import HistoryEnded, HistoryFailed, HistoryPage, PastStatus
-from mastodon_assets.mastodon.ingest_metrics import Reading
-from mastodon_assets.mastodon.intake import IngestSummary, Intake
-from mastodon_assets.mastodon.progress import Progress
-from mastodon_assets.mastodon.publisher import FLUSH_SECONDS, Publisher
-from mastodon_assets.mastodon.repairs import Past, Repairs
-from mastodon_assets.mastodon.silence import FeedWatch
-from mastodon_assets.mastodon.states import SourceState, StateName
-from mastodon_assets.mastodon.walk import (
+from mastodon_assets.ingest.api.client import OLDEST
+from mastodon_assets.ingest.api.errors import RefusedError
+from mastodon_assets.ingest.api.event_stream import StreamEvent
+from mastodon_assets.ingest.backfill import Past
+from mastodon_assets.ingest.checkpoint import Progress
+from mastodon_assets.ingest.event_queue import Arrival, Arrivals, Connected, Disconnected
+from mastodon_assets.ingest.gap_repair import Repairs
+from mastodon_assets.ingest.handler import IngestSummary, Intake
+from mastodon_assets.ingest.liveness import FeedWatch
+from mastodon_assets.ingest.metrics import Reading
+from mastodon_assets.ingest.recovery.history_walk import (
+    HistoryEnded,
+    HistoryFailed,
+    HistoryPage,
+    PastStatus,
+)
+from mastodon_assets.ingest.recovery.timeline_walk import (
     GoneStatus,
     ListedStatus,
     Route,
@@ -32,6 +38,8 @@ from mastodon_assets.mastodon.walk import (
     WalkFailed,
     WalkReachedStream,
 )
+from mastodon_assets.ingest.source_states import SourceState, StateName
+from mastodon_assets.kafka.publisher import FLUSH_SECONDS, Publisher
 
 Report = Callable[[str], None]
 

@@ -18,20 +18,21 @@ from datetime import datetime
 from prometheus_client import CollectorRegistry
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
+from mastodon_assets.config.servers import Server, servers_of
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.config.sources import Source
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
-from mastodon_assets.mastodon.arrivals import REFUSED_TOKEN_SECONDS, arriving, start_thread
-from mastodon_assets.mastodon.client import MastodonClient, RefusedError
-from mastodon_assets.mastodon.ingest_metrics import IngestCollector, Reading
-from mastodon_assets.mastodon.intake import IngestSummary, Intake
-from mastodon_assets.mastodon.pacing import Budgets
-from mastodon_assets.mastodon.progress import Progress
-from mastodon_assets.mastodon.publisher import publishing
-from mastodon_assets.mastodon.rules import rules_from
-from mastodon_assets.mastodon.source_run import Bounds, Report, SourceRun, counts_text
-from mastodon_assets.metrics import serving_metrics
-from mastodon_assets.settings import Settings
-from mastodon_assets.sources import Server, Source, servers_of
-from mastodon_assets.toots.withdrawn import watched
+from mastodon_assets.ingest.api.client import MastodonClient
+from mastodon_assets.ingest.api.errors import RefusedError
+from mastodon_assets.ingest.api.rate_limits import Budgets
+from mastodon_assets.ingest.checkpoint import Progress
+from mastodon_assets.ingest.event_queue import REFUSED_TOKEN_SECONDS, arriving, start_thread
+from mastodon_assets.ingest.handler import IngestSummary, Intake
+from mastodon_assets.ingest.metrics import IngestCollector, Reading
+from mastodon_assets.ingest.policy.admission import rules_from
+from mastodon_assets.ingest.source_worker import Bounds, Report, SourceRun, counts_text
+from mastodon_assets.kafka.publisher import publishing
+from mastodon_assets.warehouse.suppression_list import watched
 
 _POLL_SECONDS = 0.1
 # From the wish to end to the end of all waits. With what Python needs to see the wish and to end
@@ -48,7 +49,7 @@ def ingest(
     report: Report,
     should_stop: Callable[[], bool],
     since: datetime | None = None,
-    metrics_port: int | None = None,
+    registry: CollectorRegistry | None = None,
 ) -> IngestSummary:
     """Read the servers of the settings into Kafka; the counts of all sources together.
 
@@ -58,12 +59,14 @@ def ingest(
     stream has told what it had. At the end everything published is acknowledged and the cursors are
     saved. `since` walks the timelines back to that time beside all else. `report` gets a line a
     minute and source, and one for whatever goes wrong or is mended; several threads call it.
+    `registry` gets the
+    collector of the numbers that the caller serves for Prometheus.
 
     A source that fails stops alone, tells and is begun again later. That ends the run where no
     source is left that works, and with `until_caught_up` when the others have ended.
 
     Raises: SettingsError, WithdrawnServerError, WithdrawnKeyError, TopicMissingError,
-    MissingTablesError, MetricsPortError; ServiceUnavailableError where a service does not answer or
+    MissingTablesError; ServiceUnavailableError where a service does not answer or
     refuses at the start of all sources, where Kafka or PostgreSQL are away at the end, and with
     `until_caught_up` at once, or after five reconnects to a stream.
     """
@@ -81,10 +84,9 @@ def ingest(
         for source in server.sources
     ]
     together.add(readers)
-    registry = CollectorRegistry()
-    registry.register(IngestCollector(together.readings))
-    with serving_metrics(registry, metrics_port):
-        _follow(together, should_stop)
+    if registry is not None:
+        registry.register(IngestCollector(together.readings))
+    _follow(together, should_stop)
     return _sum([summary for reader in readers for summary in reader.summaries])
 
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.local.files import write_atomically
+from mastodon_assets.files import write_atomically
 
 OLDEST_JAVA = 17
 

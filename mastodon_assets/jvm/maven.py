@@ -20,8 +20,8 @@ from xml.sax.saxutils import quoteattr
 from filelock import FileLock
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.local.files import last_telling_line, write_atomically
-from mastodon_assets.local.java import java_home
+from mastodon_assets.files import last_telling_line, write_atomically
+from mastodon_assets.jvm.java import java_home
 
 MANIFEST = ".manifest"
 Report = Callable[[str], None]

@@ -9,8 +9,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.settings import Settings
 
 _LOGIN_MODULES = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",

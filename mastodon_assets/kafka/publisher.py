@@ -14,12 +14,12 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.messages import ContractError, Message, encode, message_key
+from mastodon_assets.contract.times import utc_text
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.kafka_client import Refusals, client_config
-from mastodon_assets.mastodon.normalise import utc_text
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.contract import ContractError, Message, encode, message_key
-from mastodon_assets.toots.topics import TopicMissingError
+from mastodon_assets.kafka.client import Refusals, client_config
+from mastodon_assets.kafka.topics import TopicMissingError
 
 _METADATA_SECONDS = 5
 FLUSH_SECONDS = 12

@@ -19,19 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from mastodon_assets.config.settings import Settings, as_environment, load_settings
+from mastodon_assets.config.state_folder import DEMO_MARKER
+from mastodon_assets.embedded import processes, stack
 from mastodon_assets.errors import PlatformError, SettingsError
-from mastodon_assets.local import dagster_home, processes, stack
-from mastodon_assets.local.files import last_telling_line
-from mastodon_assets.settings import Settings, as_environment, load_settings
+from mastodon_assets.files import last_telling_line
+from mastodon_assets.orchestration import dagster_home
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from mastodon_assets.mastodon.intake import IngestSummary
+    from mastodon_assets.ingest.handler import IngestSummary
     from mastodon_assets.simulator.sources import Source
 
 # Marks a state folder as a demo's: only such a one is wiped by the next demo.
-_MARKER = "demo"
 _MATERIALIZE_LOG = "demo-materialize.log"
 _UI_LOG = "demo-ui.log"
 _MATERIALIZE_SECONDS = 1800
@@ -136,7 +137,7 @@ def prepare_folder(home: Path, report: Report) -> None:
     if home.exists() and not home.is_dir():
         raise DemoFolderError(f"MASTODON_ASSETS_HOME={home} is no folder; choose another one")
     if home.exists() and any(home.iterdir()):
-        if not (home / _MARKER).exists():
+        if not (home / DEMO_MARKER).exists():
             is_ours = (home / "connection.json").exists()
             raise DemoFolderError(
                 f"MASTODON_ASSETS_HOME={home} holds something that no demo made; choose another"
@@ -146,12 +147,7 @@ def prepare_folder(home: Path, report: Report) -> None:
         report(f"wiping what an earlier demo left in {home}")
         wipe_folder(home, report)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (home / _MARKER).touch()
-
-
-def keep_from_demos(home: Path) -> None:
-    """From now on the folder holds more than a demo's: the next demo refuses to wipe it."""
-    (home / _MARKER).unlink(missing_ok=True)
+    (home / DEMO_MARKER).touch()
 
 
 def wipe_folder(home: Path, report: Report) -> None:
@@ -166,7 +162,7 @@ def wipe_folder(home: Path, report: Report) -> None:
     runs = home / dagster_home.FOLDER
     if (runs / "dagster.yaml").exists():
         shutil.rmtree(runs)
-    for name in (_MATERIALIZE_LOG, _UI_LOG, _MARKER):
+    for name in (_MATERIALIZE_LOG, _UI_LOG, DEMO_MARKER):
         (home / name).unlink(missing_ok=True)
 
 
@@ -254,7 +250,7 @@ def _source(toots: int, days: int, seed: int, from_file: Path | None) -> "Source
 
 def _start_stack(home: Path, report: Report) -> tuple[Settings, bool]:
     """Settings with the stack's addresses, and whether programs had to be fetched."""
-    from mastodon_assets.spark_session import connector_jars
+    from mastodon_assets.spark.session import connector_jars
     from mastodon_assets.warehouse.migrate import migrate
 
     fetches: list[str] = []
@@ -293,7 +289,7 @@ def _simulated_server(source: "Source", settings: Settings, report: Report) -> I
 
 
 def _ingest(settings: Settings, report: Report) -> "IngestSummary":
-    from mastodon_assets.mastodon.ingest import ingest
+    from mastodon_assets.ingest.supervisor import ingest
 
     return ingest(
         settings,
@@ -360,7 +356,7 @@ def _first_failure(instance: "dg.DagsterInstance", run_id: str) -> str | None:
 
 def _table_rows(postgres_url: SecretStr) -> dict[str, int]:
     from mastodon_assets.warehouse.database import count_rows, transaction
-    from mastodon_assets.warehouse.registry import TABLES
+    from mastodon_assets.warehouse.tables import TABLES
 
     with transaction(postgres_url, snapshot=True) as connection:
         return {name: count_rows(connection, table) for name, table in TABLES.items()}

@@ -13,14 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import PlatformError, SettingsError
-from mastodon_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import httpx
 
-    from mastodon_assets.mastodon.client import MastodonClient
-    from mastodon_assets.sources import Server, Source
+    from mastodon_assets.config.servers import Server
+    from mastodon_assets.config.sources import Source
+    from mastodon_assets.ingest.api.client import MastodonClient
 
 Level = Literal["green", "yellow", "red"]
 
@@ -73,8 +74,8 @@ def diagnose() -> list[Finding]:
 
 def check_java() -> Finding:
     """Is there a Java that broker and Spark run on."""
-    from mastodon_assets.local.artifacts import cache_dir
-    from mastodon_assets.local.java import java_home
+    from mastodon_assets.jvm.java import java_home
+    from mastodon_assets.jvm.maven import cache_dir
 
     try:
         return Finding("Java", "green", str(java_home(cache_dir())))
@@ -97,7 +98,7 @@ def check_embedding(settings: Settings) -> list[Finding]:
     """Does the folder hold a model that gives a text its vector; nothing where none is named."""
     if settings.sentiment_embedding_dir is None:
         return []
-    from mastodon_assets.sentiment.embedding import find_embedding
+    from mastodon_assets.sentiment.features.embedding import find_embedding
 
     try:
         found = find_embedding(settings)
@@ -109,7 +110,7 @@ def check_embedding(settings: Settings) -> list[Finding]:
 
 def check_topic(settings: Settings, topic: str) -> Finding:
     """Does Kafka answer and have `topic`."""
-    from mastodon_assets.toots.topics import read_topic
+    from mastodon_assets.kafka.topics import read_topic
 
     name = f"Kafka topic {topic}"
     try:
@@ -136,7 +137,7 @@ def check_postgres(settings: Settings) -> list[Finding]:
 
 def check_mastodon(settings: Settings) -> list[Finding]:
     """What each server serves to its token. A server that is not named is no failure."""
-    from mastodon_assets.sources import servers_of
+    from mastodon_assets.config.servers import servers_of
 
     try:
         servers = servers_of(settings)
@@ -155,7 +156,7 @@ def check_mastodon(settings: Settings) -> list[Finding]:
 
 
 def _check_server(server: "Server") -> list[Finding]:
-    from mastodon_assets.mastodon.client import MastodonClient
+    from mastodon_assets.ingest.api.client import MastodonClient
 
     try:
         client = MastodonClient(server.base_url, server.token)

@@ -16,12 +16,13 @@ from datetime import datetime
 
 from pydantic import SecretStr
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
-from mastodon_assets.mastodon.errors_topic import remove_errors
-from mastodon_assets.mastodon.pseudonyms import Pseudonyms
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.purge import purge_rows
-from mastodon_assets.toots.withdrawn import (
+from mastodon_assets.ingest.dead_letters import remove_errors
+from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
+from mastodon_assets.stream.purge import purge_rows
+from mastodon_assets.warehouse.database import take_write_lock, transaction
+from mastodon_assets.warehouse.suppression_list import (
     Kind,
     Withdrawn,
     WithdrawnKeyError,
@@ -30,7 +31,6 @@ from mastodon_assets.toots.withdrawn import (
     read_withdrawn,
     remove,
 )
-from mastodon_assets.warehouse.database import take_write_lock, transaction
 
 _HANDLE = re.compile(r"\A[^@\s/]+@[^@\s/]+\Z")
 _DOMAIN = re.compile(r"\A[^@\s/]+\Z")

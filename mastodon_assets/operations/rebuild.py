@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from mastodon_assets.batch.refresh import refresh_batch_table
 from mastodon_assets.batch.tables import BATCH_TABLES
-from mastodon_assets.sentiment.totals import rebuild_totals
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.windows import rebuild_windows
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import take_write_lock, transaction
-from mastodon_assets.warehouse.registry import (
+from mastodon_assets.warehouse.rollups import rebuild_totals
+from mastodon_assets.warehouse.tables import (
     SENTIMENT_TOTALS,
     TOOT_METRICS_WINDOWED,
     TOOTS_SENTIMENT,
@@ -65,7 +65,7 @@ def _batch(name: str, session: Session, settings: Settings, _report: Report) -> 
 
 def _sentiment(session: Session, settings: Settings, report: Report) -> int:
     """Scores that are missing, of another text, or of no toot; the champion's others stay."""
-    from mastodon_assets.sentiment.score import score_pending
+    from mastodon_assets.sentiment.scoring.score import score_pending
 
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)

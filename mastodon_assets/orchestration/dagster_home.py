@@ -14,7 +14,7 @@ def dagster_home(state_folder: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     configuration = home / "dagster.yaml"
     if not configuration.exists():
-        with as_file(files("mastodon_assets.local") / "dagster.yaml") as template:
+        with as_file(files("mastodon_assets.orchestration") / "dagster.yaml") as template:
             shutil.copyfile(template, configuration)
     return home.absolute()
 

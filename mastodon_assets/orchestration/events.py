@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import dagster as dg
 
-    from mastodon_assets.toots.progress import StreamReport
+    from mastodon_assets.stream.metrics import StreamReport
 
 _TABLES = ("toots_raw", "toot_metrics_windowed", "user_avg_length_windowed")
 

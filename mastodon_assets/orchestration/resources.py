@@ -1,4 +1,4 @@
-"""Spark as a resource: one session a run, started when an asset first asks for it."""
+"""Dagster's resources: the settings, and Spark as one session per run, started on first use."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 from pydantic import Field, PrivateAttr
 
-from mastodon_assets.settings import load_settings
-from mastodon_assets.spark_session import build_session
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.spark.session import build_session
 
 
 class SparkResource(LazyPySparkResource):
@@ -33,3 +33,11 @@ class SparkResource(LazyPySparkResource):
             self._spark_session.stop()
         self._spark_session = None
         self._is_own_session = False
+
+
+class SettingsResource(dg.ConfigurableResource):
+    """Gives assets the settings of the process they run in; has no configuration of its own."""
+
+    def load(self) -> Settings:
+        """Environment and `.env`, validated. Raises: SettingsError."""
+        return load_settings()

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from mastodon_assets.automation.jobs import engagement_job
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.resources.settings import SettingsResource
+from mastodon_assets.orchestration.jobs import engagement_job
+from mastodon_assets.orchestration.resources import SettingsResource
 
 
 @dg.schedule(
@@ -17,7 +17,7 @@ from mastodon_assets.resources.settings import SettingsResource
 )
 def engagement_schedule(settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
     """Ask for `engagement_job` where a server is named and a reading is due."""
-    from mastodon_assets.mastodon.engagement import is_any_due
+    from mastodon_assets.ingest.engagement import is_any_due
 
     try:
         loaded = settings.load()

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mastodon_assets.automation.decision import Ask, RefreshFacts, decide_refresh
-from mastodon_assets.automation.jobs import LANE, refresh_job
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.settings import Settings
+from mastodon_assets.orchestration.jobs import LANE, refresh_job
+from mastodon_assets.orchestration.refresh_decision import Ask, RefreshFacts, decide_refresh
+from mastodon_assets.orchestration.resources import SettingsResource
 
 if TYPE_CHECKING:
-    from mastodon_assets.toots.topics import TopicState
+    from mastodon_assets.kafka.topics import TopicState
 
 # Read back from failed runs, to tell a new reason to refresh from the one that failed.
 TARGET_TAG = "mastodon_assets/target"
@@ -43,7 +43,7 @@ def mastodon_stream_sensor(
     context: dg.SensorEvaluationContext, settings: SettingsResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Compare Kafka, tables and what is shown; ask for `refresh_job` or say why not."""
-    from mastodon_assets.toots.topics import read_topic
+    from mastodon_assets.kafka.topics import read_topic
 
     try:
         loaded = settings.load()
@@ -82,8 +82,8 @@ def read_facts(
 
     Raises: PlatformError with the reason where PostgreSQL does not answer or has no tables.
     """
-    from mastodon_assets.automation.progress import shown_state
-    from mastodon_assets.toots.ledger import lag
+    from mastodon_assets.orchestration.refresh_state import shown_state
+    from mastodon_assets.stream.ledger import lag
 
     shown = shown_state(settings)
     refreshes = instance.get_run_records(

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from mastodon_assets.reports.lettering import glyph_lookup, installed_families, label, text_width
+from mastodon_assets.reports.text_fitting import glyph_lookup, installed_families, label, text_width
 
 if TYPE_CHECKING:
     import pandas as pd

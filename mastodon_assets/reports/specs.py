@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mastodon_assets.reports import charts, files, previews, queries
+from mastodon_assets.reports import charts, previews, queries, writers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,13 +125,13 @@ EXPORTS: Mapping[str, Export] = {
 def render_chart(connection: Connection[Any], name: str, reports_dir: Path) -> ChartResult:
     """Read, draw and write the chart `name` of `CHARTS` to `reports_dir/<name>.png`.
 
-    The connection is only read from. Raises: files.ReportFileError.
+    The connection is only read from. Raises: writers.ReportFileError.
     """
     chart = CHARTS[name]
     frame = chart.read(connection)
     figure = chart.figure(frame)
     path = reports_dir / f"{name}.png"
-    files.write_chart(figure, path)
+    writers.write_chart(figure, path)
     return ChartResult(
         path=path,
         preview_markdown=previews.preview_markdown(figure),
@@ -145,9 +145,9 @@ def write_export(connection: Connection[Any], name: str, exports_dir: Path) -> E
     """Read and write the export `name` of `EXPORTS` to `exports_dir/<name>.csv`.
 
     The connection is only read from. An empty table gives a file with the header alone.
-    Raises: files.ReportFileError.
+    Raises: writers.ReportFileError.
     """
     frame = EXPORTS[name].read(connection)
     path = exports_dir / f"{name}.csv"
-    files.write_csv(frame, path)
+    writers.write_csv(frame, path)
     return ExportResult(path=path, rows=len(frame))

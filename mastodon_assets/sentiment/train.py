@@ -17,9 +17,31 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.locations import for_executors, location
-from mastodon_assets.sentiment.classes import (
+from mastodon_assets.sentiment.evaluation.behavioural_suites import suite_figures
+from mastodon_assets.sentiment.evaluation.comparison import compare
+from mastodon_assets.sentiment.evaluation.diagnostics import portray
+from mastodon_assets.sentiment.evaluation.evaluate import evaluate
+from mastodon_assets.sentiment.features.embedding import Embedding, find_embedding
+from mastodon_assets.sentiment.features.languages import letters_of
+from mastodon_assets.sentiment.features.pipeline import (
+    DEMO_PARAMETERS,
+    LANGUAGES,
+    PipelineParameters,
+    prob_pos,
+)
+from mastodon_assets.sentiment.models.promotion import needs_comparison
+from mastodon_assets.sentiment.models.registry import Model, champion, find, model_version, register
+from mastodon_assets.sentiment.models.store import (
+    Description,
+    LoadedModel,
+    is_complete,
+    read_description,
+    save_model,
+    spark_minor,
+)
+from mastodon_assets.sentiment.training.classes import (
     Calibration,
     distinct_labelled,
     find_calibration,
@@ -28,38 +50,16 @@ from mastodon_assets.sentiment.classes import (
     read_calibration,
     served_languages,
 )
-from mastodon_assets.sentiment.comparison import compare
-from mastodon_assets.sentiment.corpus import (
+from mastodon_assets.sentiment.training.corpus import (
     Corpus,
     distinct_texts,
     find_corpus,
     load_corpus,
     with_lessons,
 )
-from mastodon_assets.sentiment.embedding import Embedding, find_embedding
-from mastodon_assets.sentiment.evaluate import evaluate
-from mastodon_assets.sentiment.fit import fit_pipeline
-from mastodon_assets.sentiment.languages import letters_of
-from mastodon_assets.sentiment.pipeline import (
-    DEMO_PARAMETERS,
-    LANGUAGES,
-    PipelineParameters,
-    prob_pos,
-)
-from mastodon_assets.sentiment.portrait import portray
-from mastodon_assets.sentiment.promotion import needs_comparison
-from mastodon_assets.sentiment.registry import Model, champion, find, model_version, register
-from mastodon_assets.sentiment.stacked import MEASURED_TEXTS, fit_stacked, in_share
-from mastodon_assets.sentiment.store import (
-    Description,
-    LoadedModel,
-    is_complete,
-    read_description,
-    save_model,
-    spark_minor,
-)
-from mastodon_assets.sentiment.suites import suite_figures
-from mastodon_assets.settings import Settings
+from mastodon_assets.sentiment.training.fit import fit_pipeline
+from mastodon_assets.sentiment.training.stacked import MEASURED_TEXTS, fit_stacked, in_share
+from mastodon_assets.spark.storage import for_executors, location
 from mastodon_assets.warehouse.database import connect, transaction
 
 Report = Callable[[str], None]

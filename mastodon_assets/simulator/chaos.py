@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
-from mastodon_assets.simulator import wire
-from mastodon_assets.simulator.composing import Status
+from mastodon_assets.simulator import sse
 from mastodon_assets.simulator.faults import Refusal
 from mastodon_assets.simulator.sources import Frame, Interrupted, entry_of, frame_of
+from mastodon_assets.simulator.statuses import Status
 from mastodon_assets.simulator.synthetic import Event, LivePosts
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
 
@@ -80,7 +80,7 @@ class Storm:
     and begins it again.
     """
 
-    greeting = wire.GREETING
+    greeting = sse.GREETING
 
     def __init__(
         self,

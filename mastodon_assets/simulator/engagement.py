@@ -7,7 +7,7 @@ same numbers.
 import random
 from datetime import datetime
 
-from mastodon_assets.simulator.composing import Status
+from mastodon_assets.simulator.statuses import Status
 
 # Most of what a post ever gets, it has after some hours.
 _HALF_HOURS = 3

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.simulator import wire
+from mastodon_assets.simulator import sse
 from mastodon_assets.simulator.sources import Frame, Interrupted, tags_of
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
 
@@ -75,7 +75,7 @@ class RecordedSource:
     the last of them.
     """
 
-    greeting = wire.GREETING
+    greeting = sse.GREETING
 
     def __init__(self, statuses: list[RecordedStatus]) -> None:
         self._statuses = statuses
@@ -88,7 +88,7 @@ class RecordedSource:
 
     def history(self) -> Iterator[Frame]:
         for status in self._statuses:
-            yield Frame(wire.event_frame("update", status.line), status.is_local, status.tags)
+            yield Frame(sse.event_frame("update", status.line), status.is_local, status.tags)
 
     async def live(self) -> AsyncIterator[Frame | Interrupted]:
         return

@@ -25,9 +25,9 @@ from starlette.routing import Route
 
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.simulator import instance
+from mastodon_assets.simulator.accounts import LOCAL_DOMAIN
 from mastodon_assets.simulator.faults import Refusal
 from mastodon_assets.simulator.limits import RequestLimits
-from mastodon_assets.simulator.population import LOCAL_DOMAIN
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.sources import Source, SyntheticSource
 from mastodon_assets.simulator.streaming import Broadcast, EventStreamResponse

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from mastodon_assets.simulator import wire
-from mastodon_assets.simulator.composing import Status
-from mastodon_assets.simulator.reception import received
+from mastodon_assets.simulator import sse
+from mastodon_assets.simulator.engagement import received
+from mastodon_assets.simulator.statuses import Status
 from mastodon_assets.simulator.synthetic import Event, LivePosts
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
 
@@ -69,7 +69,7 @@ class Source(Protocol):
 class SyntheticSource:
     """Events of a synthetic history, then `rate` new posts a second (0: none)."""
 
-    greeting = wire.GREETING
+    greeting = sse.GREETING
 
     def __init__(self, events: Iterable[Event], *, live: LivePosts, rate: float = 0) -> None:
         self._events = list(events)
@@ -173,8 +173,8 @@ def frame_of(event: Event, status: Status | None) -> Frame:
     if event.status is not None:
         data = _json(event.status)
     else:
-        data = wire.utf8(event.status_id if event.data is None else event.data)
-    frame = wire.event_frame(event.kind, data)
+        data = sse.utf8(event.status_id if event.data is None else event.data)
+    frame = sse.event_frame(event.kind, data)
     if status is None:
         return Frame(frame, is_local=None)
     return Frame(frame, _is_local(status), tags_of(status))
@@ -205,4 +205,4 @@ def _present_json(status: Status) -> bytes:
 
 
 def _json(status: Status) -> bytes:
-    return wire.utf8(wire.json_text(status))
+    return sse.utf8(sse.json_text(status))

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from mastodon_assets.simulator import markup
+from mastodon_assets.simulator.accounts import LOCAL_DOMAIN, Author, population
 from mastodon_assets.simulator.phrases import (
     EMOJI,
     LANGUAGE_SHARES,
@@ -19,7 +20,6 @@ from mastodon_assets.simulator.phrases import (
     WITHOUT_WORDS,
     Mood,
 )
-from mastodon_assets.simulator.population import LOCAL_DOMAIN, Author, population
 
 Status = dict[str, Any]
 MoodWeights = dict[Mood, float]

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Send
 
 from mastodon_assets.simulator.sources import Frame, Interrupted, Source
-from mastodon_assets.simulator.wire import HEARTBEAT
+from mastodon_assets.simulator.sse import HEARTBEAT
 
 # Frames are sent in chunks of about this size: a frame a chunk takes several times as long.
 _CHUNK_BYTES = 64 * 1024

@@ -13,15 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from mastodon_assets.simulator.composing import (
-    Composer,
-    MoodWeights,
-    Status,
-    snowflake,
-    timestamp,
-)
-from mastodon_assets.simulator.population import LOCAL_DOMAIN, Author
-from mastodon_assets.simulator.wire import json_text
+from mastodon_assets.simulator.accounts import LOCAL_DOMAIN, Author
+from mastodon_assets.simulator.sse import json_text
+from mastodon_assets.simulator.statuses import Composer, MoodWeights, Status, snowflake, timestamp
 
 EventKind = Literal["update", "status.update", "delete"]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.local.artifacts import Coordinate, Report, cache_dir, fetch_jars
-from mastodon_assets.local.class_archive import ClassArchive
-from mastodon_assets.local.java import java_home
-from mastodon_assets.settings import Settings
+from mastodon_assets.jvm.class_archive import ClassArchive
+from mastodon_assets.jvm.java import java_home
+from mastodon_assets.jvm.maven import Coordinate, Report, cache_dir, fetch_jars
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -42,7 +42,7 @@ _BRIEF_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:NewRatio=1"
 # A heap that grows stops the driver for it each time.
 _BRIEF_DRIVER = "-Xms{memory}"
 # As a URI, in which a folder's name has no spaces.
-_PROFILE = (Path(__file__).parent / "spark-log4j2.properties").as_uri()
+_PROFILE = (Path(__file__).parent / "log4j2.properties").as_uri()
 _QUIET = f"-Dlog4j2.configurationFile={_PROFILE}"
 _CONNECT_PORT = 15002
 _ANSWER_SECONDS = 5

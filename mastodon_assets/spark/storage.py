@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from mastodon_assets.config.settings import Settings, is_uri
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.settings import Settings, is_uri
-from mastodon_assets.spark_session import shares_our_disk, shown_master, start_jvm
+from mastodon_assets.spark.session import shares_our_disk, shown_master, start_jvm
 
 
 class HadoopPath:

@@ -7,32 +7,48 @@ PostgreSQL does not end it; lost data, a missing topic and a mistake of ours do.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.drain import DrainSummary
-from mastodon_assets.toots.holder import stream_holder, take_stream_lock
-from mastodon_assets.toots.progress import StreamProgress
-from mastodon_assets.toots.reader import Batch, Reader, opened_reader, staging_folder
-from mastodon_assets.toots.topics import read_topic
+from mastodon_assets.kafka.topics import read_topic
+from mastodon_assets.stream.drain import DrainSummary
+from mastodon_assets.stream.metrics import StreamProgress
+from mastodon_assets.stream.query import Addition, Batch, Reader, opened_reader, staging_folder
+from mastodon_assets.stream.stream_lock import stream_holder, take_stream_lock
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    from psycopg import Connection
     from pyspark.sql import SparkSession
-
-    from mastodon_assets.sentiment.live import LiveScorer
 
 _POLL_SECONDS = 1
 _LONGEST_WAIT_SECONDS = 30
 _BACKOFF = wait_random_exponential(multiplier=1, max=_LONGEST_WAIT_SECONDS)
 
 
+class Scorer(Protocol):
+    """Scores the rows of a micro-batch; see `query.Derive`."""
+
+    def prepare(self, connection: "Connection[Any]") -> None:
+        """Load what the first batch would otherwise wait for."""
+
+    def __call__(self, rows: "pa.Table") -> Addition:
+        """Score the rows; what is returned writes the scores in the batch's transaction."""
+
+
+# Made once per query, with a folder of its own for temporary files.
+MakeScorer = Callable[["SparkSession", Settings, Path, Callable[[str], None]], Scorer]
+
+
 def stream(
     session: Callable[[], "SparkSession"],
     settings: Settings,
     *,
+    make_scorer: MakeScorer,
     report: Callable[[str], None],
     progress: StreamProgress,
     should_stop: Callable[[], bool],
@@ -45,7 +61,7 @@ def stream(
     Raises: DataLossError, TopicMissingError, LedgerConflictError; ServiceUnavailableError only
     where Kafka or PostgreSQL do not answer at the start.
     """
-    return _Stream(session, settings, report, progress, should_stop).run()
+    return _Stream(session, settings, make_scorer, report, progress, should_stop).run()
 
 
 class _Stream:
@@ -53,12 +69,14 @@ class _Stream:
         self,
         session: Callable[[], "SparkSession"],
         settings: Settings,
+        make_scorer: MakeScorer,
         report: Callable[[str], None],
         progress: StreamProgress,
         should_stop: Callable[[], bool],
     ) -> None:
         self._session = session
         self._settings = settings
+        self._make_scorer = make_scorer
         self._report = report
         self._progress = progress
         self._should_stop = should_stop
@@ -117,11 +135,9 @@ class _Stream:
                 self._progress.tell_now_and_then(reader.position)
 
     @contextmanager
-    def _scoring(self, reader: Reader) -> Iterator["LiveScorer"]:
-        from mastodon_assets.sentiment.live import LiveScorer
-
+    def _scoring(self, reader: Reader) -> Iterator[Scorer]:
         with staging_folder("mastodon_assets-scoring-") as folder:
-            scorer = LiveScorer(self._session(), self._settings, folder, self._report)
+            scorer = self._make_scorer(self._session(), self._settings, folder, self._report)
             with reader.connection.transaction():
                 scorer.prepare(reader.connection)
             yield scorer

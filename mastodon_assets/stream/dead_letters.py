@@ -6,20 +6,18 @@ topic `mastodon_errors`, stand in `mastodon.errors_topic`; both are shown and re
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection
 from pydantic import SecretStr
 
-from mastodon_assets.errors import PlatformError
-from mastodon_assets.toots.contract import ContractError, Message, decode, post_id
-from mastodon_assets.toots.withdrawn import Withdrawn, read_withdrawn
+from mastodon_assets.contract.dead_letter import DeadLetter, NoDeadLetterError, ReplaySummary
+from mastodon_assets.contract.messages import ContractError, Message, decode, post_id
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.suppression_list import Withdrawn, read_withdrawn
 
 if TYPE_CHECKING:
-    from mastodon_assets.mastodon.publisher import Publisher
+    from mastodon_assets.kafka.publisher import Publisher
 
 _REPLAYED_AT_ONCE = 500
 
@@ -51,49 +49,6 @@ SELECT CASE
                 WHERE (instance, status_id) = (%(instance)s, %(status_id)s) AND id <> %(id)s)
   THEN 'id: this server gave it to another uri' END
 """
-
-
-class NoDeadLetterError(PlatformError):
-    """There is no dead letter at the place asked for."""
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """What was refused, and where it stands. `payload` is what was refused, byte for byte.
-
-    `at` is when it was refused, None where an entry of the errors topic does not say.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    reason: str
-    payload: bytes | None
-    at: datetime | None
-    key: bytes | None = None
-
-
-@dataclass
-class ReplaySummary:
-    """What a replay did: `published` went to the topic, `kept` by reason why not."""
-
-    published: int = 0
-    kept: Counter[str] = field(default_factory=Counter)
-
-
-def newest_first(letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-    """By the time of refusal; those that do not say one come last."""
-    unknown = datetime.min.replace(tzinfo=UTC)
-    return sorted(letters, key=lambda letter: letter.at or unknown, reverse=True)
-
-
-def escaped(payload: bytes) -> str:
-    """Text that is safe on a terminal: what is no UTF-8 or not printable stands as an escape."""
-    text = payload.decode("utf-8", "backslashreplace")
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def newest_rejected(postgres_url: SecretStr, *, reason: str, limit: int) -> list[DeadLetter]:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.holder import StreamHolder, wait_for_stream
-from mastodon_assets.toots.reader import Batch, opened_reader
-from mastodon_assets.toots.sink import BatchCounts, refresh_statistics
-from mastodon_assets.toots.topics import Offsets, read_topic
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.kafka.topics import Offsets, read_topic
+from mastodon_assets.stream.merge import BatchCounts, refresh_statistics
+from mastodon_assets.stream.query import Batch, opened_reader
+from mastodon_assets.stream.stream_lock import StreamHolder, wait_for_stream
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

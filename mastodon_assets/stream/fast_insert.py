@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.database import copy_arrow
-from mastodon_assets.warehouse.registry import SCHEMA
+from mastodon_assets.warehouse.tables import SCHEMA
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.toots.topics import Offsets, TopicState
+from mastodon_assets.kafka.topics import Offsets, TopicState
 from mastodon_assets.warehouse.database import take_write_lock
 
 

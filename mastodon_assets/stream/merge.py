@@ -16,12 +16,12 @@ from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.sentiment.totals import count_in_changed, count_in_new, count_out_changed
-from mastodon_assets.toots.fresh import note_fresh, prepare_fresh, split_fresh, store_fresh
-from mastodon_assets.toots.ledger import advance_ledger
-from mastodon_assets.toots.windows import add_posts, apply_changes, prepare_windows
-from mastodon_assets.toots.withdrawn import read_withdrawn, without_withdrawn
+from mastodon_assets.stream.fast_insert import note_fresh, prepare_fresh, split_fresh, store_fresh
+from mastodon_assets.stream.ledger import advance_ledger
+from mastodon_assets.stream.windows import add_posts, apply_changes, prepare_windows
 from mastodon_assets.warehouse.database import bump_toots_version, copy_arrow, take_write_lock
+from mastodon_assets.warehouse.rollups import count_in_changed, count_in_new, count_out_changed
+from mastodon_assets.warehouse.suppression_list import read_withdrawn, without_withdrawn
 
 if TYPE_CHECKING:
     import pyarrow as pa

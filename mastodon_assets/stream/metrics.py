@@ -9,12 +9,12 @@ from dataclasses import dataclass, fields
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.ledger import lag
-from mastodon_assets.toots.reader import Batch
-from mastodon_assets.toots.sink import BatchCounts
-from mastodon_assets.toots.topics import Offsets, read_topic
+from mastodon_assets.kafka.topics import Offsets, read_topic
+from mastodon_assets.stream.ledger import lag
+from mastodon_assets.stream.merge import BatchCounts
+from mastodon_assets.stream.query import Batch
 
 TELL_SECONDS = 60
 _LAG_SECONDS = 10

@@ -14,8 +14,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from mastodon_assets.toots.contract import ContractError, Message, decode, post_id
-from mastodon_assets.toots.usual import read_usual, usual_columns
+from mastodon_assets.contract.fast_decoder import read_usual, usual_columns
+from mastodon_assets.contract.messages import ContractError, Message, decode, post_id
 
 if TYPE_CHECKING:
     import pyarrow as pa

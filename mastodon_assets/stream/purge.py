@@ -14,11 +14,11 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from mastodon_assets.toots.sink import prepare_session, remove_posts
-from mastodon_assets.toots.withdrawn import Withdrawn
+from mastodon_assets.stream.merge import prepare_session, remove_posts
+from mastodon_assets.warehouse.change_log import forget_changes
 from mastodon_assets.warehouse.database import count_rows, take_write_lock
-from mastodon_assets.warehouse.journal import forget_changes
-from mastodon_assets.warehouse.registry import (
+from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets.warehouse.tables import (
     SCHEMA,
     TABLES,
     TOOT_CHANGES,

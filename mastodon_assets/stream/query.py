@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import StreamingQueryException
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.kafka_client import spark_options
-from mastodon_assets.settings import Settings
-from mastodon_assets.spark_session import file_uri, is_connect, shown_master
-from mastodon_assets.toots.ledger import LedgerConflictError, lag, open_ledger, read_ledger
-from mastodon_assets.toots.parse import collect_rows, parse_records
-from mastodon_assets.toots.sink import (
+from mastodon_assets.kafka.client import spark_options
+from mastodon_assets.kafka.topics import Offsets, TopicIdentity, TopicState, read_topic
+from mastodon_assets.spark.session import file_uri, is_connect, shown_master
+from mastodon_assets.stream.ledger import LedgerConflictError, lag, open_ledger, read_ledger
+from mastodon_assets.stream.merge import (
     BatchCounts,
     PayloadsNeededError,
     offset_ranges,
     prepare_session,
     write_batch,
 )
-from mastodon_assets.toots.topics import Offsets, TopicIdentity, TopicState, read_topic
-from mastodon_assets.toots.withdrawn import read_withdrawn
+from mastodon_assets.stream.parse import collect_rows, parse_records
 from mastodon_assets.warehouse.database import take_write_lock, transaction
+from mastodon_assets.warehouse.suppression_list import read_withdrawn
 
 if TYPE_CHECKING:
     import pyarrow as pa

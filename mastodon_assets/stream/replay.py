@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import PySparkException
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.kafka_client import spark_options
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.ledger import open_ledger
-from mastodon_assets.toots.parse import collect_rows, parse_records
-from mastodon_assets.toots.reader import as_our_own
-from mastodon_assets.toots.sink import (
+from mastodon_assets.kafka.client import spark_options
+from mastodon_assets.kafka.topics import Offsets, TopicState, read_topic
+from mastodon_assets.stream.ledger import open_ledger
+from mastodon_assets.stream.merge import (
     BatchCounts,
     PayloadsNeededError,
     prepare_session,
     write_batch,
 )
-from mastodon_assets.toots.topics import Offsets, TopicState, read_topic
+from mastodon_assets.stream.parse import collect_rows, parse_records
+from mastodon_assets.stream.query import as_our_own
 from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:

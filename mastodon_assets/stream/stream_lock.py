@@ -15,8 +15,8 @@ from psycopg import Connection
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.toots.ledger import lag, read_ledger
-from mastodon_assets.toots.topics import Offsets, TopicState
+from mastodon_assets.kafka.topics import Offsets, TopicState
+from mastodon_assets.stream.ledger import lag, read_ledger
 from mastodon_assets.warehouse.database import STREAM_LOCK, transaction
 
 # A stream moves the ledger every few seconds while it is behind; its restart after a cut takes a

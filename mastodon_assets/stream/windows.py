@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.database import copy_arrow, replace_rows, take_write_lock
-from mastodon_assets.warehouse.registry import (
+from mastodon_assets.warehouse.tables import (
     SCHEMA,
     TOOT_METRICS_WINDOWED,
     USER_AVG_LENGTH_WINDOWED,

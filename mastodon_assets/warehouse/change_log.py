@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection
 
 from mastodon_assets.warehouse.database import note_progress
-from mastodon_assets.warehouse.registry import BATCH, TOOTS_SENTIMENT
+from mastodon_assets.warehouse.tables import BATCH, TOOTS_SENTIMENT
 
 # The assets that a refresh moves by what changed.
 MOVED_ASSETS = tuple(table.name for table in (*BATCH, TOOTS_SENTIMENT))

@@ -6,8 +6,8 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from mastodon_assets.warehouse.journal import changed_days
-from mastodon_assets.warehouse.registry import SCHEMA, Table
+from mastodon_assets.warehouse.change_log import changed_days
+from mastodon_assets.warehouse.tables import SCHEMA, Table
 
 # A history of so many days is compared whole; of a longer one the days that changed, and some that
 # the version of the toots draws, so that each day's turn comes.

@@ -12,7 +12,7 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError
-from mastodon_assets.warehouse.registry import SCHEMA, Table
+from mastodon_assets.warehouse.tables import SCHEMA, Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.warehouse.database import MIGRATION_LOCK, connect, transaction
-from mastodon_assets.warehouse.registry import SCHEMA, TABLES
 from mastodon_assets.warehouse.roles import act_as_owner, grant_rights
+from mastodon_assets.warehouse.tables import SCHEMA, TABLES
 from mastodon_assets.warehouse.views import VIEWS, apply_view, comment_on
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.warehouse.database import connect
-from mastodon_assets.warehouse.registry import SCHEMA, TABLES, Table
+from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 
 OWNER, WRITER, READER = "masto_owner", "masto_writer", "masto_reader"
 _SCHEMA = sql.Identifier(SCHEMA)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.database import replace_rows, take_write_lock
-from mastodon_assets.warehouse.registry import SENTIMENT_TOTALS
+from mastodon_assets.warehouse.tables import SENTIMENT_TOTALS
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from psycopg import Connection
 from pydantic import SecretStr
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:

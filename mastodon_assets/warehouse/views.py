@@ -5,7 +5,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from mastodon_assets.warehouse.registry import SCHEMA, TABLES, Table
+from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 
 VIEWS = ("v_sentiment_daily",)
 

@@ -13,18 +13,18 @@ from pydantic import SecretStr
 
 from mastodon_assets.batch.refresh import Refreshed, refresh_batch_table
 from mastodon_assets.batch.tables import BATCH_TABLES
-from mastodon_assets.toots.ledger import open_ledger
-from mastodon_assets.toots.sink import prepare_session
-from mastodon_assets.toots.topics import TopicState
+from mastodon_assets.kafka.topics import TopicState
+from mastodon_assets.stream.ledger import open_ledger
+from mastodon_assets.stream.merge import prepare_session
+from mastodon_assets.warehouse.change_log import MOVED_ASSETS, forget_changes, note_moved
 from mastodon_assets.warehouse.database import (
     bump_toots_version,
     connect,
     toots_version,
     transaction,
 )
-from mastodon_assets.warehouse.journal import MOVED_ASSETS, forget_changes, note_moved
-from mastodon_assets_tests.records import TOPIC, delete, upsert
-from mastodon_assets_tests.toots.test_sink import Sink
+from mastodon_assets_tests.stream.test_merge import Sink
+from mastodon_assets_tests.support.records import TOPIC, delete, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -8,11 +8,11 @@ from pydantic import SecretStr
 from mastodon_assets.batch import tables
 from mastodon_assets.batch.refresh import Refreshed, refresh_batch_table
 from mastodon_assets.batch.tables import BATCH_TABLES, _parts, jdbc_options
-from mastodon_assets.toots.ledger import open_ledger
-from mastodon_assets.toots.sink import prepare_session, write_batch
-from mastodon_assets.toots.topics import TopicState
+from mastodon_assets.kafka.topics import TopicState
+from mastodon_assets.stream.ledger import open_ledger
+from mastodon_assets.stream.merge import prepare_session, write_batch
 from mastodon_assets.warehouse.database import connect, transaction
-from mastodon_assets_tests.records import TOPIC, on_partition, staged, upsert
+from mastodon_assets_tests.support.records import TOPIC, on_partition, staged, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -25,13 +25,13 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.settings import load_settings
-from mastodon_assets.spark_session import BriefSession
-from mastodon_assets.toots.drain import drain
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.spark.session import BriefSession
+from mastodon_assets.stream.drain import drain
 from mastodon_assets_tests.benchmarks.drain import _FIRST_TOPIC, _TOPIC, _check, _produce
-from mastodon_assets_tests.cluster import driver_environment, running_cluster
 from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.support.cluster import driver_environment, running_cluster
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -28,13 +28,13 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.settings import as_environment, load_settings
+from mastodon_assets.config.settings import as_environment, load_settings
+from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.benchmarks.machine import machine
 from mastodon_assets_tests.conftest import new_database
-from mastodon_assets_tests.records import as_value, upsert
+from mastodon_assets_tests.support.records import as_value, upsert
 
 _WORDS = (
     *("the", "a", "cat", "garden", "train", "coffee", "morning", "rain", "music", "book"),
@@ -42,7 +42,7 @@ _WORDS = (
 )
 _TOPIC = "mastodon_stream"
 _FIRST_TOPIC = "first"
-_OURS = ("-m", "mastodon_assets.cli", "stream", "--until-caught-up")
+_OURS = ("-m", "mastodon_assets.cli.main", "stream", "--until-caught-up")
 _WINDOWS = """
 INSERT INTO masto.{table} (window_start, window_end, {column}, toots_count, total_length)
 SELECT date_trunc('minute', event_at), date_trunc('minute', event_at) + interval '1 minute',
@@ -65,7 +65,9 @@ def main() -> None:
             with new_database(stack) as ours, new_database(stack) as peer:
                 seconds = {
                     "ours": _run(stack, ours, *_OURS),
-                    "peer": _run(stack, peer, "-m", "mastodon_assets_tests.benchmarks.drain_peer"),
+                    "peer": _run(
+                        stack, peer, "-m", "mastodon_assets_tests.benchmarks.drain_baseline"
+                    ),
                     "limit": _limit(stack, ours),
                 }
                 _check(ours, arguments.messages)

@@ -15,8 +15,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming import StreamingQuery
 
-from mastodon_assets.settings import Settings, load_settings
-from mastodon_assets.spark_session import connector_jars, file_uri, prepare_environment
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.spark.session import connector_jars, file_uri, prepare_environment
 
 _MESSAGE = """
     instance string, id string, uri string, created_at string, edited_at string,

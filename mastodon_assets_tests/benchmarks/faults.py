@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from mastodon_assets.local import kafka, postgres
-from mastodon_assets.settings import load_settings
-from mastodon_assets.spark_session import build_session
-from mastodon_assets_tests.faults.disturbed import ASSET_RUN, Platform, end, platform_in
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.embedded import kafka, postgres
+from mastodon_assets.spark.session import build_session
+from mastodon_assets_tests.support.fault_platform import ASSET_RUN, Platform, end, platform_in
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

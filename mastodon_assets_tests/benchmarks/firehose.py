@@ -17,10 +17,10 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from mastodon_assets.mastodon.consent import withheld_reason
-from mastodon_assets.simulator.composing import Status
+from mastodon_assets.ingest.policy.consent import withheld_reason
+from mastodon_assets.simulator.sse import GREETING, HEARTBEAT, event_frame, json_text, utf8
+from mastodon_assets.simulator.statuses import Status
 from mastodon_assets.simulator.synthetic import history
-from mastodon_assets.simulator.wire import GREETING, HEARTBEAT, event_frame, json_text, utf8
 
 _FIRST_ID = 115_600_000_000_000_000
 _TEMPLATES = 1_000

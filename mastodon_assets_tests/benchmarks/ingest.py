@@ -26,9 +26,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.settings import Settings, as_environment, load_settings
-from mastodon_assets.toots.topics import read_topic
+from mastodon_assets.config.settings import Settings, as_environment, load_settings
+from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.kafka.topics import read_topic
 from mastodon_assets_tests.conftest import new_database
 
 _SAMPLE_SECONDS = 0.2
@@ -64,11 +64,13 @@ def main() -> None:
                     database_url=url,
                     mastodon_assets_home=home,
                 )
-                ours = _measure(settings, arguments.posts, "mastodon_assets.cli", "ingest", "--max")
+                ours = _measure(
+                    settings, arguments.posts, "mastodon_assets.cli.main", "ingest", "--max"
+                )
                 peer = _measure(
                     settings,
                     arguments.peer_posts,
-                    "mastodon_assets_tests.benchmarks.ingest_peer",
+                    "mastodon_assets_tests.benchmarks.ingest_baseline",
                     "--max",
                 )
         finally:

@@ -10,11 +10,11 @@ from typing import Any
 
 from mastodon import Mastodon, StreamListener
 
-from mastodon_assets.mastodon.intake import Intake
-from mastodon_assets.mastodon.publisher import publishing
-from mastodon_assets.mastodon.rules import rules_from
-from mastodon_assets.settings import load_settings
-from mastodon_assets.toots.withdrawn import watched
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.ingest.handler import Intake
+from mastodon_assets.ingest.policy.admission import rules_from
+from mastodon_assets.kafka.publisher import publishing
+from mastodon_assets.warehouse.suppression_list import watched
 
 
 class _Done(Exception):

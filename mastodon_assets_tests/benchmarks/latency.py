@@ -22,12 +22,12 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.settings import Settings, as_environment, load_settings
+from mastodon_assets.config.settings import Settings, as_environment, load_settings
+from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.benchmarks.machine import machine
 from mastodon_assets_tests.conftest import new_database
-from mastodon_assets_tests.records import as_value, upsert
+from mastodon_assets_tests.support.records import as_value, upsert
 
 _TOPIC = "mastodon_stream"
 _POLL_SECONDS = 0.02
@@ -77,7 +77,7 @@ def _measure(settings: Settings, seconds: float, rate: float, warm_up: float) ->
     seen: dict[str, float] = {}
     ended = threading.Event()
     process = subprocess.Popen(
-        [sys.executable, "-m", "mastodon_assets.cli", "stream"],
+        [sys.executable, "-m", "mastodon_assets.cli.main", "stream"],
         env={**os.environ, **as_environment(settings)},
         start_new_session=True,
     )

@@ -9,8 +9,8 @@ import psutil
 import psycopg
 from pydantic import SecretStr
 
-from mastodon_assets.local.artifacts import cache_dir
-from mastodon_assets.local.java import java_home
+from mastodon_assets.jvm.java import java_home
+from mastodon_assets.jvm.maven import cache_dir
 
 _PACKAGES = ("pyspark", "pyarrow", "msgspec", "psycopg", "pgpq")
 

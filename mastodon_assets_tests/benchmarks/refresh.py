@@ -21,14 +21,14 @@ import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
-from mastodon_assets.automation.jobs import refresh_job
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.sentiment.totals import rebuild_totals
-from mastodon_assets.settings import Settings, as_environment, load_settings
+from mastodon_assets.config.settings import Settings, as_environment, load_settings
+from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.orchestration.jobs import refresh_job
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.rollups import rebuild_totals
 from mastodon_assets_tests.benchmarks.size import put_history
 from mastodon_assets_tests.conftest import new_database
-from mastodon_assets_tests.records import as_value, upsert
+from mastodon_assets_tests.support.records import as_value, upsert
 
 _TOPIC = "mastodon_stream"
 _TOOTS_A_DAY = 5_000

@@ -32,23 +32,23 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
-from mastodon_assets.sentiment.classes import (
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.sentiment.evaluation.behavioural_suites import suite_figures
+from mastodon_assets.sentiment.evaluation.evaluate import METRICS, evaluate
+from mastodon_assets.sentiment.features.languages import letters_of
+from mastodon_assets.sentiment.features.pipeline import LANGUAGES, PipelineParameters, prob_pos
+from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.sentiment.training.classes import (
     distinct_labelled,
     languages_of,
     measure_classes,
     read_calibration,
     served_languages,
 )
-from mastodon_assets.sentiment.corpus import distinct_texts, read_corpus, with_lessons
-from mastodon_assets.sentiment.evaluate import METRICS, evaluate
-from mastodon_assets.sentiment.fit import fit_pipeline
-from mastodon_assets.sentiment.languages import letters_of
-from mastodon_assets.sentiment.pipeline import LANGUAGES, PipelineParameters, prob_pos
-from mastodon_assets.sentiment.stacked import fit_stacked, in_share
-from mastodon_assets.sentiment.store import LoadedModel
-from mastodon_assets.sentiment.suites import suite_figures
-from mastodon_assets.settings import load_settings
-from mastodon_assets.spark_session import build_session
+from mastodon_assets.sentiment.training.corpus import distinct_texts, read_corpus, with_lessons
+from mastodon_assets.sentiment.training.fit import fit_pipeline
+from mastodon_assets.sentiment.training.stacked import fit_stacked, in_share
+from mastodon_assets.spark.session import build_session
 from mastodon_assets_tests.benchmarks.sentiment_embedding import embedding_in, without_head
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "sentiment"

@@ -10,8 +10,8 @@ from pathlib import Path
 from pyspark.ml import PipelineModel
 from pyspark.ml.feature import HashingTF, SQLTransformer
 
-from mastodon_assets.sentiment.embedding import Embedding, find_embedding
-from mastodon_assets.settings import load_settings
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.sentiment.features.embedding import Embedding, find_embedding
 
 
 def embedding_in(folder: Path, master: str) -> Embedding:

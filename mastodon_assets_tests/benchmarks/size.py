@@ -17,10 +17,10 @@ from psycopg import Connection
 from rich.console import Console
 from rich.table import Table
 
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.toots.windows import rebuild_windows
+from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.registry import TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED
+from mastodon_assets.warehouse.tables import TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED
 from mastodon_assets_tests.benchmarks.drain import _TOPIC, _produce, _run
 from mastodon_assets_tests.conftest import new_database
 
@@ -56,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "state"
         stack = embedded.up(home, topics=[_TOPIC, "mastodon_errors"])
-        drain = ("-m", "mastodon_assets.cli", "stream", "--until-caught-up")
+        drain = ("-m", "mastodon_assets.cli.main", "stream", "--until-caught-up")
         try:
             _produce(stack.kafka_bootstrap_servers, arguments.messages)
             with new_database(stack) as url:

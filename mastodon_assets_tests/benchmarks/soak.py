@@ -29,18 +29,20 @@ from confluent_kafka import Consumer, TopicPartition
 from pydantic import SecretStr
 from rich.console import Console
 
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.mastodon import arrivals, client, pacing, source_run, walk
-from mastodon_assets.mastodon.consent import withheld_reason
-from mastodon_assets.mastodon.ingest import ingest
-from mastodon_assets.mastodon.states import read_sources
-from mastodon_assets.settings import Settings, load_settings
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.ingest import event_queue, source_worker
+from mastodon_assets.ingest.api import client, event_stream, rate_limits
+from mastodon_assets.ingest.policy.consent import withheld_reason
+from mastodon_assets.ingest.recovery import timeline_walk
+from mastodon_assets.ingest.source_states import read_sources
+from mastodon_assets.ingest.supervisor import ingest
+from mastodon_assets.simulator.chaos import CONNECTION_KINDS, KINDS, Ids, Kind, Storm
 from mastodon_assets.simulator.limits import ALL, PAGED, Limit, RequestLimits
 from mastodon_assets.simulator.server import running
-from mastodon_assets.simulator.storm import CONNECTION_KINDS, KINDS, Ids, Kind, Storm
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.conftest import new_database
-from mastodon_assets_tests.ports import free_port
+from mastodon_assets_tests.support.ports import free_port
 
 _TOKEN = "soak"
 _POLL_SECONDS = 0.2
@@ -221,14 +223,16 @@ def _as_from_far_away(plan: Plan) -> Iterator[None]:
     every = Limit(plan.every.requests * 2 // 3, plan.every.seconds)
     with (
         mock.patch.object(client.MastodonClient, "is_on_this_machine", False),
-        mock.patch.object(client, "_SILENCE_SECONDS", 3 * plan.fault_seconds / _HEARTBEATS_A_FAULT),
-        mock.patch.object(arrivals, "REFUSED_TOKEN_SECONDS", plan.fault_seconds / 4),
-        mock.patch.object(pacing, "_PAGED_REQUESTS", plan.paged.requests),
-        mock.patch.object(pacing, "_PAGED_SECONDS", plan.paged.seconds),
-        mock.patch.object(pacing, "_EVERY_REQUESTS", every.requests),
-        mock.patch.object(pacing, "_EVERY_SECONDS", every.seconds),
-        mock.patch.object(source_run, "_COMMIT_SECONDS", plan.commit_seconds),
-        mock.patch.object(walk, "_LONGEST_WALK_SECONDS", plan.longest_walk_seconds),
+        mock.patch.object(
+            event_stream, "SILENCE_SECONDS", 3 * plan.fault_seconds / _HEARTBEATS_A_FAULT
+        ),
+        mock.patch.object(event_queue, "REFUSED_TOKEN_SECONDS", plan.fault_seconds / 4),
+        mock.patch.object(rate_limits, "_PAGED_REQUESTS", plan.paged.requests),
+        mock.patch.object(rate_limits, "_PAGED_SECONDS", plan.paged.seconds),
+        mock.patch.object(rate_limits, "_EVERY_REQUESTS", every.requests),
+        mock.patch.object(rate_limits, "_EVERY_SECONDS", every.seconds),
+        mock.patch.object(source_worker, "_COMMIT_SECONDS", plan.commit_seconds),
+        mock.patch.object(timeline_walk, "_LONGEST_WALK_SECONDS", plan.longest_walk_seconds),
     ):
         yield
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mastodon_assets.settings import Settings
-from mastodon_assets.warehouse.registry import TOOTS_RAW
-from mastodon_assets_tests.browser.served import browser_page, dagster_dev
-from mastodon_assets_tests.records import upsert
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.warehouse.tables import TOOTS_RAW
+from mastodon_assets_tests.support.records import upsert
+from mastodon_assets_tests.support.web_server import browser_page, dagster_dev
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

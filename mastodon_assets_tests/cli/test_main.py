@@ -17,13 +17,13 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from mastodon_assets import cli
-from mastodon_assets.local.stack import Connection
-from mastodon_assets.settings import Settings, as_environment, load_settings
-from mastodon_assets.toots.topics import read_topic
+from mastodon_assets.cli import main as main_module
+from mastodon_assets.config.settings import Settings, as_environment, load_settings
+from mastodon_assets.embedded.stack import Connection
+from mastodon_assets.kafka.topics import read_topic
 from mastodon_assets.warehouse.database import bump_toots_version, transaction
-from mastodon_assets_tests.mastodon.documents import status
-from mastodon_assets_tests.ports import free_port
+from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.ports import free_port
 
 COMMANDS = (
     "demo",
@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mastodon_assets.cli", *arguments],
+        [sys.executable, "-m", "mastodon_assets.cli.main", *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -99,7 +99,7 @@ def test_each_command_explains_itself_and_each_of_its_options(command: str) -> N
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["no-such"], "No such command 'no-such' (see: python -m mastodon_assets.cli --help)"),
+        (["no-such"], "No such command 'no-such' (see: python -m mastodon_assets.cli.main --help)"),
         (["demo", "--toots", "0"], "Invalid value for '--toots'"),
         (["demo", "--toots", "many"], "Invalid value for '--toots'"),
         (["ingest", "--max"], "Option '--max' requires an argument"),
@@ -135,7 +135,7 @@ def test_an_import_of_a_missing_file_is_one_line_and_status_1() -> None:
 
 
 def test_the_name_of_a_hashtag_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._report("one.example/hashtag:tea: connected")
+    main_module._report("one.example/hashtag:tea: connected")
     assert "one.example/hashtag:tea: connected" in capsys.readouterr().err
 
 
@@ -145,7 +145,7 @@ def test_statuses_of_standard_input_are_imported_with_their_counts(
     (folder / "two.ndjson").write_text(f"{json.dumps(status('1'))}\nno status\n")
     with (folder / "two.ndjson").open("rb") as two:
         ended = subprocess.run(
-            [sys.executable, "-m", "mastodon_assets.cli", "import", "-", "--json"],
+            [sys.executable, "-m", "mastodon_assets.cli.main", "import", "-", "--json"],
             stdin=two,
             capture_output=True,
             timeout=120,
@@ -283,7 +283,14 @@ def started(*arguments: str, **environment: str) -> Iterator["subprocess.Popen[s
     """The command while it runs; killed at the end, or when it hangs."""
     process = subprocess.Popen(
         # From a shell's background, SIGINT would be inherited as ignored.
-        ["env", "--default-signal=INT", sys.executable, "-m", "mastodon_assets.cli", *arguments],
+        [
+            "env",
+            "--default-signal=INT",
+            sys.executable,
+            "-m",
+            "mastodon_assets.cli.main",
+            *arguments,
+        ],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

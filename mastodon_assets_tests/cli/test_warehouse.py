@@ -7,7 +7,7 @@ import sys
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from mastodon_assets.local.stack import Connection as StackConnection
+from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets_tests.conftest import new_database
 
 PASSWORD = "planted%41secret"
@@ -16,7 +16,7 @@ PASSWORD = "planted%41secret"
 def run(command: str, url: SecretStr, **environment: str) -> subprocess.CompletedProcess[str]:
     environment |= {"DATABASE_URL": url.get_secret_value()}
     return subprocess.run(
-        [sys.executable, "-m", "mastodon_assets.cli", command],
+        [sys.executable, "-m", "mastodon_assets.cli.main", command],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.settings import Settings, as_environment, load_settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECRET = "s3cr3t"
 
 

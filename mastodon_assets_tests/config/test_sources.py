@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from mastodon_assets.config.servers import Server, servers_of
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.config.sources import PUBLIC, Source
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.settings import load_settings
-from mastodon_assets.sources import PUBLIC, Server, Source, servers_of
 
 ONE, TWO = "https://one.example", "https://two.example:8443"
 BOTH = f"{ONE},{TWO}"

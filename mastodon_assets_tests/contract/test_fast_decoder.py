@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mastodon_assets.toots import parse
-from mastodon_assets_tests.records import on_partition, staged, upsert
-from mastodon_assets_tests.toots.cases import ACCEPTED, REJECTED
+from mastodon_assets.stream import parse
+from mastodon_assets_tests.support.cases import ACCEPTED, REJECTED
+from mastodon_assets_tests.support.records import on_partition, staged, upsert
 
 _TEXTS = st.text(max_size=8) | st.sampled_from(["", "\x00", "a\u2028b", "x" * 256, "x" * 501])
 _TIMES = st.sampled_from(

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mastodon_assets.toots.contract import ContractError, decode, encode, message_key
-from mastodon_assets_tests.records import RECEIVED, delete, upsert
-from mastodon_assets_tests.toots.cases import ACCEPTED, REJECTED
+from mastodon_assets.contract.messages import ContractError, decode, encode, message_key
+from mastodon_assets_tests.support.cases import ACCEPTED, REJECTED
+from mastodon_assets_tests.support.records import RECEIVED, delete, upsert
 
 
 @pytest.mark.parametrize("name", ACCEPTED)

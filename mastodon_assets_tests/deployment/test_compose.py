@@ -18,10 +18,10 @@ import pyspark
 import pytest
 import yaml
 
-from mastodon_assets.cli import app
-from mastodon_assets.local.kafka import KAFKA_VERSION
-from mastodon_assets.local.postgres import POSTGRES_VERSION
-from mastodon_assets.settings import Settings, load_settings
+from mastodon_assets.cli.main import app
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.embedded.kafka import KAFKA_VERSION
+from mastodon_assets.embedded.postgres import POSTGRES_VERSION
 from mastodon_assets_tests.deployment.compose import (
     COMPOSE_FILE,
     DOCKER,

@@ -41,9 +41,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
-from mastodon_assets.automation.progress import shown_state
-from mastodon_assets.local import stack
-from mastodon_assets.settings import load_settings
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.embedded import stack
+from mastodon_assets.orchestration.refresh_state import shown_state
 from mastodon_assets_tests.deployment.compose import DOCKER, FOREIGN, Service, read_env_file
 from mastodon_assets_tests.deployment.compose import read_services as read_compose_services
 from mastodon_assets_tests.deployment.image import (

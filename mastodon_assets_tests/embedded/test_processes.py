@@ -11,22 +11,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mastodon_assets.local.files import (
-    StateFolderError,
-    last_telling_line,
-    make_private_folder,
-    write_atomically,
-)
-from mastodon_assets.local.processes import (
+from mastodon_assets.config.state_folder import StateFolderError, make_private_folder
+from mastodon_assets.embedded.processes import (
     ServerStartError,
     choose_port,
     find_server,
-    is_free,
     read_port,
     run_tool,
     start_server,
     stop,
 )
+from mastodon_assets.files import last_telling_line, write_atomically
+from mastodon_assets.ports import is_free
 
 
 def python(code: str, *arguments: str) -> list[str]:

@@ -19,8 +19,8 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from mastodon_assets.local import kafka, postgres, stack
-from mastodon_assets.local.files import StateDamagedError
+from mastodon_assets.config.state_folder import StateDamagedError
+from mastodon_assets.embedded import kafka, postgres, stack
 
 TOPICS = ["mastodon_stream", "mastodon_errors"]
 IS_ROOT = os.geteuid() == 0

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mastodon_assets_tests.faults.disturbed import Platform, platform_in
+from mastodon_assets_tests.support.fault_platform import Platform, platform_in
 
 
 @pytest.fixture(scope="package")

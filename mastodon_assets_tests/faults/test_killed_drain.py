@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mastodon_assets.local.stack import Connection
-from mastodon_assets.settings import Settings, as_environment
-from mastodon_assets.toots.drain import drain
+from mastodon_assets.config.settings import Settings, as_environment
+from mastodon_assets.embedded.stack import Connection
+from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.conftest import new_database
-from mastodon_assets_tests.faults.disturbed import tables
-from mastodon_assets_tests.records import delete, upsert
+from mastodon_assets_tests.support.fault_platform import tables
+from mastodon_assets_tests.support.records import delete, upsert
+
+_KILLED_DRAIN = Path(__file__).parents[1] / "support" / "killed_drain.py"
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,7 +48,7 @@ def test_a_kill_at_any_side_of_the_commit_changes_no_row(
         produce(_messages(partition), partition)
     small = settings.model_copy(update={"max_offsets_per_batch": 50})
     killed = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killed_drain.py")), moment, "2"],
+        [sys.executable, str(_KILLED_DRAIN), moment, "2"],
         env={**os.environ, **as_environment(small)},
         start_new_session=True,
         capture_output=True,

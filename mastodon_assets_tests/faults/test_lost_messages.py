@@ -10,16 +10,17 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 
-from mastodon_assets.local.kafka import create_topics
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.drain import drain
-from mastodon_assets.toots.ledger import DataLossError, read_ledger
-from mastodon_assets.toots.progress import StreamProgress
-from mastodon_assets.toots.sink import BatchCounts
-from mastodon_assets.toots.stream import stream
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.kafka.topics import create_topics
+from mastodon_assets.sentiment.scoring.micro_batch import LiveScorer
+from mastodon_assets.stream.continuous import stream
+from mastodon_assets.stream.drain import drain
+from mastodon_assets.stream.ledger import DataLossError, read_ledger
+from mastodon_assets.stream.merge import BatchCounts
+from mastodon_assets.stream.metrics import StreamProgress
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.records import upsert
+from mastodon_assets_tests.support.records import upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -84,6 +85,7 @@ def test_a_topic_made_anew_ends_the_stream_with_its_place_and_is_accepted(
             stream,
             lambda: spark,
             settings,
+            make_scorer=LiveScorer,
             report=print,
             progress=progress,
             should_stop=lambda: time.monotonic() > deadline,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from mastodon_assets.local import kafka, postgres
+from mastodon_assets.embedded import kafka, postgres
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.faults.disturbed import TOPIC, Platform
+from mastodon_assets_tests.support.fault_platform import TOPIC, Platform
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -4,7 +4,7 @@ import random
 from typing import TYPE_CHECKING
 
 from mastodon_assets_tests.benchmarks.faults import run_rounds
-from mastodon_assets_tests.faults.disturbed import Platform
+from mastodon_assets_tests.support.fault_platform import Platform
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mastodon_assets.settings import Settings
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.simulator.chaos import CONNECTION_KINDS, KINDS, Ids, Kind
 from mastodon_assets.simulator.limits import Limit
-from mastodon_assets.simulator.storm import CONNECTION_KINDS, KINDS, Ids, Kind
 from mastodon_assets_tests.benchmarks.soak import Plan, soak
 
 # Behind the cursor no more than a page is read where ids do not tell the time.

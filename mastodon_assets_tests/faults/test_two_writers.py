@@ -3,14 +3,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import mastodon_assets.toots.reader as reader_module
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.drain import drain
-from mastodon_assets.toots.ledger import LedgerConflictError
-from mastodon_assets.toots.sink import BatchCounts
+import mastodon_assets.stream.query as reader_module
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.stream.drain import drain
+from mastodon_assets.stream.ledger import LedgerConflictError
+from mastodon_assets.stream.merge import BatchCounts
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.records import upsert
+from mastodon_assets_tests.support.records import upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from mastodon_assets.mastodon import ingest, progress
-from mastodon_assets.mastodon.cursors import Cursor
-from mastodon_assets.mastodon.gaps import Gap
-from mastodon_assets.settings import Settings, load_settings
-from mastodon_assets.toots.withdrawn import Withdrawn
-from mastodon_assets_tests.mastodon.documents import RECORDED
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.ingest import checkpoint, supervisor
+from mastodon_assets.ingest.recovery.cursors import Cursor
+from mastodon_assets.ingest.recovery.gaps import Gap
+from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets_tests.support.documents import RECORDED
 
 LEFT_AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 STREAM, ERRORS = "mastodon_stream", "mastodon_errors"
@@ -102,14 +102,14 @@ def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     def save(_url: object, instance: str, source: str, newest: str, _rules: str) -> None:
         saved[key(instance, source)] = newest
 
-    monkeypatch.setattr(progress, "read_cursor", read)
-    monkeypatch.setattr(progress, "save_cursor", save)
-    monkeypatch.setattr(ingest, "watched", lambda _settings: Withdrawn)
-    monkeypatch.setattr(progress, "read_open_gaps", lambda _url, _instance, _source: [])
-    monkeypatch.setattr(progress, "read_stored_posts", lambda _url, _instance, _limit: [])
-    monkeypatch.setattr(progress, "save_gap", lambda _url, _instance, _source, _gap: None)
-    monkeypatch.setattr(progress, "read_state", lambda _url, _instance, _source: None)
-    monkeypatch.setattr(progress, "save_state", lambda _url, _instance, _source, _state: None)
+    monkeypatch.setattr(checkpoint, "read_cursor", read)
+    monkeypatch.setattr(checkpoint, "save_cursor", save)
+    monkeypatch.setattr(supervisor, "watched", lambda _settings: Withdrawn)
+    monkeypatch.setattr(checkpoint, "read_open_gaps", lambda _url, _instance, _source: [])
+    monkeypatch.setattr(checkpoint, "read_stored_posts", lambda _url, _instance, _limit: [])
+    monkeypatch.setattr(checkpoint, "save_gap", lambda _url, _instance, _source, _gap: None)
+    monkeypatch.setattr(checkpoint, "read_state", lambda _url, _instance, _source: None)
+    monkeypatch.setattr(checkpoint, "save_state", lambda _url, _instance, _source, _state: None)
     return saved
 
 
@@ -118,7 +118,7 @@ def states(monkeypatch: pytest.MonkeyPatch, cursors: dict[str, str]) -> list[tup
     """What stands in for `masto.ingest_sources`: source and state, each as it was told."""
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(
-        progress,
+        checkpoint,
         "save_state",
         lambda _url, _instance, source, state: told.append((source, state.name)),
     )
@@ -130,7 +130,7 @@ def gaps(monkeypatch: pytest.MonkeyPatch, cursors: dict[str, str]) -> dict[datet
     """What stands in for `masto.stream_gaps`: a copy of each gap as it was saved last."""
     saved: dict[datetime, Gap] = {}
     monkeypatch.setattr(
-        progress,
+        checkpoint,
         "save_gap",
         lambda _url, _instance, _source, gap: saved.update({gap.started_at: replace(gap)}),
     )

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.mastodon import engagement
-from mastodon_assets.mastodon.client import OLDEST, MastodonClient
-from mastodon_assets.mastodon.engagement import is_any_due, read_engagement
-from mastodon_assets.settings import Settings, load_settings
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.ingest import engagement
+from mastodon_assets.ingest.api.client import OLDEST, MastodonClient
+from mastodon_assets.ingest.engagement import is_any_due, read_engagement
 from mastodon_assets.simulator.server import running, synthetic_source
-from mastodon_assets.toots.sink import prepare_session, write_batch
+from mastodon_assets.stream.merge import prepare_session, write_batch
 from mastodon_assets.warehouse.database import connect, transaction
-from mastodon_assets_tests.mastodon.documents import account, status
-from mastodon_assets_tests.mastodon.odd_server import Answer, OddServer, odd_server
-from mastodon_assets_tests.ports import free_port
-from mastodon_assets_tests.records import TOPIC, delete, on_partition, staged, upsert
+from mastodon_assets_tests.support.documents import account, status
+from mastodon_assets_tests.support.odd_server import Answer, OddServer, odd_server
+from mastodon_assets_tests.support.ports import free_port
+from mastodon_assets_tests.support.records import TOPIC, delete, on_partition, staged, upsert
 
 STATUSES = "/api/v1/statuses"
 ODD = "odd.example"

@@ -14,32 +14,32 @@ from typing import Any
 import pytest
 from tenacity import wait_none
 
+from mastodon_assets.contract.messages import encode
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon import arrivals as arrivals_module
-from mastodon_assets.mastodon import client as client_module
-from mastodon_assets.mastodon import ingest as ingest_module
-from mastodon_assets.mastodon import pacing as pacing_module
-from mastodon_assets.mastodon import progress as progress_module
-from mastodon_assets.mastodon import publisher as publisher_module
-from mastodon_assets.mastodon import repairs as repairs_module
-from mastodon_assets.mastodon import source_run as run_module
-from mastodon_assets.mastodon import walk as walk_module
-from mastodon_assets.mastodon.client import StreamEvent
-from mastodon_assets.mastodon.consent import withheld_reason
-from mastodon_assets.mastodon.gaps import Gap
-from mastodon_assets.mastodon.ingest import ingest
-from mastodon_assets.mastodon.intake import IngestSummary, Intake
-from mastodon_assets.mastodon.publisher import Publisher
-from mastodon_assets.mastodon.rules import Rules
+from mastodon_assets.ingest import checkpoint as progress_module
+from mastodon_assets.ingest import event_queue as arrivals_module
+from mastodon_assets.ingest import gap_repair as repairs_module
+from mastodon_assets.ingest import source_worker as run_module
+from mastodon_assets.ingest import supervisor as ingest_module
+from mastodon_assets.ingest.api import event_stream
+from mastodon_assets.ingest.api import rate_limits as pacing_module
+from mastodon_assets.ingest.api.event_stream import StreamEvent
+from mastodon_assets.ingest.handler import IngestSummary, Intake
+from mastodon_assets.ingest.policy.admission import Rules
+from mastodon_assets.ingest.policy.consent import withheld_reason
+from mastodon_assets.ingest.recovery import timeline_walk as walk_module
+from mastodon_assets.ingest.recovery.gaps import Gap
+from mastodon_assets.ingest.supervisor import ingest
+from mastodon_assets.kafka import publisher as publisher_module
+from mastodon_assets.kafka.publisher import Publisher
 from mastodon_assets.simulator.faults import Fault, Faults, Refusal
 from mastodon_assets.simulator.server import running
 from mastodon_assets.simulator.sources import SyntheticSource
+from mastodon_assets.simulator.sse import json_text
 from mastodon_assets.simulator.synthetic import Event, LivePosts, history
 from mastodon_assets.simulator.timeline import PageRequest
-from mastodon_assets.simulator.wire import json_text
-from mastodon_assets.toots.contract import encode
-from mastodon_assets.toots.withdrawn import Withdrawn
-from mastodon_assets_tests.mastodon.conftest import Broker
+from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets_tests.ingest.conftest import Broker
 
 TOKEN = "token"
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -217,7 +217,7 @@ def test_after_a_fault_nothing_is_missing(
     fault: Fault,
     told: str,
 ) -> None:
-    monkeypatch.setattr(client_module, "_SILENCE_SECONDS", 1)
+    monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 1)
     faults = Faults(source(), [fault])
     with (
         running(faults, token=TOKEN, heartbeat_seconds=0.3, refuse=faults.refusal) as server,
@@ -295,7 +295,7 @@ def test_what_no_walk_can_bring_stands_in_the_gap(
 def test_a_timeline_that_does_not_answer_is_tried_again_and_then_given_up(
     broker: Broker, gaps: dict[datetime, Gap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repairs_module, "_SECONDS_BETWEEN_WALKS", 0.05)
+    monkeypatch.setattr(repairs_module, "SECONDS_BETWEEN_WALKS", 0.05)
     faults = Faults(source(), [Fault(LOST_AT, LOST, of_pages=(UNAVAILABLE,) * 1000)])
     with (
         running(faults, token=TOKEN, refuse=faults.refusal) as server,

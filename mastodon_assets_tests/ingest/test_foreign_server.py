@@ -19,9 +19,9 @@ import httpx
 import pytest
 from mastodon import Mastodon
 
-from mastodon_assets.settings import Settings, as_environment
-from mastodon_assets_tests.mastodon.conftest import Broker
-from mastodon_assets_tests.ports import free_port
+from mastodon_assets.config.settings import Settings, as_environment
+from mastodon_assets_tests.ingest.conftest import Broker
+from mastodon_assets_tests.support.ports import free_port
 
 _START_SECONDS = 60
 _WAIT_SECONDS = 60
@@ -85,7 +85,7 @@ def ingesting(
         "MASTODON_API_BASE_URL": foreign.base_url,
         "MASTODON_ACCESS_TOKEN": _TOKEN,
     }
-    command = [sys.executable, "-m", "mastodon_assets.cli", "ingest", *arguments]
+    command = [sys.executable, "-m", "mastodon_assets.cli.main", "ingest", *arguments]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -161,7 +161,7 @@ def test_a_refused_stream_is_told_with_its_status(settings: Settings, foreign: F
         "MASTODON_ACCESS_TOKEN": _TOKEN,
     }
     ended = subprocess.run(
-        [sys.executable, "-m", "mastodon_assets.cli", "ingest", "--max", "1"],
+        [sys.executable, "-m", "mastodon_assets.cli.main", "ingest", "--max", "1"],
         env=environment,
         capture_output=True,
         text=True,

@@ -8,15 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mastodon_assets.mastodon import intake as intake_module
-from mastodon_assets.mastodon.client import StreamEvent
-from mastodon_assets.mastodon.filters import Filters
-from mastodon_assets.mastodon.intake import Intake, WithdrawnServerError
-from mastodon_assets.mastodon.pseudonyms import Pseudonyms
-from mastodon_assets.mastodon.rules import Rules
-from mastodon_assets.toots.contract import Message, encode
-from mastodon_assets.toots.withdrawn import Kind, Withdrawn, WithdrawnKeyError, entry_hash
-from mastodon_assets_tests.mastodon.documents import account, status
+from mastodon_assets.contract.messages import Message, encode
+from mastodon_assets.ingest import handler as intake_module
+from mastodon_assets.ingest.api.event_stream import StreamEvent
+from mastodon_assets.ingest.handler import Intake, WithdrawnServerError
+from mastodon_assets.ingest.policy.admission import Rules
+from mastodon_assets.ingest.policy.filters import Filters
+from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
+from mastodon_assets.warehouse.suppression_list import (
+    Kind,
+    Withdrawn,
+    WithdrawnKeyError,
+    entry_hash,
+)
+from mastodon_assets_tests.support.documents import account, status
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

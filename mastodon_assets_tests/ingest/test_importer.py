@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from mastodon_assets.mastodon import importing
-from mastodon_assets.mastodon.importing import RecordingUnreadableError, import_statuses
-from mastodon_assets.mastodon.intake import IngestSummary
-from mastodon_assets.toots.sink import prepare_session, write_batch
-from mastodon_assets.toots.withdrawn import Withdrawn
+from mastodon_assets.ingest import importer
+from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.importer import RecordingUnreadableError, import_statuses
+from mastodon_assets.stream.merge import prepare_session, write_batch
 from mastodon_assets.warehouse.database import connect
-from mastodon_assets_tests.mastodon.conftest import ERRORS, Broker
-from mastodon_assets_tests.mastodon.documents import account, status
-from mastodon_assets_tests.records import TOPIC, on_partition, staged
+from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets_tests.ingest.conftest import ERRORS, Broker
+from mastodon_assets_tests.support.documents import account, status
+from mastodon_assets_tests.support.records import TOPIC, on_partition, staged
 
 
 @pytest.fixture(autouse=True)
 def _nobody_has_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "watched", lambda _settings: Withdrawn)
+    monkeypatch.setattr(importer, "watched", lambda _settings: Withdrawn)
 
 
 def as_line(document: Any) -> bytes:
@@ -83,7 +83,7 @@ def test_lines_that_are_no_status_are_dead_letters_and_the_others_arrive(broker:
 def test_a_line_longer_than_any_post_is_a_dead_letter(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "_LONGEST_LINE", 2_000)
+    monkeypatch.setattr(importer, "_LONGEST_LINE", 2_000)
     long = as_line(status("1", content="x" * 9_000))
     summary = bring_in(broker, b"\n".join([long, as_line(status("2"))]))
 

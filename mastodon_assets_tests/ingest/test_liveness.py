@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mastodon_assets.mastodon.silence import FeedWatch, is_odd
+from mastodon_assets.ingest.liveness import FeedWatch, is_odd
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

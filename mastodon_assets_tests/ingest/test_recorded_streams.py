@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.mastodon.client import MastodonClient, RefusedError, StreamEvent
-from mastodon_assets.mastodon.intake import Intake
-from mastodon_assets.mastodon.rules import Rules
+from mastodon_assets.contract.messages import encode
+from mastodon_assets.ingest.api.client import MastodonClient
+from mastodon_assets.ingest.api.errors import RefusedError
+from mastodon_assets.ingest.api.event_stream import StreamEvent
+from mastodon_assets.ingest.handler import Intake
+from mastodon_assets.ingest.policy.admission import Rules
 from mastodon_assets.simulator.server import running
 from mastodon_assets.simulator.sources import RawStream
-from mastodon_assets.toots.contract import encode
-from mastodon_assets.toots.withdrawn import Withdrawn
-from mastodon_assets_tests.mastodon.documents import RECORDED
-from mastodon_assets_tests.mastodon.odd_server import Answer, odd_server
+from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets_tests.support.documents import RECORDED
+from mastodon_assets_tests.support.odd_server import Answer, odd_server
 
 STREAMS = [
     "real_mastodon_public.txt",

@@ -16,18 +16,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from tenacity import wait_none
 
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.mastodon import client as client_module
-from mastodon_assets.mastodon import ingest as ingest_module
-from mastodon_assets.mastodon import silence as silence_module
-from mastodon_assets.mastodon import source_run as run_module
-from mastodon_assets.mastodon.ingest import ingest
-from mastodon_assets.mastodon.intake import IngestSummary
+from mastodon_assets.ingest import liveness as silence_module
+from mastodon_assets.ingest import source_worker as run_module
+from mastodon_assets.ingest import supervisor as ingest_module
+from mastodon_assets.ingest.api import client as client_module
+from mastodon_assets.ingest.api import event_stream
+from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets.simulator.faults import Refusal
 from mastodon_assets.simulator.server import running, synthetic_source
-from mastodon_assets_tests.mastodon.conftest import Broker
-from mastodon_assets_tests.mastodon.documents import status
-from mastodon_assets_tests.mastodon.odd_server import Answer, Route, odd_server, stream
-from mastodon_assets_tests.ports import free_port
+from mastodon_assets_tests.ingest.conftest import Broker
+from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
+from mastodon_assets_tests.support.ports import free_port
 
 STREAM = "/api/v1/streaming/public"
 TIMELINE = "/api/v1/timelines/public"
@@ -300,8 +301,8 @@ def test_a_stop_does_not_wait_for_a_server(
     routes: dict[str, Route],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for limit in ("_REST_SECONDS", "_SILENCE_SECONDS"):
-        monkeypatch.setattr(client_module, limit, 600)
+    monkeypatch.setattr(client_module, "_REST_SECONDS", 600)
+    monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 600)
     cursors["two.example"] = "7"
     with (
         odd_server({STREAM: stream(events(status("1")))}) as works,

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.mastodon.cursors import save_cursor
-from mastodon_assets.mastodon.gaps import Gap, save_gap
-from mastodon_assets.mastodon.states import (
+from mastodon_assets.ingest.recovery.cursors import save_cursor
+from mastodon_assets.ingest.recovery.gaps import Gap, save_gap
+from mastodon_assets.ingest.source_states import (
     SourceState,
     SourceStatus,
     read_sources,

@@ -10,19 +10,19 @@ import pytest
 from tenacity import wait_none
 
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.mastodon import arrivals as arrivals_module
-from mastodon_assets.mastodon import pacing as pacing_module
-from mastodon_assets.mastodon import source_run as run_module
-from mastodon_assets.mastodon.ingest import ingest
-from mastodon_assets.mastodon.intake import IngestSummary
-from mastodon_assets.mastodon.progress import later_id
-from mastodon_assets.mastodon.publisher import Publisher
+from mastodon_assets.ingest import event_queue as arrivals_module
+from mastodon_assets.ingest import source_worker as run_module
+from mastodon_assets.ingest.api import rate_limits as pacing_module
+from mastodon_assets.ingest.checkpoint import later_id
+from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.supervisor import ingest
+from mastodon_assets.kafka.publisher import Publisher
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets.simulator.sources import RawStream, Source
-from mastodon_assets_tests.mastodon.conftest import ERRORS, Broker
-from mastodon_assets_tests.mastodon.documents import RECORDED, account, status
-from mastodon_assets_tests.mastodon.odd_server import Answer, Route, odd_server, stream
+from mastodon_assets_tests.ingest.conftest import ERRORS, Broker
+from mastodon_assets_tests.support.documents import RECORDED, account, status
+from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
 
 STREAM = "/api/v1/streaming/public"
 TIMELINE = "/api/v1/timelines/public"

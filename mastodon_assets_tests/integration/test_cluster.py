@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
+from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.settings import Settings, load_settings
-from mastodon_assets.spark_session import build_session
+from mastodon_assets.spark.session import build_session
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.cluster import (
+from mastodon_assets_tests.support.cluster import (
     can_hide_folders,
     driver_environment,
     on_its_own_disk,
     running_cluster,
     running_connect_server,
 )
-from mastodon_assets_tests.records import upsert
-from mastodon_assets_tests.sentiment.tiny_embedding import write_embedding
+from mastodon_assets_tests.support.records import upsert
+from mastodon_assets_tests.support.tiny_embedding import write_embedding
 
 pytestmark = [
     pytest.mark.skipif(not can_hide_folders(), reason="no user namespaces (unshare)"),
@@ -51,7 +51,7 @@ def run(settings: Settings, *steps: str) -> dict[str, Any]:
 
 def attempt(settings: Settings, *steps: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mastodon_assets_tests.integration.cluster_run", *steps],
+        [sys.executable, "-m", "mastodon_assets_tests.support.cluster_run", *steps],
         env=driver_environment(settings),
         capture_output=True,
         text=True,

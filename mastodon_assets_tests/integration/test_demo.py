@@ -16,19 +16,19 @@ import dagster as dg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from mastodon_assets.demo import (
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.config.state_folder import keep_from_demos
+from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.operations.demo import (
     DemoFolderError,
     MaterializeError,
     environment_of_demo,
-    keep_from_demos,
     load_settings_of_demo,
     materialize_all,
     prepare_folder,
     wipe_folder,
 )
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.settings import load_settings
-from mastodon_assets.warehouse.registry import TABLES
+from mastodon_assets.warehouse.tables import TABLES
 
 CHARTS = {
     "part5_sentiment_by_day_stacked.png",
@@ -84,7 +84,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealDemo]:
 
 def run_demo(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "mastodon_assets.cli", "demo", *arguments],
+        [sys.executable, "-m", "mastodon_assets.cli.main", "demo", *arguments],
         cwd=folder,
         env={**os.environ, **NONSENSE, "MASTODON_ASSETS_HOME": "state", "COLUMNS": "80"},
         capture_output=True,

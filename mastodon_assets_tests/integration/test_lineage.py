@@ -11,17 +11,17 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.definitions import build_definitions
-from mastodon_assets.mastodon.ingest import ingest
-from mastodon_assets.mastodon.intake import IngestSummary
-from mastodon_assets.settings import Settings
+from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets.simulator.sources import RawStream, Source
-from mastodon_assets.toots.drain import drain
+from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.registry import TABLES
+from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.conftest import SHARED_DATA
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def test_an_empty_platform_gives_honest_pictures_not_errors(
 def test_windows_alone_are_rebuilt_from_the_rows(
     spark: "SparkSession", environment: Settings, produce: Callable[..., None]
 ) -> None:
-    from mastodon_assets_tests.records import upsert
+    from mastodon_assets_tests.support.records import upsert
 
     produce([upsert("1"), upsert("2", language="de")])
     with _dagster() as materialize:

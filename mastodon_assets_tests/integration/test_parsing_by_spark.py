@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 import jsonschema_rs
 from pyspark.sql import functions as F
 
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.contract import message_schema, post_id
-from mastodon_assets.toots.drain import drain
-from mastodon_assets.toots.parse import collect_rows, parse_records
-from mastodon_assets.toots.sink import BatchCounts
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.messages import message_schema, post_id
+from mastodon_assets.stream.drain import drain
+from mastodon_assets.stream.merge import BatchCounts
+from mastodon_assets.stream.parse import collect_rows, parse_records
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.collision import uris_with_one_hash
-from mastodon_assets_tests.records import RECEIVED, as_value, on_partition, staged, upsert
-from mastodon_assets_tests.toots.cases import ACCEPTED, REJECTED
+from mastodon_assets_tests.support.cases import ACCEPTED, REJECTED
+from mastodon_assets_tests.support.collision import uris_with_one_hash
+from mastodon_assets_tests.support.records import RECEIVED, as_value, on_partition, staged, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -22,20 +22,20 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from mastodon_assets.settings import Settings, as_environment, load_settings
+from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets.warehouse.migrate import migrate
 from mastodon_assets.warehouse.roles import OWNER, WRITER, create_roles
-from mastodon_assets_tests.tls import PASSWORD, USER, SecureServers, secure_servers, with_ca
+from mastodon_assets_tests.support.tls import PASSWORD, USER, SecureServers, secure_servers, with_ca
 
 WRITER_PASSWORD = "planted writer's p%41ss/word"
 OWNER_PASSWORD = "planted-owner-s3cret"
 COMMANDS = (
-    ("mastodon_assets.cli", "ingest", "--until-caught-up"),
+    ("mastodon_assets.cli.main", "ingest", "--until-caught-up"),
     ("dagster", "asset", "materialize", "--select", "*", "-m", "mastodon_assets.definitions"),
-    ("mastodon_assets.cli", "doctor"),
-    ("mastodon_assets.cli", "status", "--json"),
-    ("mastodon_assets.cli", "rejected", "list"),
+    ("mastodon_assets.cli.main", "doctor"),
+    ("mastodon_assets.cli.main", "status", "--json"),
+    ("mastodon_assets.cli.main", "rejected", "list"),
 )
 
 

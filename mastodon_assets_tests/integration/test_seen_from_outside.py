@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.drain import drain
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.records import delete, upsert
+from mastodon_assets_tests.support.records import delete, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

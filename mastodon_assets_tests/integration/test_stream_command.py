@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-from mastodon_assets.settings import Settings, as_environment
-from mastodon_assets.toots.drain import drain
-from mastodon_assets.toots.holder import stream_holder
-from mastodon_assets.toots.ledger import read_ledger
+from mastodon_assets.config.settings import Settings, as_environment
+from mastodon_assets.stream.drain import drain
+from mastodon_assets.stream.ledger import read_ledger
+from mastodon_assets.stream.stream_lock import stream_holder
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.ports import free_port
-from mastodon_assets_tests.records import delete, upsert
+from mastodon_assets_tests.support.ports import free_port
+from mastodon_assets_tests.support.records import delete, upsert
 
 _PATIENCE_SECONDS = 90
 
@@ -27,7 +27,7 @@ def _streaming(
 ) -> Iterator["subprocess.Popen[bytes]"]:
     with (folder / "stream.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mastodon_assets.cli", "stream", *options],
+            [sys.executable, "-m", "mastodon_assets.cli.main", "stream", *options],
             env={**os.environ, **as_environment(settings)},
             cwd=folder,
             stdout=log,

@@ -8,20 +8,20 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.automation.sensors import mastodon_stream_sensor
 from mastodon_assets.batch.refresh import refresh_batch_table
-from mastodon_assets.doctor import check_postgres, check_topic
+from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.errors_topic import newest_errors
-from mastodon_assets.mastodon.publisher import publishing
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.settings import Settings, as_environment, load_settings
-from mastodon_assets.toots.drain import drain
-from mastodon_assets.toots.topics import read_topic
+from mastodon_assets.ingest.dead_letters import newest_errors
+from mastodon_assets.kafka.publisher import publishing
+from mastodon_assets.kafka.topics import read_topic
+from mastodon_assets.operations.doctor import check_postgres, check_topic
+from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.orchestration.sensors import mastodon_stream_sensor
+from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.migrate import migrate
-from mastodon_assets_tests.records import upsert
-from mastodon_assets_tests.tls import (
+from mastodon_assets_tests.support.records import upsert
+from mastodon_assets_tests.support.tls import (
     PASSWORD,
     PLAIN_PASSWORD,
     PLAIN_USER,

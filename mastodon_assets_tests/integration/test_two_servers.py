@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from mastodon_assets.mastodon.ingest import ingest
-from mastodon_assets.mastodon.intake import IngestSummary
-from mastodon_assets.mastodon.states import read_sources
-from mastodon_assets.settings import Settings
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.source_states import read_sources
+from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets.simulator.server import SimulatorServer, running, synthetic_source
-from mastodon_assets.toots.drain import drain
+from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mastodon_assets.local.class_archive import ClassArchive
+from mastodon_assets.jvm.class_archive import ClassArchive
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mastodon_assets.local import java
-from mastodon_assets.local.java import JavaNotFoundError, java_home, parse_home
+from mastodon_assets.jvm import java
+from mastodon_assets.jvm.java import JavaNotFoundError, java_home, parse_home
 
 
 def fake_java(folder: Path, version: str) -> Path:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mastodon_assets.local import artifacts
-from mastodon_assets.local.artifacts import ArtifactError, Coordinate
+from mastodon_assets.jvm import maven
+from mastodon_assets.jvm.maven import ArtifactError, Coordinate
 
 THING = Coordinate("org.example", "thing", "1.0")
 
@@ -52,18 +52,18 @@ def write_damaged_jar(path: Path) -> None:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return artifacts.cache_dir()
+    return maven.cache_dir()
 
 
 @pytest.fixture
 def ivy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> FakeIvy:
     fake = FakeIvy(cache)
-    monkeypatch.setattr(artifacts, "_run_ivy", fake.run)
+    monkeypatch.setattr(maven, "_run_ivy", fake.run)
     return fake
 
 
 def fetch() -> Path:
-    return artifacts.fetch_jars("thing-1.0", [THING], size="1 kB", report=lambda _line: None)
+    return maven.fetch_jars("thing-1.0", [THING], size="1 kB", report=lambda _line: None)
 
 
 def test_what_is_there_and_whole_is_not_fetched_again(ivy: FakeIvy) -> None:
@@ -91,7 +91,7 @@ def test_a_broken_jar_in_the_cache_is_fetched_once_more(
     ivy.cached.parent.mkdir(parents=True)
     damage(ivy.cached)
     folder = fetch()
-    assert artifacts.broken_jars(folder) == []
+    assert maven.broken_jars(folder) == []
     assert ivy.runs == 2
 
 
@@ -112,7 +112,7 @@ def test_a_jar_that_broke_or_vanished_after_it_was_fetched_is_replaced(
     jar = fetch() / "thing-1.0.jar"
     damage(jar)
     fetch()
-    assert artifacts.broken_jars(jar.parent) == []
+    assert maven.broken_jars(jar.parent) == []
     assert jar.exists()
 
 
@@ -124,7 +124,7 @@ def test_what_a_killed_fetch_left_is_no_jar_folder_and_is_cleared_away(
     (cache / "thing-1.0").mkdir()
     write_half_a_jar(cache / "thing-1.0" / "thing-1.0.jar")
     folder = fetch()
-    assert artifacts.broken_jars(folder) == []
+    assert maven.broken_jars(folder) == []
     assert not left.exists()
 
 
@@ -145,7 +145,7 @@ def test_the_real_ivy_tells_in_one_line_that_it_reaches_no_network(
     nowhere = "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=9"
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", nowhere)
     with pytest.raises(ArtifactError) as raised:
-        artifacts.fetch_jars("x", [THING], size="1 kB", report=lambda _line: None)
+        maven.fetch_jars("x", [THING], size="1 kB", report=lambda _line: None)
     message = str(raised.value)
     assert message.startswith("could not fetch x; look at the network")
     assert "Connection refused" in message

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mastodon_assets.config.settings import load_settings
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.kafka_client import client_config, spark_options
-from mastodon_assets.settings import load_settings
+from mastodon_assets.kafka.client import client_config, spark_options
 
 
 def test_without_security_settings_nothing_but_the_servers_is_said() -> None:

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from mastodon_assets.contract.messages import ContractError, Message
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon import publisher as publisher_module
-from mastodon_assets.mastodon.normalise import to_delete, to_upsert
-from mastodon_assets.mastodon.publisher import Publisher, publishing
-from mastodon_assets.toots.contract import ContractError, Message
-from mastodon_assets.toots.topics import TopicMissingError
-from mastodon_assets_tests.mastodon.conftest import ERRORS, Broker
-from mastodon_assets_tests.mastodon.documents import status
+from mastodon_assets.ingest.policy.normalize import to_delete, to_upsert
+from mastodon_assets.kafka import publisher as publisher_module
+from mastodon_assets.kafka.publisher import Publisher, publishing
+from mastodon_assets.kafka.topics import TopicMissingError
+from mastodon_assets_tests.ingest.conftest import ERRORS, Broker
+from mastodon_assets_tests.support.documents import status
 
 RECEIVED = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -9,9 +9,12 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from mastodon_assets import doctor
-from mastodon_assets.cli import app
-from mastodon_assets.doctor import (
+from mastodon_assets.cli.main import app
+from mastodon_assets.config.settings import Settings, as_environment, load_settings
+from mastodon_assets.config.sources import parse_sources
+from mastodon_assets.kafka.topics import create_topics
+from mastodon_assets.operations import doctor
+from mastodon_assets.operations.doctor import (
     Finding,
     check_disk,
     check_mastodon,
@@ -20,14 +23,11 @@ from mastodon_assets.doctor import (
     judge_clock,
     judge_feeds,
 )
-from mastodon_assets.local.kafka import create_topics
-from mastodon_assets.settings import Settings, as_environment, load_settings
 from mastodon_assets.simulator.faults import Refusal
 from mastodon_assets.simulator.server import running, synthetic_source
-from mastodon_assets.sources import parse_sources
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.mastodon.odd_server import Answer, odd_server
-from mastodon_assets_tests.ports import free_port
+from mastodon_assets_tests.support.odd_server import Answer, odd_server
+from mastodon_assets_tests.support.ports import free_port
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 TOKEN = "the-secret-token"

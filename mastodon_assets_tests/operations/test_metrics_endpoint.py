@@ -5,8 +5,8 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from mastodon_assets.metrics import MetricsPortError, serving_metrics
-from mastodon_assets_tests.ports import free_port
+from mastodon_assets.operations.metrics_endpoint import MetricsPortError, serving_metrics
+from mastodon_assets_tests.support.ports import free_port
 
 
 def test_what_is_counted_can_be_read_on_loopback_and_not_after_the_end() -> None:

@@ -8,26 +8,25 @@ from confluent_kafka import Producer
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from mastodon_assets.cli import app
+from mastodon_assets.cli.main import app
+from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.local.kafka import create_topics
-from mastodon_assets.mastodon import errors_topic
-from mastodon_assets.mastodon.errors_topic import newest_errors, replay_errors
-from mastodon_assets.mastodon.publisher import publishing
-from mastodon_assets.mastodon.withdrawal import account, entries, server, undo, withdraw
-from mastodon_assets.settings import Settings, as_environment
-from mastodon_assets.toots.rejected import replay_rejected
-from mastodon_assets.toots.sink import BatchCounts
-from mastodon_assets.toots.topics import read_topic
-from mastodon_assets.toots.withdrawn import Withdrawn, WithdrawnKeyError
+from mastodon_assets.ingest import dead_letters
+from mastodon_assets.ingest.dead_letters import newest_errors, replay_errors
+from mastodon_assets.kafka.publisher import publishing
+from mastodon_assets.kafka.topics import create_topics, read_topic
+from mastodon_assets.operations.purge import account, entries, server, undo, withdraw
+from mastodon_assets.stream.dead_letters import replay_rejected
+from mastodon_assets.stream.merge import BatchCounts
 from mastodon_assets.warehouse.database import count_rows, transaction
-from mastodon_assets.warehouse.registry import TABLES
-from mastodon_assets_tests.mastodon import documents
-from mastodon_assets_tests.mastodon.conftest import Broker
-from mastodon_assets_tests.mastodon.documents import status
-from mastodon_assets_tests.mastodon.test_intake import NOW
-from mastodon_assets_tests.records import delete, upsert
-from mastodon_assets_tests.toots.test_rejected import fail, keep
+from mastodon_assets.warehouse.suppression_list import Withdrawn, WithdrawnKeyError
+from mastodon_assets.warehouse.tables import TABLES
+from mastodon_assets_tests.ingest.conftest import Broker
+from mastodon_assets_tests.ingest.test_handler import NOW
+from mastodon_assets_tests.stream.test_dead_letters import fail, keep
+from mastodon_assets_tests.support import documents
+from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.records import delete, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -122,7 +121,7 @@ def test_a_withdrawal_that_breaks_off_loses_no_dead_letter_and_can_be_repeated(
         raise ServiceUnavailableError("Kafka is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(errors_topic, "_delete_before", break_off)
+        patched.setattr(dead_letters, "_delete_before", break_off)
         with pytest.raises(ServiceUnavailableError, match=r"^the tables are done, .*same command"):
             withdraw(platform, BOB)
     assert set(letters(platform)) >= {json.dumps(status("1")).encode()}
@@ -135,13 +134,13 @@ def test_what_an_ingester_writes_meanwhile_stays(
     platform: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(platform, by_bob("7"))
-    real = errors_topic._publish_again
+    real = dead_letters._publish_again
 
     def publish_again(settings: Settings, records: Iterator[Any]) -> None:
         fail_all(platform, *(json.dumps(status(str(number))) for number in range(4)))
         real(settings, records)
 
-    monkeypatch.setattr(errors_topic, "_publish_again", publish_again)
+    monkeypatch.setattr(dead_letters, "_publish_again", publish_again)
     withdraw(platform, BOB)
 
     assert len(letters(platform)) == 4
@@ -165,8 +164,8 @@ def test_an_entry_published_again_keeps_its_time(platform: Settings) -> None:
 
     withdraw(platform, BOB)
 
-    with errors_topic._reading(platform) as consumer:
-        records = errors_topic._records(platform, consumer, errors_topic._bounds(platform))
+    with dead_letters._reading(platform) as consumer:
+        records = dead_letters._records(platform, consumer, dead_letters._bounds(platform))
         times = {record.value(): record.timestamp()[1] for record in records}
     assert times[b"old"] == 1_000
     assert len(times) == 2
@@ -192,7 +191,7 @@ def test_the_whole_topic_read_again_is_as_if_the_account_had_never_posted(
     spark: "SparkSession", platform: Settings, produce: Callable[..., None]
 ) -> None:
     from mastodon_assets.batch.refresh import refresh_batch_table
-    from mastodon_assets.toots.drain import drain
+    from mastodon_assets.stream.drain import drain
 
     def refreshed() -> dict[str, list[Any]]:
         for name in _BATCH:
@@ -229,7 +228,7 @@ def test_the_whole_topic_read_again_is_as_if_the_account_had_never_posted(
 
 
 def test_a_drain_refuses_to_start_without_the_key(platform: Settings) -> None:
-    from mastodon_assets.toots.drain import drain
+    from mastodon_assets.stream.drain import drain
 
     withdraw(platform, BOB)
 
@@ -241,8 +240,8 @@ def test_a_drain_refuses_to_start_without_the_key(platform: Settings) -> None:
 
 
 def test_under_pseudonyms_both_names_withdraw(platform: Settings) -> None:
-    from mastodon_assets.mastodon.pseudonyms import Pseudonyms
-    from mastodon_assets.toots.withdrawn import read_withdrawn
+    from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
+    from mastodon_assets.warehouse.suppression_list import read_withdrawn
 
     handle_key = SecretStr("a key for handles only")
     hidden = platform.model_copy(update={"mastodon_handle_key": handle_key})

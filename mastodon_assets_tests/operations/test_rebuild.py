@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from mastodon_assets.rebuild import REBUILDS, rebuild
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.drain import drain
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.operations.rebuild import REBUILDS, rebuild
+from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.records import upsert
+from mastodon_assets_tests.support.records import upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from mastodon_assets.automation.stream_events import tell_dagster
-from mastodon_assets.local.dagster_home import dagster_home, existing_dagster_home
-from mastodon_assets.toots.progress import StreamReport
-from mastodon_assets.toots.sink import BatchCounts
+from mastodon_assets.orchestration.dagster_home import dagster_home, existing_dagster_home
+from mastodon_assets.orchestration.events import tell_dagster
+from mastodon_assets.stream.merge import BatchCounts
+from mastodon_assets.stream.metrics import StreamReport
 
 _REPORT = StreamReport("a_topic", 60.0, BatchCounts(stored=30), 10, 2.0, lag=4)
 

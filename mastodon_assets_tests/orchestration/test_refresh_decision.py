@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mastodon_assets.automation.decision import (
+from mastodon_assets.orchestration.refresh_decision import (
     MAX_ATTEMPTS,
     MAX_BACKOFF,
     Ask,

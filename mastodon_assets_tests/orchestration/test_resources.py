@@ -11,8 +11,7 @@ import dagster as dg
 import pytest
 
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.resources.spark import SparkResource
+from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -22,7 +21,7 @@ import json
 import dagster as dg
 import psutil
 from pyspark.sql import SparkSession
-from mastodon_assets.resources.spark import SparkResource
+from mastodon_assets.orchestration.resources import SparkResource
 
 @dg.asset
 def without_spark(spark: SparkResource) -> None: ...

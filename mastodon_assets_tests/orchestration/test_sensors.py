@@ -9,16 +9,16 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from mastodon_assets.automation.progress import DERIVED_ASSETS, LABELLED_ASSETS
-from mastodon_assets.automation.sensors import TARGET_TAG, mastodon_stream_sensor
+from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.definitions import build_definitions
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.settings import Settings, load_settings
-from mastodon_assets.toots.topics import TopicMissingError, read_topic
+from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.kafka.topics import TopicMissingError, read_topic
+from mastodon_assets.orchestration.refresh_state import DERIVED_ASSETS, LABELLED_ASSETS
+from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.orchestration.sensors import TARGET_TAG, mastodon_stream_sensor
 from mastodon_assets.warehouse.database import note_progress, transaction
-from mastodon_assets_tests.ports import free_port
-from mastodon_assets_tests.records import upsert
+from mastodon_assets_tests.support.ports import free_port
+from mastodon_assets_tests.support.records import upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

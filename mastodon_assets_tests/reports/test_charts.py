@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mastodon_assets.reports import charts
-from mastodon_assets_tests.reports.rows import MONDAY
+from mastodon_assets_tests.support.report_rows import MONDAY
 
 ODD_HASHTAGS = [
     "مرحبا_بالعالم",

@@ -1,7 +1,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from mastodon_assets.reports.model import model_figure, ngrams_markdown
+from mastodon_assets.reports.model_charts import model_figure, ngrams_markdown
 from mastodon_assets.reports.previews import preview_markdown
 
 _CURVES = {"reliability": [[0.1, 0.2, 5], [0.9, 0.8, 5]], "roc": [[0.0, 0.0], [0.2, 0.9], [1, 1]]}

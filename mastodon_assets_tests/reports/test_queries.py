@@ -7,7 +7,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from mastodon_assets.reports import queries
-from mastodon_assets_tests.reports.rows import (
+from mastodon_assets_tests.support.report_rows import (
     MONDAY,
     Post,
     insert_hashtags,

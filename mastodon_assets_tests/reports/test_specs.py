@@ -12,11 +12,11 @@ from PIL import Image
 from psycopg import Connection
 from pydantic import SecretStr
 
-from mastodon_assets.reports.catalogue import CHARTS, EXPORTS, render_chart, write_export
+from mastodon_assets.reports.specs import CHARTS, EXPORTS, render_chart, write_export
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.registry import TABLES
-from mastodon_assets_tests.reports.rows import MONDAY, Post, insert_hashtags, insert_posts
+from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.reports.test_charts import ODD_HASHTAGS
+from mastodon_assets_tests.support.report_rows import MONDAY, Post, insert_hashtags, insert_posts
 
 
 def _fill(connection: Connection[Any], days: int) -> None:
@@ -145,7 +145,7 @@ def test_a_read_only_snapshot_is_enough(database_url: SecretStr, tmp_path: Path)
 
 def test_the_catalogue_loads_neither_pandas_nor_matplotlib() -> None:
     program = (
-        "import sys, mastodon_assets.reports.catalogue;"
+        "import sys, mastodon_assets.reports.specs;"
         "print(sorted({'pandas', 'matplotlib', 'numpy', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from mastodon_assets.reports.lettering import (
+from mastodon_assets.reports.text_fitting import (
     glyph_lookup,
     installed_families,
     label,

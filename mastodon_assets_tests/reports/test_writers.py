@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mastodon_assets.reports import charts, files
-from mastodon_assets_tests.reports.rows import MONDAY
+from mastodon_assets.reports import charts, writers
+from mastodon_assets_tests.support.report_rows import MONDAY
 
 
 def _figure(toots_count: int = 3) -> Figure:
@@ -33,15 +33,15 @@ def _files_of_at_most(size: int) -> Iterator[None]:
 
 
 def test_a_picture_drawn_twice_has_the_same_bytes(tmp_path: Path) -> None:
-    files.write_chart(_figure(), tmp_path / "a.png")
-    files.write_chart(_figure(), tmp_path / "b.png")
-    files.write_chart(_figure(4), tmp_path / "c.png")
+    writers.write_chart(_figure(), tmp_path / "a.png")
+    writers.write_chart(_figure(), tmp_path / "b.png")
+    writers.write_chart(_figure(4), tmp_path / "c.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "c.png").read_bytes()
 
 
 def test_a_picture_holds_no_time_and_no_version(tmp_path: Path) -> None:
-    files.write_chart(_figure(), tmp_path / "a.png")
+    writers.write_chart(_figure(), tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     assert content.startswith(b"\x89PNG\r\n")
     assert not any(chunk in content for chunk in (b"tEXt", b"iTXt", b"tIME"))
@@ -51,7 +51,7 @@ def test_the_folder_is_made_and_the_file_can_be_read_as_the_umask_says(tmp_path:
     path = tmp_path / "reports" / "new" / "a.png"
     before = os.umask(0o022)
     try:
-        files.write_chart(_figure(), path)
+        writers.write_chart(_figure(), path)
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o644
@@ -59,10 +59,10 @@ def test_the_folder_is_made_and_the_file_can_be_read_as_the_umask_says(tmp_path:
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    files.write_chart(_figure(), path)
+    writers.write_chart(_figure(), path)
     old = path.read_bytes()
-    with _files_of_at_most(1000), pytest.raises(files.ReportFileError, match=r"a\.png"):
-        files.write_chart(_figure(4), path)
+    with _files_of_at_most(1000), pytest.raises(writers.ReportFileError, match=r"a\.png"):
+        writers.write_chart(_figure(4), path)
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["a.png"]
 
@@ -71,8 +71,8 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_one_line_that_names_the_set
     tmp_path: Path,
 ) -> None:
     (tmp_path / "reports").write_text("a file")
-    with pytest.raises(files.ReportFileError, match="REPORTS_DIR") as raised:
-        files.write_csv(pd.DataFrame({"n": [1]}), tmp_path / "reports" / "a.csv")
+    with pytest.raises(writers.ReportFileError, match="REPORTS_DIR") as raised:
+        writers.write_csv(pd.DataFrame({"n": [1]}), tmp_path / "reports" / "a.csv")
     assert os.strerror(errno.EEXIST) in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -88,7 +88,7 @@ def test_a_csv_file_is_utf_8_with_header_iso_dates_six_decimals_and_empty_nulls(
             "avg_prob_pos": [1 / 3, None],
         }
     )
-    files.write_csv(frame, tmp_path / "a.csv")
+    writers.write_csv(frame, tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes().decode() == (
         'day,hashtag,n,avg_prob_pos\n2026-10-05,日本語,1,0.333333\n0999-01-02,"a,""b""",20000,\n'
     )
@@ -96,13 +96,13 @@ def test_a_csv_file_is_utf_8_with_header_iso_dates_six_decimals_and_empty_nulls(
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", " =1"])
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(tmp_path: Path, text: str) -> None:
-    files.write_csv(pd.DataFrame({"hashtag": [text], "n": [-1]}), tmp_path / "a.csv")
+    writers.write_csv(pd.DataFrame({"hashtag": [text], "n": [-1]}), tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text() == f"hashtag,n\n'{text},-1\n"
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\t=", "\x0b", "\x1f"])
 def test_a_row_is_a_line_whatever_its_text_holds(tmp_path: Path, end: str) -> None:
-    files.write_csv(pd.DataFrame({"hashtag": [f"a{end}b"], "n": [1]}), tmp_path / "a.csv")
+    writers.write_csv(pd.DataFrame({"hashtag": [f"a{end}b"], "n": [1]}), tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         (_, row) = csv.reader(file.read().splitlines())
     assert row[1] == "1"
@@ -110,6 +110,6 @@ def test_a_row_is_a_line_whatever_its_text_holds(tmp_path: Path, end: str) -> No
 
 def test_other_text_is_written_as_it_is(tmp_path: Path) -> None:
     names = ["caturday", "a=b", "1", "", "'x"]
-    files.write_csv(pd.DataFrame({"hashtag": names}), tmp_path / "a.csv")
+    writers.write_csv(pd.DataFrame({"hashtag": names}), tmp_path / "a.csv")
     read = pd.read_csv(tmp_path / "a.csv", dtype=str, keep_default_na=False)
     assert read["hashtag"].tolist() == names

@@ -7,9 +7,9 @@ import pytest
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment.store import LoadedModel, load_model
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.sentiment.models.store import LoadedModel, load_model
 from mastodon_assets.sentiment.train import TrainingResult
-from mastodon_assets.settings import Settings
 
 
 @pytest.fixture(scope="module")

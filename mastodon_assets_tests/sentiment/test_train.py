@@ -7,10 +7,10 @@ import pytest
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment.corpus import CorpusUnreadableError
-from mastodon_assets.sentiment.registry import Model, champion, find
-from mastodon_assets.sentiment.store import ModelUnreadableError, is_complete, load_model
-from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.sentiment.models.promotion import SYNTHETIC_CORPUS
+from mastodon_assets.sentiment.models.registry import Model, champion, find
+from mastodon_assets.sentiment.models.store import ModelUnreadableError, is_complete, load_model
 from mastodon_assets.sentiment.train import (
     TRAINING_LOCK,
     CorpusTooSmallError,
@@ -19,7 +19,7 @@ from mastodon_assets.sentiment.train import (
     code_version,
     train,
 )
-from mastodon_assets.settings import Settings
+from mastodon_assets.sentiment.training.corpus import CorpusUnreadableError
 from mastodon_assets.warehouse.database import transaction
 
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
 
+from mastodon_assets.simulator.chaos import Ids, Kind, Storm
 from mastodon_assets.simulator.server import SimulatorServer, running
-from mastodon_assets.simulator.storm import Ids, Kind, Storm
 from mastodon_assets_tests.simulator.conftest import client
 
 STREAM = "/api/v1/streaming/public"

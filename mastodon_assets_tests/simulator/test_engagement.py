@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from mastodon_assets.simulator.reception import received
+from mastodon_assets.simulator.engagement import received
 from mastodon_assets.simulator.synthetic import history
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

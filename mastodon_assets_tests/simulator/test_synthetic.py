@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mastodon_assets.simulator.composing import Status
 from mastodon_assets.simulator.sources import SyntheticSource
+from mastodon_assets.simulator.statuses import Status
 from mastodon_assets.simulator.synthetic import Event, LivePosts, history
 
 NOW = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)

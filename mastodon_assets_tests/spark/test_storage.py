@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mastodon_assets.config.settings import load_settings
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.locations import (
+from mastodon_assets.spark.storage import (
     HadoopPath,
     file_sizes,
     for_executors,
@@ -14,7 +15,6 @@ from mastodon_assets.locations import (
     remove_tree,
     rename,
 )
-from mastodon_assets.settings import load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -8,25 +8,25 @@ import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
-from mastodon_assets.cli import app
-from mastodon_assets.local.kafka import create_topics
-from mastodon_assets.mastodon import errors_topic
-from mastodon_assets.mastodon.errors_topic import newest_errors, read_error, replay_errors
-from mastodon_assets.mastodon.publisher import Publisher, publishing
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots import rejected
-from mastodon_assets.toots.rejected import (
-    NoDeadLetterError,
+from mastodon_assets.cli.console import escaped
+from mastodon_assets.cli.main import app
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.dead_letter import NoDeadLetterError
+from mastodon_assets.ingest import dead_letters as topic_dead_letters
+from mastodon_assets.ingest.dead_letters import newest_errors, read_error, replay_errors
+from mastodon_assets.kafka.publisher import Publisher, publishing
+from mastodon_assets.kafka.topics import create_topics
+from mastodon_assets.stream import dead_letters
+from mastodon_assets.stream.dead_letters import (
     count_rejected,
-    escaped,
     newest_rejected,
     read_rejected,
     replay_rejected,
 )
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.mastodon.conftest import Broker
-from mastodon_assets_tests.mastodon.documents import account, status
-from mastodon_assets_tests.records import as_value, delete, upsert
+from mastodon_assets_tests.ingest.conftest import Broker
+from mastodon_assets_tests.support.documents import account, status
+from mastodon_assets_tests.support.records import as_value, delete, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -74,7 +74,7 @@ def platform(settings: Settings) -> Settings:
 @pytest.fixture
 def command(platform: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """`command("list", …)`: what `mastodon-assets rejected list …` prints."""
-    from mastodon_assets.settings import as_environment
+    from mastodon_assets.config.settings import as_environment
 
     for name, value in as_environment(platform).items():
         monkeypatch.setenv(name, value)
@@ -137,7 +137,7 @@ def test_a_dry_run_counts_and_changes_nothing(settings: Settings) -> None:
 def test_more_than_one_page_is_replayed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejected, "_REPLAYED_AT_ONCE", 2)
+    monkeypatch.setattr(dead_letters, "_REPLAYED_AT_ONCE", 2)
     keep(settings, *(upsert(str(number)) for number in range(5)), b"garbage")
 
     with publishing(settings) as publisher:
@@ -201,7 +201,7 @@ def test_a_message_that_the_tables_would_refuse_again_stays(settings: Settings) 
 def test_replayed_messages_reach_the_tables_and_twice_changes_no_row(
     settings: Settings, produce: Callable[..., None], spark: "SparkSession"
 ) -> None:
-    from mastodon_assets.toots.drain import drain
+    from mastodon_assets.stream.drain import drain
 
     first_version = {"id": "9", "created_at": "2026-11-20T11:00:00Z", "username": "ada"}
     produce([upsert("1"), b"garbage"])
@@ -245,7 +245,7 @@ def test_a_post_that_failed_is_published_if_it_passes_today(platform: Settings) 
 def test_the_next_replay_goes_on_behind_the_last_one_or_again_from_the_oldest(
     platform: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(errors_topic, "_COMMIT_EVERY", 2)
+    monkeypatch.setattr(topic_dead_letters, "_COMMIT_EVERY", 2)
     for number in range(5):
         fail(platform, json.dumps(status(str(number))))
 

@@ -11,9 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mastodon_assets.sentiment.score import Pending, merge_scores, read_pending
-from mastodon_assets.sentiment.totals import days_that_differ, rebuild_totals
-from mastodon_assets.toots.ledger import (
+from mastodon_assets.kafka.topics import TopicState
+from mastodon_assets.sentiment.scoring.score import Pending, merge_scores, read_pending
+from mastodon_assets.stream.ledger import (
     DataLossError,
     LedgerConflictError,
     advance_ledger,
@@ -21,20 +21,27 @@ from mastodon_assets.toots.ledger import (
     open_ledger,
     read_ledger,
 )
-from mastodon_assets.toots.sink import (
+from mastodon_assets.stream.merge import (
     BatchAccountError,
     BatchCounts,
     PayloadsNeededError,
     prepare_session,
     write_batch,
 )
-from mastodon_assets.toots.topics import TopicState
-from mastodon_assets.toots.windows import rebuild_windows
+from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import connect, take_write_lock, toots_version
-from mastodon_assets.warehouse.registry import TABLES
-from mastodon_assets_tests.collision import uris_with_one_hash
-from mastodon_assets_tests.records import TOPIC, Record, delete, on_partition, staged, upsert
+from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_totals
+from mastodon_assets.warehouse.tables import TABLES
+from mastodon_assets_tests.support.collision import uris_with_one_hash
+from mastodon_assets_tests.support.records import (
+    TOPIC,
+    Record,
+    delete,
+    on_partition,
+    staged,
+    upsert,
+)
 
 _PARTITIONS = 3
 _SCORED_SCHEMA = pa.schema(

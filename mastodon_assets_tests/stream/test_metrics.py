@@ -1,13 +1,13 @@
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-import mastodon_assets.toots.progress as progress_module
-from mastodon_assets.settings import Settings, load_settings
-from mastodon_assets.toots.progress import StreamProgress, StreamReport
-from mastodon_assets.toots.reader import Batch
-from mastodon_assets.toots.sink import BatchCounts
-from mastodon_assets.toots.topics import TopicState
-from mastodon_assets_tests.ports import free_port
+import mastodon_assets.stream.metrics as progress_module
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.kafka.topics import TopicState
+from mastodon_assets.stream.merge import BatchCounts
+from mastodon_assets.stream.metrics import StreamProgress, StreamReport
+from mastodon_assets.stream.query import Batch
+from mastodon_assets_tests.support.ports import free_port
 
 
 def _progress(

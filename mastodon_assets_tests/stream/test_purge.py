@@ -9,20 +9,20 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mastodon_assets.toots.ledger import open_ledger
-from mastodon_assets.toots.purge import purge_rows
-from mastodon_assets.toots.sink import BatchCounts, prepare_session, write_batch
-from mastodon_assets.toots.topics import TopicState
-from mastodon_assets.toots.withdrawn import (
+from mastodon_assets.kafka.topics import TopicState
+from mastodon_assets.stream.ledger import open_ledger
+from mastodon_assets.stream.merge import BatchCounts, prepare_session, write_batch
+from mastodon_assets.stream.purge import purge_rows
+from mastodon_assets.warehouse.checks import window_sum_and_rows
+from mastodon_assets.warehouse.database import connect, toots_version
+from mastodon_assets.warehouse.suppression_list import (
     Kind,
     Withdrawn,
     WithdrawnKeyError,
     enter,
     entry_hash,
 )
-from mastodon_assets.warehouse.checks import window_sum_and_rows
-from mastodon_assets.warehouse.database import connect, toots_version
-from mastodon_assets_tests.records import TOPIC, delete, on_partition, staged, upsert
+from mastodon_assets_tests.support.records import TOPIC, delete, on_partition, staged, upsert
 
 KEY = SecretStr("a key for tests only")
 _EMPTIED = (

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.ledger import advance_ledger
-from mastodon_assets.toots.reader import opened_reader
-from mastodon_assets.toots.topics import read_topic
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.kafka.topics import read_topic
+from mastodon_assets.stream.ledger import advance_ledger
+from mastodon_assets.stream.query import opened_reader
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.records import upsert
+from mastodon_assets_tests.support.records import upsert
 
 
 def test_a_ledger_that_another_writer_brought_past_the_target_is_no_loss(

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.drain import drain
-from mastodon_assets.toots.replay import ReplayRangeError, chosen_ranges, replay
-from mastodon_assets.toots.sink import prepare_session, remove_posts
-from mastodon_assets.toots.topics import TopicState
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.kafka.topics import TopicState
+from mastodon_assets.stream.drain import drain
+from mastodon_assets.stream.merge import prepare_session, remove_posts
+from mastodon_assets.stream.replay import ReplayRangeError, chosen_ranges, replay
 from mastodon_assets.warehouse.database import take_write_lock, transaction
-from mastodon_assets_tests.faults.disturbed import tables
-from mastodon_assets_tests.records import delete, upsert
+from mastodon_assets_tests.support.fault_platform import tables
+from mastodon_assets_tests.support.records import delete, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -7,14 +7,14 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.toots.holder import (
+from mastodon_assets.kafka.topics import TopicState
+from mastodon_assets.stream.ledger import advance_ledger, open_ledger
+from mastodon_assets.stream.stream_lock import (
     StreamStalledError,
     stream_holder,
     take_stream_lock,
     wait_for_stream,
 )
-from mastodon_assets.toots.ledger import advance_ledger, open_ledger
-from mastodon_assets.toots.topics import TopicState
 from mastodon_assets.warehouse.database import connect
 
 _TARGET = TopicState("a_topic", "topic-id", earliest={0: 0}, end={0: 3})

@@ -2,7 +2,7 @@
 
 import orjson
 
-from mastodon_assets_tests.records import delete, upsert
+from mastodon_assets_tests.support.records import delete, upsert
 
 _UPSERT = orjson.dumps(upsert())
 

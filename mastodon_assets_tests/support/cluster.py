@@ -20,14 +20,14 @@ from pathlib import Path
 import psutil
 import pyspark
 
-from mastodon_assets.local.artifacts import cache_dir
-from mastodon_assets.local.java import java_home
-from mastodon_assets.local.processes import accepts_connections
-from mastodon_assets.settings import Settings, as_environment
-from mastodon_assets.spark_session import connector_jars
-from mastodon_assets_tests.ports import free_port
+from mastodon_assets.config.settings import Settings, as_environment
+from mastodon_assets.embedded.processes import accepts_connections
+from mastodon_assets.jvm.java import java_home
+from mastodon_assets.jvm.maven import cache_dir
+from mastodon_assets.spark.session import connector_jars
+from mastodon_assets_tests.support.ports import free_port
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 _SPARK_CLASS = Path(str(pyspark.__file__)).parent / "bin" / "spark-class"
 # In a worker's namespace: its copy of the package, where it starts, and what it keeps.
 _OWN = Path("/mnt")

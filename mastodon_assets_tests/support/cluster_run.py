@@ -9,11 +9,11 @@ import sys
 
 from mastodon_assets.batch.refresh import refresh_batch_table
 from mastodon_assets.batch.tables import BATCH_TABLES
-from mastodon_assets.sentiment.score import score_pending
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.sentiment.scoring.score import score_pending
 from mastodon_assets.sentiment.train import train
-from mastodon_assets.settings import load_settings
-from mastodon_assets.spark_session import build_session
-from mastodon_assets.toots.drain import drain
+from mastodon_assets.spark.session import build_session
+from mastodon_assets.stream.drain import drain
 
 
 def _report(line: str) -> None:

@@ -17,22 +17,22 @@ import psutil
 from confluent_kafka import Producer
 from pydantic import SecretStr
 
-from mastodon_assets.local import kafka
-from mastodon_assets.local import stack as embedded
-from mastodon_assets.settings import Settings, as_environment, load_settings
-from mastodon_assets.toots.drain import drain
-from mastodon_assets.toots.ledger import read_ledger
+from mastodon_assets.config.settings import Settings, as_environment, load_settings
+from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.kafka.topics import create_topics
+from mastodon_assets.stream.drain import drain
+from mastodon_assets.stream.ledger import read_ledger
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.conftest import new_database
-from mastodon_assets_tests.records import as_value, delete, upsert
+from mastodon_assets_tests.support.records import as_value, delete, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 TOPIC = "disturbed"
 PATIENCE_SECONDS = 240
-STREAM = ("-m", "mastodon_assets.cli", "stream")
+STREAM = ("-m", "mastodon_assets.cli.main", "stream")
 ASSET_RUN = (
     *("-m", "dagster", "asset", "materialize", "--select", "toots_raw"),
     *("-m", "mastodon_assets.definitions"),
@@ -179,7 +179,7 @@ def platform_in(folder: Path) -> Iterator[Platform]:
     """A platform whose state lies in `folder`; wiped at the end."""
     home = folder / "state"
     connection = embedded.up(home, topics=[])
-    kafka.create_topics(connection.kafka_bootstrap_servers, [TOPIC], partitions=2)
+    create_topics(connection.kafka_bootstrap_servers, [TOPIC], partitions=2)
     try:
         with new_database(connection) as url, new_database(connection) as quiet:
             yield Platform(

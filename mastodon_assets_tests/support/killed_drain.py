@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 
-import mastodon_assets.toots.reader as reader_module
-from mastodon_assets.settings import load_settings
-from mastodon_assets.spark_session import build_session
-from mastodon_assets.toots.drain import drain
-from mastodon_assets.toots.sink import BatchCounts
+import mastodon_assets.stream.query as reader_module
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.spark.session import build_session
+from mastodon_assets.stream.drain import drain
+from mastodon_assets.stream.merge import BatchCounts
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import orjson
 import pyarrow as pa
 import xxhash
 
-from mastodon_assets.toots.parse import parse_batch
+from mastodon_assets.stream.parse import parse_batch
 
 TOPIC = "mastodon_stream"
 RECEIVED = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

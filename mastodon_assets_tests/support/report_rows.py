@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from mastodon_assets.sentiment.totals import rebuild_totals
+from mastodon_assets.warehouse.rollups import rebuild_totals
 
 MONDAY = date(2026, 10, 5)
 

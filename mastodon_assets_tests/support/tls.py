@@ -24,16 +24,16 @@ from confluent_kafka.admin import (
 from cryptography.hazmat.primitives import serialization
 from pydantic import SecretStr
 
-from mastodon_assets.local import kafka, postgres
-from mastodon_assets.local.artifacts import fetch_jars
-from mastodon_assets.local.processes import (
+from mastodon_assets.embedded import kafka, postgres
+from mastodon_assets.embedded.processes import (
     accepts_connections,
     find_server,
     run_tool,
     start_server,
     stop,
 )
-from mastodon_assets_tests.ports import free_port
+from mastodon_assets.jvm.maven import fetch_jars
+from mastodon_assets_tests.support.ports import free_port
 
 USER = 'toots "\\ user'
 # What a shell, a URL and a JAAS configuration would each read as something else.
@@ -107,7 +107,7 @@ def _broker(folder: Path, certificate: trustme.LeafCert, topics: list[str]) -> I
     jars = fetch_jars(
         f"kafka-{kafka.KAFKA_VERSION}", kafka.JARS, size="43 MB", report=lambda line: None
     )
-    marker = f"-Dmastodon_assets_tests.tls={home}"
+    marker = f"-Dmastodon_assets_tests.support.tls={home}"
     java = kafka._java(jars, heap="512m")
     run_tool(
         "formatting Kafka's storage",

@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 import mastodon_assets
-from mastodon_assets.local.dagster_home import dagster_home
-from mastodon_assets.settings import Settings, as_environment
-from mastodon_assets_tests.ports import free_port
+from mastodon_assets.config.settings import Settings, as_environment
+from mastodon_assets.orchestration.dagster_home import dagster_home
+from mastodon_assets_tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -14,8 +14,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
+from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.local.stack import Connection as StackConnection
 from mastodon_assets.warehouse.database import (
     MissingTablesError,
     bump_toots_version,
@@ -28,7 +28,7 @@ from mastodon_assets.warehouse.database import (
     transaction,
 )
 from mastodon_assets.warehouse.migrate import migrate, schema_versions
-from mastodon_assets.warehouse.registry import (
+from mastodon_assets.warehouse.tables import (
     BATCH_TOOTS_BY_LANG_PER_DAY,
     BATCH_TOOTS_PER_DAY,
     TOOT_METRICS_WINDOWED,

@@ -13,12 +13,12 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import InsufficientPrivilege
 from pydantic import SecretStr
 
-from mastodon_assets.local.stack import Connection as StackConnection
-from mastodon_assets.toots.sink import prepare_session, refresh_statistics
+from mastodon_assets.embedded.stack import Connection as StackConnection
+from mastodon_assets.stream.merge import prepare_session, refresh_statistics
 from mastodon_assets.warehouse.database import MissingRightsError, connect, transaction
 from mastodon_assets.warehouse.migrate import MigrationError, migrate
-from mastodon_assets.warehouse.registry import SCHEMA, TABLES, Table
 from mastodon_assets.warehouse.roles import OWNER, READER, WRITER, RolesError, create_roles
+from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 from mastodon_assets_tests.conftest import new_database
 from mastodon_assets_tests.warehouse.test_schema import add_migration
 

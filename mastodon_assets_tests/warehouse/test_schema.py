@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from mastodon_assets.local.stack import Connection as StackConnection
+from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.warehouse import migrate as migrations
 from mastodon_assets.warehouse.checks import (
     duplicate_keys,
@@ -20,7 +20,7 @@ from mastodon_assets.warehouse.checks import (
 )
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.migrate import MigrationError, migrate
-from mastodon_assets.warehouse.registry import SCHEMA, TABLES, Table
+from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 from mastodon_assets_tests.conftest import new_database
 
 _VERSIONS = Path(migrations.__file__).parent / "migrations/versions"

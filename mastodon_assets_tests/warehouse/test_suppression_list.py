@@ -4,10 +4,11 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
+from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.settings import Settings, load_settings
-from mastodon_assets.toots import withdrawn as withdrawn_module
-from mastodon_assets.toots.withdrawn import (
+from mastodon_assets.warehouse import suppression_list as withdrawn_module
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.suppression_list import (
     Kind,
     Withdrawn,
     WithdrawnKeyError,
@@ -17,8 +18,7 @@ from mastodon_assets.toots.withdrawn import (
     remove,
     watched,
 )
-from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.records import upsert
+from mastodon_assets_tests.support.records import upsert
 
 KEY = SecretStr("a key for tests only")
 

@@ -7,11 +7,8 @@ token travels in the Authorization header alone, and only over TLS or to this ma
 
 import ipaddress
 import re
-import socket
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -19,11 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-from httpx_sse import EventSource, SSEError
 from pydantic import SecretStr
 
+from mastodon_assets.config.sources import PUBLIC, Source
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.sources import PUBLIC, Source
+from mastodon_assets.ingest.api import event_stream
+from mastodon_assets.ingest.api.errors import (
+    RateLimitedError,
+    RefusedError,
+    unreachable,
+)
+from mastodon_assets.ingest.api.event_stream import EventStream
 
 if TYPE_CHECKING:
     from mastodon import Mastodon
@@ -35,10 +38,6 @@ MOST_IDS = 20
 NOT_SERVED_BY_IDS = "the server does not serve posts by their ids (Mastodon 4.3 does)"
 _REST_SECONDS = 10
 _CONNECT_SECONDS = 10
-# Three heartbeats: a server sends one every 15 s (streaming/index.js).
-_SILENCE_SECONDS = 45
-# Posts have a few kilobytes.
-_LONGEST_EVENT_BYTES = 16 * 1024 * 1024
 # What httpx raises where there is no answer; the last is that of a host that can be no name.
 _NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
 # What Mastodon.py ends in where an answer is of another form than it expects.
@@ -47,122 +46,6 @@ _ODD_ANSWER = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErr
 _DOMAIN = re.compile(r"[\w.-]{1,250}(?::\d{1,5})?")
 
 _Told = TypeVar("_Told")
-
-
-class RefusedError(ServiceUnavailableError):
-    """The server answered, with `status_code`, which is no success."""
-
-    def __init__(self, message: str, status_code: int) -> None:
-        super().__init__(message)
-        self.status_code = status_code
-
-    @property
-    def is_of_token(self) -> bool:
-        """The token is the reason: to ask again soon is of no use."""
-        return self.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
-
-
-class StreamSilentError(ServiceUnavailableError):
-    """Three heartbeats in a row did not come."""
-
-
-class StreamEndedError(ServiceUnavailableError):
-    """The stream is over, without an error on the way."""
-
-
-class RateLimitedError(ServiceUnavailableError):
-    """The server wants fewer requests; `reset_at` is when it takes more, if it said so.
-
-    By our clock, whatever the server's shows.
-    """
-
-    def __init__(self, message: str, reset_at: datetime | None) -> None:
-        super().__init__(message)
-        self.reset_at = reset_at
-
-
-@dataclass(frozen=True)
-class StreamEvent:
-    """An event as it came; `data` is the payload's text, `received_at` our clock."""
-
-    name: str
-    data: str
-    received_at: datetime
-
-
-class EventStream:
-    """An open stream: iterate it in one thread, `close` it from any."""
-
-    def __init__(self, response: httpx.Response, host: str) -> None:
-        self._response = response
-        self._response.stream = self._bytes = _TimedBytes(response.stream)
-        self._host = host
-        self._is_closed = False
-
-    @property
-    def heard_at(self) -> float:
-        """When the last bytes came, heartbeats included, by `time.monotonic`."""
-        return self._bytes.heard_at
-
-    def __iter__(self) -> Iterator[StreamEvent]:
-        """Events until the server or `close` ends the stream; heartbeats are no events.
-
-        Raises: StreamSilentError after 45 s without a byte, StreamEndedError at a clean end,
-        ServiceUnavailableError where the connection breaks.
-        """
-        # By the standard a stream is UTF-8, whatever its header says.
-        self._response.encoding = "utf-8"
-        try:
-            for event in EventSource(self._response).iter_sse():
-                yield StreamEvent(event.event, event.data, datetime.now(UTC))
-        except SSEError as error:
-            raise ServiceUnavailableError(
-                f"{self._host} sent no event stream; is MASTODON_API_BASE_URL a Mastodon server?"
-            ) from error
-        except httpx.ReadTimeout as error:
-            raise StreamSilentError(
-                f"{self._host}: no heartbeat for {_SILENCE_SECONDS} s; is the server up?"
-            ) from error
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            if not self._is_closed:
-                raise _unreachable(self._host, "the stream broke", error) from error
-        if not self._is_closed:
-            raise StreamEndedError(f"{self._host} ended the stream")
-
-    def close(self) -> None:
-        """End the stream, and the wait of the thread that reads it."""
-        self._is_closed = True
-        sock = self._response.extensions["network_stream"].get_extra_info("socket")
-        try:
-            # A reader that waits for bytes is not woken by a mere close of the socket.
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # the connection was gone already
-
-
-class _TimedBytes(httpx.SyncByteStream):
-    """The bytes of a response, and when the last of them came.
-
-    Raises: httpx.StreamError where an event does not end, which somebody would have to hold.
-    """
-
-    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
-        assert isinstance(stream, httpx.SyncByteStream)
-        self._stream = stream
-        self.heard_at = time.monotonic()
-
-    def __iter__(self) -> Iterator[bytes]:
-        unended = 0
-        for chunk in self._stream:
-            self.heard_at = time.monotonic()
-            end = max(chunk.rfind(b"\n\n"), chunk.rfind(b"\n\r\n"))
-            unended = unended + len(chunk) if end < 0 else len(chunk) - end
-            if unended > _LONGEST_EVENT_BYTES:
-                raise httpx.StreamError("an event does not end")
-            yield chunk
-
-    def close(self) -> None:
-        self._stream.close()
 
 
 class MastodonClient:
@@ -274,14 +157,14 @@ class MastodonClient:
         """
         url = self.stream_url()
         host = urlsplit(url).hostname or url
-        timeout = httpx.Timeout(_CONNECT_SECONDS, read=_SILENCE_SECONDS)
+        timeout = httpx.Timeout(_CONNECT_SECONDS, read=event_stream.SILENCE_SECONDS)
         with httpx.Client(headers=self._headers("text/event-stream"), timeout=timeout) as client:
             try:
                 response = client.send(client.build_request("GET", url), stream=True)
             except _NO_ANSWER as error:
                 # Within weeks it may move to another host: the server is asked again where it is.
                 self._may_have_moved = True
-                raise _unreachable(host, "no stream", error) from error
+                raise unreachable(host, "no stream", error) from error
             try:
                 if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
                     raise self._rate_limited(_reset_time(response.headers))
@@ -370,7 +253,7 @@ class MastodonClient:
             reset_at = None if reset is None else _parsed(_of_number, reset)
             raise self._rate_limited(reset_at) from error
         except MastodonNetworkError as error:
-            raise _unreachable(self._host, "no answer", error.__context__ or error) from error
+            raise unreachable(self._host, "no answer", error.__context__ or error) from error
         except MastodonAPIError as error:
             # Arguments of a refusal: text, status code, reason, the server's own words.
             status_code = error.args[1] if len(error.args) > 1 else None
@@ -380,7 +263,7 @@ class MastodonClient:
                 f"{self._host} sent no JSON; is MASTODON_API_BASE_URL a Mastodon server?"
             ) from error
         except (MastodonError, *_ODD_ANSWER) as error:
-            raise _unreachable(self._host, "no usable answer", error) from error
+            raise unreachable(self._host, "no usable answer", error) from error
 
     def _rate_limited(self, reset_at: datetime | None) -> RateLimitedError:
         return RateLimitedError(
@@ -423,7 +306,7 @@ def _get(url: str, host: str, headers: Mapping[str, str]) -> httpx.Response:
     try:
         return httpx.get(url, headers=dict(headers), timeout=_REST_SECONDS)
     except _NO_ANSWER as error:
-        raise _unreachable(host, "no answer", error) from error
+        raise unreachable(host, "no answer", error) from error
 
 
 def _reset_time(headers: Mapping[str, str]) -> datetime | None:
@@ -497,9 +380,3 @@ def _is_loopback(host: str) -> bool:
 
 def _user_agent() -> str:
     return f"mastodon-assets/{version('mastodon-assets')}"
-
-
-def _unreachable(host: str, what: str, error: BaseException) -> ServiceUnavailableError:
-    return ServiceUnavailableError(
-        f"{host}: {what} ({type(error).__name__}); is the server up and the address right?"
-    )

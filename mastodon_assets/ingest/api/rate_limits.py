@@ -20,7 +20,7 @@ from tenacity import (
 )
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.client import RateLimitedError, RefusedError
+from mastodon_assets.ingest.api.errors import RateLimitedError, RefusedError
 
 # rack_attack.rb counts requests with min_id or max_id so, and all of a token by 300 in five
 # minutes. Some are left to other programs of the same account, and to what opens a stream: a walk

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from mastodon_assets.mastodon.consent import RULES_VERSION, ConsentPolicy, withheld_reason
-from mastodon_assets.mastodon.filters import Filters, filters_from
-from mastodon_assets.mastodon.normalise import full_handle, to_upsert
-from mastodon_assets.mastodon.pseudonyms import Pseudonyms
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.contract import Message
-from mastodon_assets.toots.withdrawn import Withdrawn
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.identity import full_handle
+from mastodon_assets.contract.messages import Message
+from mastodon_assets.ingest.policy.consent import RULES_VERSION, ConsentPolicy, withheld_reason
+from mastodon_assets.ingest.policy.filters import Filters, filters_from
+from mastodon_assets.ingest.policy.normalize import to_upsert
+from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
+from mastodon_assets.warehouse.suppression_list import Withdrawn
 
 WITHDRAWN = "withdrawn"
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
-from mastodon_assets.mastodon.text import html_to_text
+from mastodon_assets.ingest.api.html_text import html_to_text
 
 # Goes up with every change of what is withheld; each run's state tells it.
 RULES_VERSION = 1

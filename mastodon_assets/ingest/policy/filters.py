@@ -18,8 +18,8 @@ from hashlib import blake2b
 
 import regex
 
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.contract import Message
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.messages import Message
 
 _WITHOUT_SPACES = (
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"

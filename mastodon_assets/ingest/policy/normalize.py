@@ -7,13 +7,15 @@ are datetimes in the local zone, missing keys are None). What a message must loo
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
+from mastodon_assets.contract.identity import full_handle
+from mastodon_assets.contract.messages import Message
+from mastodon_assets.contract.times import utc_text
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.mastodon.text import html_to_text
-from mastodon_assets.toots.contract import Message
+from mastodon_assets.ingest.api.html_text import html_to_text
+from mastodon_assets.ingest.api.status_ids import readable_id
 
 VERSION = 1
 
@@ -77,34 +79,6 @@ def to_delete(status_id: str, *, instance: str, received_at: datetime, origin: s
     }
 
 
-def full_handle(account: object, instance: str) -> str | None:
-    """`user@domain` of an account or a mention; None where it has no name.
-
-    The name of an account of the server asked comes without its domain.
-    """
-    if not isinstance(account, Mapping):
-        return None
-    name = account.get("acct") or account.get("username")
-    if not isinstance(name, str):
-        return None
-    return str(name) if "@" in name else f"{name}@{_domain(account.get('url')) or instance}"
-
-
-def readable_id(value: object) -> str | None:
-    """An id as text; None where `value` is none. Ids are opaque, some servers send numbers."""
-    if isinstance(value, str):
-        return str(value) or None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return None
-
-
-def utc_text(time: datetime) -> str:
-    """RFC 3339 in UTC, `2026-11-23T17:43:09.904000Z`. `time` has a zone."""
-    text = time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-    return f"{text}Z"
-
-
 def _required_id(status: Mapping[str, Any]) -> str:
     status_id = readable_id(status.get("id"))
     if status_id is None:
@@ -132,15 +106,6 @@ def _handle(account: Mapping[str, Any], instance: str) -> str:
     if handle is None:
         raise NormaliseError("account.acct is missing")
     return handle
-
-
-def _domain(url: object) -> str | None:
-    if not isinstance(url, str):
-        return None
-    try:
-        return urlsplit(url).hostname
-    except ValueError:  # "https://[", say
-        return None
 
 
 def _hashtags(tags: object) -> list[str]:

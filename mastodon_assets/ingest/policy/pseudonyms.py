@@ -20,9 +20,9 @@ from urllib.parse import unquote
 
 from pydantic import SecretStr
 
-from mastodon_assets.mastodon.normalise import full_handle
-from mastodon_assets.mastodon.text import html_to_text
-from mastodon_assets.toots.contract import Message
+from mastodon_assets.contract.identity import full_handle
+from mastodon_assets.contract.messages import Message
+from mastodon_assets.ingest.api.html_text import html_to_text
 
 _DIGEST_BYTES = 16
 # A literal shorter than this is no address of anything.

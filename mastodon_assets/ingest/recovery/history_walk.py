@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.client import MastodonClient
-from mastodon_assets.mastodon.pacing import Budgets, PatientAsker, StoppedError
-from mastodon_assets.mastodon.walk import newest_id, snowflake_time
+from mastodon_assets.ingest.api.client import MastodonClient
+from mastodon_assets.ingest.api.rate_limits import Budgets, PatientAsker, StoppedError
+from mastodon_assets.ingest.api.status_ids import newest_id, snowflake_time
 
 # Of the paged requests so many are left to gaps, which are filled meanwhile and matter more.
 SPARE_REQUESTS = 100

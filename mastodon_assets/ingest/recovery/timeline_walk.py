@@ -6,22 +6,22 @@ the answers stands in `intake`, what is recorded of a gap in `gaps`.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.client import (
-    MOST_IDS,
-    NOT_SERVED_BY_IDS,
-    OLDEST,
-    MastodonClient,
-    RefusedError,
+from mastodon_assets.ingest.api.client import MOST_IDS, NOT_SERVED_BY_IDS, OLDEST, MastodonClient
+from mastodon_assets.ingest.api.errors import RefusedError
+from mastodon_assets.ingest.api.rate_limits import (
+    Budgets,
+    OutOfTimeError,
+    PatientAsker,
+    StoppedError,
 )
-from mastodon_assets.mastodon.normalise import readable_id
-from mastodon_assets.mastodon.pacing import Budgets, OutOfTimeError, PatientAsker, StoppedError
+from mastodon_assets.ingest.api.status_ids import _status_id, newest_id, snowflake_time
 
 # Posts that a server fetches late get an id of their own time and land behind the cursor.
 OVERLAP = timedelta(minutes=30)
@@ -30,7 +30,6 @@ _LONGEST_WALK_SECONDS = 60 * 60
 # 30 minutes of five posts a second; of 300 pages in 15 minutes some are left for what was missed.
 _MOST_PAGES_OF_OVERLAP = 225
 _TOO_MANY_POSTS = "more was posted than the server's limits let be read"
-_FIRST_SNOWFLAKE = datetime(2016, 1, 1, tzinfo=UTC).timestamp()
 
 
 @dataclass(frozen=True)
@@ -242,30 +241,3 @@ class _End:
         is_near = not listed.isdisjoint(self._newest_ids)
         self._was_near, was_near = is_near, self._was_near
         return was_near and not is_near
-
-
-def snowflake_time(status_id: str) -> datetime | None:
-    """When an id of vanilla Mastodon was made; None for an id that is none.
-
-    48 bits of milliseconds since 1970, 16 bits of chance (lib/mastodon/snowflake.rb).
-    """
-    if not is_number(status_id):
-        return None
-    seconds = (int(status_id) >> 16) / 1000
-    if not _FIRST_SNOWFLAKE < seconds < time.time() + 24 * 3600:
-        return None
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-def is_number(status_id: str) -> bool:
-    """Ids are opaque, but numbers can be compared."""
-    return status_id.isascii() and status_id.isdecimal()
-
-
-def newest_id(page: Iterable[Mapping[str, Any]]) -> str | None:
-    """A page stands newest first; that order counts, ids are opaque."""
-    return next((found for status in page if (found := _status_id(status))), None)
-
-
-def _status_id(status: object) -> str | None:
-    return readable_id(status.get("id")) if isinstance(status, Mapping) else None

@@ -3,10 +3,9 @@
 import dagster as dg
 from pydantic import Field
 
-from mastodon_assets.assets.catalogue import describe, row_count, table_metadata
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.resources.spark import SparkResource
-from mastodon_assets.warehouse.registry import BATCH, Table
+from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
+from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
+from mastodon_assets.warehouse.tables import BATCH, Table
 
 
 class RebuildConfig(dg.Config):

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.warehouse.registry import (
+from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.warehouse.tables import (
     BATCH,
     TOOT_METRICS_WINDOWED,
     TOOTS_ENGAGEMENT,
@@ -95,9 +95,9 @@ def labels_of_a_day_are_those_of_its_toots(settings: SettingsResource) -> dg.Ass
 
     Looks at the same days as `windows_add_up_to_rows`.
     """
-    from mastodon_assets.sentiment.totals import days_that_differ
     from mastodon_assets.warehouse.checks import days_to_compare
     from mastodon_assets.warehouse.database import transaction
+    from mastodon_assets.warehouse.rollups import days_that_differ
 
     with transaction(settings.load().postgres_url, snapshot=True) as connection:
         days = days_to_compare(connection)

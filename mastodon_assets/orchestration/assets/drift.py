@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mastodon_assets.resources.settings import SettingsResource
+from mastodon_assets.orchestration.resources import SettingsResource
 
 if TYPE_CHECKING:
-    from mastodon_assets.sentiment.drift import Finding
-    from mastodon_assets.settings import Settings
+    from mastodon_assets.config.settings import Settings
+    from mastodon_assets.sentiment.evaluation.drift import Finding
 
 _FACTS = {
     "label_shares_are_stable": "The shares of the labels are those of the champion's first rows.",
@@ -39,10 +39,10 @@ def scores_have_not_drifted(settings: SettingsResource) -> Iterator[dg.AssetChec
 
 
 def _findings(settings: "Settings") -> "dict[str, Finding]":
-    from mastodon_assets.locations import location
-    from mastodon_assets.sentiment import drift
-    from mastodon_assets.sentiment.registry import champion
-    from mastodon_assets.sentiment.store import read_vocabulary
+    from mastodon_assets.sentiment.evaluation import drift
+    from mastodon_assets.sentiment.models.registry import champion
+    from mastodon_assets.sentiment.models.store import read_vocabulary
+    from mastodon_assets.spark.storage import location
     from mastodon_assets.warehouse.database import transaction
 
     with transaction(settings.postgres_url, snapshot=True) as connection:

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from mastodon_assets.assets.catalogue import describe, row_count, table_metadata
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.warehouse.registry import TOOTS_ENGAGEMENT
+from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
+from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.warehouse.tables import TOOTS_ENGAGEMENT
 
 _CURRENT = "toots_engagement_readings_are_current"
 
@@ -38,7 +38,7 @@ _CURRENT = "toots_engagement_readings_are_current"
 def toots_engagement(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> dg.MaterializeResult:
-    from mastodon_assets.mastodon.engagement import read_engagement
+    from mastodon_assets.ingest.engagement import read_engagement
 
     loaded = settings.load()
     servers = read_engagement(loaded)

@@ -6,7 +6,7 @@ from typing import Any, LiteralString
 import dagster as dg
 
 from mastodon_assets.warehouse.database import count_rows, transaction
-from mastodon_assets.warehouse.registry import SCHEMA, TOOTS_RAW, TOOTS_SENTIMENT, Table
+from mastodon_assets.warehouse.tables import SCHEMA, TOOTS_RAW, TOOTS_SENTIMENT, Table
 
 # Counted already, in the transactions that write them: to count them anew costs the whole history.
 _COUNTED: Mapping[str, LiteralString] = {

@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 from psycopg import Connection
 
-from mastodon_assets.reports.catalogue import CHARTS, EXPORTS
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.settings import Settings
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.reports.specs import CHARTS, EXPORTS
 
 
 def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
@@ -30,7 +30,7 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
         ),
     )
     def chart(settings: SettingsResource) -> dg.MaterializeResult:
-        from mastodon_assets.reports.catalogue import render_chart
+        from mastodon_assets.reports.specs import render_chart
 
         loaded = settings.load()
         with _noting_progress(loaded, name, shows) as connection:
@@ -67,7 +67,7 @@ def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.Asset
         ),
     )
     def export(settings: SettingsResource) -> dg.MaterializeResult:
-        from mastodon_assets.reports.catalogue import write_export
+        from mastodon_assets.reports.specs import write_export
 
         loaded = settings.load()
         with _noting_progress(loaded, name, shows) as connection:

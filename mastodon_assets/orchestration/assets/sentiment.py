@@ -7,10 +7,9 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
-from mastodon_assets.assets.catalogue import describe, row_count, table_metadata
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.resources.spark import SparkResource
-from mastodon_assets.warehouse.registry import TOOTS_SENTIMENT, V_SENTIMENT_DAILY
+from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
+from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
+from mastodon_assets.warehouse.tables import TOOTS_SENTIMENT, V_SENTIMENT_DAILY
 from mastodon_assets.warehouse.views import view_sql
 
 
@@ -52,8 +51,8 @@ def sentiment_corpus(settings: SettingsResource) -> dg.MaterializeResult:
 
     **Raises**: CorpusUnreadableError where the file is missing or of another format.
     """
-    from mastodon_assets.locations import location
-    from mastodon_assets.sentiment.corpus import find_corpus
+    from mastodon_assets.sentiment.training.corpus import find_corpus
+    from mastodon_assets.spark.storage import location
 
     loaded = settings.load()
     named = loaded.sentiment_corpus
@@ -104,8 +103,8 @@ def sentiment_pipeline_model(
     **Raises**: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
     UnknownModelError, PromotionRefusedError, ModelUnreadableError, EmbeddingError.
     """
-    from mastodon_assets.sentiment.life import promote_version, roll_back_champion
-    from mastodon_assets.sentiment.registry import Model
+    from mastodon_assets.sentiment.models.lifecycle import promote_version, roll_back_champion
+    from mastodon_assets.sentiment.models.registry import Model
     from mastodon_assets.sentiment.train import TrainingResult, train
     from mastodon_assets.warehouse.migrate import migrate
 
@@ -143,7 +142,7 @@ def sentiment_pipeline_model(
 
 def _explained(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
     """Pictures and words, of a model that was trained since they are kept."""
-    from mastodon_assets.reports.model import model_figure, ngrams_markdown
+    from mastodon_assets.reports.model_charts import model_figure, ngrams_markdown
     from mastodon_assets.reports.previews import preview_markdown
 
     if "curves" not in metrics:
@@ -178,7 +177,7 @@ def toots_sentiment(
     settings: SettingsResource,
     spark: SparkResource,
 ) -> dg.MaterializeResult:
-    from mastodon_assets.sentiment.score import score_pending
+    from mastodon_assets.sentiment.scoring.score import score_pending
 
     loaded = settings.load()
     result = score_pending(

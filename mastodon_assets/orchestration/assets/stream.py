@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from mastodon_assets.assets.catalogue import describe, row_count, table_metadata
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.resources.spark import SparkResource
-from mastodon_assets.warehouse.registry import (
+from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
+from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
+from mastodon_assets.warehouse.tables import (
     TABLES,
     TOOT_METRICS_WINDOWED,
     TOOTS_RAW,
@@ -82,8 +81,8 @@ def ingest_assets(
     context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
 ) -> Iterator[dg.MaterializeResult]:
     """Drain Kafka into the three tables; windows selected alone are rebuilt from `toots_raw`."""
-    from mastodon_assets.toots.drain import drain
-    from mastodon_assets.toots.windows import rebuild_windows
+    from mastodon_assets.stream.drain import drain
+    from mastodon_assets.stream.windows import rebuild_windows
     from mastodon_assets.warehouse.database import transaction
     from mastodon_assets.warehouse.migrate import migrate
 

@@ -8,8 +8,8 @@ from collections.abc import Collection
 
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment.score import score
-from mastodon_assets.sentiment.store import LoadedModel
+from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.sentiment.scoring.score import score
 
 # A line a pair: the first text is to get the higher probability of positive.
 _NEGATION = """

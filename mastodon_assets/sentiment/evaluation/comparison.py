@@ -9,12 +9,12 @@ import numpy as np
 from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 
-from mastodon_assets.locations import location
-from mastodon_assets.sentiment.evaluate import Floats, accuracy, auc
-from mastodon_assets.sentiment.pipeline import prob_pos
-from mastodon_assets.sentiment.registry import Model
-from mastodon_assets.sentiment.store import ModelUnreadableError, check_usable, read_held_out
-from mastodon_assets.settings import Settings
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.sentiment.evaluation.evaluate import Floats, accuracy, auc
+from mastodon_assets.sentiment.features.pipeline import prob_pos
+from mastodon_assets.sentiment.models.registry import Model
+from mastodon_assets.sentiment.models.store import ModelUnreadableError, check_usable, read_held_out
+from mastodon_assets.spark.storage import location
 
 _METRICS = {"auc": auc, "accuracy": accuracy}
 _RESAMPLES = 200

@@ -14,9 +14,9 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from mastodon_assets.sentiment.drift import histogram, unknown_share
-from mastodon_assets.sentiment.evaluate import Floats
-from mastodon_assets.sentiment.pipeline import prob_pos
+from mastodon_assets.sentiment.evaluation.drift import histogram, unknown_share
+from mastodon_assets.sentiment.evaluation.evaluate import Floats
+from mastodon_assets.sentiment.features.pipeline import prob_pos
 
 _BINS = 10
 _ROC_POINTS = 50

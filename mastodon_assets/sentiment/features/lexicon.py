@@ -10,7 +10,7 @@ from pyspark.ml.feature import HashingTF
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from mastodon_assets.sentiment.pipeline import NEGATION_MARK
+from mastodon_assets.sentiment.features.pipeline import NEGATION_MARK
 
 # VADER (Hutto and Gilbert 2014): valences of -4 to 4, means of ten people's; what is negated counts
 # so much of itself.

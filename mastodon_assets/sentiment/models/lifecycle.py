@@ -6,10 +6,10 @@ looked at before its row changes.
 
 from pyspark import __version__ as spark_version
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.locations import location
-from mastodon_assets.sentiment.embedding import require_embedding
-from mastodon_assets.sentiment.registry import (
+from mastodon_assets.sentiment.features.embedding import require_embedding
+from mastodon_assets.sentiment.models.registry import (
     Model,
     champion,
     predecessor,
@@ -17,8 +17,8 @@ from mastodon_assets.sentiment.registry import (
     require,
     roll_back,
 )
-from mastodon_assets.sentiment.store import check_usable
-from mastodon_assets.settings import Settings
+from mastodon_assets.sentiment.models.store import check_usable
+from mastodon_assets.spark.storage import location
 from mastodon_assets.warehouse.database import transaction
 
 

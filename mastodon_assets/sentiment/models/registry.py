@@ -15,8 +15,8 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.locations import Location
-from mastodon_assets.sentiment.promotion import Champion, Verdict, judge
+from mastodon_assets.sentiment.models.promotion import Champion, Verdict, judge
+from mastodon_assets.spark.storage import Location
 
 _VERSION_DIGITS = 16
 # Transactions that change the champion follow each other; any number nobody else uses.

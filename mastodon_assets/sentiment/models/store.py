@@ -18,10 +18,14 @@ from pyspark.errors import PySparkException
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 
+from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.locations import Location, file_sizes, remove_tree, rename
-from mastodon_assets.sentiment.embedding import Embedding, EmbeddingStage, require_embedding
-from mastodon_assets.settings import Settings, load_settings
+from mastodon_assets.sentiment.features.embedding import (
+    Embedding,
+    EmbeddingStage,
+    require_embedding,
+)
+from mastodon_assets.spark.storage import Location, file_sizes, remove_tree, rename
 
 _DESCRIPTION = "model.json"
 _PIPELINE = "pipeline"

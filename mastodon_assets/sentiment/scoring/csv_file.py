@@ -18,8 +18,8 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.sentiment.score import score
-from mastodon_assets.sentiment.store import LoadedModel
+from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.sentiment.scoring.score import score
 
 STANDARD = "-"
 RESULT_COLUMNS = ("prob_pos", "label_bin", "label_str", "reason")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment.score import score
-from mastodon_assets.sentiment.store import LoadedModel
+from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.sentiment.scoring.score import score
 
 # Texts are short; a pasted book would be asked for once a word.
 _MAX_WORDS = 300

@@ -12,13 +12,13 @@ import pyarrow as pa
 from pyarrow import compute, ipc
 from pyspark.sql import SparkSession
 
-from mastodon_assets.locations import for_executors
-from mastodon_assets.sentiment.embedding import EmbeddingError
-from mastodon_assets.sentiment.registry import Model, champion
-from mastodon_assets.sentiment.score import merge_scores, score
-from mastodon_assets.sentiment.store import LoadedModel, ModelUnreadableError, load_model
-from mastodon_assets.settings import Settings
-from mastodon_assets.spark_session import shares_our_disk
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.sentiment.features.embedding import EmbeddingError
+from mastodon_assets.sentiment.models.registry import Model, champion
+from mastodon_assets.sentiment.models.store import LoadedModel, ModelUnreadableError, load_model
+from mastodon_assets.sentiment.scoring.score import merge_scores, score
+from mastodon_assets.spark.session import shares_our_disk
+from mastodon_assets.spark.storage import for_executors
 
 if TYPE_CHECKING:
     from psycopg import Connection

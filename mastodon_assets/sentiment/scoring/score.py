@@ -14,13 +14,13 @@ from pydantic import SecretStr
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mastodon_assets.locations import for_executors
-from mastodon_assets.sentiment.languages import checked_language
-from mastodon_assets.sentiment.pipeline import label_str, prob_pos
-from mastodon_assets.sentiment.registry import Model, champion
-from mastodon_assets.sentiment.store import LoadedModel, load_model
-from mastodon_assets.sentiment.totals import count_in_staged, count_out_staged
-from mastodon_assets.settings import Settings
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.sentiment.features.languages import checked_language
+from mastodon_assets.sentiment.features.pipeline import label_str, prob_pos
+from mastodon_assets.sentiment.models.registry import Model, champion
+from mastodon_assets.sentiment.models.store import LoadedModel, load_model
+from mastodon_assets.spark.storage import for_executors
+from mastodon_assets.warehouse.change_log import note_moved, reaches_back
 from mastodon_assets.warehouse.database import (
     bump_toots_version,
     copy_arrow,
@@ -28,7 +28,7 @@ from mastodon_assets.warehouse.database import (
     toots_version,
     transaction,
 )
-from mastodon_assets.warehouse.journal import note_moved, reaches_back
+from mastodon_assets.warehouse.rollups import count_in_staged, count_out_staged
 
 Report = Callable[[str], None]
 

@@ -14,15 +14,15 @@ from pyspark.ml.classification import LogisticRegression
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from mastodon_assets.locations import Location
-from mastodon_assets.sentiment.corpus import CorpusUnreadableError, corpus_fingerprint
-from mastodon_assets.sentiment.evaluate import evaluate_classes
-from mastodon_assets.sentiment.pipeline import (
+from mastodon_assets.sentiment.evaluation.evaluate import evaluate_classes
+from mastodon_assets.sentiment.features.pipeline import (
     BLOCK_MB,
     CLASSES,
     cleaning_stages,
     label_str,
 )
+from mastodon_assets.sentiment.training.corpus import CorpusUnreadableError, corpus_fingerprint
+from mastodon_assets.spark.storage import Location
 
 EXPECTED_COLUMNS = (
     "expected is a CSV file with the header label,text,lang, where label is negative, neutral or"

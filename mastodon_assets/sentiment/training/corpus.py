@@ -16,9 +16,10 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.locations import Location
-from mastodon_assets.sentiment.pipeline import cleaning_stages
-from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS, synthetic_texts
+from mastodon_assets.sentiment.features.pipeline import cleaning_stages
+from mastodon_assets.sentiment.models.promotion import SYNTHETIC_CORPUS
+from mastodon_assets.sentiment.training.synthetic import synthetic_texts
+from mastodon_assets.spark.storage import Location
 
 EXPECTED_FORMAT = (
     "expected is Sentiment140's: six quoted columns without header (target 0, 2 or 4, id, date,"

@@ -21,9 +21,8 @@ from pyspark.ml.wrapper import JavaParams
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from mastodon_assets.sentiment.classes import head_regression, with_class_weight
-from mastodon_assets.sentiment.lexicon import lexicon_weights
-from mastodon_assets.sentiment.pipeline import (
+from mastodon_assets.sentiment.features.lexicon import lexicon_weights
+from mastodon_assets.sentiment.features.pipeline import (
     PipelineParameters,
     cleaning_stages,
     fit_weights,
@@ -32,6 +31,7 @@ from mastodon_assets.sentiment.pipeline import (
     regression_of,
     term_stages,
 )
+from mastodon_assets.sentiment.training.classes import head_regression, with_class_weight
 
 Report = Callable[[str], None]
 

@@ -16,9 +16,9 @@ from pyspark.ml.feature import Normalizer, StandardScaler, VectorAssembler, Vect
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from mastodon_assets.sentiment.embedding import Embedding, EmbeddingError, EmbeddingStage
-from mastodon_assets.sentiment.fit import fit_head, fit_two_classes
-from mastodon_assets.sentiment.pipeline import PipelineParameters
+from mastodon_assets.sentiment.features.embedding import Embedding, EmbeddingError, EmbeddingStage
+from mastodon_assets.sentiment.features.pipeline import PipelineParameters
+from mastodon_assets.sentiment.training.fit import fit_head, fit_two_classes
 
 Report = Callable[[str], None]
 

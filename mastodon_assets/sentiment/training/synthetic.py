@@ -7,9 +7,6 @@ anything: its held-out texts are built of the same patterns.
 
 from collections.abc import Iterator, Sequence
 
-# What `sentiment_models.corpus` says of a model that was trained on these texts.
-SYNTHETIC_CORPUS = "synthetic (demo only)"
-
 _TEXTS_A_PATTERN = 60
 
 _THINGS = (

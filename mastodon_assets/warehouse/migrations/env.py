@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from mastodon_assets.warehouse.registry import SCHEMA
+from mastodon_assets.warehouse.tables import SCHEMA
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -10,16 +10,15 @@ import pytest
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
-from mastodon_assets.mastodon import client as client_module
-from mastodon_assets.mastodon.client import (
-    OLDEST,
-    MastodonClient,
+from mastodon_assets.ingest.api import event_stream
+from mastodon_assets.ingest.api.client import OLDEST, MastodonClient
+from mastodon_assets.ingest.api.errors import (
     RateLimitedError,
     RefusedError,
     StreamEndedError,
     StreamSilentError,
 )
-from mastodon_assets_tests.mastodon.odd_server import Answer, OddServer, odd_server, stream
+from mastodon_assets_tests.support.odd_server import Answer, OddServer, odd_server, stream
 
 TOKEN = "secret-token-of-the-test"
 STREAM = "/api/v1/streaming/public"
@@ -204,7 +203,7 @@ def test_events_are_read_whatever_their_line_ends() -> None:
 
 @pytest.mark.parametrize("part", [b"a" * 10_000, b"data: a\n" * 2_000, b"data: a\r\n" * 2_000])
 def test_an_event_without_end_is_a_cut(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_LONGEST_EVENT_BYTES", 100_000)
+    monkeypatch.setattr(event_stream, "_LONGEST_EVENT_BYTES", 100_000)
     small = b"event: update\ndata: 1\n\n" * 10_000 + b"event: update\r\ndata: 1\r\n\r\n" * 10_000
     with (
         odd_server({STREAM: stream(small + part * 100)}) as server,
@@ -230,7 +229,7 @@ def test_close_ends_the_wait_of_the_reading_thread() -> None:
 
 
 def test_a_silent_stream_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 0.2)
     with (
         odd_server({STREAM: stream(b"event: delete\ndata: 1\n\n")}) as server,
         client_of(server).open_stream() as events,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mastodon_assets.mastodon.text import html_to_text
+from mastodon_assets.ingest.api.html_text import html_to_text
 
 LINK = (
     '<p>see <a href="https://one.example/a/long/way"><span class="invisible">https://</span>'

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mastodon_assets.mastodon.pacing import (
+from mastodon_assets.ingest.api.rate_limits import (
     OutOfTimeError,
     PatientAsker,
     RequestBudget,

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mastodon_assets.mastodon.consent import withheld_reason
-from mastodon_assets_tests.mastodon.documents import account, status
+from mastodon_assets.ingest.policy.consent import withheld_reason
+from mastodon_assets_tests.support.documents import account, status
 
 
 def without(document: dict[str, Any], name: str) -> dict[str, Any]:

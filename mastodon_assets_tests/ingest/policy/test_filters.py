@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mastodon_assets.mastodon.filters import Filters, filters_from
-from mastodon_assets.mastodon.normalise import to_upsert
-from mastodon_assets.settings import load_settings
-from mastodon_assets_tests.mastodon.documents import account, status
+from mastodon_assets.config.settings import load_settings
+from mastodon_assets.ingest.policy.filters import Filters, filters_from
+from mastodon_assets.ingest.policy.normalize import to_upsert
+from mastodon_assets_tests.support.documents import account, status
 
 RECEIVED = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -4,18 +4,14 @@ from typing import Any
 
 import pytest
 
-from mastodon_assets.mastodon.client import OLDEST, MastodonClient
-from mastodon_assets.mastodon.normalise import (
-    NormaliseError,
-    readable_id,
-    to_delete,
-    to_upsert,
-    utc_text,
-)
+from mastodon_assets.contract.messages import Message, decode, encode
+from mastodon_assets.contract.times import utc_text
+from mastodon_assets.ingest.api.client import OLDEST, MastodonClient
+from mastodon_assets.ingest.api.status_ids import readable_id
+from mastodon_assets.ingest.policy.normalize import NormaliseError, to_delete, to_upsert
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.server import running
-from mastodon_assets.toots.contract import Message, decode, encode
-from mastodon_assets_tests.mastodon.documents import RECORDED, account, status
+from mastodon_assets_tests.support.documents import RECORDED, account, status
 
 RECEIVED = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -8,11 +8,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mastodon_assets.mastodon.pseudonyms import Pseudonyms
-from mastodon_assets.mastodon.rules import Rules
-from mastodon_assets.toots.contract import Message, encode
-from mastodon_assets_tests.mastodon.documents import account, status
-from mastodon_assets_tests.mastodon.test_intake import NOW, Taking
+from mastodon_assets.contract.messages import Message, encode
+from mastodon_assets.ingest.policy.admission import Rules
+from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
+from mastodon_assets_tests.ingest.test_handler import NOW, Taking
+from mastodon_assets_tests.support.documents import account, status
 
 KEY = SecretStr("a key for tests only")
 HASH = "[0-9a-f]{32}"

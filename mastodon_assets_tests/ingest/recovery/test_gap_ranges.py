@@ -9,11 +9,11 @@ import pytest
 from pydantic import SecretStr
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.mastodon.gaps import Gap
-from mastodon_assets.mastodon.intake import IngestSummary
-from mastodon_assets.mastodon.progress import Progress
-from mastodon_assets.mastodon.repairs import Repairs
-from mastodon_assets.mastodon.walk import Route
+from mastodon_assets.ingest.checkpoint import Progress
+from mastodon_assets.ingest.gap_repair import Repairs
+from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.recovery.gaps import Gap
+from mastodon_assets.ingest.recovery.timeline_walk import Route
 
 BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

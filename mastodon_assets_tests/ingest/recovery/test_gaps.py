@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.mastodon import progress
-from mastodon_assets.mastodon.cursors import read_cursor, save_cursor
-from mastodon_assets.mastodon.gaps import Gap, read_open_gaps, read_stored_posts, save_gap
-from mastodon_assets.mastodon.ingest import ingest
-from mastodon_assets.mastodon.intake import IngestSummary
+from mastodon_assets.ingest import checkpoint
+from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.recovery.cursors import read_cursor, save_cursor
+from mastodon_assets.ingest.recovery.gaps import Gap, read_open_gaps, read_stored_posts, save_gap
+from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.mastodon.conftest import Broker
-from mastodon_assets_tests.mastodon.documents import status
-from mastodon_assets_tests.mastodon.odd_server import Answer, Route, odd_server, stream
+from mastodon_assets_tests.ingest.conftest import Broker
+from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
 
 BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -123,7 +123,7 @@ def test_what_happened_between_two_runs_is_a_gap_that_is_filled(
 
     first = run(before)
     stored = [("2", None), ("1", None)]
-    monkeypatch.setattr(progress, "read_stored_posts", lambda _url, _instance, _limit: stored)
+    monkeypatch.setattr(checkpoint, "read_stored_posts", lambda _url, _instance, _limit: stored)
     second = run(after)
 
     assert (first.cursor, second.cursor) == ("2", "3")

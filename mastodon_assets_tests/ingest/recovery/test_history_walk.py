@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tenacity import wait_none
 
-from mastodon_assets.mastodon import pacing as pacing_module
-from mastodon_assets.mastodon.client import MastodonClient
-from mastodon_assets.mastodon.history import (
+from mastodon_assets.ingest.api import rate_limits as pacing_module
+from mastodon_assets.ingest.api.client import MastodonClient
+from mastodon_assets.ingest.api.rate_limits import Budgets, PatientAsker
+from mastodon_assets.ingest.recovery.history_walk import (
     HistoryArrival,
     HistoryEnded,
     HistoryFailed,
@@ -19,9 +20,8 @@ from mastodon_assets.mastodon.history import (
     PastStatus,
     parse_since,
 )
-from mastodon_assets.mastodon.pacing import Budgets, PatientAsker
-from mastodon_assets.simulator.composing import snowflake
-from mastodon_assets_tests.mastodon.odd_server import Answer, Route, odd_server
+from mastodon_assets.simulator.statuses import snowflake
+from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server
 
 TIMELINE = "/api/v1/timelines/public"
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -8,11 +8,12 @@ import pytest
 from pydantic import SecretStr
 from tenacity import wait_none
 
-from mastodon_assets.mastodon import pacing as pacing_module
-from mastodon_assets.mastodon import walk as walk_module
-from mastodon_assets.mastodon.client import OLDEST, MastodonClient
-from mastodon_assets.mastodon.pacing import Budgets, PatientAsker
-from mastodon_assets.mastodon.walk import (
+from mastodon_assets.ingest.api import rate_limits as pacing_module
+from mastodon_assets.ingest.api.client import OLDEST, MastodonClient
+from mastodon_assets.ingest.api.rate_limits import Budgets, PatientAsker
+from mastodon_assets.ingest.api.status_ids import snowflake_time
+from mastodon_assets.ingest.recovery import timeline_walk as walk_module
+from mastodon_assets.ingest.recovery.timeline_walk import (
     GoneStatus,
     ListedStatus,
     Route,
@@ -21,11 +22,10 @@ from mastodon_assets.mastodon.walk import (
     WalkEnded,
     WalkFailed,
     WalkReachedStream,
-    snowflake_time,
 )
-from mastodon_assets.simulator.composing import snowflake
-from mastodon_assets_tests.mastodon.odd_server import Answer, odd_server
-from mastodon_assets_tests.mastodon.odd_server import Route as Answering
+from mastodon_assets.simulator.statuses import snowflake
+from mastodon_assets_tests.support.odd_server import Answer, odd_server
+from mastodon_assets_tests.support.odd_server import Route as Answering
 
 TIMELINE, STATUSES = "/api/v1/timelines/public", "/api/v1/statuses"
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from mastodon_assets.assets.checks import table_checks
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.definitions import build_definitions
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.windows import rebuild_windows
+from mastodon_assets.orchestration.assets.checks import table_checks
+from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.registry import TOOT_METRICS_WINDOWED
-from mastodon_assets_tests.records import upsert
-from mastodon_assets_tests.reports.rows import MONDAY, Post, insert_posts
+from mastodon_assets.warehouse.tables import TOOT_METRICS_WINDOWED
+from mastodon_assets_tests.support.records import upsert
+from mastodon_assets_tests.support.report_rows import MONDAY, Post, insert_posts
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

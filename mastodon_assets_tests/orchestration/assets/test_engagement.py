@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from mastodon_assets.assets.engagement import toots_engagement
-from mastodon_assets.automation.schedules import engagement_schedule
-from mastodon_assets.mastodon.cursors import save_cursor
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.settings import Settings
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.ingest.recovery.cursors import save_cursor
+from mastodon_assets.orchestration.assets.engagement import toots_engagement
+from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.orchestration.schedules import engagement_schedule
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.ports import free_port
+from mastodon_assets_tests.support.ports import free_port
 
 
 def _materialize() -> dg.ExecuteInProcessResult:

@@ -3,9 +3,9 @@
 import dagster as dg
 import pytest
 
-from mastodon_assets.assets.reports import chart_assets, export_assets
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.settings import Settings
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.orchestration.assets.reports import chart_assets, export_assets
+from mastodon_assets.orchestration.resources import SettingsResource
 from mastodon_assets.warehouse.database import note_progress, transaction
 
 

@@ -12,15 +12,17 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from mastodon_assets.assets.drift import scores_have_not_drifted
-from mastodon_assets.assets.sentiment import sentiment_corpus, sentiment_pipeline_model
-from mastodon_assets.cli import app
+from mastodon_assets.cli.main import app
+from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.resources.settings import SettingsResource
-from mastodon_assets.resources.spark import SparkResource
-from mastodon_assets.sentiment.registry import PromotionRefusedError, all_models, register
-from mastodon_assets.sentiment.store import read_held_out
-from mastodon_assets.settings import Settings, as_environment
+from mastodon_assets.orchestration.assets.drift import scores_have_not_drifted
+from mastodon_assets.orchestration.assets.sentiment import (
+    sentiment_corpus,
+    sentiment_pipeline_model,
+)
+from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
+from mastodon_assets.sentiment.models.registry import PromotionRefusedError, all_models, register
+from mastodon_assets.sentiment.models.store import read_held_out
 from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:

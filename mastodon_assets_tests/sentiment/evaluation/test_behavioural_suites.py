@@ -1,10 +1,14 @@
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment.score import score
-from mastodon_assets.sentiment.store import LoadedModel
-from mastodon_assets.sentiment.suites import abstention_texts, negation_pairs, suite_figures
-from mastodon_assets.sentiment.synthetic import synthetic_texts
+from mastodon_assets.sentiment.evaluation.behavioural_suites import (
+    abstention_texts,
+    negation_pairs,
+    suite_figures,
+)
+from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.sentiment.scoring.score import score
 from mastodon_assets.sentiment.train import TrainingResult
+from mastodon_assets.sentiment.training.synthetic import synthetic_texts
 
 
 def test_there_are_200_different_pairs_and_none_trains_a_model() -> None:

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 
-from mastodon_assets.sentiment.comparison import compare, paired_differences
-from mastodon_assets.sentiment.registry import Model, champion
-from mastodon_assets.sentiment.store import LoadedModel, read_held_out
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.sentiment.evaluation.comparison import compare, paired_differences
+from mastodon_assets.sentiment.models.registry import Model, champion
+from mastodon_assets.sentiment.models.store import LoadedModel, read_held_out
 from mastodon_assets.sentiment.train import TrainingResult
-from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import transaction
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment.drift import words_of
-from mastodon_assets.sentiment.portrait import _count_grams, reliability, roc
-from mastodon_assets.sentiment.store import read_vocabulary
+from mastodon_assets.sentiment.evaluation.diagnostics import _count_grams, reliability, roc
+from mastodon_assets.sentiment.evaluation.drift import words_of
+from mastodon_assets.sentiment.models.store import read_vocabulary
 from mastodon_assets.sentiment.train import TrainingResult
 
 

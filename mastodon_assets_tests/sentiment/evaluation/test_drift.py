@@ -1,6 +1,6 @@
 import pytest
 
-from mastodon_assets.sentiment.drift import (
+from mastodon_assets.sentiment.evaluation.drift import (
     MIN_ROWS,
     Scored,
     histogram,

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mastodon_assets.sentiment.evaluate import Floats, auc, evaluate, evaluate_classes
+from mastodon_assets.sentiment.evaluation.evaluate import Floats, auc, evaluate, evaluate_classes
 
 
 def _floats(*values: float) -> Floats:

@@ -15,21 +15,26 @@ import pytest
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
-from mastodon_assets.doctor import check_embedding
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.sentiment.embedding import Embedding, EmbeddingError, Encoder, find_embedding
-from mastodon_assets.sentiment.life import promote_version
-from mastodon_assets.sentiment.live import LiveScorer
-from mastodon_assets.sentiment.pipeline import DEMO_PARAMETERS, label_str, prob_pos
-from mastodon_assets.sentiment.score import score
-from mastodon_assets.sentiment.stacked import check_descended, fit_stacked
-from mastodon_assets.sentiment.store import LoadedModel, load_model
-from mastodon_assets.sentiment.synthetic import synthetic_texts
+from mastodon_assets.operations.doctor import check_embedding
+from mastodon_assets.sentiment.features.embedding import (
+    Embedding,
+    EmbeddingError,
+    Encoder,
+    find_embedding,
+)
+from mastodon_assets.sentiment.features.pipeline import DEMO_PARAMETERS, label_str, prob_pos
+from mastodon_assets.sentiment.models.lifecycle import promote_version
+from mastodon_assets.sentiment.models.store import LoadedModel, load_model
+from mastodon_assets.sentiment.scoring.micro_batch import LiveScorer
+from mastodon_assets.sentiment.scoring.score import score
 from mastodon_assets.sentiment.train import TrainingResult, train
-from mastodon_assets.settings import Settings
+from mastodon_assets.sentiment.training.stacked import check_descended, fit_stacked
+from mastodon_assets.sentiment.training.synthetic import synthetic_texts
 from mastodon_assets.warehouse.database import connect
-from mastodon_assets_tests.records import on_partition, staged, upsert
-from mastodon_assets_tests.sentiment.tiny_embedding import WIDTH, write_embedding
+from mastodon_assets_tests.support.records import on_partition, staged, upsert
+from mastodon_assets_tests.support.tiny_embedding import WIDTH, write_embedding
 
 
 def _named(folder: Path | str | None, **more: Any) -> Settings:
@@ -70,7 +75,7 @@ def test_the_runtime_does_not_count_for_its_maker_what_is_loaded(tmp_path: Path)
     others = {name: value for name, value in os.environ.items() if name != "CI"}
     others.pop("ORT_DISABLE_TELEMETRY", None)
     code = (
-        "import pathlib, sys; from mastodon_assets.sentiment.embedding import Encoder;"
+        "import pathlib, sys; from mastodon_assets.sentiment.features.embedding import Encoder;"
         "print(Encoder(pathlib.Path(sys.argv[1])).width)"
     )
     made = subprocess.run(
@@ -315,8 +320,8 @@ def _scores_of(
     lines: list[str] | None = None,
 ) -> dict[str, float]:
     """By text the probability that the stream writes; nothing of it is kept."""
-    from mastodon_assets.toots.sink import prepare_session, write_batch
-    from mastodon_assets_tests.records import TOPIC
+    from mastodon_assets.stream.merge import prepare_session, write_batch
+    from mastodon_assets_tests.support.records import TOPIC
 
     connection.execute("TRUNCATE masto.toots_raw, masto.toots_sentiment CASCADE")
     prepare_session(connection)

@@ -5,14 +5,14 @@ import pytest
 from pyspark.ml import PipelineModel, Transformer
 from pyspark.sql import Row, SparkSession
 
-from mastodon_assets.sentiment.pipeline import (
+from mastodon_assets.sentiment.features.pipeline import (
     PipelineParameters,
     cleaning_stages,
     prob_pos,
     term_stages,
 )
-from mastodon_assets.sentiment.store import LoadedModel
-from mastodon_assets.spark_session import file_uri
+from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.spark.session import file_uri
 
 CASES: list[tuple[str | None, list[str]]] = [
     ("I'm NOT happy, don't ask", ["i'm", "not", "¬happy", "don't", "¬ask"]),

@@ -2,8 +2,12 @@ from typing import Any
 
 import pytest
 
-from mastodon_assets.sentiment.promotion import Champion, judge, needs_comparison
-from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS
+from mastodon_assets.sentiment.models.promotion import (
+    SYNTHETIC_CORPUS,
+    Champion,
+    judge,
+    needs_comparison,
+)
 
 
 def _metrics(

@@ -7,7 +7,8 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.sentiment.registry import (
+from mastodon_assets.sentiment.models.promotion import SYNTHETIC_CORPUS
+from mastodon_assets.sentiment.models.registry import (
     Model,
     PromotionRefusedError,
     UnknownModelError,
@@ -20,7 +21,6 @@ from mastodon_assets.sentiment.registry import (
     register,
     roll_back,
 )
-from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS
 from mastodon_assets.warehouse.database import connect, transaction
 
 

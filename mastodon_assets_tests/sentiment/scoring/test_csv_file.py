@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment import files
-from mastodon_assets.sentiment.files import RESULT_COLUMNS, TextFileError, score_file
-from mastodon_assets.sentiment.store import LoadedModel
+from mastodon_assets.config.settings import Settings, as_environment
+from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.sentiment.scoring import csv_file
+from mastodon_assets.sentiment.scoring.csv_file import RESULT_COLUMNS, TextFileError, score_file
 from mastodon_assets.sentiment.train import TrainingResult
-from mastodon_assets.settings import Settings, as_environment
 
 
 def _ignore(line: str) -> None:
@@ -32,7 +32,7 @@ def _scored(
 def test_a_files_rows_and_columns_are_kept_in_their_order(
     spark: SparkSession, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_ROWS_A_CHUNK", 2)
+    monkeypatch.setattr(csv_file, "_ROWS_A_CHUNK", 2)
     rows = _scored(
         spark,
         model,
@@ -129,7 +129,7 @@ def test_the_command_reads_standard_input_and_writes_standard_output(
     settings: Settings, trained: TrainingResult, tmp_path: Path
 ) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "mastodon_assets.cli", "score", "--file", "-"],
+        [sys.executable, "-m", "mastodon_assets.cli.main", "score", "--file", "-"],
         env={**os.environ, **as_environment(settings)},
         cwd=tmp_path,
         input="text,lang\nI am so happy,en\n",

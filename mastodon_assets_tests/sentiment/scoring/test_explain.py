@@ -4,13 +4,13 @@ import pytest
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
-from mastodon_assets.cli import app
+from mastodon_assets.cli.main import app
+from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.sentiment.explain import Explanation, explain
-from mastodon_assets.sentiment.life import NoChampionError, find_champion
-from mastodon_assets.sentiment.store import LoadedModel
+from mastodon_assets.sentiment.models.lifecycle import NoChampionError, find_champion
+from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.sentiment.scoring.explain import Explanation, explain
 from mastodon_assets.sentiment.train import TrainingResult
-from mastodon_assets.settings import Settings, as_environment
 from mastodon_assets.warehouse.database import transaction
 
 

@@ -11,14 +11,14 @@ import pytest
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment.live import LiveScorer, RepeatedScoring
-from mastodon_assets.sentiment.score import score, score_pending
-from mastodon_assets.sentiment.store import LoadedModel
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.sentiment.scoring.micro_batch import LiveScorer, RepeatedScoring
+from mastodon_assets.sentiment.scoring.score import score, score_pending
 from mastodon_assets.sentiment.train import TrainingResult
-from mastodon_assets.settings import Settings
-from mastodon_assets.toots.sink import prepare_session, write_batch
+from mastodon_assets.stream.merge import prepare_session, write_batch
 from mastodon_assets.warehouse.database import connect
-from mastodon_assets_tests.records import TOPIC, delete, on_partition, staged, upsert
+from mastodon_assets_tests.support.records import TOPIC, delete, on_partition, staged, upsert
 
 # A version of "1" that lost is not scored, nor is a deleted one, nor what no toot is.
 _MESSAGES = (

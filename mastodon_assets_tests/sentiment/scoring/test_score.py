@@ -6,17 +6,17 @@ import pytest
 from pydantic import SecretStr
 from pyspark.sql import Row, SparkSession
 
-from mastodon_assets.sentiment import score as score_module
-from mastodon_assets.sentiment.score import (
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.sentiment.models.store import LoadedModel, ModelUnreadableError
+from mastodon_assets.sentiment.scoring import score as score_module
+from mastodon_assets.sentiment.scoring.score import (
     Pending,
     read_pending,
     score,
     score_pending,
     write_scores,
 )
-from mastodon_assets.sentiment.store import LoadedModel, ModelUnreadableError
 from mastodon_assets.sentiment.train import TrainingResult, train
-from mastodon_assets.settings import Settings
 from mastodon_assets.warehouse.database import bump_toots_version, transaction
 
 CREATED = datetime(2026, 11, 20, 11, 59, tzinfo=UTC)

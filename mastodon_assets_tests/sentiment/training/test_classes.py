@@ -7,18 +7,18 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment.classes import (
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.sentiment.models.store import load_model
+from mastodon_assets.sentiment.scoring.score import score
+from mastodon_assets.sentiment.train import train
+from mastodon_assets.sentiment.training.classes import (
     class_figures,
     distinct_labelled,
     read_calibration,
     served_languages,
 )
-from mastodon_assets.sentiment.corpus import CorpusUnreadableError
-from mastodon_assets.sentiment.score import score
-from mastodon_assets.sentiment.store import load_model
-from mastodon_assets.sentiment.synthetic import synthetic_texts
-from mastodon_assets.sentiment.train import train
-from mastodon_assets.settings import Settings
+from mastodon_assets.sentiment.training.corpus import CorpusUnreadableError
+from mastodon_assets.sentiment.training.synthetic import synthetic_texts
 from mastodon_assets.warehouse.database import transaction
 
 _PLACES = ("the station", "platform four", "the library", "room nine", "the harbour", "the square")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment.corpus import (
+from mastodon_assets.sentiment.models.promotion import SYNTHETIC_CORPUS
+from mastodon_assets.sentiment.training.corpus import (
     CorpusUnreadableError,
     corpus_fingerprint,
     distinct_texts,
@@ -15,7 +16,7 @@ from mastodon_assets.sentiment.corpus import (
     read_corpus,
     with_lessons,
 )
-from mastodon_assets.sentiment.synthetic import SYNTHETIC_CORPUS, synthetic_texts
+from mastodon_assets.sentiment.training.synthetic import synthetic_texts
 
 ROWS = [
     ("0", "so sad about the café &amp; the weather"),

@@ -9,15 +9,15 @@ from pyspark.ml.linalg import Vectors, VectorUDT
 from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
-from mastodon_assets.sentiment import fit
-from mastodon_assets.sentiment.fit import (
+from mastodon_assets.sentiment.features.lexicon import lexicon_weights
+from mastodon_assets.sentiment.features.pipeline import hashing_stage
+from mastodon_assets.sentiment.training import fit
+from mastodon_assets.sentiment.training.fit import (
     folded,
     iterations_reported,
     linear_model,
     progress_line,
 )
-from mastodon_assets.sentiment.lexicon import lexicon_weights
-from mastodon_assets.sentiment.pipeline import hashing_stage
 
 
 def test_the_time_left_is_an_upper_bound_from_the_iterations_done() -> None:

@@ -1,22 +1,8 @@
-"""Files that are whole or absent, and whose they are.
-
-What belongs here: writing and checking files for the rest of this folder. What does not: what the
-files mean.
-"""
+"""Files that are whole or absent, and what a tool's log says last."""
 
 import os
 import tempfile
 from pathlib import Path
-
-from mastodon_assets.errors import PlatformError
-
-
-class StateFolderError(PlatformError):
-    """The state folder cannot be used by the one who asks."""
-
-
-class StateDamagedError(PlatformError):
-    """A file that `up` wrote to the state folder is gone or changed."""
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
@@ -32,32 +18,6 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
-
-
-def make_private_folder(folder: Path) -> None:
-    """Make `folder` with mode 700, or check that it is the caller's own and make it so.
-
-    Raises: StateFolderError where it is no folder, belongs to another user or cannot be made.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_own(folder)
-        folder.chmod(0o700)
-    except OSError as error:
-        raise StateFolderError(
-            f"cannot use {folder} as state folder ({error.strerror}); "
-            "set MASTODON_ASSETS_HOME to a folder of your own"
-        ) from error
-
-
-def check_own(folder: Path) -> None:
-    """Raises: StateFolderError where `folder` belongs to another user."""
-    owner = folder.stat().st_uid
-    if owner != os.geteuid():
-        raise StateFolderError(
-            f"{folder} belongs to another user (uid {owner}); run as that user or set "
-            "MASTODON_ASSETS_HOME to a folder of your own"
-        )
 
 
 def read_text(path: Path) -> str | None:

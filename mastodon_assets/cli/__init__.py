@@ -1,0 +1,1 @@
+"""The command line `mastodon-assets`, one module per group of commands."""

@@ -1,0 +1,1 @@
+"""Settings from the environment: the one place with names of variables, sources and servers."""

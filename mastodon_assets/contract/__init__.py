@@ -1,0 +1,1 @@
+"""What a message is: its schema, encoding and decoding, and the one form of names and times."""

@@ -1,0 +1,1 @@
+"""The embedded stack: Kafka broker and PostgreSQL for one machine, on loopback."""

@@ -1,0 +1,1 @@
+"""Mastodon to Kafka: a supervisor, one worker per source, recovery of what a stream missed."""

@@ -1,0 +1,1 @@
+"""What a stream missed: gaps, cursors and walks of the timeline."""

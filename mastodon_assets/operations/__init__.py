@@ -1,0 +1,1 @@
+"""What touches several stages: demo, doctor, rebuild, purge."""

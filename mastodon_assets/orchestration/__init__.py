@@ -1,0 +1,1 @@
+"""All of Dagster: assets, jobs, schedules, sensors, resources."""

@@ -1,0 +1,1 @@
+"""Text to features: cleaning, n-grams, lexicon, embedding."""

@@ -1,0 +1,1 @@
+"""Stored models: registry, folders, promotion, lifecycle."""

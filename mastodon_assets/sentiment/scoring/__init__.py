@@ -1,0 +1,1 @@
+"""Texts to labels: tables, micro-batches, CSV files, explanations."""

@@ -1,0 +1,1 @@
+"""Corpora and the fit of a model."""

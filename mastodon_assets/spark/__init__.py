@@ -1,0 +1,1 @@
+"""Spark sessions and the storage that driver and executors share."""
