@@ -28,7 +28,7 @@ def read_text(path: Path) -> str | None:
         return None
 
 
-def last_telling_line(log: Path, start: int = 0) -> str:
+def last_error_line(log: Path, start: int = 0) -> str:
     """The last line of `log` from byte `start` that names a failure, else its last; '' for none."""
     try:
         with log.open("rb") as file:

@@ -183,12 +183,12 @@ def test_definitions_are_made_anew_with_overrides() -> None:
 
 def test_workspace_and_project_name_the_same_code_location() -> None:
     workspace = yaml.safe_load((_PROJECT / "workspace.yaml").read_text())
-    (location,) = [entry["python_module"] for entry in workspace["load_from"]]
+    (storage_path,) = [entry["python_module"] for entry in workspace["load_from"]]
     tool = tomllib.loads((_PROJECT / "pyproject.toml").read_text())["tool"]
-    assert location["module_name"] == "mastodon_assets.definitions"
-    assert tool["dagster"]["module_name"] == location["module_name"]
-    assert tool["dagster"]["code_location_name"] == location["location_name"]
-    assert tool["dg"]["project"]["code_location_target_module"] == location["module_name"]
+    assert storage_path["module_name"] == "mastodon_assets.definitions"
+    assert tool["dagster"]["module_name"] == storage_path["module_name"]
+    assert tool["dagster"]["code_location_name"] == storage_path["location_name"]
+    assert tool["dg"]["project"]["code_location_target_module"] == storage_path["module_name"]
     assert tool["dg"]["project"]["root_module"] == "mastodon_assets"
 
 

@@ -11,7 +11,7 @@ from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.batch.tables import BATCH_TABLES, BatchTable, read_toots
-from mastodon_assets.warehouse.change_log import note_moved, reaches_back
+from mastodon_assets.warehouse.change_log import advance_watermark, has_changes_since
 from mastodon_assets.warehouse.database import (
     replace_rows,
     take_write_lock,
@@ -98,7 +98,7 @@ def _move(connection: Connection[Any], batch: BatchTable, parameters: dict[str, 
     if shown is None or shown[1] != str(parameters):
         return None
     versions = {"since": shown[0], "to": toots_version(connection)}
-    if not reaches_back(connection, **versions):
+    if not has_changes_since(connection, **versions):
         return None
     if versions["since"] == versions["to"]:
         return 0
@@ -165,7 +165,9 @@ def _make_rows(
 def _note(
     connection: Connection[Any], batch: BatchTable, version: int, parameters: dict[str, Any]
 ) -> None:
-    note_moved(connection, batch.table.name, toots_version=version, parameters=str(parameters))
+    advance_watermark(
+        connection, batch.table.name, toots_version=version, parameters=str(parameters)
+    )
 
 
 def _name(table: Table) -> sql.Identifier:

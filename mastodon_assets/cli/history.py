@@ -44,7 +44,7 @@ def replay(
     What is missing comes back, and messages that the contract refused are put through today's
     code. A stream may run meanwhile; where the tables are in the topic does not change.
     """
-    from mastodon_assets.spark.session import BriefSession
+    from mastodon_assets.spark.session import ShortLivedSession
     from mastodon_assets.stream.replay import replay as run_replay
     from mastodon_assets.warehouse.migrate import migrate
 
@@ -52,7 +52,7 @@ def replay(
         raise typer.BadParameter("--from and --to are offsets of one partition: name --partition")
     settings = load_settings()
     migrate(settings.postgres_url)
-    with BriefSession(settings, _report) as session:
+    with ShortLivedSession(settings, _report) as session:
         summary = run_replay(
             session, settings, partition=partition, start=start, end=end, report=_report
         )
@@ -78,7 +78,7 @@ def rebuild(
     """
     from mastodon_assets.operations.rebuild import REBUILDS
     from mastodon_assets.operations.rebuild import rebuild as run_rebuild
-    from mastodon_assets.spark.session import BriefSession
+    from mastodon_assets.spark.session import ShortLivedSession
     from mastodon_assets.warehouse.migrate import migrate
 
     names = list(REBUILDS) if tables == ["all"] else tables
@@ -87,7 +87,7 @@ def rebuild(
     settings = load_settings()
     migrate(settings.postgres_url)
     changed = {}
-    with BriefSession(settings, _report) as session:
+    with ShortLivedSession(settings, _report) as session:
         for name, rows in run_rebuild(session, settings, names, _report):
             changed[name] = rows
             if not as_json:

@@ -58,7 +58,7 @@ FromFile = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Same seed, same toots.")]
 Toots = Annotated[int, typer.Option(min=1, help="Synthetic toots to make.")]
-Days = Annotated[int, typer.Option(min=1, help="Past days to spread them over.")]
+Days = Annotated[int, typer.Option(min=1, help="Backfill days to spread them over.")]
 
 
 def main() -> None:
@@ -347,7 +347,7 @@ def stream(
 
     A cut of Kafka or PostgreSQL does not end it: it goes on where the tables are.
     """
-    from mastodon_assets.spark.session import BriefSession, build_session
+    from mastodon_assets.spark.session import ShortLivedSession, build_session
     from mastodon_assets.stream.drain import drain
     from mastodon_assets.warehouse.migrate import migrate
 
@@ -359,7 +359,7 @@ def stream(
     migrate(settings.postgres_url)
     should_stop = _stop_on_signal()
     if until_caught_up:
-        with BriefSession(settings, _report) as session:
+        with ShortLivedSession(settings, _report) as session:
             _print_summary(drain(session, settings, report=_report))
     else:
         _print_summary(_stream(lambda: build_session(settings), settings, should_stop))
@@ -445,8 +445,8 @@ def _stream(
 
     from mastodon_assets.operations.metrics_endpoint import serving_metrics
     from mastodon_assets.orchestration.dagster_home import existing_dagster_home
-    from mastodon_assets.orchestration.events import tell_dagster
-    from mastodon_assets.sentiment.scoring.micro_batch import LiveScorer
+    from mastodon_assets.orchestration.events import report_to_dagster
+    from mastodon_assets.sentiment.scoring.micro_batch import MicroBatchScorer
     from mastodon_assets.stream.continuous import stream as run_stream
     from mastodon_assets.stream.metrics import StreamProgress
 
@@ -454,14 +454,14 @@ def _stream(
     progress = StreamProgress(
         settings,
         report=_report,
-        tell=tell_dagster(existing_dagster_home(settings.mastodon_assets_home), _report),
+        tell=report_to_dagster(existing_dagster_home(settings.mastodon_assets_home), _report),
         registry=registry,
     )
     with serving_metrics(registry, settings.stream_metrics_port):
         return run_stream(
             session,
             settings,
-            make_scorer=LiveScorer,
+            make_scorer=MicroBatchScorer,
             report=_report,
             progress=progress,
             should_stop=should_stop,

@@ -120,7 +120,7 @@ def purge(
         return
     if not (yes or dry_run):
         typer.confirm(f"Remove all of {who.name} for good?", abort=True, err=True)
-    removed = purge.withdraw(settings, who, dry_run=dry_run)
+    removed = purge.purge(settings, who, dry_run=dry_run)
     if as_json:
         sys.stdout.write(json.dumps({"removed": dict(removed), "dry_run": dry_run}) + "\n")
         return
@@ -152,15 +152,15 @@ def list_rejected(
     rejected = newest_rejected(settings.postgres_url, reason=reason, limit=limit)
     counts = count_rejected(settings.postgres_url, reason=reason)
     errors, error_counts = newest_errors(settings, reason=reason, limit=limit)
-    letters = newest_first([*rejected, *errors])[:limit]
+    dead_letters = newest_first([*rejected, *errors])[:limit]
     if as_json:
         document = {
-            "dead_letters": [_described(letter) for letter in letters],
+            "dead_letters": [_described(dead_letter) for dead_letter in dead_letters],
             "reasons": dict((counts + error_counts).most_common()),
         }
         sys.stdout.write(json.dumps(document) + "\n")
     else:
-        _print_letters(letters, counts + error_counts)
+        _print_letters(dead_letters, counts + error_counts)
 
 
 @rejected_app.command("show")
@@ -172,26 +172,26 @@ def show_rejected(
         bool, typer.Option("--raw", help="The payload's bytes alone, as they are.")
     ] = False,
 ) -> None:
-    """All of one dead letter."""
+    """All of one dead dead_letter."""
     from mastodon_assets.cli.console import escaped
     from mastodon_assets.ingest.dead_letters import read_error
     from mastodon_assets.stream.dead_letters import read_rejected
 
     settings = load_settings()
     if topic == settings.kafka_errors_topic:
-        letter = read_error(settings, partition, offset)
+        dead_letter = read_error(settings, partition, offset)
     else:
-        letter = read_rejected(settings.postgres_url, topic, partition, offset)
+        dead_letter = read_rejected(settings.postgres_url, topic, partition, offset)
     if raw:
-        sys.stdout.buffer.write(letter.payload or b"")
+        sys.stdout.buffer.write(dead_letter.payload or b"")
         sys.stdout.buffer.flush()
         return
     lines = {
-        "place": _place(letter),
-        "refused at": _time(letter),
-        "reason": escaped(letter.reason.encode("utf-8", "replace")),
-        "key": "none" if letter.key is None else escaped(letter.key),
-        "payload": "none" if letter.payload is None else escaped(letter.payload),
+        "place": _place(dead_letter),
+        "refused at": _time(dead_letter),
+        "reason": escaped(dead_letter.reason.encode("utf-8", "replace")),
+        "key": "none" if dead_letter.key is None else escaped(dead_letter.key),
+        "payload": "none" if dead_letter.payload is None else escaped(dead_letter.payload),
     }
     for name, value in lines.items():
         _out.print(Text(f"{name:<11} {value}"), soft_wrap=True)
@@ -233,7 +233,7 @@ def replay(
             publisher,
             reason=reason,
             limit=limit,
-            withdrawn_key=settings.withdrawal_key,
+            withdrawn_key=settings.suppression_key,
         )
         errors = replay_errors(settings, publisher, reason=reason, limit=limit, again=again)
     verb = "would be published" if dry_run else "published"
@@ -254,27 +254,27 @@ def _print_entries(entries: "Sequence[Entry]", as_json: bool) -> None:
     _out.print(f"{len(entries):,} withdrawn")
 
 
-def _described(letter: "DeadLetter") -> dict[str, object]:
+def _described(dead_letter: "DeadLetter") -> dict[str, object]:
     return {
-        "topic": letter.topic,
-        "partition": letter.partition,
-        "offset": letter.offset,
-        "at": letter.at and letter.at.isoformat(),
-        "reason": letter.reason,
-        "payload": _shortened(letter),
+        "topic": dead_letter.topic,
+        "partition": dead_letter.partition,
+        "offset": dead_letter.offset,
+        "at": dead_letter.at and dead_letter.at.isoformat(),
+        "reason": dead_letter.reason,
+        "payload": _shortened(dead_letter),
     }
 
 
-def _print_letters(letters: "Sequence[DeadLetter]", counts: Counter[str]) -> None:
+def _print_letters(dead_letters: "Sequence[DeadLetter]", counts: Counter[str]) -> None:
     from mastodon_assets.cli.console import escaped
 
     table = Table("topic partition offset", "refused at", "reason", "payload", box=None)
-    for letter in letters:
-        reason = escaped(letter.reason.encode("utf-8", "replace"))
-        cells = (_place(letter), _time(letter), reason, _shortened(letter) or "none")
+    for dead_letter in dead_letters:
+        reason = escaped(dead_letter.reason.encode("utf-8", "replace"))
+        cells = (_place(dead_letter), _time(dead_letter), reason, _shortened(dead_letter) or "none")
         # Text, because what stands in brackets is no markup of ours.
         table.add_row(*(Text(cell) for cell in cells))
-    if letters:
+    if dead_letters:
         _out.print(table)
     _out.print(f"{counts.total():,} dead letters")
     for reason, count in counts.most_common(_SHOWN_REASONS):
@@ -290,19 +290,19 @@ def _print_replay(title: str, summary: "ReplaySummary") -> None:
         _out.print(Text(f"{count:>9,}  {reason}"), soft_wrap=True)
 
 
-def _place(letter: "DeadLetter") -> str:
-    return f"{letter.topic} {letter.partition} {letter.offset}"
+def _place(dead_letter: "DeadLetter") -> str:
+    return f"{dead_letter.topic} {dead_letter.partition} {dead_letter.offset}"
 
 
-def _time(letter: "DeadLetter") -> str:
-    return "unknown" if letter.at is None else f"{letter.at:%Y-%m-%d %H:%M:%S}Z"
+def _time(dead_letter: "DeadLetter") -> str:
+    return "unknown" if dead_letter.at is None else f"{dead_letter.at:%Y-%m-%d %H:%M:%S}Z"
 
 
-def _shortened(letter: "DeadLetter") -> str | None:
+def _shortened(dead_letter: "DeadLetter") -> str | None:
     from mastodon_assets.cli.console import escaped
 
-    if letter.payload is None:
+    if dead_letter.payload is None:
         return None
     # A character has four bytes at most.
-    start = escaped(letter.payload[: 4 * _SHOWN_CHARACTERS])[:_SHOWN_CHARACTERS]
-    return start if start == escaped(letter.payload) else f"{start}…"
+    start = escaped(dead_letter.payload[: 4 * _SHOWN_CHARACTERS])[:_SHOWN_CHARACTERS]
+    return start if start == escaped(dead_letter.payload) else f"{start}…"

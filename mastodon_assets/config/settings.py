@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     `kafka_bootstrap_servers`, `database_url` and `withdrawn_key` fall back to the
     `connection.json` that `mastodon-assets up` leaves in the state folder, so they are read through
     `kafka_servers` and `postgres_url`, which raise `SettingsError` where neither says anything, and
-    `withdrawal_key`.
+    `suppression_key`.
     """
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
@@ -229,7 +229,7 @@ class Settings(BaseSettings):
         return SecretStr(url)
 
     @property
-    def withdrawal_key(self) -> SecretStr | None:
+    def suppression_key(self) -> SecretStr | None:
         """The key of `masto.withdrawn`: WITHDRAWN_KEY, else the one that `up` made."""
         if self.withdrawn_key:
             return self.withdrawn_key

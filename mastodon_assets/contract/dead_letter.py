@@ -36,7 +36,7 @@ class ReplaySummary:
     kept: Counter[str] = field(default_factory=Counter)
 
 
-def newest_first(letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+def newest_first(dead_letters: Sequence[DeadLetter]) -> list[DeadLetter]:
     """By the time of refusal; those that do not say one come last."""
     unknown = datetime.min.replace(tzinfo=UTC)
-    return sorted(letters, key=lambda letter: letter.at or unknown, reverse=True)
+    return sorted(dead_letters, key=lambda dead_letter: dead_letter.at or unknown, reverse=True)

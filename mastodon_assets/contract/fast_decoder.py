@@ -32,7 +32,7 @@ _Time = Annotated[
 ]
 
 
-class UsualPost(msgspec.Struct, forbid_unknown_fields=True, gc=False, frozen=True):
+class FastPost(msgspec.Struct, forbid_unknown_fields=True, gc=False, frozen=True):
     """An upsert of version 1 with fields of the contract alone, as `message.schema.json` has it."""
 
     v: Literal[1]
@@ -66,10 +66,10 @@ _SAME_NAMES = (
     *("instance", "username", "user_id", "favourites", "reblogs", "replies"),
     *("visibility", "in_reply_to_id", "content_html"),
 )
-_DECODER = msgspec.json.Decoder(UsualPost)
+_DECODER = msgspec.json.Decoder(FastPost)
 
 
-def read_usual(value: bytes | None) -> UsualPost | None:
+def decode_fast(value: bytes | None) -> FastPost | None:
     """The post in a record's value; None where it is for `contract.decode` to look at."""
     if value is None or _ESCAPED_NUL in value:
         return None
@@ -79,7 +79,7 @@ def read_usual(value: bytes | None) -> UsualPost | None:
         return None
 
 
-def usual_columns(posts: Sequence[UsualPost]) -> dict[str, Any]:
+def fast_columns(posts: Sequence[FastPost]) -> dict[str, Any]:
     """Columns of `parse.PARSED_SCHEMA` that come of the messages.
 
     Raises: pyarrow.ArrowInvalid where a day of one of them is in no calendar.

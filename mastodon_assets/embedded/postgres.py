@@ -290,7 +290,7 @@ def _place(home: Path, report: Report) -> Path:
 
 
 def _outside_place(home: Path) -> Path | None:
-    """The folder below `ROOT_DATA` that `location` names, if it is there."""
+    """The folder below `ROOT_DATA` that `storage_path` names, if it is there."""
     note = home / "postgres" / "location"
     noted = read_text(note)
     if not noted:

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.files import last_telling_line, read_text, write_atomically
+from mastodon_assets.files import last_error_line, read_text, write_atomically
 from mastodon_assets.ports import is_free
 
 # Below the range from which systems take the local port of outgoing connections, so that a port
@@ -91,7 +91,7 @@ def start_server(
         else:
             time.sleep(0.1)
             continue
-        reason = last_telling_line(log, log_start) or "it printed nothing"
+        reason = last_error_line(log, log_start) or "it printed nothing"
         raise ServerStartError(f"{name} {failure}: {reason} (log: {log})")
 
 
@@ -116,7 +116,7 @@ def run_tool(
         except subprocess.TimeoutExpired:
             status = "none after five minutes"
     if status != 0:
-        reason = last_telling_line(log) or "it printed nothing"
+        reason = last_error_line(log) or "it printed nothing"
         raise ServerStartError(f"{name} failed (status {status}): {reason} (log: {log})")
 
 

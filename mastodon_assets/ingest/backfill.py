@@ -6,34 +6,34 @@ from datetime import datetime
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.checkpoint import Progress
-from mastodon_assets.ingest.event_queue import Arrivals
+from mastodon_assets.ingest.event_queue import EventQueue
 from mastodon_assets.ingest.gap_repair import SECONDS_BETWEEN_WALKS, WALKS_PER_GAP
-from mastodon_assets.ingest.handler import Intake
+from mastodon_assets.ingest.handler import EventHandler
 from mastodon_assets.ingest.recovery.history_walk import (
-    HistoryArrival,
     HistoryEnded,
     HistoryFailed,
+    HistoryItem,
     HistoryPage,
-    PastStatus,
+    HistoryStatus,
 )
 
-_TELL_SECONDS = 60
+_REPORT_SECONDS = 60
 
 
-class Past:
+class Backfill:
     """The walk back to `since`; None asks for none."""
 
     def __init__(
         self,
-        arrivals: Arrivals,
-        intake: Intake,
+        queue: EventQueue,
+        handler: EventHandler,
         progress: Progress,
         *,
         since: datetime | None,
         report: Callable[[str], None],
     ) -> None:
-        self._arrivals = arrivals
-        self._intake = intake
+        self._queue = queue
+        self._handler = handler
         self._progress = progress
         self._since = since
         self._report = report
@@ -58,29 +58,29 @@ class Past:
             assert self._since is not None, "only a walk that has begun fails"
             self._walk(self._since)
 
-    def take(self, arrival: HistoryArrival) -> None:
+    def take(self, item: HistoryItem) -> None:
         """What the walk brings."""
-        match arrival:
-            case PastStatus():
-                self._intake.take_listed(arrival.status, arrival.received_at)
+        match item:
+            case HistoryStatus():
+                self._handler.handle_listed(item.status, item.received_at)
                 self._posts += 1
             case HistoryPage():
-                self._take_page(arrival)
+                self._handle_page(item)
             case HistoryEnded():
                 self.is_wanted = False
-                self._report(self._end_text(is_complete=arrival.is_complete))
+                self._report(self._end_text(is_complete=item.is_complete))
             case HistoryFailed():
-                self._report(self._fail(arrival.error))
+                self._report(self._fail(item.error))
 
     def _walk(self, since: datetime) -> None:
         self._try_again_at = None
-        self._arrivals.walk_back(since, self._goes_on_at)
+        self._queue.walk_back(since, self._goes_on_at)
 
-    def _take_page(self, page: HistoryPage) -> None:
+    def _handle_page(self, page: HistoryPage) -> None:
         if self._progress.position is None:
             self._progress.move_to(page.newest)
         self._goes_on_at, self._reached, self._failures = page.oldest, page.reached, 0
-        if time.monotonic() - self._told_at >= _TELL_SECONDS:
+        if time.monotonic() - self._told_at >= _REPORT_SECONDS:
             self._told_at = time.monotonic()
             left = "" if page.requests_left is None else f", {page.requests_left} requests left"
             self._report(f"history: back at {self._reached_text()}, {self._posts} posts{left}")

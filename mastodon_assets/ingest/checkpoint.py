@@ -1,7 +1,7 @@
 """What a run has done so far: the cursor and the gaps, recorded after Kafka's acknowledgement.
 
 What belongs here: what is written when. When a gap begins and ends is decided in `source_run`,
-and when it is closed in `repairs`.
+and when it is closed in `gap_repair`.
 """
 
 import time
@@ -19,7 +19,7 @@ from mastodon_assets.ingest.source_states import SourceState, read_state, save_s
 from mastodon_assets.kafka.publisher import Publisher
 
 _START = "no ingest was running"
-_TELL_SECONDS = 15
+_REPORT_SECONDS = 15
 
 
 class Progress:
@@ -149,7 +149,7 @@ class Progress:
         """
         told = self._told
         is_new = told is None or (told.name, told.detail) != (state.name, state.detail)
-        if is_new or time.monotonic() - self._told_at >= _TELL_SECONDS:
+        if is_new or time.monotonic() - self._told_at >= _REPORT_SECONDS:
             save_state(self._postgres_url, self._summary.instance, self._source, state)
             self._told, self._told_at = state, time.monotonic()
 

@@ -32,12 +32,12 @@ from mastodon_assets.contract.dead_letter import DeadLetter, NoDeadLetterError, 
 from mastodon_assets.contract.identity import full_handle
 from mastodon_assets.contract.messages import ContractError, Message, encode
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.ingest.policy.admission import DroppedError, Rules, rules_from
-from mastodon_assets.ingest.policy.normalize import NormaliseError
+from mastodon_assets.ingest.policy.admission import AdmissionPolicy, DroppedError, admission_policy
+from mastodon_assets.ingest.policy.normalize import NormalizeError
 from mastodon_assets.kafka.client import client_config
 from mastodon_assets.kafka.publisher import Publisher, producer_config
 from mastodon_assets.kafka.topics import Offsets, read_topic
-from mastodon_assets.warehouse.suppression_list import Withdrawn, watched
+from mastodon_assets.warehouse.suppression_list import SuppressionList, watched_suppression_list
 
 REPLAY_GROUP = "mastodon-assets-replay"
 _ANSWER_SECONDS = 10
@@ -59,7 +59,7 @@ class _WithheldError(Exception):
 class _Entry:
     """A dead letter with the server and the origin that its message gets; None for no server."""
 
-    letter: DeadLetter
+    dead_letter: DeadLetter
     instance: str | None
     origin: str
 
@@ -75,12 +75,16 @@ def newest_errors(
     newest: list[tuple[datetime, int, int, DeadLetter]] = []
     with _reading(settings) as consumer:
         for entry in _entries(settings, consumer, _bounds(settings)):
-            letter = entry.letter
-            if reason.lower() not in letter.reason.lower():
+            dead_letter = entry.dead_letter
+            if reason.lower() not in dead_letter.reason.lower():
                 continue
-            counts[letter.reason] += 1
-            place = (letter.at or datetime.min.replace(tzinfo=UTC), letter.partition, letter.offset)
-            heapq.heappush(newest, (*place, letter))
+            counts[dead_letter.reason] += 1
+            place = (
+                dead_letter.at or datetime.min.replace(tzinfo=UTC),
+                dead_letter.partition,
+                dead_letter.offset,
+            )
+            heapq.heappush(newest, (*place, dead_letter))
             if len(newest) > limit:
                 heapq.heappop(newest)
     newest.sort(key=lambda found: found[:3], reverse=True)
@@ -97,7 +101,7 @@ def read_error(settings: Settings, partition: int, offset: int) -> DeadLetter:
     if first <= offset < end:
         with _reading(settings) as consumer:
             for entry in _entries(settings, consumer, {partition: (offset, offset + 1)}):
-                return entry.letter
+                return entry.dead_letter
     raise NoDeadLetterError(
         f"no dead letter at {topic} {partition} {offset}; see: mastodon-assets rejected list"
     )
@@ -121,20 +125,20 @@ def replay_errors(
     Raises: ServiceUnavailableError, TopicMissingError, MissingTablesError, WithdrawnKeyError.
     """
     summary = ReplaySummary()
-    rules, withdrawn = rules_from(settings), watched(settings)
+    rules, suppression_list = admission_policy(settings), watched_suppression_list(settings)
     bounds = _bounds(settings)
     done: dict[int, int] = {}
     with _reading(settings) as consumer:
         starts = bounds if again else _from_position(consumer, settings, bounds)
         for read, entry in enumerate(_entries(settings, consumer, starts), start=1):
-            letter = entry.letter
-            if reason.lower() in letter.reason.lower():
-                problem = _replay(publisher, entry, rules, withdrawn())
+            dead_letter = entry.dead_letter
+            if reason.lower() in dead_letter.reason.lower():
+                problem = _replay(publisher, entry, rules, suppression_list())
                 if problem is None:
                     summary.published += 1
                 else:
                     summary.kept[problem] += 1
-            done[letter.partition] = letter.offset + 1
+            done[dead_letter.partition] = dead_letter.offset + 1
             if read % _COMMIT_EVERY == 0 and publisher is not None:
                 _acknowledge(settings, consumer, publisher, {} if reason else done)
             if summary.published == limit:
@@ -144,7 +148,7 @@ def replay_errors(
     return summary
 
 
-def remove_errors(settings: Settings, covered: Withdrawn, *, dry_run: bool = False) -> int:
+def remove_errors(settings: Settings, covered: SuppressionList, *, dry_run: bool = False) -> int:
     """Take the entries of those who are covered out of the topic; how many they are.
 
     Kafka removes only from the beginning of a partition. What stands before the last entry to go,
@@ -159,7 +163,7 @@ def remove_errors(settings: Settings, covered: Withdrawn, *, dry_run: bool = Fal
     with _reading(settings) as consumer:
         for partition, (first, end) in _bounds(settings).items():
             places = {
-                entry.letter.offset
+                entry.dead_letter.offset
                 for entry in _entries(settings, consumer, {partition: (first, end)})
                 if _is_covered(entry, covered)
             }
@@ -176,18 +180,18 @@ def remove_errors(settings: Settings, covered: Withdrawn, *, dry_run: bool = Fal
     return found
 
 
-def _is_covered(entry: _Entry, covered: Withdrawn) -> bool:
-    if entry.instance is not None and covered.covers(None, entry.instance):
+def _is_covered(entry: _Entry, covered: SuppressionList) -> bool:
+    if entry.instance is not None and covered.matches(None, entry.instance):
         return True
-    if entry.letter.payload is None:
+    if entry.dead_letter.payload is None:
         return False
     try:
-        handle = full_handle(json.loads(entry.letter.payload)["account"], entry.instance or "")
+        handle = full_handle(json.loads(entry.dead_letter.payload)["account"], entry.instance or "")
     except _UNREADABLE:
         handle = None
     if handle is not None:
-        return covered.covers(handle, None)
-    return covered.covers_record(entry.letter.payload)
+        return covered.matches(handle, None)
+    return covered.matches_record(entry.dead_letter.payload)
 
 
 def _publish_again(settings: Settings, records: Iterator[Record]) -> None:
@@ -324,7 +328,7 @@ def _entry(topic: str, partition: int, offset: int, value: bytes | None) -> _Ent
     try:
         document = json.loads(value or b"")
         payload = document["payload"]
-        letter = DeadLetter(
+        dead_letter = DeadLetter(
             topic,
             partition,
             offset,
@@ -332,40 +336,47 @@ def _entry(topic: str, partition: int, offset: int, value: bytes | None) -> _Ent
             None if payload is None else payload.encode("utf-8", "surrogatepass"),
             datetime.fromisoformat(document["time"]).astimezone(UTC),
         )
-        return _Entry(letter, str(document["instance"]), str(document["origin"]))
+        return _Entry(dead_letter, str(document["instance"]), str(document["origin"]))
     except _UNREADABLE:
         return _Entry(DeadLetter(topic, partition, offset, _NO_ENTRY, value, None), None, "")
 
 
 def _replay(
-    publisher: Publisher | None, entry: _Entry, rules: Rules, withdrawn: Withdrawn
+    publisher: Publisher | None,
+    entry: _Entry,
+    rules: AdmissionPolicy,
+    suppression_list: SuppressionList,
 ) -> str | None:
     """Publish it; the reason where it is still refused."""
     if entry.instance is None:
         return _NO_ENTRY
-    if entry.letter.payload is None:
+    if entry.dead_letter.payload is None:
         return _NO_PAYLOAD
     try:
-        message = _message(entry, json.loads(entry.letter.payload), rules, withdrawn)
+        message = _message(entry, json.loads(entry.dead_letter.payload), rules, suppression_list)
         encode(message)
         if publisher is not None:
             publisher.publish(message)
-    except (NormaliseError, ContractError, DroppedError, _WithheldError) as error:
+    except (NormalizeError, ContractError, DroppedError, _WithheldError) as error:
         return str(error)
     except (ValueError, RecursionError):
         return "the payload is not JSON"
     return None
 
 
-def _message(entry: _Entry, status: Any, rules: Rules, withdrawn: Withdrawn) -> Message:
+def _message(
+    entry: _Entry, status: Any, rules: AdmissionPolicy, suppression_list: SuppressionList
+) -> Message:
     """Raises: _WithheldError, DroppedError, NormaliseError."""
     assert entry.instance is not None, "checked by the caller"
-    withheld = rules.withheld_reason(status, instance=entry.instance, withdrawn=withdrawn)
+    withheld = rules.withheld_reason(
+        status, instance=entry.instance, suppression_list=suppression_list
+    )
     if withheld is not None:
         raise _WithheldError(f"withheld: {withheld}")
-    assert entry.letter.at is not None, "an entry of the ingester has a time"
+    assert entry.dead_letter.at is not None, "an entry of the ingester has a time"
     return rules.to_message(
-        status, instance=entry.instance, received_at=entry.letter.at, origin=entry.origin
+        status, instance=entry.instance, received_at=entry.dead_letter.at, origin=entry.origin
     )
 
 

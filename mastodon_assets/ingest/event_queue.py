@@ -1,7 +1,7 @@
 """The stream, kept open, and walks of the timeline, each read by a thread, in one bounded queue.
 
 What belongs here: who reads what when, how a stream that broke is opened again, and how the reading
-ends. What an arrival means stands in `intake`, which requests a walk makes in `walk`.
+ends. What an arrival means stands in `handler`, which requests a walk makes in `walk`.
 """
 
 import queue
@@ -33,15 +33,15 @@ from mastodon_assets.ingest.api.errors import (
     StreamSilentError,
 )
 from mastodon_assets.ingest.api.event_stream import EventStream, StreamEvent
-from mastodon_assets.ingest.api.rate_limits import Budgets, PatientAsker, pause_seconds
+from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits, pause_seconds
 from mastodon_assets.ingest.recovery.history_walk import (
     SPARE_REQUESTS,
-    HistoryArrival,
+    HistoryItem,
     HistoryWalker,
 )
-from mastodon_assets.ingest.recovery.timeline_walk import Route, TimelineWalker, WalkArrival
+from mastodon_assets.ingest.recovery.timeline_walk import TimelineWalker, WalkItem, WalkRequest
 
-_QUEUED_ARRIVALS = 2_000
+_QUEUE_SIZE = 2_000
 _STOP_SECONDS = 0.3
 _BACKOFF = wait_random_exponential(multiplier=1, min=0.2, max=60)
 # Tokens come back, but to ask every minute for a week is hammering.
@@ -86,15 +86,15 @@ class Disconnected:
         return f"{kind} ({error.status_code})"
 
 
-Arrival = StreamEvent | Connected | Disconnected | WalkArrival | HistoryArrival
+QueueItem = StreamEvent | Connected | Disconnected | WalkItem | HistoryItem
 
 
-class Arrivals:
-    """Arrivals in the order in which they are to be taken; made and ended by `arriving`."""
+class EventQueue:
+    """Items in the order in which to handle them; opened and closed by `opened_event_queue`."""
 
-    def __init__(self, client: MastodonClient, budgets: Budgets) -> None:
+    def __init__(self, client: MastodonClient, rate_limits: RateLimits) -> None:
         self._client = client
-        self._queue: queue.Queue[Arrival] = queue.Queue(_QUEUED_ARRIVALS)
+        self._queue: queue.Queue[QueueItem] = queue.Queue(_QUEUE_SIZE)
         self._stopping = threading.Event()
         self._may_read = threading.Event()
         self._may_read.set()
@@ -103,21 +103,21 @@ class Arrivals:
         self._streamed_ids: set[str] = set()
         self._walker = TimelineWalker(
             client,
-            asker=PatientAsker(self._stopping),
-            budgets=budgets,
+            asker=RateLimitedCaller(self._stopping),
+            rate_limits=rate_limits,
             put=self._put,
             streamed_ids=self._streamed_ids,
         )
         self._history_walker = HistoryWalker(
             client,
-            asker=PatientAsker(self._stopping, spare=SPARE_REQUESTS),
-            budgets=budgets,
+            asker=RateLimitedCaller(self._stopping, spare=SPARE_REQUESTS),
+            rate_limits=rate_limits,
             put=self._put,
         )
         self._readers: dict[str, Future[None]] = {}
         self._start("stream-reader", self._keep_reading)
 
-    def next(self, seconds: float) -> Arrival | None:
+    def next(self, seconds: float) -> QueueItem | None:
         """The next arrival; None if there is none within `seconds`.
 
         Raises: what ended a reader that must not end.
@@ -139,10 +139,10 @@ class Arrivals:
         stream = self._stream
         return None if stream is None else time.monotonic() - stream.heard_at
 
-    def walk(self, route: Route) -> None:
-        """Walk `route` beside the stream. One walk at a time: the one before must have ended."""
+    def walk(self, request: WalkRequest) -> None:
+        """Walk `request` beside the stream. One walk at a time: the one before must have ended."""
         self._streamed_ids.clear()
-        self._start("timeline-walker", lambda: self._walker.walk(route))
+        self._start("timeline-walker", lambda: self._walker.walk(request))
 
     def walk_back(self, since: datetime, max_id: str | None) -> None:
         """Walk back beside both. One such walk at a time: the one before must have ended."""
@@ -176,7 +176,7 @@ class Arrivals:
         Retrying(
             retry=retry_if_exception_type(ServiceUnavailableError),
             wait=self._seconds_to_retry,
-            before_sleep=self._tell_disconnected,
+            before_sleep=self._report_disconnected,
             sleep=sleep_using_event(self._stopping),
             stop=stop_when_event_set(self._stopping),
             retry_error_callback=lambda _state: None,
@@ -211,14 +211,14 @@ class Arrivals:
             return REFUSED_TOKEN_SECONDS
         return _BACKOFF(state)
 
-    def _tell_disconnected(self, state: RetryCallState) -> None:
+    def _report_disconnected(self, state: RetryCallState) -> None:
         self._put(Disconnected(datetime.now(UTC), _error_of(state), state.upcoming_sleep))
 
-    def _put(self, arrival: Arrival) -> bool:
+    def _put(self, item: QueueItem) -> bool:
         """Wait for room in the queue; False when stopping."""
         while not self._stopping.is_set():
             try:
-                self._queue.put(arrival, timeout=0.2)
+                self._queue.put(item, timeout=0.2)
             except queue.Full:
                 continue
             return True
@@ -226,13 +226,13 @@ class Arrivals:
 
 
 @contextmanager
-def arriving(client: MastodonClient, budgets: Budgets) -> Iterator[Arrivals]:
+def opened_event_queue(client: MastodonClient, rate_limits: RateLimits) -> Iterator[EventQueue]:
     """Connect to the stream, again and again, until the end of the block."""
-    arrivals = Arrivals(client, budgets)
+    queue = EventQueue(client, rate_limits)
     try:
-        yield arrivals
+        yield queue
     finally:
-        arrivals.stop()
+        queue.stop()
 
 
 def _error_of(state: RetryCallState) -> ServiceUnavailableError:

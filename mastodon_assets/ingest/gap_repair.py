@@ -12,14 +12,14 @@ from itertools import chain, islice, zip_longest
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.client import OLDEST
 from mastodon_assets.ingest.checkpoint import Progress, later_id
-from mastodon_assets.ingest.event_queue import Arrivals
-from mastodon_assets.ingest.handler import Intake
+from mastodon_assets.ingest.event_queue import EventQueue
+from mastodon_assets.ingest.handler import EventHandler
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.ingest.recovery.timeline_walk import (
     GoneStatus,
     ListedStatus,
-    Route,
     WalkReachedStream,
+    WalkRequest,
 )
 
 # A walk that the server does not answer is begun again, seldom and not without end.
@@ -30,14 +30,14 @@ SECONDS_BETWEEN_WALKS = 15 * 60
 _KNOWN_IDS, _MOST_KNOWN_IDS = 2_000, 4_000
 
 
-class Repairs:
+class GapRepair:
     """Walks for the gaps, one after the other; who may move the cursor meanwhile."""
 
     def __init__(
-        self, arrivals: Arrivals, intake: Intake, progress: Progress, *, from_oldest: bool
+        self, queue: EventQueue, handler: EventHandler, progress: Progress, *, from_oldest: bool
     ) -> None:
-        self._arrivals = arrivals
-        self._intake = intake
+        self._queue = queue
+        self._handler = handler
         self._progress = progress
         self._from_oldest = from_oldest
         self._walked: list[Gap] = []
@@ -57,12 +57,12 @@ class Repairs:
             self._progress.reopen_gaps(reason)
         self._progress.open_gap(at, reason)
 
-    def end_gap(self, at: datetime) -> Route | None:
+    def end_gap(self, at: datetime) -> WalkRequest | None:
         """The stream is open since `at`. Returns the walk that this begins, if it does."""
-        self._progress.end_gaps(at, self._intake.published_ids(_KNOWN_IDS))
+        self._progress.end_gaps(at, self._handler.published_ids(_KNOWN_IDS))
         return self.begin()
 
-    def begin(self) -> Route | None:
+    def begin(self) -> WalkRequest | None:
         """Walk for all gaps that wait; None where nothing waits or a walk is under way.
 
         A gap before which nothing is known cannot be walked.
@@ -80,12 +80,12 @@ class Repairs:
         if not gaps and (start != OLDEST or self._has_walked):
             return None
         self._walked = list(gaps)
-        route = Route(start, [] if start == OLDEST else self._known_ids(self._walked))
+        request = WalkRequest(start, [] if start == OLDEST else self._known_ids(self._walked))
         self.is_walking = self._is_behind_stream = True
         self._recovered = 0
         self._newest_streamed = None
-        self._arrivals.walk(route)
-        return route
+        self._queue.walk(request)
+        return request
 
     def note_streamed(self, status_id: str) -> None:
         """A post came by the stream.
@@ -98,21 +98,21 @@ class Repairs:
         if self._given_up is not None:
             self._close(self._given_up)
         if self.is_walking:
-            self._arrivals.note_streamed(status_id)
+            self._queue.note_streamed(status_id)
             self._newest_streamed = later_id(self._newest_streamed, status_id)
         if not self._is_behind_stream and not self._is_gap_waiting():
             self._progress.move_to(later_id(self._progress.position, status_id))
 
-    def take(self, arrival: ListedStatus | GoneStatus | WalkReachedStream) -> None:
+    def take(self, item: ListedStatus | GoneStatus | WalkReachedStream) -> None:
         """What a walk brings."""
-        summary = self._intake.summary
+        summary = self._handler.summary
         published = summary.upserts + summary.deletes
-        if isinstance(arrival, ListedStatus):
-            self._intake.take_listed(arrival.status, arrival.received_at)
-            if arrival.cursor is not None:
-                self._progress.move_to(arrival.cursor)
-        elif isinstance(arrival, GoneStatus):
-            self._intake.take_gone(arrival.status_id, arrival.received_at)
+        if isinstance(item, ListedStatus):
+            self._handler.handle_listed(item.status, item.received_at)
+            if item.cursor is not None:
+                self._progress.move_to(item.cursor)
+        elif isinstance(item, GoneStatus):
+            self._handler.handle_gone(item.status_id, item.received_at)
         else:
             self._is_behind_stream = False
             # The walk of a gap ends where the stream is, not at the timeline's end.

@@ -1,6 +1,6 @@
 """What becomes of one arrival: an upsert, a delete, a line in the errors topic, or nothing.
 
-What belongs here: the decisions, and their counts. Where arrivals come from stands in `arrivals`.
+What belongs here: the decisions, and their counts. Where arrivals come from stands in `queue`.
 
 A withheld post becomes a delete where it may be stored: at every `status.update`, and at an
 `update` or a page of the timeline if this run has published the post before. A withheld post that
@@ -24,10 +24,10 @@ from mastodon_assets.contract.times import utc_text
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.ingest.api.event_stream import StreamEvent
 from mastodon_assets.ingest.api.status_ids import readable_id
-from mastodon_assets.ingest.policy.admission import WITHDRAWN, DroppedError, Rules
-from mastodon_assets.ingest.policy.normalize import NormaliseError, to_delete
+from mastodon_assets.ingest.policy.admission import WITHDRAWN, AdmissionPolicy, DroppedError
+from mastodon_assets.ingest.policy.normalize import NormalizeError, to_delete
 from mastodon_assets.kafka.publisher import Publisher
-from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets.warehouse.suppression_list import SuppressionList
 
 _SIMULATED_INSTANCE = "simulator.example"
 # `status_update` is what mastodon_mock calls it.
@@ -36,7 +36,7 @@ _REMEMBERED_POSTS = 100_000
 _PUBLISHED, _DELETED, _NEVER_EDITED = "published", "deleted", "never edited"
 
 
-class WithdrawnServerError(PlatformError):
+class SuppressedServerError(PlatformError):
     """Nothing may be read from this server any more."""
 
 
@@ -65,10 +65,10 @@ class IngestSummary:
     cursor: str | None = None
 
 
-class Intake:
+class EventHandler:
     """Takes arrivals one by one and publishes what they become.
 
-    `withdrawn` gives the list of the withdrawn as it is now; what it raises ends the run.
+    `suppression_list` gives the list of the withdrawn as it is now; what it raises ends the run.
     """
 
     def __init__(
@@ -76,20 +76,20 @@ class Intake:
         publisher: Publisher,
         *,
         instance: str,
-        rules: Rules,
-        withdrawn: Callable[[], Withdrawn],
+        rules: AdmissionPolicy,
+        suppression_list: Callable[[], SuppressionList],
     ) -> None:
         """Raises: WithdrawnServerError where `instance` has withdrawn."""
-        if withdrawn().covers(None, instance):
-            raise WithdrawnServerError(
+        if suppression_list().matches(None, instance):
+            raise SuppressedServerError(
                 f"{instance} has withdrawn: nothing is read from it; name another server in"
                 " MASTODON_API_BASE_URL"
             )
         self._publisher = publisher
         self._instance = instance
         self._rules = rules
-        self._read_withdrawn = withdrawn
-        self._withdrawn = withdrawn()
+        self._read_suppression_list = suppression_list
+        self._suppression_list = suppression_list()
         self._seen = _Seen(_REMEMBERED_POSTS)
         self.summary = IngestSummary(instance, str(rules))
 
@@ -98,19 +98,19 @@ class Intake:
         self._seen.add(status_id, _NEVER_EDITED if edited_at is None else utc_text(edited_at))
         self._seen.add(status_id, _PUBLISHED)
 
-    def take_event(self, event: StreamEvent) -> str | None:
+    def handle_event(self, event: StreamEvent) -> str | None:
         """Returns the id of the post that an `update` tells of, withheld or not; else None."""
         with self._dead_letter("stream") as origin:
-            return self._take_event(event, origin)
+            return self._handle_event(event, origin)
         return None
 
-    def take_listed(self, status: Mapping[str, Any], received_at: datetime) -> None:
+    def handle_listed(self, status: Mapping[str, Any], received_at: datetime) -> None:
         """A status of the timeline, as Mastodon.py gives it."""
         with self._dead_letter("backfill") as origin:
             self.summary.received += 1
-            self._take_status(status, None, is_edit=False, received_at=received_at, origin=origin)
+            self._handle_status(status, None, is_edit=False, received_at=received_at, origin=origin)
 
-    def take_recorded(self, line: bytes, received_at: datetime) -> None:
+    def handle_recorded(self, line: bytes, received_at: datetime) -> None:
         """A status of a recording, as a line of JSON in UTF-8."""
         with self._dead_letter("backfill") as origin:
             try:
@@ -119,9 +119,9 @@ class Intake:
                 self.summary.received += 1
                 self._fail("not_json", "the line is not UTF-8", None, origin)
                 return
-            self._take_document(text, is_edit=False, received_at=received_at, origin=origin)
+            self._handle_document(text, is_edit=False, received_at=received_at, origin=origin)
 
-    def take_gone(self, status_id: str, received_at: datetime) -> None:
+    def handle_gone(self, status_id: str, received_at: datetime) -> None:
         """A post that the server has no more; its delete may have been missed."""
         with self._dead_letter("backfill") as origin:
             self.summary.received += 1
@@ -138,7 +138,7 @@ class Intake:
     def _dead_letter(self, origin: str) -> Iterator[str]:
         """Whatever a payload makes fail that nobody has thought of: it is told, the run goes on."""
         # Not for a payload to catch: who has withdrawn must be known, or the run ends.
-        self._withdrawn = self._read_withdrawn()
+        self._suppression_list = self._read_suppression_list()
         origin = self._origin(origin)
         try:
             yield origin
@@ -146,12 +146,12 @@ class Intake:
             # Nothing says that the payload may be kept.
             self._fail("unexpected", type(error).__name__, None, origin)
 
-    def _take_event(self, event: StreamEvent, origin: str) -> str | None:
+    def _handle_event(self, event: StreamEvent, origin: str) -> str | None:
         if event.name == "delete":
-            self._take_delete(event, origin)
+            self._handle_delete(event, origin)
         elif event.name == "update" or event.name in _EDITS:
             is_edit = event.name in _EDITS
-            status = self._take_document(
+            status = self._handle_document(
                 event.data, is_edit=is_edit, received_at=event.received_at, origin=origin
             )
             if isinstance(status, Mapping) and not is_edit:
@@ -160,7 +160,7 @@ class Intake:
             self.summary.ignored += 1
         return None
 
-    def _take_document(
+    def _handle_document(
         self, text: str, *, is_edit: bool, received_at: datetime, origin: str
     ) -> Any:
         """A status as JSON; returns what was read, None where that is nothing."""
@@ -170,16 +170,16 @@ class Intake:
         except (ValueError, RecursionError):
             self._fail("not_json", "the payload is not JSON", None, origin)
             return None
-        self._take_status(status, text, is_edit=is_edit, received_at=received_at, origin=origin)
+        self._handle_status(status, text, is_edit=is_edit, received_at=received_at, origin=origin)
         return status
 
-    def _take_delete(self, event: StreamEvent, origin: str) -> None:
+    def _handle_delete(self, event: StreamEvent, origin: str) -> None:
         self.summary.received += 1
         if not self._publish_delete(event.data.strip(), event.received_at, origin):
             # What is no id could be a whole post, of which nothing says that it may be kept.
             self._fail("bad_delete", "the payload is not an id", None, origin)
 
-    def _take_status(
+    def _handle_status(
         self,
         status: Any,
         text: str | None,
@@ -189,7 +189,7 @@ class Intake:
         origin: str,
     ) -> None:
         reason = self._rules.withheld_reason(
-            status, instance=self._instance, withdrawn=self._withdrawn
+            status, instance=self._instance, suppression_list=self._suppression_list
         )
         if reason is not None:
             self._withhold(status, reason, is_edit=is_edit, received_at=received_at, origin=origin)
@@ -204,7 +204,7 @@ class Intake:
             self._delete_if_stored(
                 readable_id(status.get("id")), is_edit, received_at=received_at, origin=origin
             )
-        except NormaliseError as error:
+        except NormalizeError as error:
             self._fail("not_normalised", str(error), self._payload(status, text), origin)
         except ContractError as error:
             self._fail("contract", str(error), self._payload(status, text), origin)

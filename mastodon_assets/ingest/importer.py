@@ -1,6 +1,6 @@
 """Recorded `Status` objects, one a line, into Kafka, as if a server's timeline had listed them.
 
-What belongs here: how a file becomes lines. What becomes of a line is decided in `intake`, so
+What belongs here: how a file becomes lines. What becomes of a line is decided in `handler`, so
 consent and contract are those of live posts.
 """
 
@@ -13,10 +13,10 @@ from typing import BinaryIO
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.ingest.handler import IngestSummary, Intake
-from mastodon_assets.ingest.policy.admission import rules_from
+from mastodon_assets.ingest.handler import EventHandler, IngestSummary
+from mastodon_assets.ingest.policy.admission import admission_policy
 from mastodon_assets.kafka.publisher import Publisher, publishing
-from mastodon_assets.warehouse.suppression_list import watched
+from mastodon_assets.warehouse.suppression_list import watched_suppression_list
 
 _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -41,24 +41,24 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str) -> Ing
     WithdrawnServerError.
     """
     with publishing(settings) as publisher:
-        intake = Intake(
+        handler = EventHandler(
             publisher,
             instance=instance,
-            rules=rules_from(settings),
-            withdrawn=watched(settings),
+            rules=admission_policy(settings),
+            suppression_list=watched_suppression_list(settings),
         )
         try:
             for line in _lines(file):
                 _wait_for_room(publisher)
-                intake.take_recorded(line, datetime.now(UTC))
+                handler.handle_recorded(line, datetime.now(UTC))
         except (OSError, EOFError, zlib.error) as error:
             publisher.flush()
             raise RecordingUnreadableError(
-                f"the file breaks off after {intake.summary.received} statuses, which are published"
-                f" ({error}); get it whole and import it again, nothing comes twice"
+                f"the file breaks off after {handler.summary.received} statuses, which are"
+                f" published ({error}); get it whole and import it again, nothing comes twice"
             ) from error
         publisher.flush()
-    return intake.summary
+    return handler.summary
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

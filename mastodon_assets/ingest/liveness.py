@@ -12,10 +12,10 @@ SHORTEST_SILENCE = timedelta(minutes=10)
 _USUAL_PAUSES = 5
 _REMEMBERED_PAUSES = 200
 # A server with its feeds disabled goes on telling deletes, and nothing else.
-_ODD_DELETES = 20
+_ANOMALOUS_DELETES = 20
 
 
-class FeedWatch:
+class LivenessMonitor:
     """What the stream of one source tells, as far as its silence is concerned. Times are UTC."""
 
     def __init__(
@@ -55,12 +55,12 @@ class FeedWatch:
         self.last_event_at = at
         self._deletes += is_delete
 
-    def oddity(self, now: datetime) -> str | None:
+    def anomaly(self, now: datetime) -> str | None:
         """What is odd about the silence, in a line; None while nothing is."""
         if self._listening_since is None:
             return None
         since = max(self._listening_since, self.last_post_at or self._listening_since)
-        if not is_odd(now - since, self.longest_pause, self._deletes):
+        if not is_anomalous(now - since, self.longest_pause, self._deletes):
             return None
         what = "deletes but no posts" if self._deletes else "heartbeats but no posts"
         return (
@@ -69,14 +69,14 @@ class FeedWatch:
         )
 
 
-def is_odd(silence: timedelta, longest_pause: timedelta | None, deletes: int) -> bool:
+def is_anomalous(silence: timedelta, longest_pause: timedelta | None, deletes: int) -> bool:
     """Whether a time without posts is more than a quiet hour of the server.
 
     `longest_pause` is the longest between its latest posts, None where it never told two; `deletes`
     came during the silence.
     """
-    has_odd_deletes = deletes >= _ODD_DELETES
+    has_anomalous_deletes = deletes >= _ANOMALOUS_DELETES
     if longest_pause is None:
-        return has_odd_deletes and silence >= SHORTEST_SILENCE
-    pauses = 1 if has_odd_deletes else _USUAL_PAUSES
+        return has_anomalous_deletes and silence >= SHORTEST_SILENCE
+    pauses = 1 if has_anomalous_deletes else _USUAL_PAUSES
     return silence >= max(SHORTEST_SILENCE, pauses * longest_pause)

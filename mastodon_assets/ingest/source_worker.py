@@ -17,26 +17,26 @@ from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.client import OLDEST
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.event_stream import StreamEvent
-from mastodon_assets.ingest.backfill import Past
+from mastodon_assets.ingest.backfill import Backfill
 from mastodon_assets.ingest.checkpoint import Progress
-from mastodon_assets.ingest.event_queue import Arrival, Arrivals, Connected, Disconnected
-from mastodon_assets.ingest.gap_repair import Repairs
-from mastodon_assets.ingest.handler import IngestSummary, Intake
-from mastodon_assets.ingest.liveness import FeedWatch
+from mastodon_assets.ingest.event_queue import Connected, Disconnected, EventQueue, QueueItem
+from mastodon_assets.ingest.gap_repair import GapRepair
+from mastodon_assets.ingest.handler import EventHandler, IngestSummary
+from mastodon_assets.ingest.liveness import LivenessMonitor
 from mastodon_assets.ingest.metrics import Reading
 from mastodon_assets.ingest.recovery.history_walk import (
     HistoryEnded,
     HistoryFailed,
     HistoryPage,
-    PastStatus,
+    HistoryStatus,
 )
 from mastodon_assets.ingest.recovery.timeline_walk import (
     GoneStatus,
     ListedStatus,
-    Route,
     WalkEnded,
     WalkFailed,
     WalkReachedStream,
+    WalkRequest,
 )
 from mastodon_assets.ingest.source_states import SourceState, StateName
 from mastodon_assets.kafka.publisher import FLUSH_SECONDS, Publisher
@@ -67,13 +67,13 @@ class Bounds:
     since: datetime | None
 
 
-class SourceRun:
+class SourceWorker:
     """The loop of a run."""
 
     def __init__(
         self,
-        arrivals: Arrivals,
-        intake: Intake,
+        queue: EventQueue,
+        handler: EventHandler,
         publisher: Publisher,
         progress: Progress,
         *,
@@ -81,22 +81,22 @@ class SourceRun:
         bounds: Bounds,
         report: Report,
     ) -> None:
-        self._arrivals = arrivals
-        self._intake = intake
+        self._queue = queue
+        self._handler = handler
         self._publisher = publisher
         self._progress = progress
         self._source = source
         self._until_caught_up = bounds.until_caught_up
         self._report = report
         from_oldest = bounds.until_caught_up and bounds.since is None
-        self._repairs = Repairs(arrivals, intake, progress, from_oldest=from_oldest)
-        self._past = Past(arrivals, intake, progress, since=bounds.since, report=report)
+        self._gap_repair = GapRepair(queue, handler, progress, from_oldest=from_oldest)
+        self._backfill = Backfill(queue, handler, progress, since=bounds.since, report=report)
         last = progress.last_state
-        self._watch = FeedWatch(
+        self._watch = LivenessMonitor(
             last_post_at=None if last is None else last.last_post_at,
             longest_pause=None if last is None else last.longest_pause,
         )
-        self._oddity: str | None = None
+        self._anomaly: str | None = None
         self._connections = self._disconnections = 0
         self._is_connected = False
         self._is_paused = False
@@ -108,7 +108,7 @@ class SourceRun:
 
     @property
     def summary(self) -> IngestSummary:
-        return self._intake.summary
+        return self._handler.summary
 
     @property
     def has_connected(self) -> bool:
@@ -123,16 +123,16 @@ class SourceRun:
         """
         try:
             for status_id, edited_at in reversed(self._progress.stored_posts(_STORED_POSTS)):
-                self._intake.remember(status_id, edited_at)
+                self._handler.remember(status_id, edited_at)
             while not is_over():
                 if self._can_publish():
-                    arrival = self._arrivals.next(_POLL_SECONDS)
-                    if arrival is not None:
-                        self._take(arrival)
+                    item = self._queue.next(_POLL_SECONDS)
+                    if item is not None:
+                        self._take(item)
                     elif self._until_caught_up and self._has_caught_up():
                         return
-                    self._repairs.try_again_in_time()
-                    self._past.try_again_in_time()
+                    self._gap_repair.try_again_in_time()
+                    self._backfill.try_again_in_time()
                 self._commit_now_and_then()
                 self._report_now_and_then()
         finally:
@@ -141,7 +141,7 @@ class SourceRun:
 
     def reading(self) -> Reading:
         """The numbers of this moment; may be asked for by any thread."""
-        summary = self._intake.summary
+        summary = self._handler.summary
         gaps = dict(self._progress.closed_gaps)
         gaps["open"] = len(self._progress.open_gaps)
         return Reading(
@@ -155,9 +155,9 @@ class SourceRun:
             errors=dict(summary.errors),
             reconnects=self._reconnects(),
             is_connected=self._is_connected,
-            is_silent=self._oddity is not None,
-            seconds_since_heard=self._arrivals.seconds_since_heard(),
-            arrivals_waiting=self._arrivals.waiting(),
+            is_silent=self._anomaly is not None,
+            seconds_since_heard=self._queue.seconds_since_heard(),
+            arrivals_waiting=self._queue.waiting(),
             messages_in_flight=self._publisher.in_flight(),
             lag_seconds=self._lag(),
             gaps=gaps,
@@ -173,65 +173,65 @@ class SourceRun:
                 raise self._publisher.unavailable("no acknowledgement")
             if not self._is_paused:
                 self._is_paused = True
-                self._arrivals.pause()
-                self._repairs.open_gap(datetime.now(UTC), "Kafka away")
+                self._queue.pause()
+                self._gap_repair.open_gap(datetime.now(UTC), "Kafka away")
                 self._report("Kafka takes no messages: reading pauses until it does")
                 self._record_state()
             self._publisher.wait(_POLL_SECONDS)
             return False
         if self._is_paused:
             self._is_paused = False
-            self._arrivals.resume()
+            self._queue.resume()
             self._report("Kafka takes messages again: reading goes on")
         if not self._publisher.has_room():
             self._publisher.wait(_POLL_SECONDS)
             return False
         return True
 
-    def _take(self, arrival: Arrival) -> None:
-        match arrival:
+    def _take(self, item: QueueItem) -> None:
+        match item:
             case StreamEvent():
-                self._take_event(arrival)
+                self._handle_event(item)
             case Connected():
-                self._take_connected(arrival)
+                self._handle_connected(item)
             case Disconnected():
-                self._take_disconnected(arrival)
+                self._handle_disconnected(item)
             case ListedStatus() | GoneStatus() | WalkReachedStream():
-                self._repairs.take(arrival)
+                self._gap_repair.take(item)
             case WalkEnded():
                 self._walk_ended_at = time.monotonic()
-                self._report(self._repairs.end(arrival.failure))
+                self._report(self._gap_repair.end(item.failure))
             case WalkFailed():
                 if self._until_caught_up:
-                    raise arrival.error
-                self._report(self._repairs.fail(arrival.error))
+                    raise item.error
+                self._report(self._gap_repair.fail(item.error))
             case HistoryFailed() if self._until_caught_up:
-                raise arrival.error
-            case PastStatus() | HistoryPage() | HistoryEnded() | HistoryFailed():
+                raise item.error
+            case HistoryStatus() | HistoryPage() | HistoryEnded() | HistoryFailed():
                 self._walk_ended_at = time.monotonic()
-                self._past.take(arrival)
+                self._backfill.take(item)
         self._last_arrival_at = time.monotonic()
 
-    def _take_event(self, event: StreamEvent) -> None:
-        status_id = self._intake.take_event(event)
+    def _handle_event(self, event: StreamEvent) -> None:
+        status_id = self._handler.handle_event(event)
         if status_id is None:
             self._watch.note_other(event.received_at, is_delete=event.name == "delete")
         else:
             self._watch.note_post(event.received_at)
-            self._repairs.note_streamed(status_id)
+            self._gap_repair.note_streamed(status_id)
         self._lag_seconds = (datetime.now(UTC) - event.received_at).total_seconds()
 
-    def _take_connected(self, connected: Connected) -> None:
+    def _handle_connected(self, connected: Connected) -> None:
         self._connections += 1
         self._is_connected = True
         self._watch.connected(connected.at)
-        route = self._repairs.end_gap(connected.at)
-        self._past.begin()
+        request = self._gap_repair.end_gap(connected.at)
+        self._backfill.begin()
         again = " again" if self._connections > 1 else ""
-        self._report(f"connected{again}, {_route_text(route, self._repairs.is_walking)}")
+        self._report(f"connected{again}, {_request_text(request, self._gap_repair.is_walking)}")
         self._record_state()
 
-    def _take_disconnected(self, disconnected: Disconnected) -> None:
+    def _handle_disconnected(self, disconnected: Disconnected) -> None:
         self._is_connected = False
         self._last_failure = disconnected
         self._watch.disconnected()
@@ -243,14 +243,14 @@ class SourceRun:
         )
         if self._connections == 0 or is_last:
             raise error
-        self._repairs.open_gap(disconnected.at, disconnected.reason)
+        self._gap_repair.open_gap(disconnected.at, disconnected.reason)
         self._record_state()
         if not self._is_paused:
             seconds = disconnected.retry_seconds
             self._report(f"{disconnected.reason}: {error}; connecting again in {seconds:.0f} s")
 
     def _has_caught_up(self) -> bool:
-        if self._repairs.is_walking or self._past.is_wanted or not self._is_connected:
+        if self._gap_repair.is_walking or self._backfill.is_wanted or not self._is_connected:
             return False
         now = time.monotonic()
         return (
@@ -262,18 +262,18 @@ class SourceRun:
         if time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
             # While Kafka is away there is nothing to commit, but to tell that the run goes on.
             if not self._is_paused:
-                self._look_for_silence()
+                self._check_liveness()
                 self._record(lambda: self._progress.commit(_SHORT_FLUSH_SECONDS))
             self._record_state()
             self._committed_at = time.monotonic()
 
-    def _look_for_silence(self) -> None:
-        oddity = self._watch.oddity(datetime.now(UTC))
-        if oddity is not None and self._oddity is None:
-            self._report(oddity)
-        elif oddity is None and self._oddity is not None and self._is_connected:
+    def _check_liveness(self) -> None:
+        anomaly = self._watch.anomaly(datetime.now(UTC))
+        if anomaly is not None and self._anomaly is None:
+            self._report(anomaly)
+        elif anomaly is None and self._anomaly is not None and self._is_connected:
             self._report("posts arrive again")
-        self._oddity = oddity
+        self._anomaly = anomaly
 
     def _record_state(self) -> None:
         self._record(self._progress.save_gaps)
@@ -298,7 +298,7 @@ class SourceRun:
             is_refused = isinstance(failure.error, RefusedError) and failure.error.is_of_token
             name: StateName = "refused" if is_refused else "disconnected"
             return self._state(name, f"{failure.reason}: {failure.error}")
-        return self._state("silent" if self._oddity else "connected", self._oddity)
+        return self._state("silent" if self._anomaly else "connected", self._anomaly)
 
     def _last_state(self) -> SourceState:
         """Of a source that could not be begun, why."""
@@ -318,16 +318,16 @@ class SourceRun:
         return self._lag_seconds + self._publisher.seconds_unacknowledged()
 
     def _report_now_and_then(self) -> None:
-        summary = self._intake.summary
+        summary = self._handler.summary
         rate = self._minute.rate_when_over(summary.received)
         if rate is None:
             return
-        heard = self._arrivals.seconds_since_heard()
+        heard = self._queue.seconds_since_heard()
         self._report(
             f"{rate:.1f} events/s; {counts_text(summary)}; lag {self._lag():.1f} s,"
             f" {self._reconnects()} reconnects,"
             f" {'not connected' if heard is None else f'last heard from {heard:.0f} s ago'},"
-            f" {self._arrivals.waiting()} waiting"
+            f" {self._queue.waiting()} waiting"
         )
 
 
@@ -361,9 +361,9 @@ def _by_reason(counts: Counter[str]) -> str:
     return f"{counts.total()} ({reasons})" if reasons else "0"
 
 
-def _route_text(route: Route | None, is_walking: bool) -> str:
-    if route is None:
+def _request_text(request: WalkRequest | None, is_walking: bool) -> str:
+    if request is None:
         return "the timeline is being read" if is_walking else "reading the stream from now on"
-    if route.start == OLDEST:
+    if request.start == OLDEST:
         return "reading the timeline from the oldest post served, and the stream"
     return "reading the timeline from the last post known, and the stream"

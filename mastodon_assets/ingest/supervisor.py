@@ -24,15 +24,19 @@ from mastodon_assets.config.sources import Source
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.errors import RefusedError
-from mastodon_assets.ingest.api.rate_limits import Budgets
+from mastodon_assets.ingest.api.rate_limits import RateLimits
 from mastodon_assets.ingest.checkpoint import Progress
-from mastodon_assets.ingest.event_queue import REFUSED_TOKEN_SECONDS, arriving, start_thread
-from mastodon_assets.ingest.handler import IngestSummary, Intake
+from mastodon_assets.ingest.event_queue import (
+    REFUSED_TOKEN_SECONDS,
+    opened_event_queue,
+    start_thread,
+)
+from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.metrics import IngestCollector, Reading
-from mastodon_assets.ingest.policy.admission import rules_from
-from mastodon_assets.ingest.source_worker import Bounds, Report, SourceRun, counts_text
+from mastodon_assets.ingest.policy.admission import admission_policy
+from mastodon_assets.ingest.source_worker import Bounds, Report, SourceWorker, counts_text
 from mastodon_assets.kafka.publisher import publishing
-from mastodon_assets.warehouse.suppression_list import watched
+from mastodon_assets.warehouse.suppression_list import watched_suppression_list
 
 _POLL_SECONDS = 0.1
 # From the wish to end to the end of all waits. With what Python needs to see the wish and to end
@@ -76,21 +80,21 @@ def ingest(
             "no Mastodon server is named; set MASTODON_API_BASE_URL to one whose rules allow this"
         )
     bounds = Bounds(until_caught_up, since)
-    together = _Together(max_events)
+    supervisor = _Supervisor(max_events)
     readers = [
-        _Reader(settings, server, source, budgets, bounds, together, report)
+        _Reader(settings, server, source, rate_limits, bounds, supervisor, report)
         for server in servers
-        for budgets in [_budgets_of(server)]
+        for rate_limits in [_rate_limits_of(server)]
         for source in server.sources
     ]
-    together.add(readers)
+    supervisor.add(readers)
     if registry is not None:
-        registry.register(IngestCollector(together.readings))
-    _follow(together, should_stop)
+        registry.register(IngestCollector(supervisor.readings))
+    _follow(supervisor, should_stop)
     return _sum([summary for reader in readers for summary in reader.summaries])
 
 
-class _Together:
+class _Supervisor:
     """What the readers know of each other. Its methods are called by all their threads."""
 
     def __init__(self, max_events: int | None) -> None:
@@ -157,20 +161,20 @@ class _Reader:
         settings: Settings,
         server: Server,
         source: Source,
-        budgets: Budgets,
+        rate_limits: RateLimits,
         bounds: Bounds,
-        together: _Together,
+        supervisor: _Supervisor,
         report: Report,
     ) -> None:
         self._settings = settings
         self._server = server
         self._source = source
         self._client = MastodonClient(server.base_url, server.token, source)
-        self._budgets = budgets
+        self._rate_limits = rate_limits
         self._bounds = bounds
-        self._together = together
+        self._supervisor = supervisor
         self._report_line = report
-        self._run: SourceRun | None = None
+        self._run: SourceWorker | None = None
         self._is_failing = False
         self.instance = server.address
         self.summaries: list[IngestSummary] = []
@@ -198,42 +202,47 @@ class _Reader:
         Retrying(
             retry=retry_if_exception(self._may_try_again),
             wait=_seconds_to_retry,
-            before_sleep=self._tell_failure,
+            before_sleep=self._report_failure,
             sleep=self._sleep,
             reraise=True,
         )(self._read)
 
     def _read(self) -> None:
-        if self._together.is_over():
+        if self._supervisor.is_over():
             return
         try:
             with self._running() as run:
-                run.receive(self._is_over, self._together.seconds_left)
+                run.receive(self._is_over, self._supervisor.seconds_left)
         except PlatformError:
             self._is_failing = True
-            self._together.note_failure(self)
+            self._supervisor.note_failure(self)
             raise
         finally:
             self._run = None
         self._report(f"{counts_text(run.summary)}; all acknowledged")
 
     @contextmanager
-    def _running(self) -> Iterator[SourceRun]:
+    def _running(self) -> Iterator[SourceWorker]:
         settings = self._settings
         with publishing(settings) as publisher:
             self.instance = self._client.instance_domain()
-            self._together.claim(self.instance, self._source, self._server.address)
-            rules = rules_from(settings)
+            self._supervisor.claim(self.instance, self._source, self._server.address)
+            rules = admission_policy(settings)
             self._report(str(rules))
-            intake = Intake(
-                publisher, instance=self.instance, rules=rules, withdrawn=watched(settings)
+            handler = EventHandler(
+                publisher,
+                instance=self.instance,
+                rules=rules,
+                suppression_list=watched_suppression_list(settings),
             )
-            progress = Progress(settings.postgres_url, publisher, intake.summary, self._source.name)
-            self.summaries.append(intake.summary)
-            with arriving(self._client, self._budgets) as arrivals:
-                self._run = SourceRun(
-                    arrivals,
-                    intake,
+            progress = Progress(
+                settings.postgres_url, publisher, handler.summary, self._source.name
+            )
+            self.summaries.append(handler.summary)
+            with opened_event_queue(self._client, self._rate_limits) as queue:
+                self._run = SourceWorker(
+                    queue,
+                    handler,
                     publisher,
                     progress,
                     source=self._source.name,
@@ -245,37 +254,37 @@ class _Reader:
     def _is_over(self) -> bool:
         if self._is_failing and self.is_reading:
             self._is_failing = False
-            self._together.note_success(self)
-        return self._together.is_over()
+            self._supervisor.note_success(self)
+        return self._supervisor.is_over()
 
     def _may_try_again(self, error: BaseException) -> bool:
         return (
             isinstance(error, PlatformError)
             and not self._bounds.until_caught_up
-            and not self._together.is_over()
+            and not self._supervisor.is_over()
         )
 
-    def _tell_failure(self, state: RetryCallState) -> None:
+    def _report_failure(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self._report(f"{error}; this source is tried again in {state.upcoming_sleep:.0f} s")
 
     def _sleep(self, seconds: float) -> None:
-        self._together.ending.wait(seconds)
+        self._supervisor.ending.wait(seconds)
 
     def _report(self, line: str) -> None:
         self._report_line(f"{self.name}: {line}")
 
 
-def _follow(together: _Together, should_stop: Callable[[], bool]) -> None:
+def _follow(supervisor: _Supervisor, should_stop: Callable[[], bool]) -> None:
     """Let all readers read until they have ended. Raises: the first failure among them."""
-    futures = {start_thread(r.name, r.keep_reading): r for r in together.readers}
+    futures = {start_thread(r.name, r.keep_reading): r for r in supervisor.readers}
     waiting: set[Future[None]] = set(futures)
-    while waiting and together.seconds_left() > 0:
+    while waiting and supervisor.seconds_left() > 0:
         done, waiting = wait(waiting, _POLL_SECONDS)
         if should_stop():
-            together.stop()
-        elif together.is_over() or any(map(_is_bug, done)):
-            together.ending.set()
+            supervisor.stop()
+        elif supervisor.is_over() or any(map(_is_bug, done)):
+            supervisor.ending.set()
     _raise_first(futures, waiting)
 
 
@@ -297,9 +306,9 @@ def _is_bug(future: "Future[None]") -> bool:
     return error is not None and not isinstance(error, PlatformError)
 
 
-def _budgets_of(server: Server) -> Budgets:
+def _rate_limits_of(server: Server) -> RateLimits:
     client = MastodonClient(server.base_url, server.token)
-    return Budgets(is_limited=not client.is_on_this_machine)
+    return RateLimits(is_limited=not client.is_on_this_machine)
 
 
 def _seconds_to_retry(state: RetryCallState) -> float:

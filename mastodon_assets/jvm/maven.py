@@ -20,7 +20,7 @@ from xml.sax.saxutils import quoteattr
 from filelock import FileLock
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.files import last_telling_line, write_atomically
+from mastodon_assets.files import last_error_line, write_atomically
 from mastodon_assets.jvm.java import java_home
 
 MANIFEST = ".manifest"
@@ -199,7 +199,7 @@ def _run_ivy(module: str, target: Path, cache: Path) -> str | None:
         return None
     return (
         f"could not fetch {names}; look at the network (a proxy goes into JAVA_TOOL_OPTIONS, as "
-        f"-Dhttps.proxyHost=…) and run again: {last_telling_line(log)} (log: {log})"
+        f"-Dhttps.proxyHost=…) and run again: {last_error_line(log)} (log: {log})"
     )
 
 

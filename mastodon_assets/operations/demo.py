@@ -23,7 +23,7 @@ from mastodon_assets.config.settings import Settings, as_environment, load_setti
 from mastodon_assets.config.state_folder import DEMO_MARKER
 from mastodon_assets.embedded import processes, stack
 from mastodon_assets.errors import PlatformError, SettingsError
-from mastodon_assets.files import last_telling_line
+from mastodon_assets.files import last_error_line
 from mastodon_assets.orchestration import dagster_home
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def materialize_all(settings: Settings, report: Report) -> None:
         with _dagster(command, home, environment, log) as process:
             failure = _follow(process, instance, earlier, report)
     if process.returncode != 0:
-        reason = failure or last_telling_line(log) or "the run did not start"
+        reason = failure or last_error_line(log) or "the run did not start"
         raise MaterializeError(f"{reason} (log: {log})")
 
 
@@ -199,7 +199,7 @@ def serve_web_page(settings: Settings, port: int, report: Report) -> None:
             process.wait()
         except KeyboardInterrupt:
             return
-    raise WebPageError(f"the web page ended: {last_telling_line(log)} (log: {log})")
+    raise WebPageError(f"the web page ended: {last_error_line(log)} (log: {log})")
 
 
 @contextmanager

@@ -24,11 +24,11 @@ from mastodon_assets.stream.purge import purge_rows
 from mastodon_assets.warehouse.database import take_write_lock, transaction
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
-    Withdrawn,
-    WithdrawnKeyError,
+    SuppressionKeyError,
+    SuppressionList,
     enter,
     entry_hash,
-    read_withdrawn,
+    read_suppression_list,
     remove,
 )
 
@@ -67,7 +67,7 @@ def server(domain: str) -> Named:
     return Named("server", domain)
 
 
-def withdraw(settings: Settings, who: Named, *, dry_run: bool = False) -> Mapping[str, int]:
+def purge(settings: Settings, who: Named, *, dry_run: bool = False) -> Mapping[str, int]:
     """Remove everything of an account or a server and enter it in the list; place to entries gone.
 
     Places are tables, and the errors topic. A server's are the posts of its accounts, and all that
@@ -77,10 +77,10 @@ def withdraw(settings: Settings, who: Named, *, dry_run: bool = False) -> Mappin
     already).
     """
     key, names = _key(settings), _stored_names(settings, who)
-    covered = Withdrawn(key, frozenset(entry_hash(key, who.kind, name) for name in names))
+    covered = SuppressionList(key, frozenset(entry_hash(key, who.kind, name) for name in names))
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
-        read_withdrawn(connection, key)
+        read_suppression_list(connection, key)
         enter(connection, key, who.kind, names)
         removed = purge_rows(connection, covered)
         if dry_run:
@@ -98,12 +98,12 @@ def withdraw(settings: Settings, who: Named, *, dry_run: bool = False) -> Mappin
 def undo(settings: Settings, who: Named) -> bool:
     """Take it off the list, so that it may be read again; false where it did not stand there.
 
-    What was removed does not come back by itself. Raises: as `withdraw`.
+    What was removed does not come back by itself. Raises: as `purge`.
     """
     key = _key(settings)
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
-        read_withdrawn(connection, key)
+        read_suppression_list(connection, key)
         return remove(connection, key, who.kind, _stored_names(settings, who)) > 0
 
 
@@ -120,12 +120,12 @@ def entries(settings: Settings) -> list[Entry]:
 
 
 def _key(settings: Settings) -> SecretStr:
-    if settings.withdrawal_key is None:
-        raise WithdrawnKeyError(
+    if settings.suppression_key is None:
+        raise SuppressionKeyError(
             "there is no key for the list of the withdrawn; set WITHDRAWN_KEY to a random text and"
             " keep it, such as one from: python -c 'import secrets; print(secrets.token_hex(32))'"
         )
-    return settings.withdrawal_key
+    return settings.suppression_key
 
 
 def _stored_names(settings: Settings, who: Named) -> list[str]:

@@ -13,7 +13,7 @@ from mastodon_assets.batch.tables import BATCH_TABLES
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import take_write_lock, transaction
-from mastodon_assets.warehouse.rollups import rebuild_totals
+from mastodon_assets.warehouse.rollups import rebuild_rollups
 from mastodon_assets.warehouse.tables import (
     SENTIMENT_TOTALS,
     TOOT_METRICS_WINDOWED,
@@ -71,13 +71,13 @@ def _sentiment(session: Session, settings: Settings, report: Report) -> int:
         take_write_lock(connection)
         strays = connection.execute(_REMOVE_STRAY_SCORES).rowcount
         # Scoring moves the sums; what was written beside them must not be moved twice.
-        rebuild_totals(connection)
+        rebuild_rollups(connection)
     return strays + score_pending(session(), settings, report, rebuild=True).scored
 
 
 def _totals(_session: Session, settings: Settings, _report: Report) -> int:
     with transaction(settings.postgres_url) as connection:
-        return rebuild_totals(connection)
+        return rebuild_rollups(connection)
 
 
 REBUILDS: dict[str, Callable[[Session, Settings, Report], int]] = {

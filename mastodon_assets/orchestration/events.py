@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _TABLES = ("toots_raw", "toot_metrics_windowed", "user_avg_length_windowed")
 
 
-def tell_dagster(
+def report_to_dagster(
     home: Path | None, report: Callable[[str], None]
 ) -> Callable[["StreamReport"], None]:
     """A function that records a stream's report on the three ingest assets.

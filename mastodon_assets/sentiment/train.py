@@ -21,7 +21,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.sentiment.evaluation.behavioural_suites import suite_figures
 from mastodon_assets.sentiment.evaluation.comparison import compare
-from mastodon_assets.sentiment.evaluation.diagnostics import portray
+from mastodon_assets.sentiment.evaluation.diagnostics import diagnose
 from mastodon_assets.sentiment.evaluation.evaluate import evaluate
 from mastodon_assets.sentiment.features.embedding import Embedding, find_embedding
 from mastodon_assets.sentiment.features.languages import letters_of
@@ -55,11 +55,11 @@ from mastodon_assets.sentiment.training.corpus import (
     distinct_texts,
     find_corpus,
     load_corpus,
-    with_lessons,
+    with_templates,
 )
 from mastodon_assets.sentiment.training.fit import fit_pipeline
 from mastodon_assets.sentiment.training.stacked import MEASURED_TEXTS, fit_stacked, in_share
-from mastodon_assets.spark.storage import for_executors, location
+from mastodon_assets.spark.storage import for_executors, storage_path
 from mastodon_assets.warehouse.database import connect, transaction
 
 Report = Callable[[str], None]
@@ -142,7 +142,7 @@ def train(
     version = model_version(corpus.fingerprint, learned, code)
     with transaction(settings.postgres_url) as connection:
         known, current = find(connection, version), champion(connection)
-    if known and is_complete(location(settings, known.path)):
+    if known and is_complete(storage_path(settings, known.path)):
         report(f"model {version} exists ({known.status}); nothing to train")
         return _result(known, trained=False)
 
@@ -215,10 +215,10 @@ def _fit(
         train_rows = _check_classes(corpus, texts)
         report(f"training on {train_rows:,} distinct texts of {corpus.name}")
         trained_on = texts.where("NOT is_held_out")
-        lessons = trained_on if corpus.is_synthetic else with_lessons(spark, trained_on)
+        templates = trained_on if corpus.is_synthetic else with_templates(spark, trained_on)
         fit = partial(fit_stacked, embedding=embedding) if embedding else fit_pipeline
         fitted = fit(
-            lessons,
+            templates,
             parameters,
             train_rows=train_rows,
             report=report,
@@ -233,11 +233,11 @@ def _fit(
             "text", "target", prob_pos().alias("prob_pos")
         )
         columns = held_out.toArrow()
-        portrait, vocabulary = portray(fitted, trained_on, train_rows, columns)
+        portrait, vocabulary = diagnose(fitted, trained_on, train_rows, columns)
         comparison = {}
         if current is not None and needs_comparison(corpus.name, current.corpus):
             report(f"comparing with the champion {current.version} on its held-out texts")
-            seen = lessons.select("text")
+            seen = templates.select("text")
             if labelled:
                 seen = seen.union(labelled.where("NOT is_held_out").select("text"))
             comparison = {"comparison": compare(spark, settings, current, fitted, seen)}

@@ -42,9 +42,7 @@ class Author:
         return username
 
 
-def population(
-    seed: int, today: date, domain: str = LOCAL_DOMAIN
-) -> dict[str | None, list[Author]]:
+def accounts(seed: int, today: date, domain: str = LOCAL_DOMAIN) -> dict[str | None, list[Author]]:
     """About `ACCOUNTS` authors by language, the most active first.
 
     Activity falls with the rank inside a language as 1/rank, so a few write much and most little.

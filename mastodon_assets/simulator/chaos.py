@@ -72,7 +72,7 @@ _MALFORMED = (
 )
 
 
-class Storm:
+class ChaosServer:
     """A source whose posts all come live.
 
     `posts` are all that ever were, by id, `deleted` the ids of those that are no more, `faults` how

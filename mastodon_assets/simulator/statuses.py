@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from mastodon_assets.simulator import markup
-from mastodon_assets.simulator.accounts import LOCAL_DOMAIN, Author, population
+from mastodon_assets.simulator.accounts import LOCAL_DOMAIN, Author, accounts
 from mastodon_assets.simulator.phrases import (
     EMOJI,
     LANGUAGE_SHARES,
@@ -69,7 +69,7 @@ class Composer:
 
     def __init__(self, seed: int, *, purpose: str, today: date, domain: str = LOCAL_DOMAIN) -> None:
         self._domain = domain
-        self.authors = population(seed, today, domain)
+        self.authors = accounts(seed, today, domain)
         self._rng = random.Random(f"{purpose} {seed}")  # noqa: S311
         self._everyone = [author for group in self.authors.values() for author in group]
         self._activity = {

@@ -38,9 +38,9 @@ _SESSION_CONFIG: dict[str, bool | float | int | str | None] = {
 }
 # A drain of 500,000 messages takes 20 instead of 33 seconds of the JVM's processor time so. Half of
 # the heap is for what is new: batches pass through.
-_BRIEF_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:NewRatio=1"
+_SHORT_LIVED_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:NewRatio=1"
 # A heap that grows stops the driver for it each time.
-_BRIEF_DRIVER = "-Xms{memory}"
+_SHORT_LIVED_DRIVER = "-Xms{memory}"
 # As a URI, in which a folder's name has no spaces.
 _PROFILE = (Path(__file__).parent / "log4j2.properties").as_uri()
 _QUIET = f"-Dlog4j2.configurationFile={_PROFILE}"
@@ -142,7 +142,7 @@ def build_session(
     return SparkSession.builder.config(map=config).getOrCreate()
 
 
-class BriefSession:
+class ShortLivedSession:
     """The session of a command that ends within a minute or two; the JVM starts at the first call.
 
     That takes less time to start and to compile, which a longer life would make up for. Used as
@@ -156,14 +156,14 @@ class BriefSession:
         self._archive: ClassArchive | None = None
 
     def __call__(self) -> "SparkSession":
-        options = _BRIEF_DRIVER.format(memory=self._settings.spark_driver_memory)
+        options = _SHORT_LIVED_DRIVER.format(memory=self._settings.spark_driver_memory)
         if shares_our_disk(self._settings) and self._archive is None:
             prepare_environment(self._settings)
             self._archive = class_archive()
             options += f" {self._archive.options_to_write()}"
-        return build_session(self._settings, jvm_options=_BRIEF_JVM, driver_options=options)
+        return build_session(self._settings, jvm_options=_SHORT_LIVED_JVM, driver_options=options)
 
-    def __enter__(self) -> "BriefSession":
+    def __enter__(self) -> "ShortLivedSession":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

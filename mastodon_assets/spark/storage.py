@@ -1,6 +1,6 @@
 """Files and folders that the executors reach too: named by a URI, through Hadoop's file system.
 
-What belongs here: `Location`, a `Path` or what stands for one at `file:`, `hdfs:`, `s3a:` and so
+What belongs here: `StoragePath`, a `Path` or what stands for one at `file:`, `hdfs:`, `s3a:` and so
 on, with the few operations of `Path` that we use. Whoever names a location by `file:` says that
 it is one disk for this process and all executors.
 """
@@ -116,16 +116,16 @@ class HadoopPath:
             raise OSError(f"{self}: {reason}") from error
 
 
-Location = Path | HadoopPath
+StoragePath = Path | HadoopPath
 
 
-def location(settings: Settings, name: Path | str) -> Location:
+def storage_path(settings: Settings, name: Path | str) -> StoragePath:
     """What a setting or a row of the database names."""
     return HadoopPath(str(name), settings) if is_uri(name) else Path(name)
 
 
-def for_executors(settings: Settings, variable: str, name: Path | str) -> Location:
-    """As `location`, for what executors read or write too.
+def for_executors(settings: Settings, variable: str, name: Path | str) -> StoragePath:
+    """As `storage_path`, for what executors read or write too.
 
     Raises: SettingsError for a local path where they do not share this process's disk.
     """
@@ -135,10 +135,10 @@ def for_executors(settings: Settings, variable: str, name: Path | str) -> Locati
             f" {shown_master(settings)} do not share; allowed: a URI such as hdfs://… or s3a://…,"
             " or file:///… for a folder that all of them have mounted"
         )
-    return location(settings, name)
+    return storage_path(settings, name)
 
 
-def remove_tree(place: Location) -> None:
+def remove_tree(place: StoragePath) -> None:
     """Remove the folder and all in it."""
     if isinstance(place, HadoopPath):
         place.remove_tree()
@@ -146,7 +146,7 @@ def remove_tree(place: Location) -> None:
         shutil.rmtree(place)
 
 
-def rename(place: Location, target: Location) -> None:
+def rename(place: StoragePath, target: StoragePath) -> None:
     """Give the folder another name beside its own; on an object store that is a copy."""
     if isinstance(place, HadoopPath):
         place.rename(target)
@@ -154,7 +154,7 @@ def rename(place: Location, target: Location) -> None:
         place.rename(str(target))
 
 
-def file_sizes(folder: Location) -> dict[str, int]:
+def file_sizes(folder: StoragePath) -> dict[str, int]:
     """Bytes of the files below, by relative path; empty where there is no folder."""
     if isinstance(folder, HadoopPath):
         return folder.file_sizes() if folder.exists() else {}

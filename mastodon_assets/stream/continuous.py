@@ -18,7 +18,7 @@ from mastodon_assets.kafka.topics import read_topic
 from mastodon_assets.stream.drain import DrainSummary
 from mastodon_assets.stream.metrics import StreamProgress
 from mastodon_assets.stream.query import Addition, Batch, Reader, opened_reader, staging_folder
-from mastodon_assets.stream.stream_lock import stream_holder, take_stream_lock
+from mastodon_assets.stream.stream_lock import stream_lock_owner, take_stream_lock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,7 +87,7 @@ class _Stream:
         Retrying(
             retry=retry_if_exception(self._is_a_cut),
             wait=self._seconds_to_wait,
-            before_sleep=self._tell_of_cut,
+            before_sleep=self._report_disconnect,
             sleep=self._sleep,
             stop=lambda _state: self._should_stop(),
             retry_error_callback=lambda _state: None,
@@ -114,9 +114,9 @@ class _Stream:
             with reader.connection.transaction():
                 if take_stream_lock(reader.connection, reader.target.topic):
                     return True
-                holder = stream_holder(reader.connection, reader.target.topic)
-            if holder and not has_told:
-                self._report(f"{holder} is at work; standing by until it ends")
+                owner = stream_lock_owner(reader.connection, reader.target.topic)
+            if owner and not has_told:
+                self._report(f"{owner} is at work; standing by until it ends")
                 has_told = True
             time.sleep(_POLL_SECONDS)
         return False
@@ -132,7 +132,7 @@ class _Stream:
         ):
             while not self._should_stop():
                 query.wait(_POLL_SECONDS)
-                self._progress.tell_now_and_then(reader.position)
+                self._progress.report_periodically(reader.position)
 
     @contextmanager
     def _scoring(self, reader: Reader) -> Iterator[Scorer]:
@@ -157,7 +157,7 @@ class _Stream:
             state.attempt_number, self._has_advanced = 1, False
         return float(_BACKOFF(state))
 
-    def _tell_of_cut(self, state: RetryCallState) -> None:
+    def _report_disconnect(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self._progress.add_restart()
         self._report(f"{error}; going on from the ledger in {state.upcoming_sleep:.0f} s")

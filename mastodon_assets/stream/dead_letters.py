@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from mastodon_assets.contract.dead_letter import DeadLetter, NoDeadLetterError, ReplaySummary
 from mastodon_assets.contract.messages import ContractError, Message, decode, post_id
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.suppression_list import Withdrawn, read_withdrawn
+from mastodon_assets.warehouse.suppression_list import SuppressionList, read_suppression_list
 
 if TYPE_CHECKING:
     from mastodon_assets.kafka.publisher import Publisher
@@ -102,14 +102,14 @@ def replay_rejected(
     Raises: ServiceUnavailableError, MissingTablesError, WithdrawnKeyError.
     """
     summary = ReplaySummary()
-    for letters in _pages(postgres_url, reason):
+    for dead_letters in _pages(postgres_url, reason):
         accepted: list[DeadLetter] = []
-        for letter, refusal in _tried(postgres_url, letters, withdrawn_key):
+        for dead_letter, refusal in _tried(postgres_url, dead_letters, withdrawn_key):
             if limit is not None and summary.published + len(accepted) >= limit:
                 break
-            problem = refusal or _publish(publisher, letter)
+            problem = refusal or _publish(publisher, dead_letter)
             if problem is None:
-                accepted.append(letter)
+                accepted.append(dead_letter)
             else:
                 summary.kept[problem] += 1
         if publisher is not None:
@@ -135,23 +135,28 @@ def _pages(postgres_url: SecretStr, reason: str) -> Iterator[list[DeadLetter]]:
 
 
 def _tried(
-    postgres_url: SecretStr, letters: Sequence[DeadLetter], withdrawn_key: SecretStr | None
+    postgres_url: SecretStr, dead_letters: Sequence[DeadLetter], withdrawn_key: SecretStr | None
 ) -> list[tuple[DeadLetter, str | None]]:
     """Each with the reason why it is still refused, None where it no longer is."""
     with transaction(postgres_url, snapshot=True) as connection:
-        withdrawn = read_withdrawn(connection, withdrawn_key)
-        return [(letter, _refusal(connection, letter, withdrawn)) for letter in letters]
+        suppression_list = read_suppression_list(connection, withdrawn_key)
+        return [
+            (dead_letter, _refusal(connection, dead_letter, suppression_list))
+            for dead_letter in dead_letters
+        ]
 
 
-def _refusal(connection: Connection[Any], letter: DeadLetter, withdrawn: Withdrawn) -> str | None:
-    assert letter.at is not None, "the column has no nulls"
+def _refusal(
+    connection: Connection[Any], dead_letter: DeadLetter, suppression_list: SuppressionList
+) -> str | None:
+    assert dead_letter.at is not None, "the column has no nulls"
     try:
-        message = decode(letter.payload, letter.at)
+        message = decode(dead_letter.payload, dead_letter.at)
     except ContractError as error:
         return str(error)
     if message["op"] == "delete":
         return None
-    if withdrawn.covers(message["username"], message["instance"]):
+    if suppression_list.matches(message["username"], message["instance"]):
         return "withdrawn"
     return _conflict(connection, message)
 
@@ -169,20 +174,23 @@ def _conflict(connection: Connection[Any], message: Message) -> str | None:
     return row[0] if row else None
 
 
-def _publish(publisher: "Publisher | None", letter: DeadLetter) -> str | None:
+def _publish(publisher: "Publisher | None", dead_letter: DeadLetter) -> str | None:
     """Hand it over; the reason where Kafka cannot take it."""
-    if publisher is not None and letter.payload is not None:
+    if publisher is not None and dead_letter.payload is not None:
         try:
-            publisher.publish_record(letter.payload, letter.key)
+            publisher.publish_record(dead_letter.payload, dead_letter.key)
         except ContractError as error:
             return str(error)
     return None
 
 
-def _remove(postgres_url: SecretStr, letters: Sequence[DeadLetter]) -> None:
+def _remove(postgres_url: SecretStr, dead_letters: Sequence[DeadLetter]) -> None:
     with transaction(postgres_url) as connection, connection.cursor() as cursor:
         cursor.executemany(
             "DELETE FROM masto.toots_rejected"
             " WHERE (topic, partition, kafka_offset) = (%s, %s, %s)",
-            [(letter.topic, letter.partition, letter.offset) for letter in letters],
+            [
+                (dead_letter.topic, dead_letter.partition, dead_letter.offset)
+                for dead_letter in dead_letters
+            ],
         )

@@ -12,7 +12,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.kafka.topics import Offsets, read_topic
 from mastodon_assets.stream.merge import BatchCounts, refresh_statistics
 from mastodon_assets.stream.query import Batch, opened_reader
-from mastodon_assets.stream.stream_lock import StreamHolder, wait_for_stream
+from mastodon_assets.stream.stream_lock import LockOwner, wait_for_stream
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,7 +30,7 @@ class DrainSummary:
     end: Offsets = field(default_factory=dict)
     batches: int = 0
     counts: BatchCounts = field(default_factory=BatchCounts)
-    stream: StreamHolder | None = None
+    stream: LockOwner | None = None
 
     def add(self, batch: Batch) -> None:
         """Count a committed batch."""
@@ -62,7 +62,7 @@ def drain(
     def give_way() -> None:
         waited = wait_for_stream(settings.postgres_url, target, report)
         summary.start = summary.start or waited.start
-        summary.stream = waited.holder or summary.stream
+        summary.stream = waited.owner or summary.stream
 
     def count(batch: Batch) -> None:
         summary.add(batch)

@@ -41,12 +41,12 @@ _SAME_COLUMNS = (
 )
 
 
-def prepare_fresh(connection: Connection[Any]) -> None:
-    """Make the temporary table that `split_fresh` works with, once a connection."""
+def prepare_fast_insert(connection: Connection[Any]) -> None:
+    """Make the temporary table that `split_new_rows` works with, once a connection."""
     connection.execute(_PREPARE)
 
 
-def split_fresh(connection: Connection[Any], rows: "pa.Table") -> tuple["pa.Table", "pa.Table"]:
+def split_new_rows(connection: Connection[Any], rows: "pa.Table") -> tuple["pa.Table", "pa.Table"]:
     """(posts that nothing in the tables or in `rows` has to do with, all other rows).
 
     The write lock must be held until the fresh ones are stored.
@@ -54,9 +54,9 @@ def split_fresh(connection: Connection[Any], rows: "pa.Table") -> tuple["pa.Tabl
     import numpy as np
     import pyarrow as pa
 
-    is_fresh = _are_alone(rows).to_numpy(zero_copy_only=False)
-    candidates = rows.select(["id", "instance", "status_id"]).filter(pa.array(is_fresh))
-    places = pa.array(np.flatnonzero(is_fresh), pa.int32())
+    is_new = _are_alone(rows).to_numpy(zero_copy_only=False)
+    candidates = rows.select(["id", "instance", "status_id"]).filter(pa.array(is_new))
+    places = pa.array(np.flatnonzero(is_new), pa.int32())
     copy_arrow(
         connection,
         sql.Identifier("pg_temp", "new_keys"),
@@ -65,12 +65,12 @@ def split_fresh(connection: Connection[Any], rows: "pa.Table") -> tuple["pa.Tabl
     if len(candidates) > _ROWS_WORTH_A_LOOK:
         connection.execute("ANALYZE pg_temp.new_keys")
     known = [place for (place,) in connection.execute(_FIND_KNOWN)]
-    is_fresh[known] = False
-    return rows.filter(pa.array(is_fresh)), rows.filter(pa.array(~is_fresh))
+    is_new[known] = False
+    return rows.filter(pa.array(is_new)), rows.filter(pa.array(~is_new))
 
 
-def store_fresh(connection: Connection[Any], fresh: "pa.Table") -> "pa.Table":
-    """Write rows and aliases of posts that `split_fresh` found; returns what derives move by.
+def insert_new_rows(connection: Connection[Any], fresh: "pa.Table") -> "pa.Table":
+    """Write rows and aliases of posts that `split_new_rows` found; returns what derives move by.
 
     That is, a row a post: toot_id, event_at, lang, username, hashtags, length (characters).
     """
@@ -92,8 +92,8 @@ def store_fresh(connection: Connection[Any], fresh: "pa.Table") -> "pa.Table":
     return changed.append_column("length", length.cast(pa.int32()))
 
 
-def note_fresh(connection: Connection[Any], posts: "pa.Table", version: int) -> None:
-    """Enter what `store_fresh` returned into the journal of changes, as `version`."""
+def note_new_rows(connection: Connection[Any], posts: "pa.Table", version: int) -> None:
+    """Enter what `insert_new_rows` returned into the journal of changes, as `version`."""
     import pyarrow as pa
 
     signed = posts.append_column("sign", pa.repeat(pa.scalar(1, pa.int16()), len(posts)))

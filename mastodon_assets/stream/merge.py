@@ -16,12 +16,17 @@ from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.stream.fast_insert import note_fresh, prepare_fresh, split_fresh, store_fresh
+from mastodon_assets.stream.fast_insert import (
+    insert_new_rows,
+    note_new_rows,
+    prepare_fast_insert,
+    split_new_rows,
+)
 from mastodon_assets.stream.ledger import advance_ledger
 from mastodon_assets.stream.windows import add_posts, apply_changes, prepare_windows
 from mastodon_assets.warehouse.database import bump_toots_version, copy_arrow, take_write_lock
-from mastodon_assets.warehouse.rollups import count_in_changed, count_in_new, count_out_changed
-from mastodon_assets.warehouse.suppression_list import read_withdrawn, without_withdrawn
+from mastodon_assets.warehouse.rollups import add_changed, add_new, subtract_changed
+from mastodon_assets.warehouse.suppression_list import read_suppression_list, without_suppressed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,10 +46,10 @@ class BatchCounts:
 
     stored: int = 0
     stale: int = 0
-    deletes: int = 0
-    deleted: int = 0
+    delete_messages: int = 0
+    tombstoned: int = 0
     rejected: int = 0
-    withdrawn: int = 0
+    suppressed: int = 0
 
     @property
     def messages(self) -> int:
@@ -141,7 +146,7 @@ SELECT DISTINCT instance, status_id, id FROM pg_temp.staged
 """
 
 # A post is dead as soon as any server that knows it under an id has told of its delete.
-_FIND_DEAD = """
+_FIND_TOMBSTONED = """
 INSERT INTO pg_temp.dead (id)
 SELECT a.id FROM pg_temp.staged s JOIN masto.toot_aliases a USING (instance, status_id)
  WHERE s.op = 'delete'
@@ -159,7 +164,7 @@ SELECT id FROM masto.toots_raw WHERE username = ANY(%s) OR instance = ANY(%s)
 
 # The newest version of each post in the batch, and whether it is newer than the row there is.
 # `received_at` of the other side stands in its place: the earlier receipt wins.
-_FIND_WINNERS = """
+_FIND_LATEST = """
 INSERT INTO pg_temp.winners (id, partition, kafka_offset, is_newer)
 SELECT b.id, b.partition, b.kafka_offset,
        r.id IS NULL
@@ -196,11 +201,11 @@ SELECT 1, r.id, r.event_at, r.lang, r.username, char_length(r.content_txt), r.ha
  WHERE r.id IN (SELECT id FROM pg_temp.winners WHERE is_newer)
 """
 
-_REMOVE_DEAD = """
+_REMOVE_TOMBSTONED = """
 DELETE FROM masto.toots_raw r USING pg_temp.dead d WHERE r.id = d.id
 """
 
-_STORE_WINNERS = """
+_STORE_LATEST = """
 INSERT INTO masto.toots_raw AS r (
     id, created_at, edited_at, received_at, event_at, payload_hash, favourites, reblogs, replies,
     is_bot, is_sensitive, instance, status_id, uri, username, user_id, lang, visibility,
@@ -257,7 +262,7 @@ SELECT count(*) FILTER (WHERE op = 'delete'),
 def prepare_session(connection: Connection[Any]) -> None:
     """Make the temporary tables that `write_batch` works with, once a connection."""
     connection.execute(_PREPARE)
-    prepare_fresh(connection)
+    prepare_fast_insert(connection)
     prepare_windows(connection)
     # Batches are sorted and joined in memory; the default of 4 MB would spill each of them.
     connection.execute("SET work_mem = '128MB'")
@@ -307,14 +312,14 @@ def write_batch(
             connection.execute(_FORGET_REJECTED, (topic, partition, start, end))
         else:
             advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
-    kept = without_withdrawn(rows, read_withdrawn(connection, withdrawn_key))
-    fresh, others = split_fresh(connection, kept)
-    counts = BatchCounts(stored=fresh.num_rows, withdrawn=rows.num_rows - kept.num_rows)
+    kept = without_suppressed(rows, read_suppression_list(connection, withdrawn_key))
+    fresh, others = split_new_rows(connection, kept)
+    counts = BatchCounts(stored=fresh.num_rows, suppressed=rows.num_rows - kept.num_rows)
     if others.num_rows:
         counts += _merge(connection, others)
         _apply_to_derived(connection)
     if fresh.num_rows:
-        _add_fresh(connection, fresh)
+        _insert_new_rows(connection, fresh)
     if counts.messages != rows.num_rows:
         raise BatchAccountError(
             f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
@@ -322,11 +327,11 @@ def write_batch(
     return counts
 
 
-def _add_fresh(connection: Connection[Any], fresh: "pa.Table") -> None:
-    posts = store_fresh(connection, fresh)
+def _insert_new_rows(connection: Connection[Any], fresh: "pa.Table") -> None:
+    posts = insert_new_rows(connection, fresh)
     add_posts(connection, posts)
-    count_in_new(connection, posts)
-    note_fresh(connection, posts, bump_toots_version(connection))
+    add_new(connection, posts)
+    note_new_rows(connection, posts, bump_toots_version(connection))
 
 
 def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
@@ -337,8 +342,8 @@ def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
     rejected = connection.execute(_KEEP_REJECTED).rowcount
     connection.execute(_KEEP_TOMBSTONES)
     connection.execute(_KEEP_ALIASES)
-    connection.execute(_FIND_DEAD)
-    connection.execute(_FIND_WINNERS)
+    connection.execute(_FIND_TOMBSTONED)
+    connection.execute(_FIND_LATEST)
     connection.execute("ANALYZE pg_temp.winners")
     stored = _change_rows(connection)
     return _counts(connection, stored=stored, rejected=rejected)
@@ -360,8 +365,8 @@ def remove_posts(
 def _change_rows(connection: Connection[Any]) -> int:
     """Remove `pg_temp.dead` and store `pg_temp.winners`; how many rows were stored."""
     connection.execute(_NOTE_ROWS_BEFORE)
-    connection.execute(_REMOVE_DEAD)
-    stored = connection.execute(_STORE_WINNERS).rowcount
+    connection.execute(_REMOVE_TOMBSTONED)
+    stored = connection.execute(_STORE_LATEST).rowcount
     connection.execute(_NOTE_ROWS_AFTER)
     return stored
 
@@ -369,9 +374,9 @@ def _change_rows(connection: Connection[Any]) -> int:
 def _apply_to_derived(connection: Connection[Any]) -> None:
     """Bring what derives from the rows to what `pg_temp.changed_rows` says of them."""
     apply_changes(connection)
-    count_out_changed(connection)
+    subtract_changed(connection)
     connection.execute(_REMOVE_OUTDATED_SCORES)
-    count_in_changed(connection)
+    add_changed(connection)
     if connection.execute("SELECT FROM pg_temp.changed_rows LIMIT 1").fetchone() is not None:
         bump_toots_version(connection)
         connection.execute(_NOTE_CHANGES)
@@ -413,11 +418,11 @@ def _reject_conflicts(connection: Connection[Any]) -> None:
 def _counts(connection: Connection[Any], *, stored: int, rejected: int) -> BatchCounts:
     row = connection.execute(_COUNT).fetchone()
     assert row is not None
-    deletes, deleted, stale = row
+    delete_messages, tombstoned, stale = row
     return BatchCounts(
         stored=stored,
         stale=stale,
-        deletes=deletes,
-        deleted=deleted,
+        delete_messages=delete_messages,
+        tombstoned=tombstoned,
         rejected=rejected,
     )

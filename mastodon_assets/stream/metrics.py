@@ -16,7 +16,7 @@ from mastodon_assets.stream.ledger import lag
 from mastodon_assets.stream.merge import BatchCounts
 from mastodon_assets.stream.query import Batch
 
-TELL_SECONDS = 60
+REPORT_SECONDS = 60
 _LAG_SECONDS = 10
 # A batch of this size is work of seconds, and gets a line of its own.
 _LARGE_BATCH = 10_000
@@ -120,13 +120,13 @@ class StreamProgress:
         """Count a cut."""
         self._restarts.inc()
 
-    def tell_now_and_then(self, position: Offsets) -> None:
+    def report_periodically(self, position: Offsets) -> None:
         """Ask Kafka for its end each ten seconds, tell what was done each minute."""
         now = time.monotonic()
         if now - self._lag_at >= _LAG_SECONDS:
             self._lag_at = now
             self._measure_lag(position)
-        if now - self._told_at >= TELL_SECONDS:
+        if now - self._told_at >= REPORT_SECONDS:
             told = StreamReport(
                 topic=self._topic,
                 seconds=now - self._told_at,

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from mastodon_assets.contract.fast_decoder import read_usual, usual_columns
+from mastodon_assets.contract.fast_decoder import decode_fast, fast_columns
 from mastodon_assets.contract.messages import ContractError, Message, decode, post_id
 
 if TYPE_CHECKING:
@@ -98,17 +98,17 @@ def parse_batch(batch: "pa.RecordBatch", *, keep_payloads: bool = False) -> "pa.
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    posts = [read_usual(value) for value in batch.column("value").to_pylist()]
-    is_usual = pa.array([post is not None for post in posts], pa.bool_())
+    posts = [decode_fast(value) for value in batch.column("value").to_pylist()]
+    is_fast = pa.array([post is not None for post in posts], pa.bool_())
     try:
-        columns = usual_columns([post for post in posts if post is not None])
+        columns = fast_columns([post for post in posts if post is not None])
     except pa.ArrowInvalid:
         # A day that is in no calendar: which one, and why, is for the contract to say.
         return _parse_others(batch, keep_payloads)
-    usual = _rows(batch.filter(is_usual), columns, keep_payloads)
+    usual = _rows(batch.filter(is_fast), columns, keep_payloads)
     if len(usual) == len(batch):
         return usual
-    others = _parse_others(batch.filter(pc.invert(is_usual)), keep_payloads)
+    others = _parse_others(batch.filter(pc.invert(is_fast)), keep_payloads)
     return pa.concat_batches([usual, others])
 
 

@@ -1,6 +1,6 @@
 """What the tables hold of an account or a server, removed in one transaction.
 
-What belongs here: the rows. Which accounts are meant stands in `withdrawn`; the dead letters in
+What belongs here: the rows. Which accounts are meant is in `suppression_list`; dead letters in
 Kafka are `mastodon.errors_topic`'s. Every table of the registry that has a post's `id` or a
 `username` is covered, so that a new one is too.
 
@@ -17,7 +17,7 @@ from psycopg import Connection, sql
 from mastodon_assets.stream.merge import prepare_session, remove_posts
 from mastodon_assets.warehouse.change_log import forget_changes
 from mastodon_assets.warehouse.database import count_rows, take_write_lock
-from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets.warehouse.tables import (
     SCHEMA,
     TABLES,
@@ -37,15 +37,15 @@ DELETE FROM masto.toot_aliases a
 """
 
 
-def purge_rows(connection: Connection[Any], covered: Withdrawn) -> dict[str, int]:
+def purge_rows(connection: Connection[Any], covered: SuppressionList) -> dict[str, int]:
     """Remove all of those that `covered` covers, in the caller's transaction; table to rows gone.
 
     Takes the write lock. Windows that others share become smaller and do not count as gone.
     """
     take_write_lock(connection)
     prepare_session(connection)
-    usernames = _names(connection, "username", lambda name: covered.covers(name, None))
-    instances = _names(connection, "instance", lambda name: covered.covers(None, name))
+    usernames = _names(connection, "username", lambda name: covered.matches(name, None))
+    instances = _names(connection, "instance", lambda name: covered.matches(None, name))
     before = _count(connection)
     remove_posts(connection, usernames=usernames, instances=instances)
     for table in _tables_with("id"):
@@ -101,11 +101,13 @@ def _remove_by_username(connection: Connection[Any], table: Table, usernames: li
     connection.execute(statement.format(sql.Identifier(SCHEMA, table.name)), (usernames,))
 
 
-def _remove_rejected(connection: Connection[Any], covered: Withdrawn) -> None:
-    with connection.cursor(name="rejected") as letters:
-        letters.execute("SELECT topic, partition, kafka_offset, payload FROM masto.toots_rejected")
-        for *place, payload in letters:
-            if covered.covers_record(payload):
+def _remove_rejected(connection: Connection[Any], covered: SuppressionList) -> None:
+    with connection.cursor(name="rejected") as dead_letters:
+        dead_letters.execute(
+            "SELECT topic, partition, kafka_offset, payload FROM masto.toots_rejected"
+        )
+        for *place, payload in dead_letters:
+            if covered.matches_record(payload):
                 connection.execute(
                     "DELETE FROM masto.toots_rejected"
                     " WHERE (topic, partition, kafka_offset) = (%s, %s, %s)",

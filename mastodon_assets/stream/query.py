@@ -32,7 +32,7 @@ from mastodon_assets.stream.merge import (
 )
 from mastodon_assets.stream.parse import collect_rows, parse_records
 from mastodon_assets.warehouse.database import take_write_lock, transaction
-from mastodon_assets.warehouse.suppression_list import read_withdrawn
+from mastodon_assets.warehouse.suppression_list import read_suppression_list
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -266,7 +266,7 @@ class Reader:
                 self.connection,
                 rows,
                 {self.target.topic: topic_id},
-                withdrawn_key=self._settings.withdrawal_key,
+                withdrawn_key=self._settings.suppression_key,
             )
             if addition:
                 addition(self.connection)
@@ -284,7 +284,7 @@ def opened_reader(
     Raises: DataLossError, WithdrawnKeyError, ServiceUnavailableError, MissingTablesError.
     """
     with transaction(settings.postgres_url) as connection:
-        read_withdrawn(connection, settings.withdrawal_key)
+        read_suppression_list(connection, settings.suppression_key)
         # Since `target` was read another writer may have gone past it. While the lock is held none
         # moves the ledger, so that the topic of now is at least as long.
         take_write_lock(connection)

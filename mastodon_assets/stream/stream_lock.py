@@ -30,7 +30,7 @@ class StreamStalledError(PlatformError):
 
 
 @dataclass(frozen=True)
-class StreamHolder:
+class LockOwner:
     """The stream process as PostgreSQL sees it: its backend's pid, its address, since when."""
 
     pid: int
@@ -49,7 +49,7 @@ class Waited:
     """The ledger when the wait began, and who wrote meanwhile, if anyone did."""
 
     start: Offsets
-    holder: StreamHolder | None
+    owner: LockOwner | None
 
 
 def take_stream_lock(connection: Connection[Any], topic: str) -> bool:
@@ -61,7 +61,7 @@ def take_stream_lock(connection: Connection[Any], topic: str) -> bool:
     return bool(row[0])
 
 
-def stream_holder(connection: Connection[Any], topic: str) -> StreamHolder | None:
+def stream_lock_owner(connection: Connection[Any], topic: str) -> LockOwner | None:
     """Who is marked as the topic's stream now."""
     row = connection.execute(
         """
@@ -74,7 +74,7 @@ def stream_holder(connection: Connection[Any], topic: str) -> StreamHolder | Non
         """,
         (STREAM_LOCK, _topic_key(topic)),
     ).fetchone()
-    return None if row is None else StreamHolder(*row)
+    return None if row is None else LockOwner(*row)
 
 
 def wait_for_stream(
@@ -93,17 +93,17 @@ def wait_for_stream(
         connection.autocommit = True
         start = ledger = read_ledger(connection, target.topic)
         moved_at = time.monotonic()
-        waited_for: StreamHolder | None = None
+        waited_for: LockOwner | None = None
         while behind := lag(ledger, target.end):
-            holder = stream_holder(connection, target.topic)
-            if holder is None:
+            owner = stream_lock_owner(connection, target.topic)
+            if owner is None:
                 break
             if waited_for is None:
-                report(f"{holder} reads the {behind:,} messages; waiting for it")
-            waited_for = holder
+                report(f"{owner} reads the {behind:,} messages; waiting for it")
+            waited_for = owner
             if time.monotonic() - moved_at > stall_seconds:
                 raise StreamStalledError(
-                    f"{holder} has not moved the ledger for {stall_seconds:.0f} s and is"
+                    f"{owner} has not moved the ledger for {stall_seconds:.0f} s and is"
                     f" {behind:,} messages behind; stop that process, then run this again"
                 )
             time.sleep(_POLL_SECONDS)

@@ -26,13 +26,13 @@ DELETE FROM masto.toot_changes
 """
 
 
-def reaches_back(connection: Connection[Any], *, since: int, to: int) -> bool:
+def has_changes_since(connection: Connection[Any], *, since: int, to: int) -> bool:
     """Whether the journal has every change after version `since`, up to `to`."""
     known = connection.execute(_ARE_CHANGES_KNOWN, {"since": since, "to": to}).fetchone()
     return known == (True,)
 
 
-def note_moved(
+def advance_watermark(
     connection: Connection[Any],
     asset: str,
     *,

@@ -82,18 +82,18 @@ SELECT day, 'not_scored', '', toots_count, 0
 """
 
 
-def count_out_changed(connection: Connection[Any]) -> None:
+def subtract_changed(connection: Connection[Any]) -> None:
     """Take out the toots of `pg_temp.changed_rows` as they were; their scores are still there."""
     _move(connection, _BEFORE_CHANGE, sign=-1)
 
 
-def count_in_changed(connection: Connection[Any]) -> None:
+def add_changed(connection: Connection[Any]) -> None:
     """Put in the toots of `pg_temp.changed_rows` as they are; outdated scores are gone."""
     _move(connection, _AFTER_CHANGE, sign=1)
 
 
-def count_in_new(connection: Connection[Any], posts: "pa.Table") -> None:
-    """Put in posts that were not there, as `count_in_changed` would. Column: event_at."""
+def add_new(connection: Connection[Any], posts: "pa.Table") -> None:
+    """Put in posts that were not there, as `add_changed` would. Column: event_at."""
     import pyarrow as pa
 
     days = posts.column("event_at").cast(pa.date32()).value_counts()
@@ -101,17 +101,17 @@ def count_in_new(connection: Connection[Any], posts: "pa.Table") -> None:
     connection.execute(_ADD_NEW, counts)
 
 
-def count_out_staged(connection: Connection[Any]) -> None:
+def subtract_staged(connection: Connection[Any]) -> None:
     """Take out the toots of `pg_temp.staged_sentiment`, before their scores are written."""
     _move(connection, _STAGED, sign=-1)
 
 
-def count_in_staged(connection: Connection[Any]) -> None:
+def add_staged(connection: Connection[Any]) -> None:
     """Put in the toots of `pg_temp.staged_sentiment`, after their scores were written."""
     _move(connection, _STAGED, sign=1)
 
 
-def rebuild_totals(connection: Connection[Any]) -> int:
+def rebuild_rollups(connection: Connection[Any]) -> int:
     """Make the sums what all toots and scores say, in the caller's transaction; rows changed."""
     take_write_lock(connection)
     return replace_rows(connection, SENTIMENT_TOTALS, _sums(_ALL, sign=1))

@@ -1,4 +1,4 @@
-"""Those who have withdrawn, `masto.withdrawn`: who stands in the list, and whom it covers.
+"""Those who have withdrawn, `masto.suppression_list`: who stands in the list, and whom it covers.
 
 What belongs here: the list, which ingester, sink and replay ask. What a withdrawal removes stands
 in `purge`. An entry is a keyed hash (BLAKE2b, RFC 7693) of a handle or a domain in lower case: the
@@ -31,18 +31,18 @@ _FINGERPRINT_BYTES = 8
 _SECONDS_BETWEEN_READS = 30
 
 
-class WithdrawnKeyError(SettingsError):
+class SuppressionKeyError(SettingsError):
     """Somebody has withdrawn and nobody can tell who: the key is missing or another one."""
 
 
 @dataclass(frozen=True)
-class Withdrawn:
+class SuppressionList:
     """The list at one moment. Without entries it covers nobody and needs no key."""
 
     key: SecretStr | None = None
     hashes: frozenset[bytes] = field(default=frozenset(), repr=False)
 
-    def covers(self, username: str | None, instance: str | None) -> bool:
+    def matches(self, username: str | None, instance: str | None) -> bool:
         """Whether the account, its server, or the server that was asked has withdrawn.
 
         `username` is `user@domain` or its pseudonym.
@@ -58,7 +58,7 @@ class Withdrawn:
         assert self.key is not None, "entries are read with a key"
         return any(entry_hash(self.key, kind, name) in self.hashes for kind, name in names)
 
-    def covers_record(self, value: bytes | None) -> bool:
+    def matches_record(self, value: bytes | None) -> bool:
         """The same of the author of a record that breaks the contract.
 
         Where the author cannot be read, anybody covered whose handle, or server as part of an
@@ -74,9 +74,9 @@ class Withdrawn:
         author = document.get("username") if isinstance(document, Mapping) else None
         if isinstance(author, str):
             instance = document.get("instance")
-            return self.covers(author, instance if isinstance(instance, str) else None)
+            return self.matches(author, instance if isinstance(instance, str) else None)
         return any(
-            self.covers(found["handle"], found["host"])
+            self.matches(found["handle"], found["host"])
             for found in _NAMES.finditer(text.replace("\\u0040", "@").replace("\\/", "/"))
         )
 
@@ -97,27 +97,27 @@ def key_fingerprint(key: SecretStr) -> str:
     return blake2b(secret, digest_size=_FINGERPRINT_BYTES, person=b"fingerprint").hexdigest()
 
 
-def read_withdrawn(connection: Connection[Any], key: SecretStr | None) -> Withdrawn:
+def read_suppression_list(connection: Connection[Any], key: SecretStr | None) -> SuppressionList:
     """The list as the caller's transaction sees it.
 
     Raises: WithdrawnKeyError where there are entries that `key` cannot have made.
     """
     rows = connection.execute("SELECT hash, key_fingerprint FROM masto.withdrawn").fetchall()
     if not rows:
-        return Withdrawn()
+        return SuppressionList()
     if key is None:
-        raise WithdrawnKeyError(
+        raise SuppressionKeyError(
             f"{len(rows)} accounts or servers have withdrawn and WITHDRAWN_KEY is not set; set the"
             " one that `mastodon-assets purge` had"
         )
     ours = key_fingerprint(key)
     others = sum(fingerprint != ours for _, fingerprint in rows)
     if others:
-        raise WithdrawnKeyError(
+        raise SuppressionKeyError(
             f"{others} accounts or servers have withdrawn under another WITHDRAWN_KEY; set the one"
             " that `mastodon-assets purge` had then"
         )
-    return Withdrawn(key, frozenset(bytes(hashed) for hashed, _ in rows))
+    return SuppressionList(key, frozenset(bytes(hashed) for hashed, _ in rows))
 
 
 def enter(connection: Connection[Any], key: SecretStr, kind: Kind, names: Iterable[str]) -> None:
@@ -138,7 +138,7 @@ def remove(connection: Connection[Any], key: SecretStr, kind: Kind, names: Itera
     ).rowcount
 
 
-def without_withdrawn(rows: "pa.Table", withdrawn: Withdrawn) -> "pa.Table":
+def without_suppressed(rows: "pa.Table", suppression_list: SuppressionList) -> "pa.Table":
     """`rows`, as `parse.parse_records` gives them, but for messages of whoever has withdrawn.
 
     Such a message counts, and that is all: no row, alias, reject or payload of it. Deletes stay.
@@ -146,20 +146,20 @@ def without_withdrawn(rows: "pa.Table", withdrawn: Withdrawn) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not withdrawn.hashes:
+    if not suppression_list.hashes:
         return rows
-    usernames = [name for name in _names(rows, "username") if withdrawn.covers(name, None)]
-    instances = [name for name in _names(rows, "instance") if withdrawn.covers(None, name)]
+    usernames = [name for name in _names(rows, "username") if suppression_list.matches(name, None)]
+    instances = [name for name in _names(rows, "instance") if suppression_list.matches(None, name)]
     is_covered = pc.or_(
         pc.is_in(rows.column("username"), pa.array(usernames, pa.string())),
         pc.is_in(rows.column("instance"), pa.array(instances, pa.string())),
     )
     is_post = pc.fill_null(pc.equal(rows.column("op"), "upsert"), False)
     refused = rows.column("payload").filter(pc.is_valid(rows.column("reject_reason")))
-    of_withdrawn = [value for value in refused.to_pylist() if withdrawn.covers_record(value)]
+    suppressed = [value for value in refused.to_pylist() if suppression_list.matches_record(value)]
     is_refused_record = pc.and_(
         pc.is_valid(rows.column("reject_reason")),
-        pc.is_in(rows.column("payload"), pa.array(of_withdrawn, rows.column("payload").type)),
+        pc.is_in(rows.column("payload"), pa.array(suppressed, rows.column("payload").type)),
     )
     return rows.filter(pc.invert(pc.or_(pc.and_(is_post, is_covered), is_refused_record)))
 
@@ -168,7 +168,7 @@ def _names(rows: "pa.Table", column: str) -> list[str]:
     return list(rows.column(column).drop_null().unique().to_pylist())
 
 
-def watched(settings: Settings) -> Callable[[], Withdrawn]:
+def watched_suppression_list(settings: Settings) -> Callable[[], SuppressionList]:
     """The list as it is now, whenever it is called; read again when half a minute old.
 
     While PostgreSQL is away the list read last stays: the sink asks again in the transaction that
@@ -176,13 +176,13 @@ def watched(settings: Settings) -> Callable[[], Withdrawn]:
     ServiceUnavailableError.
     """
 
-    def read() -> Withdrawn:
+    def read() -> SuppressionList:
         with transaction(settings.postgres_url, snapshot=True) as connection:
-            return read_withdrawn(connection, settings.withdrawal_key)
+            return read_suppression_list(connection, settings.suppression_key)
 
     known, read_at = read(), time.monotonic()
 
-    def now() -> Withdrawn:
+    def now() -> SuppressionList:
         nonlocal known, read_at
         if time.monotonic() - read_at >= _SECONDS_BETWEEN_READS:
             read_at = time.monotonic()

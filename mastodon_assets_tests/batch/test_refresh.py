@@ -16,7 +16,7 @@ from mastodon_assets.batch.tables import BATCH_TABLES
 from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import prepare_session
-from mastodon_assets.warehouse.change_log import MOVED_ASSETS, forget_changes, note_moved
+from mastodon_assets.warehouse.change_log import MOVED_ASSETS, advance_watermark, forget_changes
 from mastodon_assets.warehouse.database import (
     bump_toots_version,
     connect,
@@ -203,5 +203,5 @@ def test_the_journal_keeps_nothing_that_every_table_has_moved_by(tables: _Tables
     assert set(MOVED_ASSETS) == {*BATCH_TABLES, "toots_sentiment"}
     assert tables.sink.rows("SELECT count(*) FROM masto.toot_changes") != [(0,)]
     with transaction(tables.url) as connection:
-        note_moved(connection, "toots_sentiment", toots_version=toots_version(connection))
+        advance_watermark(connection, "toots_sentiment", toots_version=toots_version(connection))
     assert tables.sink.rows("SELECT count(*) FROM masto.toot_changes") == [(0,)]

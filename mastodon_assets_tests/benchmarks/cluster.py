@@ -27,7 +27,7 @@ from rich.table import Table
 
 from mastodon_assets.config.settings import load_settings
 from mastodon_assets.embedded import stack as embedded
-from mastodon_assets.spark.session import BriefSession
+from mastodon_assets.spark.session import ShortLivedSession
 from mastodon_assets.stream.drain import drain
 from mastodon_assets_tests.benchmarks.drain import _FIRST_TOPIC, _TOPIC, _check, _produce
 from mastodon_assets_tests.conftest import new_database
@@ -119,7 +119,7 @@ def _run(stack: embedded.Connection, folder: Path, executors: int, messages: int
 
 def _drain(executors: int, messages: int) -> Run:
     settings = load_settings()
-    session = BriefSession(settings, _tell)()
+    session = ShortLivedSession(settings, _tell)()
     processes = _executors(session, executors)
     drain(lambda: session, settings.model_copy(update={"kafka_topic": _FIRST_TOPIC}), report=_tell)
     driver = psutil.Process()

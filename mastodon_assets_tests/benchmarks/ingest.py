@@ -154,10 +154,10 @@ def _watch(process: "subprocess.Popen[bytes]") -> tuple[list[float], float]:
     """Megabytes of the process now and then until it ends, and the CPU seconds it took."""
     samples: list[float] = []
     cpu = 0.0
-    watched = psutil.Process(process.pid)
+    watched_suppression_list = psutil.Process(process.pid)
     while process.poll() is None:
         try:
-            samples.append(watched.memory_info().rss / _MEGABYTE)
+            samples.append(watched_suppression_list.memory_info().rss / _MEGABYTE)
             cpu = _cpu_seconds(process.pid)
         except psutil.NoSuchProcess:
             break

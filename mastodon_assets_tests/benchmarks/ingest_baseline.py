@@ -11,10 +11,10 @@ from typing import Any
 from mastodon import Mastodon, StreamListener
 
 from mastodon_assets.config.settings import load_settings
-from mastodon_assets.ingest.handler import Intake
-from mastodon_assets.ingest.policy.admission import rules_from
+from mastodon_assets.ingest.handler import EventHandler
+from mastodon_assets.ingest.policy.admission import admission_policy
 from mastodon_assets.kafka.publisher import publishing
-from mastodon_assets.warehouse.suppression_list import watched
+from mastodon_assets.warehouse.suppression_list import watched_suppression_list
 
 
 class _Done(Exception):
@@ -22,13 +22,13 @@ class _Done(Exception):
 
 
 class _Listener(StreamListener):
-    def __init__(self, intake: Intake, posts: int) -> None:
-        self._intake = intake
+    def __init__(self, intake: EventHandler, posts: int) -> None:
+        self._handler = intake
         self._posts = posts
 
     def on_update(self, status: Any) -> None:
-        self._intake.take_listed(status, datetime.now(UTC))
-        if self._intake.summary.received >= self._posts:
+        self._handler.handle_listed(status, datetime.now(UTC))
+        if self._handler.summary.received >= self._posts:
             raise _Done
 
 
@@ -44,11 +44,11 @@ def main() -> None:
         version_check_mode="none",
     )
     with publishing(settings) as publisher:
-        intake = Intake(
+        intake = EventHandler(
             publisher,
             instance="firehose.example",
-            rules=rules_from(settings),
-            withdrawn=watched(settings),
+            rules=admission_policy(settings),
+            suppression_list=watched_suppression_list(settings),
         )
         try:
             api.stream_public(_Listener(intake, posts))

@@ -25,7 +25,7 @@ from mastodon_assets.config.settings import Settings, as_environment, load_setti
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.orchestration.jobs import refresh_job
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.rollups import rebuild_totals
+from mastodon_assets.warehouse.rollups import rebuild_rollups
 from mastodon_assets_tests.benchmarks.size import put_history
 from mastodon_assets_tests.conftest import new_database
 from mastodon_assets_tests.support.records import as_value, upsert
@@ -107,7 +107,7 @@ def _put_derived_history(settings: Settings, rows: int) -> None:
     with transaction(settings.postgres_url) as connection:
         put_history(connection, rows, days=max(1, rows // _TOOTS_A_DAY))
         connection.execute(_SCORES)
-        rebuild_totals(connection)
+        rebuild_rollups(connection)
     with transaction(settings.postgres_url) as connection:
         connection.autocommit = True
         connection.execute("VACUUM ANALYZE")

@@ -45,7 +45,7 @@ from mastodon_assets.sentiment.training.classes import (
     read_calibration,
     served_languages,
 )
-from mastodon_assets.sentiment.training.corpus import distinct_texts, read_corpus, with_lessons
+from mastodon_assets.sentiment.training.corpus import distinct_texts, read_corpus, with_templates
 from mastodon_assets.sentiment.training.fit import fit_pipeline
 from mastodon_assets.sentiment.training.stacked import fit_stacked, in_share
 from mastodon_assets.spark.session import build_session
@@ -177,7 +177,7 @@ def _stacked(
     labelled = distinct_labelled(rows, parameters.letters).cache()
     fitted = _timed_fit(
         lambda: fit_stacked(
-            with_lessons(spark, training),
+            with_templates(spark, training),
             parameters,
             embedding_in(arguments.embedding, arguments.master),
             train_rows=training.count(),
@@ -253,7 +253,7 @@ def _fit_with(
     console: Console,
 ) -> PipelineModel:
     return fit_pipeline(
-        with_lessons(training.sparkSession, training),
+        with_templates(training.sparkSession, training),
         parameters,
         train_rows=training.count(),
         report=console.print,

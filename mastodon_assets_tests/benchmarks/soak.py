@@ -37,7 +37,7 @@ from mastodon_assets.ingest.policy.consent import withheld_reason
 from mastodon_assets.ingest.recovery import timeline_walk
 from mastodon_assets.ingest.source_states import read_sources
 from mastodon_assets.ingest.supervisor import ingest
-from mastodon_assets.simulator.chaos import CONNECTION_KINDS, KINDS, Ids, Kind, Storm
+from mastodon_assets.simulator.chaos import CONNECTION_KINDS, KINDS, ChaosServer, Ids, Kind
 from mastodon_assets.simulator.limits import ALL, PAGED, Limit, RequestLimits
 from mastodon_assets.simulator.server import running
 from mastodon_assets.warehouse.database import transaction
@@ -146,7 +146,7 @@ def _arguments() -> argparse.Namespace:
 
 def soak(settings: Settings, plan: Plan, *, report: Callable[[str], None]) -> Result:
     """Run the plan and compare."""
-    storm = Storm(
+    storm = ChaosServer(
         seed=1, rate=plan.rate, fault_seconds=plan.fault_seconds, kinds=plan.kinds, ids=plan.ids
     )
     limits = RequestLimits(every=plan.every, paged=plan.paged)
@@ -238,7 +238,7 @@ def _as_from_far_away(plan: Plan) -> Iterator[None]:
 
 
 @contextmanager
-def _serving(storm: Storm, plan: Plan, limits: RequestLimits, port: int) -> Iterator[None]:
+def _serving(storm: ChaosServer, plan: Plan, limits: RequestLimits, port: int) -> Iterator[None]:
     """The server, down for a moment whenever the storm wants it to begin again."""
     ending, is_up = threading.Event(), threading.Event()
 
@@ -282,7 +282,7 @@ def _wait_until_settled(settings: Settings, seconds: float, *, quiet_seconds: fl
     return False
 
 
-def _wait_until_read(settings: Settings, storm: Storm, seconds: float) -> bool:
+def _wait_until_read(settings: Settings, storm: ChaosServer, seconds: float) -> bool:
     """Everything told up to the newest post is acknowledged by Kafka, and no gap waits."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -309,7 +309,7 @@ def _gaps(settings: Settings) -> list[tuple[str, str | None, str | None]]:
 
 
 def _compare(
-    settings: Settings, storm: Storm, before: set[str], *, settled: bool, refused: int
+    settings: Settings, storm: ChaosServer, before: set[str], *, settled: bool, refused: int
 ) -> Result:
     messages = read_messages(settings)
     upserts = Counter(message["id"] for message in messages if message["op"] == "upsert")

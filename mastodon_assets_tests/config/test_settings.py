@@ -218,14 +218,14 @@ def test_the_key_of_the_withdrawn_comes_from_the_state_folder_where_no_variable_
 ) -> None:
     home = folder / "state"
     home.mkdir()
-    assert load_settings(mastodon_assets_home=home).withdrawal_key is None
+    assert load_settings(mastodon_assets_home=home).suppression_key is None
     (home / "connection.json").write_text('{"withdrawn_key": "made by mastodon-assets up"}')
-    found = load_settings(mastodon_assets_home=home).withdrawal_key
+    found = load_settings(mastodon_assets_home=home).suppression_key
     named = load_settings(mastodon_assets_home=home, withdrawn_key="sixteen or more!")
     assert found is not None
     assert found.get_secret_value() == "made by mastodon-assets up"
-    assert named.withdrawal_key is not None
-    assert named.withdrawal_key.get_secret_value() == "sixteen or more!"
+    assert named.suppression_key is not None
+    assert named.suppression_key.get_secret_value() == "sixteen or more!"
     assert as_environment(named)["WITHDRAWN_KEY"] == "sixteen or more!"
 
 

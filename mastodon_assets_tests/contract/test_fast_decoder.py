@@ -59,7 +59,7 @@ def test_whatever_a_field_holds_a_message_is_read_as_the_contract_reads_it(
 
 
 def test_what_our_ingester_writes_is_usual() -> None:
-    assert parse.read_usual(orjson.dumps(upsert())) is not None
+    assert parse.decode_fast(orjson.dumps(upsert())) is not None
 
 
 def _assert_read_alike(values: list[bytes | None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from mastodon_assets.embedded.processes import (
     start_server,
     stop,
 )
-from mastodon_assets.files import last_telling_line, write_atomically
+from mastodon_assets.files import last_error_line, write_atomically
 from mastodon_assets.ports import is_free
 
 
@@ -115,10 +115,10 @@ def test_the_telling_line_is_the_last_failure_and_no_stack_frame(tmp_path: Path)
         "INFO starting\nFATAL Exiting: java.net.BindException: Address already in use\n"
         "\tat kafka.Error.boom(Error.java:1)\nINFO bye\n"
     )
-    assert last_telling_line(log).startswith("FATAL Exiting")
+    assert last_error_line(log).startswith("FATAL Exiting")
     log.write_text("one\ntwo\n\n")
-    assert last_telling_line(log) == "two"
-    assert last_telling_line(tmp_path / "absent") == ""
+    assert last_error_line(log) == "two"
+    assert last_error_line(tmp_path / "absent") == ""
 
 
 def test_a_file_is_the_old_one_until_the_new_one_is_whole(

@@ -264,8 +264,8 @@ def test_down_leaves_data_and_wipe_leaves_only_what_is_not_ours(tmp_path: Path) 
     (home / "dagster").mkdir(parents=True)
     try:
         stack.up(home, topics=["t"])
-        location = home / "postgres" / "location"
-        place = Path(location.read_text().strip()) if IS_ROOT else home / "postgres"
+        storage_path = home / "postgres" / "location"
+        place = Path(storage_path.read_text().strip()) if IS_ROOT else home / "postgres"
         stack.down(home)
         assert pids(home) == {"Kafka": None, "PostgreSQL": None}
         assert (place / "data").is_dir()

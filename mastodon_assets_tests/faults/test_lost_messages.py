@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.kafka.topics import create_topics
-from mastodon_assets.sentiment.scoring.micro_batch import LiveScorer
+from mastodon_assets.sentiment.scoring.micro_batch import MicroBatchScorer
 from mastodon_assets.stream.continuous import stream
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.ledger import DataLossError, read_ledger
@@ -85,7 +85,7 @@ def test_a_topic_made_anew_ends_the_stream_with_its_place_and_is_accepted(
             stream,
             lambda: spark,
             settings,
-            make_scorer=LiveScorer,
+            make_scorer=MicroBatchScorer,
             report=print,
             progress=progress,
             should_stop=lambda: time.monotonic() > deadline,

@@ -13,7 +13,7 @@ from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.ingest import checkpoint, supervisor
 from mastodon_assets.ingest.recovery.cursors import Cursor
 from mastodon_assets.ingest.recovery.gaps import Gap
-from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets_tests.support.documents import RECORDED
 
 LEFT_AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -104,7 +104,7 @@ def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     monkeypatch.setattr(checkpoint, "read_cursor", read)
     monkeypatch.setattr(checkpoint, "save_cursor", save)
-    monkeypatch.setattr(supervisor, "watched", lambda _settings: Withdrawn)
+    monkeypatch.setattr(supervisor, "watched", lambda _settings: SuppressionList)
     monkeypatch.setattr(checkpoint, "read_open_gaps", lambda _url, _instance, _source: [])
     monkeypatch.setattr(checkpoint, "read_stored_posts", lambda _url, _instance, _limit: [])
     monkeypatch.setattr(checkpoint, "save_gap", lambda _url, _instance, _source, _gap: None)

@@ -24,8 +24,8 @@ from mastodon_assets.ingest import supervisor as ingest_module
 from mastodon_assets.ingest.api import event_stream
 from mastodon_assets.ingest.api import rate_limits as pacing_module
 from mastodon_assets.ingest.api.event_stream import StreamEvent
-from mastodon_assets.ingest.handler import IngestSummary, Intake
-from mastodon_assets.ingest.policy.admission import Rules
+from mastodon_assets.ingest.handler import EventHandler, IngestSummary
+from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.ingest.policy.consent import withheld_reason
 from mastodon_assets.ingest.recovery import timeline_walk as walk_module
 from mastodon_assets.ingest.recovery.gaps import Gap
@@ -38,7 +38,7 @@ from mastodon_assets.simulator.sources import SyntheticSource
 from mastodon_assets.simulator.sse import json_text
 from mastodon_assets.simulator.synthetic import Event, LivePosts, history
 from mastodon_assets.simulator.timeline import PageRequest
-from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets_tests.ingest.conftest import Broker
 
 TOKEN = "token"
@@ -88,16 +88,16 @@ def tables(messages: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
 def expected() -> dict[str, tuple[str, str]]:
     """What a reader that misses nothing has in the end."""
     publisher = Collecting()
-    intake = Intake(
+    handler = EventHandler(
         publisher,  # type: ignore[arg-type]
         instance="simulator.example",
-        rules=Rules(),
-        withdrawn=Withdrawn,
+        rules=AdmissionPolicy(),
+        suppression_list=SuppressionList,
     )
     for event in EVENTS:
         data = event.data or event.status_id
         text = data if event.status is None else json_text(event.status)
-        intake.take_event(StreamEvent(event.kind, text, NOW))
+        handler.handle_event(StreamEvent(event.kind, text, NOW))
     return tables([json.loads(json.dumps(message)) for message in publisher.messages])
 
 
@@ -370,7 +370,7 @@ def test_while_kafka_is_away_the_source_is_told_to_wait(
 ) -> None:
     """Else `status` would take it for an ingester that does not run."""
     monkeypatch.setattr(publisher_module, "_STUCK_SECONDS", 0.5)
-    monkeypatch.setattr(progress_module, "_TELL_SECONDS", 0)
+    monkeypatch.setattr(progress_module, "_REPORT_SECONDS", 0)
     broker, process = broker_process
     posting = SyntheticSource(EVENTS, live=LivePosts(5, today=NOW), rate=30)
     with running(posting, token=TOKEN) as server, ingesting(broker, server.base_url) as thread:

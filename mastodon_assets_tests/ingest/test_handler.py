@@ -11,14 +11,14 @@ from pydantic import SecretStr
 from mastodon_assets.contract.messages import Message, encode
 from mastodon_assets.ingest import handler as intake_module
 from mastodon_assets.ingest.api.event_stream import StreamEvent
-from mastodon_assets.ingest.handler import Intake, WithdrawnServerError
-from mastodon_assets.ingest.policy.admission import Rules
+from mastodon_assets.ingest.handler import EventHandler, SuppressedServerError
+from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.ingest.policy.filters import Filters
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
-    Withdrawn,
-    WithdrawnKeyError,
+    SuppressionKeyError,
+    SuppressionList,
     entry_hash,
 )
 from mastodon_assets_tests.support.documents import account, status
@@ -50,24 +50,24 @@ class Taking:
         self,
         *,
         instance: str = "one.example",
-        rules: Rules | None = None,
-        withdrawn: Callable[[], Withdrawn] = Withdrawn,
+        rules: AdmissionPolicy | None = None,
+        suppression_list: Callable[[], SuppressionList] = SuppressionList,
     ) -> None:
         self.topics = Topics()
-        self.intake = Intake(
+        self.handler = EventHandler(
             self.topics,  # type: ignore[arg-type]
             instance=instance,
-            rules=rules or Rules(),
-            withdrawn=withdrawn,
+            rules=rules or AdmissionPolicy(),
+            suppression_list=suppression_list,
         )
-        self.summary = self.intake.summary
+        self.summary = self.handler.summary
 
     def event(self, name: str, data: Any) -> str | None:
         text = data if isinstance(data, str) else json.dumps(data)
-        return self.intake.take_event(StreamEvent(name, text, NOW))
+        return self.handler.handle_event(StreamEvent(name, text, NOW))
 
     def listed(self, document: Any) -> None:
-        self.intake.take_listed(document, NOW)
+        self.handler.handle_listed(document, NOW)
 
     def payloads(self) -> list[Any]:
         return [error["payload"] for error in self.topics.errors]
@@ -90,9 +90,9 @@ def test_what_an_earlier_run_has_published_is_not_published_again_but_its_edits_
 ):
     taking = Taking()
     edited = "2026-11-20T12:00:00.5Z"
-    taking.intake.remember("1", None)
-    taking.intake.remember("2", datetime.fromisoformat(edited))
-    taking.intake.remember("3", None)
+    taking.handler.remember("1", None)
+    taking.handler.remember("2", datetime.fromisoformat(edited))
+    taking.handler.remember("3", None)
 
     for document in (
         status("1"),
@@ -104,7 +104,7 @@ def test_what_an_earlier_run_has_published_is_not_published_again_but_its_edits_
 
     assert taking.topics.kinds() == [("upsert", "2"), ("delete", "3")]
     assert taking.summary.duplicates == 2
-    assert taking.intake.published_ids(10) == ["2", "1"]
+    assert taking.handler.published_ids(10) == ["2", "1"]
 
 
 def test_a_delete_that_was_told_and_looked_for_is_published_once() -> None:
@@ -112,8 +112,8 @@ def test_a_delete_that_was_told_and_looked_for_is_published_once() -> None:
     for status_id in ("1", "2"):
         taking.event("update", status(status_id))
     taking.event("delete", "1")
-    taking.intake.take_gone("1", NOW)
-    taking.intake.take_gone("2", NOW)
+    taking.handler.handle_gone("1", NOW)
+    taking.handler.handle_gone("2", NOW)
 
     assert taking.topics.kinds()[2:] == [("delete", "1"), ("delete", "2")]
     assert (taking.summary.received, taking.summary.duplicates) == (5, 1)
@@ -253,13 +253,13 @@ def test_old_posts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_opt_in_is_passed_on() -> None:
-    taking = Taking(rules=Rules("opt-in"))
+    taking = Taking(rules=AdmissionPolicy("opt-in"))
     taking.event("update", status(account=account(indexable=False)))
 
     assert taking.summary.withheld == {"not_indexable": 1}
 
 
-GERMAN = Rules(filters=Filters(languages=frozenset({"de"})))
+GERMAN = AdmissionPolicy(filters=Filters(languages=frozenset({"de"})))
 
 
 def test_a_dropped_post_leaves_nothing_behind_but_its_rule() -> None:
@@ -293,21 +293,21 @@ def test_a_post_that_no_longer_passes_the_filters_is_deleted() -> None:
     assert taking.summary.deletes == 2
 
 
-def withdrawn(kind: Kind, name: str) -> Withdrawn:
+def suppression_list(kind: Kind, name: str) -> SuppressionList:
     key = SecretStr("a key for tests only")
-    return Withdrawn(key, frozenset({entry_hash(key, kind, name)}))
+    return SuppressionList(key, frozenset({entry_hash(key, kind, name)}))
 
 
 @pytest.mark.parametrize(
     "listed",
     [
-        withdrawn("account", "ada@one.example"),
-        withdrawn("account", "@ADA@One.Example"),
-        withdrawn("server", "one.example"),
+        suppression_list("account", "ada@one.example"),
+        suppression_list("account", "@ADA@One.Example"),
+        suppression_list("server", "one.example"),
     ],
 )
-def test_of_somebody_who_has_withdrawn_nothing_is_left(listed: Withdrawn) -> None:
-    taking = Taking(instance="two.example", withdrawn=lambda: listed)
+def test_of_somebody_who_has_withdrawn_nothing_is_left(listed: SuppressionList) -> None:
+    taking = Taking(instance="two.example", suppression_list=lambda: listed)
     taking.event("update", status("1"))
     taking.event("status.update", status("1", edited_at="2026-11-20T12:00:00Z"))
     taking.event("update", status("2", created_at="no time, which would be a dead letter"))
@@ -321,32 +321,32 @@ def test_of_somebody_who_has_withdrawn_nothing_is_left(listed: Withdrawn) -> Non
 
 
 def test_a_withdrawal_counts_from_the_moment_it_is_known() -> None:
-    lists = [Withdrawn()]
-    taking = Taking(withdrawn=lambda: lists[-1])
+    lists = [SuppressionList()]
+    taking = Taking(suppression_list=lambda: lists[-1])
     taking.event("update", status("1"))
-    lists.append(withdrawn("account", "ada@one.example"))
+    lists.append(suppression_list("account", "ada@one.example"))
     taking.event("update", status("2"))
 
     assert taking.topics.kinds() == [("upsert", "1")]
 
 
 def test_a_list_that_cannot_be_read_ends_the_run() -> None:
-    def read() -> Withdrawn:
+    def read() -> SuppressionList:
         if taken:
-            raise WithdrawnKeyError("another key")
-        return Withdrawn()
+            raise SuppressionKeyError("another key")
+        return SuppressionList()
 
     taken: list[str] = []
-    taking = Taking(withdrawn=read)
+    taking = Taking(suppression_list=read)
     taken.append("one")
 
-    with pytest.raises(WithdrawnKeyError):
+    with pytest.raises(SuppressionKeyError):
         taking.event("update", status("1"))
 
 
 def test_a_server_that_has_withdrawn_is_not_read() -> None:
-    with pytest.raises(WithdrawnServerError, match=r"^one\.example has withdrawn: "):
-        Taking(withdrawn=lambda: withdrawn("server", "ONE.example"))
+    with pytest.raises(SuppressedServerError, match=r"^one\.example has withdrawn: "):
+        Taking(suppression_list=lambda: suppression_list("server", "ONE.example"))
 
 
 def test_where_nobody_can_tell_whose_a_post_is_no_payload_is_kept() -> None:
@@ -358,7 +358,7 @@ def test_where_nobody_can_tell_whose_a_post_is_no_payload_is_kept() -> None:
 
 
 def test_the_summary_says_under_which_rules_it_was_counted() -> None:
-    assert Taking(rules=Rules("opt-in")).summary.rules == "consent 1 opt-in; filters none"
+    assert Taking(rules=AdmissionPolicy("opt-in")).summary.rules == "consent 1 opt-in; filters none"
 
 
 VALUES = st.recursive(
@@ -376,7 +376,7 @@ LONG = st.sampled_from(["x", "é", "<p>", "@a", "\ud83d", "\x00", "&amp;", "<a h
     lambda unit: unit * 20_000
 )
 RULES = st.builds(
-    Rules,
+    AdmissionPolicy,
     st.sampled_from(["respect", "opt-in"]),
     st.builds(
         Filters,
@@ -399,7 +399,7 @@ RULES = st.builds(
     RULES,
 )
 def test_whatever_a_status_holds_ends_as_a_message_a_dead_letter_or_a_count(
-    name: str, changes: dict[str, Any], account_changes: dict[str, Any], rules: Rules
+    name: str, changes: dict[str, Any], account_changes: dict[str, Any], rules: AdmissionPolicy
 ) -> None:
     taking = Taking(rules=rules)
     taking.event(name, {**status(account=account(**account_changes)), **changes})

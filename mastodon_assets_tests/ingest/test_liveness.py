@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mastodon_assets.ingest.liveness import FeedWatch, is_odd
+from mastodon_assets.ingest.liveness import LivenessMonitor, is_anomalous
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -34,11 +34,11 @@ def test_silence_is_odd_after_several_of_the_usual_pauses_and_ten_minutes_at_lea
     silence: float, longest_pause: float | None, deletes: int, odd: bool
 ) -> None:
     pause = None if longest_pause is None else timedelta(minutes=longest_pause)
-    assert is_odd(timedelta(minutes=silence), pause, deletes) is odd
+    assert is_anomalous(timedelta(minutes=silence), pause, deletes) is odd
 
 
-def busy() -> FeedWatch:
-    watch = FeedWatch()
+def busy() -> LivenessMonitor:
+    watch = LivenessMonitor()
     watch.connected(at(-1))
     for second in range(30):
         watch.note_post(at(second / 60))
@@ -47,44 +47,44 @@ def busy() -> FeedWatch:
 
 def test_a_busy_feed_that_goes_silent_is_told_and_posts_end_it() -> None:
     watch = busy()
-    assert watch.oddity(at(5)) is None
-    assert watch.oddity(at(11)) == (
+    assert watch.anomaly(at(5)) is None
+    assert watch.anomaly(at(11)) == (
         "heartbeats but no posts since 2026-11-20 12:00Z, though the stream is open;"
         " see: mastodon-assets doctor"
     )
     watch.note_other(at(11), is_delete=True)
-    assert str(watch.oddity(at(11))).startswith("deletes but no posts since")
+    assert str(watch.anomaly(at(11))).startswith("deletes but no posts since")
     watch.note_post(at(12))
-    assert watch.oddity(at(12)) is None
+    assert watch.anomaly(at(12)) is None
 
 
 def test_a_feed_that_only_ever_told_deletes_is_odd() -> None:
-    watch = FeedWatch()
+    watch = LivenessMonitor()
     watch.connected(NOON)
     for minute in range(20):
         watch.note_other(at(minute), is_delete=True)
-    assert watch.oddity(at(9)) is None
-    assert watch.oddity(at(20)) is not None
+    assert watch.anomaly(at(9)) is None
+    assert watch.anomaly(at(20)) is not None
 
 
 def test_a_feed_that_never_told_a_post_is_just_quiet() -> None:
-    watch = FeedWatch()
+    watch = LivenessMonitor()
     watch.connected(NOON)
-    assert watch.oddity(at(60 * 24)) is None
+    assert watch.anomaly(at(60 * 24)) is None
 
 
 def test_the_time_without_a_stream_is_no_silence_of_the_server() -> None:
     watch = busy()
     watch.disconnected()
-    assert watch.oddity(at(60)) is None
+    assert watch.anomaly(at(60)) is None
     watch.connected(at(60))
-    assert watch.oddity(at(69)) is None
+    assert watch.anomaly(at(69)) is None
     watch.note_post(at(69))
     assert watch.longest_pause == timedelta(seconds=1)
 
 
 def test_what_an_earlier_run_knew_goes_on_counting() -> None:
-    watch = FeedWatch(last_post_at=at(-600), longest_pause=timedelta(minutes=4))
+    watch = LivenessMonitor(last_post_at=at(-600), longest_pause=timedelta(minutes=4))
     watch.connected(NOON)
-    assert watch.oddity(at(19)) is None
-    assert watch.oddity(at(20)) is not None
+    assert watch.anomaly(at(19)) is None
+    assert watch.anomaly(at(20)) is not None

@@ -11,11 +11,11 @@ from mastodon_assets.contract.messages import encode
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.event_stream import StreamEvent
-from mastodon_assets.ingest.handler import Intake
-from mastodon_assets.ingest.policy.admission import Rules
+from mastodon_assets.ingest.handler import EventHandler
+from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.simulator.server import running
 from mastodon_assets.simulator.sources import RawStream
-from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets_tests.support.documents import RECORDED
 from mastodon_assets_tests.support.odd_server import Answer, odd_server
 
@@ -88,16 +88,16 @@ def test_every_event_of_a_recorded_stream_is_accounted_for(name: str) -> None:
     kinds = Counter(name for name, _ in frames(path))
     statuses = kinds["update"] + kinds["status.update"] + kinds["status_update"]
     kafka = _Kafka()
-    intake = Intake(
+    handler = EventHandler(
         kafka,  # type: ignore[arg-type]
         instance="one.example",
-        rules=Rules(),
-        withdrawn=Withdrawn,
+        rules=AdmissionPolicy(),
+        suppression_list=SuppressionList,
     )
     for event in read(path):
-        intake.take_event(event)
+        handler.handle_event(event)
 
-    summary = intake.summary
+    summary = handler.summary
     assert summary.received == statuses + kinds["delete"]
     assert summary.ignored == kinds.total() - summary.received
     settled = summary.upserts + summary.duplicates + summary.withheld.total()

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.ledger import read_ledger
-from mastodon_assets.stream.stream_lock import stream_holder
+from mastodon_assets.stream.stream_lock import stream_lock_owner
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.support.ports import free_port
@@ -76,7 +76,7 @@ def test_the_stream_follows_the_topic_through_a_cut_and_ends_in_good_order_at_si
 
         # The database throws the stream out; it comes back by itself and misses nothing.
         with transaction(settings.postgres_url) as connection:
-            holder = stream_holder(connection, settings.kafka_topic)
+            holder = stream_lock_owner(connection, settings.kafka_topic)
             assert holder is not None
             connection.execute("SELECT pg_terminate_backend(%s)", (holder.pid,))
         produce([delete("2"), upsert("3"), b"garbage"], 1)

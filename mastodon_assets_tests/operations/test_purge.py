@@ -11,15 +11,15 @@ from typer.testing import CliRunner
 from mastodon_assets.cli.main import app
 from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.ingest import dead_letters
+from mastodon_assets.ingest import dead_letters as topic_dead_letters
 from mastodon_assets.ingest.dead_letters import newest_errors, replay_errors
 from mastodon_assets.kafka.publisher import publishing
 from mastodon_assets.kafka.topics import create_topics, read_topic
-from mastodon_assets.operations.purge import account, entries, server, undo, withdraw
+from mastodon_assets.operations.purge import account, entries, purge, server, undo
 from mastodon_assets.stream.dead_letters import replay_rejected
 from mastodon_assets.stream.merge import BatchCounts
 from mastodon_assets.warehouse.database import count_rows, transaction
-from mastodon_assets.warehouse.suppression_list import Withdrawn, WithdrawnKeyError
+from mastodon_assets.warehouse.suppression_list import SuppressionKeyError, SuppressionList
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.ingest.conftest import Broker
 from mastodon_assets_tests.ingest.test_handler import NOW
@@ -82,9 +82,9 @@ def fail_all(platform: Settings, *payloads: str | None) -> None:
         publisher.flush()
 
 
-def letters(platform: Settings) -> list[bytes | None]:
+def kept_dead_letters(platform: Settings) -> list[bytes | None]:
     found, _ = newest_errors(platform, reason="", limit=100)
-    return sorted((letter.payload for letter in found), key=str)
+    return sorted((dead_letter.payload for dead_letter in found), key=str)
 
 
 def rows(settings: Settings, query: str) -> list[Any]:
@@ -101,15 +101,15 @@ def test_dead_letters_of_the_withdrawn_go_and_the_others_stay_as_they_are(
     producer.produce(platform.kafka_errors_topic, b"not an entry")
     assert producer.flush(10) == 0
 
-    dry = withdraw(platform, BOB, dry_run=True)
-    assert len(letters(platform)) == 9
-    removed = withdraw(platform, BOB)
-    again = withdraw(platform, BOB)
+    dry = purge(platform, BOB, dry_run=True)
+    assert len(kept_dead_letters(platform)) == 9
+    removed = purge(platform, BOB)
+    again = purge(platform, BOB)
 
     topic = platform.kafka_errors_topic
     assert (dry[topic], removed[topic], again[topic]) == (2, 2, 0)
     kept = [None, b"not an entry", *(payload.encode() for payload in by_ada)]
-    assert letters(platform) == sorted(kept, key=str)
+    assert kept_dead_letters(platform) == sorted(kept, key=str)
 
 
 def test_a_withdrawal_that_breaks_off_loses_no_dead_letter_and_can_be_repeated(
@@ -121,29 +121,29 @@ def test_a_withdrawal_that_breaks_off_loses_no_dead_letter_and_can_be_repeated(
         raise ServiceUnavailableError("Kafka is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(dead_letters, "_delete_before", break_off)
+        patched.setattr(topic_dead_letters, "_delete_before", break_off)
         with pytest.raises(ServiceUnavailableError, match=r"^the tables are done, .*same command"):
-            withdraw(platform, BOB)
-    assert set(letters(platform)) >= {json.dumps(status("1")).encode()}
+            purge(platform, BOB)
+    assert set(kept_dead_letters(platform)) >= {json.dumps(status("1")).encode()}
 
-    assert withdraw(platform, BOB)[platform.kafka_errors_topic] == 2
-    assert set(letters(platform)) == {json.dumps(status("1")).encode()}
+    assert purge(platform, BOB)[platform.kafka_errors_topic] == 2
+    assert set(kept_dead_letters(platform)) == {json.dumps(status("1")).encode()}
 
 
 def test_what_an_ingester_writes_meanwhile_stays(
     platform: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(platform, by_bob("7"))
-    real = dead_letters._publish_again
+    real = topic_dead_letters._publish_again
 
     def publish_again(settings: Settings, records: Iterator[Any]) -> None:
         fail_all(platform, *(json.dumps(status(str(number))) for number in range(4)))
         real(settings, records)
 
-    monkeypatch.setattr(dead_letters, "_publish_again", publish_again)
-    withdraw(platform, BOB)
+    monkeypatch.setattr(topic_dead_letters, "_publish_again", publish_again)
+    purge(platform, BOB)
 
-    assert len(letters(platform)) == 4
+    assert len(kept_dead_letters(platform)) == 4
 
 
 def test_an_entry_published_again_keeps_its_time(platform: Settings) -> None:
@@ -162,17 +162,19 @@ def test_an_entry_published_again_keeps_its_time(platform: Settings) -> None:
     )
     assert producer.flush(10) == 0
 
-    withdraw(platform, BOB)
+    purge(platform, BOB)
 
-    with dead_letters._reading(platform) as consumer:
-        records = dead_letters._records(platform, consumer, dead_letters._bounds(platform))
+    with topic_dead_letters._reading(platform) as consumer:
+        records = topic_dead_letters._records(
+            platform, consumer, topic_dead_letters._bounds(platform)
+        )
         times = {record.value(): record.timestamp()[1] for record in records}
     assert times[b"old"] == 1_000
     assert len(times) == 2
 
 
 def test_no_replay_brings_back_a_dead_letter(platform: Settings) -> None:
-    withdraw(platform, BOB)
+    purge(platform, BOB)
     fail(platform, by_bob("1"))
     fail(platform, json.dumps(status("2")), instance="five.example")
     keep(platform, upsert("3", username="bob@two.example"), upsert("4"))
@@ -210,14 +212,14 @@ def test_the_whole_topic_read_again_is_as_if_the_account_had_never_posted(
     produce([*bob, delete("77")], 1)
     assert drain(lambda: spark, platform, report=print).counts.stored == 2
 
-    removed = withdraw(platform, BOB)
+    removed = purge(platform, BOB)
     assert (removed["toots_raw"], removed["toots_rejected"]) == (2, 1)
     assert refreshed() == expected
     with transaction(platform.postgres_url) as connection:
         connection.execute("UPDATE masto.kafka_offsets SET next_offset = 0")
     summary = drain(lambda: spark, platform, report=print)
 
-    assert summary.counts == BatchCounts(stale=2, withdrawn=3, deletes=1)
+    assert summary.counts == BatchCounts(stale=2, suppressed=3, delete_messages=1)
     for name in _STORED:
         assert sorted(rows(platform, f"TABLE masto.{name}")) == expected[name]
     with transaction(platform.postgres_url) as connection:
@@ -230,36 +232,36 @@ def test_the_whole_topic_read_again_is_as_if_the_account_had_never_posted(
 def test_a_drain_refuses_to_start_without_the_key(platform: Settings) -> None:
     from mastodon_assets.stream.drain import drain
 
-    withdraw(platform, BOB)
+    purge(platform, BOB)
 
     def no_session() -> "SparkSession":
         raise AssertionError("a session was asked for")
 
-    with pytest.raises(WithdrawnKeyError, match="WITHDRAWN_KEY is not set"):
+    with pytest.raises(SuppressionKeyError, match="WITHDRAWN_KEY is not set"):
         drain(no_session, platform.model_copy(update={"withdrawn_key": None}), report=print)
 
 
 def test_under_pseudonyms_both_names_withdraw(platform: Settings) -> None:
     from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
-    from mastodon_assets.warehouse.suppression_list import read_withdrawn
+    from mastodon_assets.warehouse.suppression_list import read_suppression_list
 
     handle_key = SecretStr("a key for handles only")
     hidden = platform.model_copy(update={"mastodon_handle_key": handle_key})
-    withdraw(hidden, BOB)
-    withdraw(hidden, server("three.example"))
+    purge(hidden, BOB)
+    purge(hidden, server("three.example"))
 
     names = Pseudonyms(handle_key)
     with transaction(platform.postgres_url) as connection:
-        listed: Withdrawn = read_withdrawn(connection, KEY)
-    assert listed.covers("bob@two.example", None)
-    assert listed.covers(names.handle("BOB@two.example"), None)
-    assert listed.covers(names.handle("eve@three.example"), None)
-    assert not listed.covers(names.handle("eve@two.example"), None)
+        listed: SuppressionList = read_suppression_list(connection, KEY)
+    assert listed.matches("bob@two.example", None)
+    assert listed.matches(names.handle("BOB@two.example"), None)
+    assert listed.matches(names.handle("eve@three.example"), None)
+    assert not listed.matches(names.handle("eve@two.example"), None)
     assert sorted(entry.kind for entry in entries(platform)) == ["account", "server"]
 
 
 def test_undone_it_may_be_read_again(platform: Settings) -> None:
-    withdraw(platform, BOB)
+    purge(platform, BOB)
 
     assert undo(platform, account("@BOB@two.example"))
     assert not undo(platform, BOB)
@@ -267,8 +269,8 @@ def test_undone_it_may_be_read_again(platform: Settings) -> None:
 
 
 def test_without_a_key_the_error_says_how_to_make_one(settings: Settings) -> None:
-    with pytest.raises(WithdrawnKeyError, match=r"set WITHDRAWN_KEY .*secrets\.token_hex"):
-        withdraw(settings, BOB)
+    with pytest.raises(SuppressionKeyError, match=r"set WITHDRAWN_KEY .*secrets\.token_hex"):
+        purge(settings, BOB)
 
 
 @pytest.mark.parametrize("handle", ["bob", "@bob", "bob@", "a b@c", "https://two.example/@bob", ""])
@@ -316,7 +318,7 @@ def test_exactly_one_is_named(command: Callable[..., str], arguments: list[str])
 
 
 def test_a_dry_run_enters_nobody(platform: Settings) -> None:
-    withdraw(platform, BOB, dry_run=True)
+    purge(platform, BOB, dry_run=True)
 
     with transaction(platform.postgres_url) as connection:
         assert count_rows(connection, TABLES["withdrawn"]) == 0

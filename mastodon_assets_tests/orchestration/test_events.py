@@ -3,7 +3,7 @@ from pathlib import Path
 import dagster as dg
 
 from mastodon_assets.orchestration.dagster_home import dagster_home, existing_dagster_home
-from mastodon_assets.orchestration.events import tell_dagster
+from mastodon_assets.orchestration.events import report_to_dagster
 from mastodon_assets.stream.merge import BatchCounts
 from mastodon_assets.stream.metrics import StreamReport
 
@@ -13,7 +13,7 @@ _REPORT = StreamReport("a_topic", 60.0, BatchCounts(stored=30), 10, 2.0, lag=4)
 def test_the_three_tables_are_materialized_without_a_run(tmp_path: Path) -> None:
     home = dagster_home(tmp_path)
     told: list[str] = []
-    tell_dagster(home, told.append)(_REPORT)
+    report_to_dagster(home, told.append)(_REPORT)
     assert told == []
     with dg.DagsterInstance.from_config(str(home)) as instance:
         for table in ("toots_raw", "toot_metrics_windowed", "user_avg_length_windowed"):
@@ -29,7 +29,7 @@ def test_the_three_tables_are_materialized_without_a_run(tmp_path: Path) -> None
 def test_a_damaged_instance_is_told_and_does_not_fail_the_stream(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text("storage: nonsense\n")
     told: list[str] = []
-    tell_dagster(tmp_path, told.append)(_REPORT)
+    report_to_dagster(tmp_path, told.append)(_REPORT)
     assert len(told) == 1
     assert told[0].startswith("Dagster's page does not show this minute: ")
 
@@ -37,5 +37,5 @@ def test_a_damaged_instance_is_told_and_does_not_fail_the_stream(tmp_path: Path)
 def test_nothing_is_recorded_where_dagster_was_never_set_up(tmp_path: Path) -> None:
     home = existing_dagster_home(tmp_path)
     assert home is None
-    tell_dagster(home, print)(_REPORT)
+    report_to_dagster(home, print)(_REPORT)
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
 
-from mastodon_assets.simulator.chaos import Ids, Kind, Storm
+from mastodon_assets.simulator.chaos import ChaosServer, Ids, Kind
 from mastodon_assets.simulator.server import SimulatorServer, running
 from mastodon_assets_tests.simulator.conftest import client
 
@@ -17,13 +17,13 @@ TIMELINE = "/api/v1/timelines/public"
 
 
 @contextmanager
-def stormy(*kinds: Kind, ids: Ids = "snowflake") -> Iterator[tuple[Storm, SimulatorServer]]:
-    storm = Storm(seed=3, rate=50, fault_seconds=0.3, kinds=kinds, ids=ids)
+def stormy(*kinds: Kind, ids: Ids = "snowflake") -> Iterator[tuple[ChaosServer, SimulatorServer]]:
+    storm = ChaosServer(seed=3, rate=50, fault_seconds=0.3, kinds=kinds, ids=ids)
     with running(storm, heartbeat_seconds=0.05, refuse=storm.refusal) as server:
         yield storm, server
 
 
-def read(storm: Storm, server: SimulatorServer, most: int = 400) -> list[ServerSentEvent]:
+def read(storm: ChaosServer, server: SimulatorServer, most: int = 400) -> list[ServerSentEvent]:
     """Events of one stream until it ends, or there are `most`; faults begin with it."""
     events: list[ServerSentEvent] = []
     with client(server) as http, http.stream("GET", STREAM, timeout=2) as response:

@@ -11,9 +11,9 @@ from mastodon_assets.spark.storage import (
     HadoopPath,
     file_sizes,
     for_executors,
-    location,
     remove_tree,
     rename,
+    storage_path,
 )
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def folder(spark: "SparkSession", tmp_path: Path) -> HadoopPath:
     """The test's folder by its URI; the session brings the JVM."""
-    found = location(load_settings(spark_master="local[2]"), (tmp_path / "at").as_uri())
+    found = storage_path(load_settings(spark_master="local[2]"), (tmp_path / "at").as_uri())
     assert isinstance(found, HadoopPath)
     return found
 
@@ -60,7 +60,7 @@ def test_a_folder_is_listed_renamed_and_removed_like_a_local_one(
 def test_what_fails_is_an_os_error_in_one_line(folder: HadoopPath) -> None:
     for fails in (
         (folder / "nosuch").read_bytes,
-        location(load_settings(spark_master="local[2]"), "nosuch://host/x").exists,
+        storage_path(load_settings(spark_master="local[2]"), "nosuch://host/x").exists,
     ):
         with pytest.raises(OSError, match="nosuch") as raised:
             fails()

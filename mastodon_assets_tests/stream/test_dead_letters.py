@@ -164,7 +164,8 @@ def test_a_reason_chooses_what_is_replayed(settings: Settings) -> None:
 
     assert [found["id"] for found in published(settings)] == ["1"]
     assert [
-        letter.offset for letter in newest_rejected(settings.postgres_url, reason="0%", limit=9)
+        dead_letter.offset
+        for dead_letter in newest_rejected(settings.postgres_url, reason="0%", limit=9)
     ]
 
 
@@ -271,10 +272,10 @@ def test_what_the_ingester_did_not_write_stops_no_replay(platform: Settings) -> 
 
     with publishing(platform) as publisher:
         summary = replay_errors(platform, publisher)
-    letters, counts = newest_errors(platform, reason="", limit=3)
+    dead_letters, counts = newest_errors(platform, reason="", limit=3)
 
     assert summary.kept == {"not an entry of the ingester": 7}
-    assert len(letters) == 3
+    assert len(dead_letters) == 3
     assert counts.total() == 7
 
 
@@ -291,7 +292,7 @@ def test_list_shows_the_newest_of_both_escaped_and_counts_reasons(
     assert "\\x1b[31mred\\xff" in text
     assert "3 dead letters" in text
     assert "2  not JSON [bold]" in text
-    assert [letter["topic"] for letter in document["dead_letters"]] == [
+    assert [dead_letter["topic"] for dead_letter in document["dead_letters"]] == [
         platform.kafka_errors_topic,
         platform.kafka_topic,
         platform.kafka_topic,
@@ -307,17 +308,19 @@ def test_show_gives_all_of_one_and_its_bytes(
     payload = json.dumps(status("1"))
     keep(platform, b"caf\xc3\xa9 \x00 [red]")
     fail(platform, payload)
-    (letter,), _ = newest_errors(platform, reason="", limit=1)
+    (dead_letter,), _ = newest_errors(platform, reason="", limit=1)
 
     shown = command("show", platform.kafka_topic, "0", "0")
-    place = (letter.topic, str(letter.partition), str(letter.offset))
+    place = (dead_letter.topic, str(dead_letter.partition), str(dead_letter.offset))
 
     assert "café \\x00 [red]" in shown
     assert "2026-11-20 12:00:00Z" in shown
     assert "was refused" in shown
     assert "a key" in shown
     assert command("show", *place, "--raw") == payload
-    assert read_error(platform, letter.partition, letter.offset).payload == payload.encode()
+    assert (
+        read_error(platform, dead_letter.partition, dead_letter.offset).payload == payload.encode()
+    )
 
 
 def test_a_place_without_a_dead_letter_is_named(platform: Settings) -> None:
@@ -350,6 +353,6 @@ def test_nothing_in_an_escaped_text_moves_a_terminal() -> None:
 def test_a_time_of_refusal_is_utc(settings: Settings) -> None:
     keep(settings, b"x")
 
-    (letter,) = newest_rejected(settings.postgres_url, reason="", limit=1)
+    (dead_letter,) = newest_rejected(settings.postgres_url, reason="", limit=1)
 
-    assert letter.at == datetime(2026, 11, 20, 12, tzinfo=UTC)
+    assert dead_letter.at == datetime(2026, 11, 20, 12, tzinfo=UTC)

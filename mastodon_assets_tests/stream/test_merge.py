@@ -31,7 +31,7 @@ from mastodon_assets.stream.merge import (
 from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import connect, take_write_lock, toots_version
-from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_totals
+from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.support.collision import uris_with_one_hash
 from mastodon_assets_tests.support.records import (
@@ -214,10 +214,10 @@ def test_an_edit_dated_in_the_future_does_not_win_for_ever(sink: Sink) -> None:
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("delete_first", [True, False])
 def test_a_delete_removes_the_post_in_whatever_order_they_come(
-    sink: Sink, delete_first: bool, together: bool
+    sink: Sink, delete_first: bool, supervisor: bool
 ) -> None:
     messages = [delete("1"), upsert("1")] if delete_first else [upsert("1"), delete("1")]
-    batches = [messages] if together else [[message] for message in messages]
+    batches = [messages] if supervisor else [[message] for message in messages]
     for batch in batches:
         sink.write(*batch)
     tables = sink.tables()
@@ -231,7 +231,7 @@ def test_a_delete_on_one_server_keeps_the_post_out_from_every_server(sink: Sink)
     sink.write(delete("99", instance="two.example"))
     assert sink.rows("SELECT * FROM masto.toots_raw") == []
     third = upsert("5", instance="three.example", uri=uri, edited_at="2026-11-21T00:00:00Z")
-    assert sink.write(third) == BatchCounts(deleted=1)
+    assert sink.write(third) == BatchCounts(tombstoned=1)
     assert sink.rows("SELECT * FROM masto.toots_raw") == []
 
 
@@ -270,14 +270,14 @@ def test_a_bad_message_is_kept_byte_for_byte_with_its_place_and_reason(sink: Sin
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_two_uris_with_one_hash_never_share_a_row(sink: Sink, together: bool) -> None:
+def test_two_uris_with_one_hash_never_share_a_row(sink: Sink, supervisor: bool) -> None:
     one, other = uris_with_one_hash()
     messages = [upsert("1", uri=one), upsert("2", uri=other)]
     rows = staged(on_partition(messages))
     ids = rows.column("id").to_pylist()
     assert ids[0] == ids[1]
     records = on_partition(messages)
-    if together:
+    if supervisor:
         with pytest.raises(PayloadsNeededError):
             sink.write_records(records)
         counts = sink.write_records(records, keep_payloads=True)
@@ -477,7 +477,7 @@ def test_order_partitions_and_batches_change_no_row(
             assert rebuild_windows(sink.connection, TABLES[name]) == 0
         assert days_that_differ(sink.connection, None) == []
         assert days_that_differ(sink.connection, [date(2026, 11, 20)]) == []
-        assert rebuild_totals(sink.connection) == 0
+        assert rebuild_rollups(sink.connection) == 0
 
 
 def test_labels_a_day_are_rebuilt_from_the_rows(sink: Sink) -> None:
@@ -489,7 +489,7 @@ def test_labels_a_day_are_rebuilt_from_the_rows(sink: Sink) -> None:
         )
         assert days_that_differ(sink.connection, None) == [date(2026, 11, 19)]
         assert days_that_differ(sink.connection, [date(2026, 11, 20)]) == []
-        assert rebuild_totals(sink.connection) == 1
+        assert rebuild_rollups(sink.connection) == 1
     assert sink.rows(
         "SELECT day, n_toosts, n_unscored FROM masto.v_sentiment_daily ORDER BY 1"
     ) == [

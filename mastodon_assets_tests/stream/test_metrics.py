@@ -29,11 +29,11 @@ def test_a_minute_is_one_line_with_rate_and_lag(
 ) -> None:
     progress, lines, told = _progress(settings.kafka_servers, settings.kafka_topic)
     progress.add(Batch(BatchCounts(stored=3, rejected=1), 0.5))
-    progress.tell_now_and_then({})
+    progress.report_periodically({})
     assert lines == []
-    monkeypatch.setattr(progress_module, "TELL_SECONDS", 0)
-    progress.tell_now_and_then({})
-    progress.tell_now_and_then({})
+    monkeypatch.setattr(progress_module, "REPORT_SECONDS", 0)
+    progress.report_periodically({})
+    progress.report_periodically({})
     assert lines[0].startswith(f"{settings.kafka_topic}: 4 messages in 0 s (")
     assert lines[0].endswith("1 batches of 0.50 s, lag 0")
     assert lines[1].endswith("no messages in 0 s, lag 0")
@@ -69,8 +69,8 @@ def test_without_kafka_the_lag_is_unknown_and_said_once(monkeypatch: pytest.Monk
     state = TopicState("a_topic", "topic-id", earliest={0: 0}, end={0: 7})
     with monkeypatch.context() as patched:
         patched.setattr(progress_module, "read_topic", lambda *_: state)
-        progress.tell_now_and_then({0: 5})
-    progress.tell_now_and_then({0: 5})
-    progress.tell_now_and_then({0: 5})
+        progress.report_periodically({0: 5})
+    progress.report_periodically({0: 5})
+    progress.report_periodically({0: 5})
     assert len(lines) == 1
     assert "the lag is unknown: Kafka at 127.0.0.1" in lines[0]

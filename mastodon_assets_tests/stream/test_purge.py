@@ -17,8 +17,8 @@ from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import connect, toots_version
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
-    Withdrawn,
-    WithdrawnKeyError,
+    SuppressionKeyError,
+    SuppressionList,
     enter,
     entry_hash,
 )
@@ -55,7 +55,7 @@ class Tables:
         return counts
 
     def purge(self, kind: Kind, name: str) -> dict[str, int]:
-        covered = Withdrawn(KEY, frozenset({entry_hash(KEY, kind, name)}))
+        covered = SuppressionList(KEY, frozenset({entry_hash(KEY, kind, name)}))
         with self.connection.transaction():
             enter(self.connection, KEY, kind, [name])
             return purge_rows(self.connection, covered)
@@ -205,7 +205,7 @@ def test_reading_all_messages_again_brings_nothing_back(tables: Tables, kind: Ki
 
     counts = tables.write(messages)
 
-    assert counts == BatchCounts(stale=1, withdrawn=5, deletes=1)
+    assert counts == BatchCounts(stale=1, suppressed=5, delete_messages=1)
     assert tables.contents(*before) == before
     assert tables.rows("SELECT count(*) FROM masto.toots_rejected") == [(0,)]
     # All but the key under which a post that was deleted before is kept away.
@@ -230,7 +230,7 @@ def test_a_withdrawn_server_takes_with_it_what_was_read_from_it(tables: Tables) 
         ("one.example", "3")
     ]
     assert tables.write([by_bob("8"), by_bob("9", instance="five.example")]) == BatchCounts(
-        stored=1, withdrawn=1
+        stored=1, suppressed=1
     )
 
 
@@ -239,13 +239,13 @@ def test_a_deleted_post_stays_away_when_the_server_that_told_withdraws(tables: T
     tables.write([delete("1", instance="five.example")])
     tables.purge("server", "five.example")
 
-    assert tables.write([by_bob("1")]) == BatchCounts(deleted=1)
+    assert tables.write([by_bob("1")]) == BatchCounts(tombstoned=1)
 
 
 def test_a_delete_of_a_withdrawn_post_is_taken(tables: Tables) -> None:
     tables.purge("server", "one.example")
 
-    assert tables.write([delete("1")]) == BatchCounts(deletes=1)
+    assert tables.write([delete("1")]) == BatchCounts(delete_messages=1)
 
 
 @pytest.mark.parametrize("key", [None, SecretStr("another key for tests")])
@@ -255,7 +255,7 @@ def test_a_sink_that_cannot_tell_who_has_withdrawn_writes_nothing(
     assert tables.write([upsert("1")], key=None) == BatchCounts(stored=1)
     tables.purge("account", "bob@two.example")
 
-    with pytest.raises(WithdrawnKeyError, match="WITHDRAWN_KEY"):
+    with pytest.raises(SuppressionKeyError, match="WITHDRAWN_KEY"):
         tables.write([upsert("2")], key=key)
     assert tables.rows("SELECT status_id FROM masto.toots_raw") == [("1",)]
 
@@ -310,7 +310,7 @@ def test_when_somebody_withdraws_and_what_is_read_again_changes_no_row(
     tables.begin_again()
     counts = tables.write(shuffled)
     assert counts.messages == len(messages)
-    assert counts.withdrawn == sum(each.get("username") == "bob@two.example" for each in messages)
+    assert counts.suppressed == sum(each.get("username") == "bob@two.example" for each in messages)
     assert tables.contents(*names) == expected
     with tables.connection.transaction():
         in_windows, rows = window_sum_and_rows(tables.connection)

@@ -11,7 +11,7 @@ from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.stream.ledger import advance_ledger, open_ledger
 from mastodon_assets.stream.stream_lock import (
     StreamStalledError,
-    stream_holder,
+    stream_lock_owner,
     take_stream_lock,
     wait_for_stream,
 )
@@ -36,7 +36,7 @@ def _advance(connection: psycopg.Connection[Any], end: int) -> None:
 
 def test_without_a_stream_there_is_nothing_to_wait_for(fresh_database_url: SecretStr) -> None:
     waited = wait_for_stream(fresh_database_url, _TARGET, print)
-    assert (waited.start, waited.holder) == ({}, None)
+    assert (waited.start, waited.owner) == ({}, None)
 
 
 def test_the_wait_ends_when_the_stream_has_passed_the_offsets(
@@ -49,9 +49,9 @@ def test_the_wait_ends_when_the_stream_has_passed_the_offsets(
         waited = wait_for_stream(fresh_database_url, _TARGET, told.append)
         timer.join()
         assert waited.start == {0: 0}
-        assert waited.holder is not None
-        assert waited.holder.pid == connection.info.backend_pid
-        assert f"PostgreSQL pid {waited.holder.pid}" in told[0]
+        assert waited.owner is not None
+        assert waited.owner.pid == connection.info.backend_pid
+        assert f"PostgreSQL pid {waited.owner.pid}" in told[0]
 
 
 def test_the_wait_ends_when_the_stream_does(fresh_database_url: SecretStr) -> None:
@@ -60,7 +60,7 @@ def test_the_wait_ends_when_the_stream_does(fresh_database_url: SecretStr) -> No
         timer.start()
         waited = wait_for_stream(fresh_database_url, _TARGET, print)
         timer.join()
-    assert waited.holder is not None
+    assert waited.owner is not None
 
 
 def test_a_stream_that_stands_still_is_named(fresh_database_url: SecretStr) -> None:
@@ -74,8 +74,8 @@ def test_a_stream_that_stands_still_is_named(fresh_database_url: SecretStr) -> N
 def test_a_topic_has_one_stream_and_another_topic_another(fresh_database_url: SecretStr) -> None:
     with _stream(fresh_database_url), connect(fresh_database_url) as other:
         assert not take_stream_lock(other, "a_topic")
-        assert stream_holder(other, "another") is None
+        assert stream_lock_owner(other, "another") is None
         assert take_stream_lock(other, "another")
-        holder = stream_holder(other, "another")
-        assert holder is not None
-        assert holder.pid == other.info.backend_pid
+        owner = stream_lock_owner(other, "another")
+        assert owner is not None
+        assert owner.pid == other.info.backend_pid

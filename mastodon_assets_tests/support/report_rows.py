@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from mastodon_assets.warehouse.rollups import rebuild_totals
+from mastodon_assets.warehouse.rollups import rebuild_rollups
 
 MONDAY = date(2026, 10, 5)
 
@@ -48,7 +48,7 @@ def insert_posts(connection: Connection[Any], posts: list[Post]) -> None:
         SELECT (event_at AT TIME ZONE 'UTC')::date, count(*) FROM masto.toots_raw GROUP BY 1
         """
     )
-    rebuild_totals(connection)
+    rebuild_rollups(connection)
 
 
 def insert_model(connection: Connection[Any], version: str, corpus: str, status: str) -> None:

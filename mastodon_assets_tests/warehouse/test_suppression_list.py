@@ -10,21 +10,21 @@ from mastodon_assets.warehouse import suppression_list as withdrawn_module
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
-    Withdrawn,
-    WithdrawnKeyError,
+    SuppressionKeyError,
+    SuppressionList,
     enter,
     entry_hash,
-    read_withdrawn,
+    read_suppression_list,
     remove,
-    watched,
+    watched_suppression_list,
 )
 from mastodon_assets_tests.support.records import upsert
 
 KEY = SecretStr("a key for tests only")
 
 
-def listed(kind: Kind, name: str) -> Withdrawn:
-    return Withdrawn(KEY, frozenset({entry_hash(KEY, kind, name)}))
+def listed(kind: Kind, name: str) -> SuppressionList:
+    return SuppressionList(KEY, frozenset({entry_hash(KEY, kind, name)}))
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def listed(kind: Kind, name: str) -> Withdrawn:
 def test_the_list_covers_accounts_and_servers(
     kind: Kind, name: str, username: str | None, instance: str | None, is_covered: bool
 ) -> None:
-    assert listed(kind, name).covers(username, instance) is is_covered
+    assert listed(kind, name).matches(username, instance) is is_covered
 
 
 def test_an_empty_list_covers_nobody_and_needs_no_key() -> None:
-    assert not Withdrawn().covers("ada@one.example", "one.example")
-    assert not Withdrawn().covers_record(b"ada@one.example")
+    assert not SuppressionList().matches("ada@one.example", "one.example")
+    assert not SuppressionList().matches_record(b"ada@one.example")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_empty_list_covers_nobody_and_needs_no_key() -> None:
 def test_of_a_broken_record_the_author_counts_or_whoever_is_named(
     value: bytes | None, is_covered: bool
 ) -> None:
-    assert listed("account", "ada@one.example").covers_record(value) is is_covered
+    assert listed("account", "ada@one.example").matches_record(value) is is_covered
 
 
 @pytest.mark.parametrize(
@@ -90,24 +90,24 @@ def test_of_a_broken_record_the_author_counts_or_whoever_is_named(
     ],
 )
 def test_of_a_broken_record_servers_count_alike(value: bytes, is_covered: bool) -> None:
-    assert listed("server", "one.example").covers_record(value) is is_covered
+    assert listed("server", "one.example").matches_record(value) is is_covered
 
 
 def test_the_list_names_nobody_and_is_read_with_its_key_only(
     fresh_database_url: SecretStr,
 ) -> None:
     with transaction(fresh_database_url) as connection:
-        assert read_withdrawn(connection, None) == Withdrawn()
+        assert read_suppression_list(connection, None) == SuppressionList()
         enter(connection, KEY, "account", ["ada@one.example"])
         row = connection.execute("SELECT w::text FROM masto.withdrawn w").fetchone()
         assert row is not None
         assert "ada" not in row[0]
         assert KEY.get_secret_value() not in row[0]
-        assert read_withdrawn(connection, KEY).covers("ada@one.example", None)
-        with pytest.raises(WithdrawnKeyError, match=r"1 accounts .* WITHDRAWN_KEY is not set"):
-            read_withdrawn(connection, None)
-        with pytest.raises(WithdrawnKeyError, match=r"1 accounts .* under another WITHDRAWN_KEY"):
-            read_withdrawn(connection, SecretStr("another key for tests"))
+        assert read_suppression_list(connection, KEY).matches("ada@one.example", None)
+        with pytest.raises(SuppressionKeyError, match=r"1 accounts .* WITHDRAWN_KEY is not set"):
+            read_suppression_list(connection, None)
+        with pytest.raises(SuppressionKeyError, match=r"1 accounts .* under another WITHDRAWN_KEY"):
+            read_suppression_list(connection, SecretStr("another key for tests"))
 
 
 def test_an_entry_keeps_its_time_and_can_be_removed(fresh_database_url: SecretStr) -> None:
@@ -119,7 +119,7 @@ def test_an_entry_keeps_its_time_and_can_be_removed(fresh_database_url: SecretSt
         assert rows == [(datetime(2026, 1, 1, tzinfo=UTC),)]
         assert remove(connection, KEY, "account", ["one.example"]) == 0
         assert remove(connection, KEY, "server", ["one.example"]) == 1
-        assert read_withdrawn(connection, KEY) == Withdrawn()
+        assert read_suppression_list(connection, KEY) == SuppressionList()
 
 
 def test_a_watched_list_is_read_again_and_stays_while_the_database_is_away(
@@ -128,24 +128,24 @@ def test_a_watched_list_is_read_again_and_stays_while_the_database_is_away(
     clock = [0.0]
     monkeypatch.setattr(withdrawn_module.time, "monotonic", lambda: clock[0])
     settings = load_settings(database_url=fresh_database_url, withdrawn_key=KEY)
-    now = watched(settings)
+    now = watched_suppression_list(settings)
     with transaction(fresh_database_url) as connection:
         enter(connection, KEY, "server", ["one.example"])
 
     clock[0] = 29
-    assert not now().covers(None, "one.example")
+    assert not now().matches(None, "one.example")
     clock[0] = 31
-    assert now().covers(None, "one.example")
+    assert now().matches(None, "one.example")
     with monkeypatch.context() as patched:
         patched.setattr(Settings, "postgres_url", SecretStr("postgresql://a:b@127.0.0.1:9/c"))
         clock[0] = 62
-        assert now().covers(None, "one.example")
+        assert now().matches(None, "one.example")
     clock[0] = 93
     with transaction(fresh_database_url) as connection:
         remove(connection, KEY, "server", ["one.example"])
-    assert not now().covers(None, "one.example")
+    assert not now().matches(None, "one.example")
 
 
 def test_without_a_database_the_list_cannot_be_watched() -> None:
     with pytest.raises(ServiceUnavailableError):
-        watched(load_settings(database_url="postgresql://a:b@127.0.0.1:9/c"))
+        watched_suppression_list(load_settings(database_url="postgresql://a:b@127.0.0.1:9/c"))

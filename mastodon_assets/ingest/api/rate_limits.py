@@ -44,7 +44,7 @@ class OutOfTimeError(Exception):
     """The next request may be made only when there is no time left for it."""
 
 
-class RequestBudget:
+class RateLimit:
     """At most `requests` in any `seconds`, of all threads together; None does not limit.
 
     Each of them counts in the budget `within`, too.
@@ -55,7 +55,7 @@ class RequestBudget:
         requests: int | None,
         seconds: float,
         *,
-        within: "RequestBudget | None" = None,
+        within: "RateLimit | None" = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = seconds
@@ -96,16 +96,16 @@ class RequestBudget:
             self._made_at.popleft()
 
 
-class Budgets:
+class RateLimits:
     """What one server allows one token: pages of a timeline, and requests of every kind."""
 
     def __init__(self, *, is_limited: bool) -> None:
         every, paged = (_EVERY_REQUESTS, _PAGED_REQUESTS) if is_limited else (None, None)
-        self.every = RequestBudget(every, _EVERY_SECONDS)
-        self.paged = RequestBudget(paged, _PAGED_SECONDS, within=self.every)
+        self.every = RateLimit(every, _EVERY_SECONDS)
+        self.paged = RateLimit(paged, _PAGED_SECONDS, within=self.every)
 
 
-class PatientAsker:
+class RateLimitedCaller:
     """Asks, with pauses and a few tries; `spare` is left of each budget to more urgent askers."""
 
     def __init__(self, stopping: threading.Event, *, spare: int = 0) -> None:
@@ -114,7 +114,7 @@ class PatientAsker:
 
     def ask(
         self,
-        budget: RequestBudget,
+        budget: RateLimit,
         ask: Callable[[], _Answer],
         *,
         deadline: float = math.inf,
@@ -133,7 +133,7 @@ class PatientAsker:
                 self._pause(pause_seconds(error.reset_at), deadline)
         raise AssertionError("the last attempt returns or raises")
 
-    def _try(self, budget: RequestBudget, ask: Callable[[], _Answer], deadline: float) -> _Answer:
+    def _try(self, budget: RateLimit, ask: Callable[[], _Answer], deadline: float) -> _Answer:
         def once() -> _Answer:
             while seconds := budget.take(spare=self._spare):
                 self._pause(seconds, deadline)

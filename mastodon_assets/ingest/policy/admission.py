@@ -1,7 +1,7 @@
 """What the operator's settings make of a status: consent, withdrawal, filters, pseudonyms, in turn.
 
 What belongs here: the order of the rules, for everything that publishes posts (stream, timelines,
-imports, replay). What each rule says stands in `consent`, `toots.withdrawn`, `filters` and
+imports, replay). What each rule says stands in `consent`, `toots.suppression_list`, `filters` and
 `pseudonyms`.
 """
 
@@ -13,11 +13,11 @@ from typing import Any
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.contract.identity import full_handle
 from mastodon_assets.contract.messages import Message
-from mastodon_assets.ingest.policy.consent import RULES_VERSION, ConsentPolicy, withheld_reason
+from mastodon_assets.ingest.policy.consent import CONSENT_VERSION, ConsentPolicy, withheld_reason
 from mastodon_assets.ingest.policy.filters import Filters, filters_from
 from mastodon_assets.ingest.policy.normalize import to_upsert
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
-from mastodon_assets.warehouse.suppression_list import Withdrawn
+from mastodon_assets.warehouse.suppression_list import SuppressionList
 
 WITHDRAWN = "withdrawn"
 
@@ -31,24 +31,26 @@ class DroppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Rules:
+class AdmissionPolicy:
     """`str()` is what a run's state says: versions and fingerprints, no key and no word."""
 
     consent: ConsentPolicy = "respect"
     filters: Filters = field(default_factory=Filters)
     pseudonyms: Pseudonyms | None = None
 
-    def withheld_reason(self, status: object, *, instance: str, withdrawn: Withdrawn) -> str | None:
+    def withheld_reason(
+        self, status: object, *, instance: str, suppression_list: SuppressionList
+    ) -> str | None:
         """Why nothing of `status` may be published; None where it may be.
 
-        A reason of `consent.withheld_reason`, or `withdrawn`: the author or a server has.
+        A reason of `consent.withheld_reason`, or `suppression_list`: the author or a server has.
         """
         reason = withheld_reason(status, policy=self.consent)
         if reason is not None:
             return reason
         assert isinstance(status, Mapping), "else it is unreadable"
         handle = full_handle(status.get("account"), instance)
-        return WITHDRAWN if withdrawn.covers(handle, instance) else None
+        return WITHDRAWN if suppression_list.matches(handle, instance) else None
 
     def to_message(
         self, status: Mapping[str, Any], *, instance: str, received_at: datetime, origin: str
@@ -71,14 +73,14 @@ class Rules:
         return not self.pseudonyms and full_handle(status.get("account"), instance) is not None
 
     def __str__(self) -> str:
-        words = [f"consent {RULES_VERSION} {self.consent}", f"filters {self.filters}"]
+        words = [f"consent {CONSENT_VERSION} {self.consent}", f"filters {self.filters}"]
         return "; ".join([*words, "pseudonyms"] if self.pseudonyms else words)
 
 
-def rules_from(settings: Settings) -> Rules:
+def admission_policy(settings: Settings) -> AdmissionPolicy:
     """The rules of the settings."""
     key = settings.mastodon_handle_key
-    return Rules(
+    return AdmissionPolicy(
         consent=settings.mastodon_consent,
         filters=filters_from(settings),
         pseudonyms=Pseudonyms(key) if key else None,

@@ -11,7 +11,7 @@ from typing import Literal
 from mastodon_assets.ingest.api.html_text import html_to_text
 
 # Goes up with every change of what is withheld; each run's state tells it.
-RULES_VERSION = 1
+CONSENT_VERSION = 1
 
 ConsentPolicy = Literal["respect", "opt-in"]
 

@@ -1,7 +1,7 @@
 """Which posts the operator wants at all: pure, decided after consent.
 
 What belongs here: the rules of the FILTER_ settings. What is done with a post that is left out
-stands in `intake`.
+stands in `handler`.
 
 A word is found between word boundaries, in any case and width (NFKC and case folding on both
 sides): `ai` is found in "AI!", "#AI", "j'ai" and "AI's", not in "said" or "ai_2". Scripts that put

@@ -20,7 +20,7 @@ from mastodon_assets.ingest.api.status_ids import readable_id
 VERSION = 1
 
 
-class NormaliseError(PlatformError):
+class NormalizeError(PlatformError):
     """A status lacks what a message needs; says what, without any value of it."""
 
 
@@ -33,7 +33,7 @@ def to_upsert(
     """
     content_html = status.get("content")
     if not isinstance(content_html, str):
-        raise NormaliseError("content is missing")
+        raise NormalizeError("content is missing")
     account = _account(status)
     message = {
         "v": VERSION,
@@ -63,7 +63,7 @@ def to_upsert(
     }
     for name, value in message.items():
         if name != "hashtags" and isinstance(value, list | Mapping):
-            raise NormaliseError(f"{name} is not a plain value")
+            raise NormalizeError(f"{name} is not a plain value")
     return message
 
 
@@ -82,7 +82,7 @@ def to_delete(status_id: str, *, instance: str, received_at: datetime, origin: s
 def _required_id(status: Mapping[str, Any]) -> str:
     status_id = readable_id(status.get("id"))
     if status_id is None:
-        raise NormaliseError("id is missing")
+        raise NormalizeError("id is missing")
     return status_id
 
 
@@ -91,20 +91,20 @@ def _uri(status: Mapping[str, Any]) -> str:
         value = status.get(name)
         if isinstance(value, str) and value:
             return str(value)
-    raise NormaliseError("uri and url are missing")
+    raise NormalizeError("uri and url are missing")
 
 
 def _account(status: Mapping[str, Any]) -> Mapping[str, Any]:
     account = status.get("account")
     if not isinstance(account, Mapping):
-        raise NormaliseError("account is missing")
+        raise NormalizeError("account is missing")
     return account
 
 
 def _handle(account: Mapping[str, Any], instance: str) -> str:
     handle = full_handle(account, instance)
     if handle is None:
-        raise NormaliseError("account.acct is missing")
+        raise NormalizeError("account.acct is missing")
     return handle
 
 
@@ -131,5 +131,5 @@ def _time(name: str, value: object) -> str:
         if isinstance(time, datetime) and time.tzinfo is not None:
             return utc_text(time)
     except (ValueError, OverflowError) as error:
-        raise NormaliseError(f"{name} is not a time of RFC 3339") from error
-    raise NormaliseError(f"{name} is not a time of RFC 3339")
+        raise NormalizeError(f"{name} is not a time of RFC 3339") from error
+    raise NormalizeError(f"{name} is not a time of RFC 3339")

@@ -1,7 +1,7 @@
 """What was posted before anybody read the stream: the timeline, walked back to a given time.
 
 What belongs here: which pages are asked for and when the walk is at its end. What becomes of the
-posts stands in `intake`.
+posts stands in `handler`.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.client import MastodonClient
-from mastodon_assets.ingest.api.rate_limits import Budgets, PatientAsker, StoppedError
+from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits, StoppedError
 from mastodon_assets.ingest.api.status_ids import newest_id, snowflake_time
 
 # Of the paged requests so many are left to gaps, which are filled meanwhile and matter more.
@@ -23,7 +23,7 @@ _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
 
 @dataclass(frozen=True)
-class PastStatus:
+class HistoryStatus:
     """A status of the timeline."""
 
     status: Mapping[str, Any]
@@ -58,7 +58,7 @@ class HistoryFailed:
     error: ServiceUnavailableError
 
 
-HistoryArrival = PastStatus | HistoryPage | HistoryEnded | HistoryFailed
+HistoryItem = HistoryStatus | HistoryPage | HistoryEnded | HistoryFailed
 
 
 class HistoryWalker:
@@ -68,15 +68,15 @@ class HistoryWalker:
         self,
         client: MastodonClient,
         *,
-        asker: PatientAsker,
-        budgets: Budgets,
-        put: Callable[[HistoryArrival], bool],
+        asker: RateLimitedCaller,
+        rate_limits: RateLimits,
+        put: Callable[[HistoryItem], bool],
     ) -> None:
         """`put` waits for room and is false when stopping."""
         self._client = client
         self._asker = asker
-        self._budgets = budgets
-        self._put_arrival = put
+        self._rate_limits = rate_limits
+        self._put_item = put
 
     def walk(self, since: datetime, max_id: str | None) -> None:
         """Put the pages from before `max_id` (None: from the newest post) down to `since`.
@@ -88,31 +88,31 @@ class HistoryWalker:
         except StoppedError:
             return
         except ServiceUnavailableError as error:
-            self._put_arrival(HistoryFailed(error))
+            self._put_item(HistoryFailed(error))
 
     def _has_reached(self, since: datetime, max_id: str | None) -> bool:
         while page := self._page(max_id):
             for status in page:
-                self._put(PastStatus(status, datetime.now(UTC)))
+                self._put(HistoryStatus(status, datetime.now(UTC)))
             newest, oldest = newest_id(page), newest_id(page[::-1])
             if newest is None or oldest is None or oldest == max_id:
                 return False
             reached = _time_of(page)
-            self._put(HistoryPage(newest, oldest, reached, self._budgets.paged.left()))
+            self._put(HistoryPage(newest, oldest, reached, self._rate_limits.paged.left()))
             if reached is not None and reached <= since:
                 return True
             max_id = oldest
         return False
 
-    def _put(self, arrival: HistoryArrival) -> None:
-        if not self._put_arrival(arrival):
+    def _put(self, item: HistoryItem) -> None:
+        if not self._put_item(item):
             raise StoppedError
 
     def _page(self, max_id: str | None) -> list[Mapping[str, Any]]:
         if max_id is None:
-            return self._asker.ask(self._budgets.every, self._client.newest_page)
+            return self._asker.ask(self._rate_limits.every, self._client.newest_page)
         ask = partial(self._client.timeline_page_before, max_id)
-        return self._asker.ask(self._budgets.paged, ask)
+        return self._asker.ask(self._rate_limits.paged, ask)
 
 
 def parse_since(text: str, now: datetime) -> datetime:

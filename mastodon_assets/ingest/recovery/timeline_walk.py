@@ -1,7 +1,7 @@
 """What the stream did not tell, asked for by REST, inside the server's limits.
 
 What belongs here: which requests are made for a gap, in which order and how fast. What becomes of
-the answers stands in `intake`, what is recorded of a gap in `gaps`.
+the answers stands in `handler`, what is recorded of a gap in `gaps`.
 """
 
 import math
@@ -16,9 +16,9 @@ from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.client import MOST_IDS, NOT_SERVED_BY_IDS, OLDEST, MastodonClient
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.rate_limits import (
-    Budgets,
     OutOfTimeError,
-    PatientAsker,
+    RateLimitedCaller,
+    RateLimits,
     StoppedError,
 )
 from mastodon_assets.ingest.api.status_ids import _status_id, newest_id, snowflake_time
@@ -71,11 +71,11 @@ class WalkFailed:
     error: ServiceUnavailableError
 
 
-WalkArrival = ListedStatus | GoneStatus | WalkReachedStream | WalkEnded | WalkFailed
+WalkItem = ListedStatus | GoneStatus | WalkReachedStream | WalkEnded | WalkFailed
 
 
 @dataclass(frozen=True)
-class Route:
+class WalkRequest:
     """A walk from `start` on, or from the oldest post served.
 
     `known_ids` are asked for again, because a delete of one may have been missed.
@@ -92,42 +92,42 @@ class TimelineWalker:
         self,
         client: MastodonClient,
         *,
-        asker: PatientAsker,
-        budgets: Budgets,
-        put: Callable[[WalkArrival], bool],
+        asker: RateLimitedCaller,
+        rate_limits: RateLimits,
+        put: Callable[[WalkItem], bool],
         streamed_ids: set[str],
     ) -> None:
         """`put` waits for room and is false when stopping; `streamed_ids` is filled by others."""
         self._client = client
         self._asker = asker
-        self._budgets = budgets
-        self._put_arrival = put
+        self._rate_limits = rate_limits
+        self._put_item = put
         self._streamed_ids = streamed_ids
 
-    def walk(self, route: Route) -> None:
-        """Put what `route` brings, and at the end `WalkEnded` or `WalkFailed`."""
+    def walk(self, request: WalkRequest) -> None:
+        """Put what `request` brings, and at the end `WalkEnded` or `WalkFailed`."""
         try:
-            self._put(WalkEnded(self._failure_of(route)))
+            self._put(WalkEnded(self._failure_of(request)))
         except StoppedError:
             return
         except ServiceUnavailableError as error:
-            self._put_arrival(WalkFailed(error))
+            self._put_item(WalkFailed(error))
 
-    def _failure_of(self, route: Route) -> str | None:
-        listed, has_arrived = self._walk_forward(route.start)
+    def _failure_of(self, request: WalkRequest) -> str | None:
+        listed, has_arrived = self._walk_forward(request.start)
         if not has_arrived:
             # Deletes are asked for by requests of another limit, which may be left.
-            unasked = self._look_for_deletes(route.known_ids)
+            unasked = self._look_for_deletes(request.known_ids)
             return "; ".join(filter(None, (_TOO_MANY_POSTS, unasked)))
-        if route.start == OLDEST:
+        if request.start == OLDEST:
             self._put(WalkReachedStream())
             return None
-        if listed == 0 and self._walk_back(route.start) == 0:
+        if listed == 0 and self._walk_back(request.start) == 0:
             return "the server lists no posts"
         self._put(WalkReachedStream())
         if listed:
-            self._walk_back(route.start)
-        return self._look_for_deletes(route.known_ids)
+            self._walk_back(request.start)
+        return self._look_for_deletes(request.known_ids)
 
     def _walk_forward(self, start: str) -> tuple[int, bool]:
         """How many posts were listed, and whether the walk arrived where the stream is."""
@@ -156,7 +156,7 @@ class TimelineWalker:
                 return listed, False
 
     def _newest_ids(self) -> list[str]:
-        page = self._asker.ask(self._budgets.every, self._client.newest_page)
+        page = self._asker.ask(self._rate_limits.every, self._client.newest_page)
         return [status_id for status in page if (status_id := _status_id(status))]
 
     def _is_streamed(self, page: list[Mapping[str, Any]]) -> bool:
@@ -192,7 +192,9 @@ class TimelineWalker:
         for first in range(0, len(known_ids), MOST_IDS):
             ids = known_ids[first : first + MOST_IDS]
             try:
-                statuses = self._asker.ask(self._budgets.every, partial(self._client.statuses, ids))
+                statuses = self._asker.ask(
+                    self._rate_limits.every, partial(self._client.statuses, ids)
+                )
             except RefusedError as error:
                 if error.is_of_token or error.status_code >= 500:
                     raise
@@ -201,7 +203,7 @@ class TimelineWalker:
             shown = {_status_id(status) for status in statuses}
             for status_id in (each for each in ids if each not in shown):
                 is_gone = partial(self._client.is_gone, status_id)
-                if self._asker.ask(self._budgets.every, is_gone):
+                if self._asker.ask(self._rate_limits.every, is_gone):
                     self._put(GoneStatus(status_id, datetime.now(UTC)))
         return None
 
@@ -210,8 +212,8 @@ class TimelineWalker:
             cursor = _status_id(status) if moves_cursor else None
             self._put(ListedStatus(status, cursor, datetime.now(UTC)))
 
-    def _put(self, arrival: WalkArrival) -> None:
-        if not self._put_arrival(arrival):
+    def _put(self, item: WalkItem) -> None:
+        if not self._put_item(item):
             raise StoppedError
 
     def _page(
@@ -220,7 +222,7 @@ class TimelineWalker:
         status_id: str,
         deadline: float = math.inf,
     ) -> list[Mapping[str, Any]]:
-        return self._asker.ask(self._budgets.paged, partial(ask, status_id), deadline=deadline)
+        return self._asker.ask(self._rate_limits.paged, partial(ask, status_id), deadline=deadline)
 
 
 class _End:

@@ -42,7 +42,7 @@ def _findings(settings: "Settings") -> "dict[str, Finding]":
     from mastodon_assets.sentiment.evaluation import drift
     from mastodon_assets.sentiment.models.registry import champion
     from mastodon_assets.sentiment.models.store import read_vocabulary
-    from mastodon_assets.spark.storage import location
+    from mastodon_assets.spark.storage import storage_path
     from mastodon_assets.warehouse.database import transaction
 
     with transaction(settings.postgres_url, snapshot=True) as connection:
@@ -64,6 +64,6 @@ def _findings(settings: "Settings") -> "dict[str, Finding]":
             newest, reference["probabilities"]
         ),
         "words_are_known": drift.words_are_known(
-            newest, read_vocabulary(location(settings, model.path)), reference["unknown_words"]
+            newest, read_vocabulary(storage_path(settings, model.path)), reference["unknown_words"]
         ),
     }

@@ -52,11 +52,11 @@ def sentiment_corpus(settings: SettingsResource) -> dg.MaterializeResult:
     **Raises**: CorpusUnreadableError where the file is missing or of another format.
     """
     from mastodon_assets.sentiment.training.corpus import find_corpus
-    from mastodon_assets.spark.storage import location
+    from mastodon_assets.spark.storage import storage_path
 
     loaded = settings.load()
     named = loaded.sentiment_corpus
-    corpus = find_corpus(location(loaded, named) if named else None)
+    corpus = find_corpus(storage_path(loaded, named) if named else None)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(corpus.fingerprint),
         metadata={

@@ -14,7 +14,7 @@ from mastodon_assets.sentiment.evaluation.evaluate import Floats, accuracy, auc
 from mastodon_assets.sentiment.features.pipeline import prob_pos
 from mastodon_assets.sentiment.models.registry import Model
 from mastodon_assets.sentiment.models.store import ModelUnreadableError, check_usable, read_held_out
-from mastodon_assets.spark.storage import location
+from mastodon_assets.spark.storage import storage_path
 
 _METRICS = {"auc": auc, "accuracy": accuracy}
 _RESAMPLES = 200
@@ -34,7 +34,7 @@ def compare(
     held out of it. `trained_on` has the column text: everything that trained the candidate, lessons
     and labelled texts too; what it saw there is left out.
     """
-    folder = location(settings, champion.path)
+    folder = storage_path(settings, champion.path)
     try:
         check_usable(folder, spark.version)
         held_out = read_held_out(folder)

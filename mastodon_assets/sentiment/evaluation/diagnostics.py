@@ -34,7 +34,7 @@ _NO_WORDS = r"\S*(?:://|@|www\.)\S*"
 _WORD = r"\p{L}+(?:'\p{L}+)*"
 
 
-def portray(
+def diagnose(
     fitted: PipelineModel, trained_on: DataFrame, train_rows: int, held_out: pa.Table
 ) -> tuple[dict[str, Any], list[str]]:
     """The keys for the metrics, and the vocabulary: words seen at least twice in training.

@@ -10,7 +10,7 @@ from pyspark.ml.feature import HashingTF
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from mastodon_assets.sentiment.features.pipeline import NEGATION_MARK
+from mastodon_assets.sentiment.features.pipeline import NEGATION_SUFFIX
 
 # VADER (Hutto and Gilbert 2014): valences of -4 to 4, means of ten people's; what is negated counts
 # so much of itself.
@@ -28,7 +28,7 @@ def lexicon_weights(spark: SparkSession, hashing: HashingTF) -> NDArray[np.float
 
     valences = SentimentIntensityAnalyzer().lexicon.items()
     words = [(word, valence / _LARGEST_VALENCE) for word, valence in valences if word[0].isalpha()]
-    negated = [(NEGATION_MARK + word, _NEGATED * valence) for word, valence in words]
+    negated = [(NEGATION_SUFFIX + word, _NEGATED * valence) for word, valence in words]
     rows = spark.createDataFrame([*words, *negated], "token string, valence double")
     hashed = hashing.transform(
         rows.select("valence", F.array(F.hash("token")).alias(hashing.getInputCol()))

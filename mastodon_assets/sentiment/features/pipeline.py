@@ -48,10 +48,10 @@ _SPACES = r"(?U)\s{2,}|[\s&&[^ ]]"
 _ELONGATION = r"(\p{L})\1\1+"
 # Emoji and emoticons are read as the word that they stand for: a corpus that has few of them, as
 # Sentiment140, whose labels were made of them, still teaches what they mean.
-_FACE = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}:;=<^]"
+_EMOTICON = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}:;=<^]"
 # Of the texts that have such a character, one in five has more than a colon in front of a space.
-_WHOLE_FACE = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}]|[:;=]['o-]?[()D\[\]]|<3|\^_*\^"
-_FACES = (
+_WHOLE_EMOTICON = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}]|[:;=]['o-]?[()D\[\]]|<3|\^_*\^"
+_EMOTICONS = (
     (r"[\x{1F600}-\x{1F606}\x{1F609}-\x{1F60A}\x{1F60E}\x{1F638}-\x{1F63A}\x{1F642}\x{1F917}"
      r"\x{1F973}\x{263A}]|(?<!\w)[:;=]['o-]?[)D\]](?!\w)|\^_*\^", "happy"),
     (r"[\x{1F60D}\x{1F618}-\x{1F61A}\x{1F63B}\x{1F970}\x{1F493}\x{1F495}-\x{1F49F}\x{1F5A4}"
@@ -72,7 +72,7 @@ _MARK = r"[!?]{1,3}|\.{2,3}|[.,;:()*]|\p{N}{1,4}"
 _BEGIN, _END = "^", "$"
 # From a negator to the next punctuation or `but`, each word gets the mark: `\G` is where the last
 # match ended, so the text is walked once.
-NEGATION_MARK = "¬"
+NEGATION_SUFFIX = "¬"
 _NEGATOR = (
     r"(?:not|no|never|nothing|nobody|nowhere|none|nor|neither|without|cannot|hardly|barely"
     r"|(?:ca|do|does|did|is|was|wo|would|could|should|ai|have|has|had|are|were)nt|\p{L}+n't)"
@@ -285,12 +285,12 @@ def _with_cleaned_text() -> str:
         ("contains(plain, '#')", _HASHTAG_HUMP, " "),
     ):
         query = _with_plain(query, guard, _replaced("plain", pattern, replacement))
-    faces = "plain"
-    for pattern, word in _FACES:
+    emoticons = "plain"
+    for pattern, word in _EMOTICONS:
         # Between stops: what is negated does not reach the face behind it.
-        faces = _replaced(faces, pattern, f" . {word} . ")
-    guard = f"plain RLIKE r'{_FACE}' AND plain RLIKE r\"{_WHOLE_FACE}\""
-    query = _with_plain(query, guard, faces)
+        emoticons = _replaced(emoticons, pattern, f" . {word} . ")
+    guard = f"plain RLIKE r'{_EMOTICON}' AND plain RLIKE r\"{_WHOLE_EMOTICON}\""
+    query = _with_plain(query, guard, emoticons)
     # Typographic apostrophes are apostrophes.
     lower = "lower(translate(plain, \"’‘ʼ＇#¬\", \"''''  \"))"
     spaced = _replaced(_replaced(lower, _ELONGATION, "$1$1"), _SPACES, " ")
@@ -309,9 +309,9 @@ def _with_plain(query: str, guard: str, changed: str) -> str:
 
 
 def _with_tokens(letters: str) -> str:
-    marked = _replaced("cleaned", _NEGATED, f"$1$2$3{NEGATION_MARK}$4")
+    marked = _replaced("cleaned", _NEGATED, f"$1$2$3{NEGATION_SUFFIX}$4")
     marked = f'CASE WHEN cleaned RLIKE r"{_MAY_NEGATE}" THEN {marked} ELSE cleaned END'
-    token = f"{NEGATION_MARK}?{_WORD.format(letters=letters)}|{_MARK}"
+    token = f"{NEGATION_SUFFIX}?{_WORD.format(letters=letters)}|{_MARK}"
     return (
         f"SELECT *, concat(array('{_BEGIN}'),"  # noqa: S608 - constants of ours
         f" regexp_extract_all({marked}, r\"{token}\", 0), array('{_END}')) AS tokens"

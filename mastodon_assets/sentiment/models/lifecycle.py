@@ -18,7 +18,7 @@ from mastodon_assets.sentiment.models.registry import (
     roll_back,
 )
 from mastodon_assets.sentiment.models.store import check_usable
-from mastodon_assets.spark.storage import location
+from mastodon_assets.spark.storage import storage_path
 from mastodon_assets.warehouse.database import transaction
 
 
@@ -64,6 +64,6 @@ def roll_back_champion(settings: Settings) -> Model:
 
 
 def _check(settings: Settings, model: Model) -> None:
-    needed = check_usable(location(settings, model.path), spark_version).embedding
+    needed = check_usable(storage_path(settings, model.path), spark_version).embedding
     if needed is not None:
         require_embedding(settings, needed)

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.sentiment.models.promotion import Champion, Verdict, judge
-from mastodon_assets.spark.storage import Location
+from mastodon_assets.spark.storage import StoragePath
 
 _VERSION_DIGITS = 16
 # Transactions that change the champion follow each other; any number nobody else uses.
@@ -83,7 +83,7 @@ def register(
     trained_at: datetime,
     metrics: Mapping[str, Any],
     corpus: str,
-    path: Location,
+    path: StoragePath,
     force: bool = False,
 ) -> Model:
     """Add a model, whose folder is complete; call it in a transaction.

@@ -25,7 +25,7 @@ from mastodon_assets.sentiment.features.embedding import (
     EmbeddingStage,
     require_embedding,
 )
-from mastodon_assets.spark.storage import Location, file_sizes, remove_tree, rename
+from mastodon_assets.spark.storage import StoragePath, file_sizes, remove_tree, rename
 
 _DESCRIPTION = "model.json"
 _PIPELINE = "pipeline"
@@ -71,12 +71,12 @@ class LoadedModel:
 
 
 def save_model(
-    model_dir: Location,
+    model_dir: StoragePath,
     pipeline: PipelineModel,
     description: Description,
     held_out: pa.Table,
     vocabulary: Iterable[str],
-) -> Location:
+) -> StoragePath:
     """Write `<model_dir>/<version>` and return it; it appears under that name when complete.
 
     `held_out`: text, target (0 or 1) and the model's prob_pos of texts that did not train it, in
@@ -105,13 +105,13 @@ def save_model(
     return target
 
 
-def remove_leftovers(model_dir: Location) -> None:
+def remove_leftovers(model_dir: StoragePath) -> None:
     """Remove the folders of trainings that did not end."""
     for partial in model_dir.glob(".*.partial"):
         remove_tree(partial)
 
 
-def read_description(folder: Location) -> Description:
+def read_description(folder: StoragePath) -> Description:
     """What the folder says about its model. Raises: ModelUnreadableError where it is incomplete."""
     try:
         described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
@@ -132,7 +132,7 @@ def read_description(folder: Location) -> Description:
     return description
 
 
-def read_held_out(folder: Location) -> pa.Table:
+def read_held_out(folder: StoragePath) -> pa.Table:
     """text, target and prob_pos, as `save_model` got them.
 
     Raises: ModelUnreadableError where they are missing or damaged.
@@ -145,7 +145,7 @@ def read_held_out(folder: Location) -> pa.Table:
         ) from error
 
 
-def read_vocabulary(folder: Location) -> frozenset[str]:
+def read_vocabulary(folder: StoragePath) -> frozenset[str]:
     """The words that were seen at least twice in training, lower case.
 
     Raises: ModelUnreadableError where they are missing.
@@ -158,7 +158,7 @@ def read_vocabulary(folder: Location) -> frozenset[str]:
         ) from error
 
 
-def is_complete(folder: Location) -> bool:
+def is_complete(folder: StoragePath) -> bool:
     """Whether all of the folder is there as it was written."""
     try:
         read_description(folder)
@@ -167,7 +167,7 @@ def is_complete(folder: Location) -> bool:
     return True
 
 
-def check_usable(folder: Location, spark_version: str) -> Description:
+def check_usable(folder: StoragePath, spark_version: str) -> Description:
     """What the folder says about its model, which this Spark can load.
 
     Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
@@ -183,7 +183,7 @@ def check_usable(folder: Location, spark_version: str) -> Description:
 
 
 def load_model(
-    spark: SparkSession, folder: Location, settings: Settings | None = None
+    spark: SparkSession, folder: StoragePath, settings: Settings | None = None
 ) -> LoadedModel:
     """Load the model in the folder; `settings` name the embedding, which not every model needs.
 
@@ -216,7 +216,7 @@ def _saved_parts(pipeline: PipelineModel) -> dict[str, PipelineModel]:
     }
 
 
-def _load_parts(folder: Location, embedding: Embedding | None) -> PipelineModel:
+def _load_parts(folder: StoragePath, embedding: Embedding | None) -> PipelineModel:
     def load(name: str) -> PipelineModel:
         return PipelineModel.load((folder / name).absolute().as_uri())
 
@@ -226,7 +226,7 @@ def _load_parts(folder: Location, embedding: Embedding | None) -> PipelineModel:
     return PipelineModel([*before.stages, EmbeddingStage(embedding), *after.stages])
 
 
-def _file_sizes(folder: Location) -> dict[str, int]:
+def _file_sizes(folder: StoragePath) -> dict[str, int]:
     """Bytes by relative path; Spark's checksum files apart, which copies may leave out."""
     return {name: size for name, size in file_sizes(folder).items() if not name.endswith(".crc")}
 

@@ -28,7 +28,7 @@ Report = Callable[[str], None]
 _TEXTS = "id long, payload_hash long, created_at timestamp, lang string, text string"
 
 
-class LiveScorer:
+class MicroBatchScorer:
     """Scores each batch of at most STREAM_SCORE_MAX_ROWS rows by the champion.
 
     A larger batch, and one whose champion cannot be used or is replaced meanwhile, is left to the

@@ -20,7 +20,7 @@ from mastodon_assets.sentiment.features.pipeline import label_str, prob_pos
 from mastodon_assets.sentiment.models.registry import Model, champion
 from mastodon_assets.sentiment.models.store import LoadedModel, load_model
 from mastodon_assets.spark.storage import for_executors
-from mastodon_assets.warehouse.change_log import note_moved, reaches_back
+from mastodon_assets.warehouse.change_log import advance_watermark, has_changes_since
 from mastodon_assets.warehouse.database import (
     bump_toots_version,
     copy_arrow,
@@ -28,7 +28,7 @@ from mastodon_assets.warehouse.database import (
     toots_version,
     transaction,
 )
-from mastodon_assets.warehouse.rollups import count_in_staged, count_out_staged
+from mastodon_assets.warehouse.rollups import add_staged, subtract_staged
 
 Report = Callable[[str], None]
 
@@ -189,7 +189,7 @@ def score_pending(
         if total > _ROWS_A_CHUNK:
             report(f"scored {done:,} of {total:,} toots")
     with transaction(url) as connection:
-        note_moved(
+        advance_watermark(
             connection, "toots_sentiment", toots_version=version, model_version=champion_version
         )
     result = ScoringResult(sum(by_outcome.values()), by_outcome, champion_version)
@@ -216,9 +216,9 @@ def merge_scores(connection: Connection[Any], scored: pa.Table) -> dict[str, int
     """`write_scores` in the caller's transaction, which holds the write lock."""
     connection.execute(_STAGE)
     copy_arrow(connection, sql.Identifier("pg_temp", "staged_sentiment"), scored)
-    count_out_staged(connection)
+    subtract_staged(connection)
     outcomes = dict(connection.execute(_MERGE).fetchall())
-    count_in_staged(connection)
+    add_staged(connection)
     return outcomes
 
 
@@ -244,7 +244,7 @@ def _scored_up_to(connection: Connection[Any], current: Model | None, version: i
     ).fetchone()
     if shown is None or shown[1] != (current.version if current else None):
         return None
-    return shown[0] if reaches_back(connection, since=shown[0], to=version) else None
+    return shown[0] if has_changes_since(connection, since=shown[0], to=version) else None
 
 
 def _among(statement: Any, waiting: Pending) -> sql.Composed:

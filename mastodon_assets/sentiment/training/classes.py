@@ -22,7 +22,7 @@ from mastodon_assets.sentiment.features.pipeline import (
     label_str,
 )
 from mastodon_assets.sentiment.training.corpus import CorpusUnreadableError, corpus_fingerprint
-from mastodon_assets.spark.storage import Location
+from mastodon_assets.spark.storage import StoragePath
 
 EXPECTED_COLUMNS = (
     "expected is a CSV file with the header label,text,lang, where label is negative, neutral or"
@@ -39,11 +39,11 @@ _FOLDS = 5
 class Calibration:
     """The file that SENTIMENT_CALIBRATION names; `fingerprint` is a SHA-256 of its content."""
 
-    path: Location
+    path: StoragePath
     fingerprint: str
 
 
-def find_calibration(path: Location | None) -> Calibration | None:
+def find_calibration(path: StoragePath | None) -> Calibration | None:
     """Raises: CorpusUnreadableError."""
     if path is None:
         return None
@@ -53,7 +53,7 @@ def find_calibration(path: Location | None) -> Calibration | None:
     return Calibration(path, fingerprint)
 
 
-def read_calibration(spark: SparkSession, path: Location) -> DataFrame:
+def read_calibration(spark: SparkSession, path: StoragePath) -> DataFrame:
     """text, lang (first part of the tag, lower case), class (0 negative, 1 neutral, 2 positive).
 
     Raises: CorpusUnreadableError.

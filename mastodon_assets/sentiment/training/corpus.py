@@ -19,7 +19,7 @@ from mastodon_assets.errors import PlatformError
 from mastodon_assets.sentiment.features.pipeline import cleaning_stages
 from mastodon_assets.sentiment.models.promotion import SYNTHETIC_CORPUS
 from mastodon_assets.sentiment.training.synthetic import synthetic_texts
-from mastodon_assets.spark.storage import Location
+from mastodon_assets.spark.storage import StoragePath
 
 EXPECTED_FORMAT = (
     "expected is Sentiment140's: six quoted columns without header (target 0, 2 or 4, id, date,"
@@ -48,14 +48,14 @@ class Corpus:
 
     name: str
     fingerprint: str
-    path: Location | None
+    path: StoragePath | None
 
     @property
     def is_synthetic(self) -> bool:
         return self.path is None
 
 
-def find_corpus(path: Location | None) -> Corpus:
+def find_corpus(path: StoragePath | None) -> Corpus:
     """The corpus in the file, or the synthetic one. Raises: CorpusUnreadableError."""
     if path is None:
         return Corpus(SYNTHETIC_CORPUS, _synthetic_fingerprint(), None)
@@ -72,7 +72,7 @@ def load_corpus(spark: SparkSession, corpus: Corpus) -> DataFrame:
     return spark.createDataFrame(rows)
 
 
-def read_corpus(spark: SparkSession, path: Location) -> DataFrame:
+def read_corpus(spark: SparkSession, path: StoragePath) -> DataFrame:
     """target (double, 0 negative or 1 positive), text; neutral rows are left out.
 
     HTML entities are resolved; a text may end in a backslash.
@@ -95,7 +95,7 @@ def read_corpus(spark: SparkSession, path: Location) -> DataFrame:
 
 
 def corpus_fingerprint(
-    path: Location, *, setting: str = "SENTIMENT_CORPUS", expected: str = EXPECTED_FORMAT
+    path: StoragePath, *, setting: str = "SENTIMENT_CORPUS", expected: str = EXPECTED_FORMAT
 ) -> str:
     """SHA-256 of the content, uncompressed: the same for a file and its .gz.
 
@@ -138,18 +138,18 @@ def distinct_texts(texts: DataFrame) -> DataFrame:
     )
 
 
-def with_lessons(spark: SparkSession, texts: DataFrame) -> DataFrame:
+def with_templates(spark: SparkSession, texts: DataFrame) -> DataFrame:
     """`texts` (target, text) and the synthetic corpus's: they teach what a negation turns.
 
     Posts say `not good` often and `not bad` seldom. The lessons are split by the same hash as
     every corpus, so none is a text that a corpus holds out.
     """
-    lessons = distinct_texts(load_corpus(spark, find_corpus(None))).where("NOT is_held_out")
+    templates = distinct_texts(load_corpus(spark, find_corpus(None))).where("NOT is_held_out")
     # One partition: each costs a fit a number a bucket.
-    return texts.select("target", "text").union(lessons.select("target", "text").coalesce(1))
+    return texts.select("target", "text").union(templates.select("target", "text").coalesce(1))
 
 
-def _check_format(path: Location, rows: DataFrame) -> None:
+def _check_format(path: StoragePath, rows: DataFrame) -> None:
     is_row = F.col("broken").isNull() & F.col("target").isin("0", "2", "4")
     counts = rows.agg(
         F.count("*").alias("rows"),
@@ -170,7 +170,7 @@ def _check_format(path: Location, rows: DataFrame) -> None:
         )
 
 
-def _encoding(path: Location) -> str:
+def _encoding(path: StoragePath) -> str:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for chunk in _chunks(path):
@@ -181,7 +181,7 @@ def _encoding(path: Location) -> str:
     return "UTF-8"
 
 
-def _chunks(path: Location) -> Iterator[bytes]:
+def _chunks(path: StoragePath) -> Iterator[bytes]:
     """The content, uncompressed. Raises: one of `_UNREADABLE`."""
     with path.open("rb") as stored:
         content = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored

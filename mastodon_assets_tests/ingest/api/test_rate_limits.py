@@ -8,15 +8,15 @@ import pytest
 
 from mastodon_assets.ingest.api.rate_limits import (
     OutOfTimeError,
-    PatientAsker,
-    RequestBudget,
+    RateLimit,
+    RateLimitedCaller,
     pause_seconds,
 )
 
 
 def test_a_budget_lets_so_many_requests_through_in_any_window() -> None:
     now = 0.0
-    budget = RequestBudget(3, 900, clock=lambda: now)
+    budget = RateLimit(3, 900, clock=lambda: now)
     for now in (0.0, 10.0, 20.0):  # noqa: B007
         assert budget.take() == 0
     now = 30.0
@@ -28,7 +28,7 @@ def test_a_budget_lets_so_many_requests_through_in_any_window() -> None:
 
 def test_what_is_spared_is_left_to_others() -> None:
     now = 0.0
-    budget = RequestBudget(3, 900, clock=lambda: now)
+    budget = RateLimit(3, 900, clock=lambda: now)
     assert budget.take(spare=2) == 0
     now = 10.0
     assert budget.take(spare=2) == 890
@@ -42,8 +42,8 @@ def test_what_is_spared_is_left_to_others() -> None:
 
 def test_a_page_counts_as_a_request_too() -> None:
     now = 0.0
-    every = RequestBudget(3, 300, clock=lambda: now)
-    paged = RequestBudget(3, 900, within=every, clock=lambda: now)
+    every = RateLimit(3, 300, clock=lambda: now)
+    paged = RateLimit(3, 900, within=every, clock=lambda: now)
     assert [paged.take(), paged.take(), every.take()] == [0, 0, 0]
     now = 10.0
     assert (paged.take(), paged.left()) == (290, 1)
@@ -52,7 +52,7 @@ def test_a_page_counts_as_a_request_too() -> None:
 
 
 def test_no_budget_is_no_limit() -> None:
-    budget = RequestBudget(None, 900)
+    budget = RateLimit(None, 900)
     assert {budget.take(spare=100) for _ in range(1000)} == {0}
     assert budget.left() is None
 
@@ -63,8 +63,8 @@ def test_a_pause_without_a_usable_end_is_neither_none_nor_endless() -> None:
 
 
 def test_nobody_waits_for_a_request_that_comes_too_late() -> None:
-    budget = RequestBudget(1, 900)
-    asker, deadline = PatientAsker(threading.Event()), time.monotonic() + 60
+    budget = RateLimit(1, 900)
+    asker, deadline = RateLimitedCaller(threading.Event()), time.monotonic() + 60
     assert asker.ask(budget, lambda: "answer", deadline=deadline) == "answer"
     with pytest.raises(OutOfTimeError):
         asker.ask(budget, lambda: "answer", deadline=deadline)

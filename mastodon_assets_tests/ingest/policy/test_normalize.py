@@ -8,7 +8,7 @@ from mastodon_assets.contract.messages import Message, decode, encode
 from mastodon_assets.contract.times import utc_text
 from mastodon_assets.ingest.api.client import OLDEST, MastodonClient
 from mastodon_assets.ingest.api.status_ids import readable_id
-from mastodon_assets.ingest.policy.normalize import NormaliseError, to_delete, to_upsert
+from mastodon_assets.ingest.policy.normalize import NormalizeError, to_delete, to_upsert
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.server import running
 from mastodon_assets_tests.support.documents import RECORDED, account, status
@@ -156,7 +156,7 @@ def test_the_url_stands_in_for_a_missing_uri() -> None:
     ],
 )
 def test_what_lacks_something_is_refused_by_name(changes: dict[str, Any], what: str) -> None:
-    with pytest.raises(NormaliseError, match=rf"^{what} (is|are) "):
+    with pytest.raises(NormalizeError, match=rf"^{what} (is|are) "):
         upsert(status(**changes))
 
 

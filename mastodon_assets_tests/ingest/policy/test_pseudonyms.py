@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mastodon_assets.contract.messages import Message, encode
-from mastodon_assets.ingest.policy.admission import Rules
+from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
 from mastodon_assets_tests.ingest.test_handler import NOW, Taking
 from mastodon_assets_tests.support.documents import account, status
@@ -21,7 +21,7 @@ HASH = "[0-9a-f]{32}"
 def hidden(
     document: dict[str, Any], *, instance: str = "two.example", key: SecretStr = KEY
 ) -> Message:
-    return Rules(pseudonyms=Pseudonyms(key)).to_message(
+    return AdmissionPolicy(pseudonyms=Pseudonyms(key)).to_message(
         document, instance=instance, received_at=NOW, origin="stream"
     )
 
@@ -245,7 +245,7 @@ def test_no_name_uri_url_or_account_id_is_in_any_byte_for_kafka(
     drawn: tuple[dict[str, Any], list[str]],
 ) -> None:
     document, secrets = drawn
-    taking = Taking(rules=Rules(pseudonyms=Pseudonyms(KEY)))
+    taking = Taking(rules=AdmissionPolicy(pseudonyms=Pseudonyms(KEY)))
     taking.event("update", document)
 
     produced = json.dumps([taking.topics.messages, taking.topics.errors]).lower()
@@ -266,7 +266,7 @@ def test_a_long_text_does_not_hold_up_the_ingester(unit: str) -> None:
 
 
 def test_a_dead_letter_holds_no_payload_under_pseudonyms() -> None:
-    taking = Taking(rules=Rules(pseudonyms=Pseudonyms(KEY)))
+    taking = Taking(rules=AdmissionPolicy(pseudonyms=Pseudonyms(KEY)))
     taking.event("update", status(created_at="yesterday"))
     taking.event("update", status("2", favourites_count=-1))
 
@@ -275,7 +275,7 @@ def test_a_dead_letter_holds_no_payload_under_pseudonyms() -> None:
 
 
 def test_the_key_is_in_no_text_of_the_rules() -> None:
-    rules = Rules(pseudonyms=Pseudonyms(KEY))
+    rules = AdmissionPolicy(pseudonyms=Pseudonyms(KEY))
 
     assert KEY.get_secret_value() not in f"{rules} {rules!r} {vars(rules)}"
     assert str(rules).endswith("; pseudonyms")

@@ -10,10 +10,10 @@ from pydantic import SecretStr
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.checkpoint import Progress
-from mastodon_assets.ingest.gap_repair import Repairs
+from mastodon_assets.ingest.gap_repair import GapRepair
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.recovery.gaps import Gap
-from mastodon_assets.ingest.recovery.timeline_walk import Route
+from mastodon_assets.ingest.recovery.timeline_walk import WalkRequest
 
 BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -65,57 +65,57 @@ def test_a_gap_that_begins_while_another_is_walked_begins_where_the_stream_was()
 @pytest.mark.usefixtures("cursors")
 def test_what_came_before_a_gap_is_asked_for_again_however_long_the_gap_waits() -> None:
     published: list[str] = []
-    repairs, _, routes = at_position("100", published)
+    gap_repair, _, routes = at_position("100", published)
 
     # The first gap's walk goes on while two others come, and many posts after each of them.
     for number, ids in enumerate((["1", "2", "3"], ["4", "5"], ["6"])):
         published += ids
-        interrupt(repairs, number)
+        interrupt(gap_repair, number)
     published += ["7", "8", "9"]
-    repairs.end(None)
+    gap_repair.end(None)
 
-    assert [route.known_ids for route in routes] == [["3", "2"], ["5", "6", "4"]]
+    assert [request.known_ids for request in routes] == [["3", "2"], ["5", "6", "4"]]
 
 
 @pytest.mark.usefixtures("cursors")
 def test_what_was_read_before_kafka_went_away_lies_before_the_gap() -> None:
     published = ["1", "2"]
-    repairs, progress, routes = at_position("100", published)
-    repairs.open_gap(BEGAN, "Kafka away")
+    gap_repair, progress, routes = at_position("100", published)
+    gap_repair.open_gap(BEGAN, "Kafka away")
     # Kafka is back: what waited is taken, then the stream is open again.
     published.append("150")
-    repairs.note_streamed("150")
-    repairs.end_gap(BEGAN + timedelta(minutes=5))
-    repairs.note_streamed("300")
+    gap_repair.note_streamed("150")
+    gap_repair.end_gap(BEGAN + timedelta(minutes=5))
+    gap_repair.note_streamed("300")
 
     assert [(gap.from_id, gap.to_id) for gap in progress.open_gaps] == [("150", "300")]
-    assert [(route.start, route.known_ids) for route in routes] == [("100", ["150", "2"])]
+    assert [(request.start, request.known_ids) for request in routes] == [("100", ["150", "2"])]
 
 
 @pytest.mark.usefixtures("cursors")
 def test_a_gap_is_given_up_when_the_stream_tells_where_it_ends() -> None:
-    repairs, progress, routes = at_position("100", [])
-    interrupt(repairs, 0)
+    gap_repair, progress, routes = at_position("100", [])
+    interrupt(gap_repair, 0)
     (gap,) = progress.open_gaps
 
-    repairs.end("too much")
+    gap_repair.end("too much")
     assert (gap.status, gap.to_id, len(routes)) == ("open", None, 1)
 
-    repairs.note_streamed("300")
-    repairs.note_streamed("301")
+    gap_repair.note_streamed("300")
+    gap_repair.note_streamed("301")
     assert (gap.status, gap.from_id, gap.to_id) == ("unrecoverable", "100", "300")
     assert (progress.open_gaps, progress.position) == ([], "301")
 
 
 @pytest.mark.usefixtures("cursors")
 def test_a_gap_after_which_the_stream_tells_nothing_goes_on() -> None:
-    repairs, progress, routes = at_position("100", [])
-    interrupt(repairs, 0)
-    repairs.end("too much")
+    gap_repair, progress, routes = at_position("100", [])
+    interrupt(gap_repair, 0)
+    gap_repair.end("too much")
 
-    interrupt(repairs, 1, reason="silence")
-    repairs.note_streamed("300")
-    repairs.end("too much")
+    interrupt(gap_repair, 1, reason="silence")
+    gap_repair.note_streamed("300")
+    gap_repair.end("too much")
 
     assert len(routes) == 2
     assert progress.closed_gaps == {"unrecoverable": 1}
@@ -123,11 +123,11 @@ def test_a_gap_after_which_the_stream_tells_nothing_goes_on() -> None:
 
 @pytest.mark.usefixtures("cursors")
 def test_a_gap_before_which_nothing_is_known_ends_with_the_first_post() -> None:
-    repairs, progress, routes = at_position(None, [])
-    interrupt(repairs, 0)
+    gap_repair, progress, routes = at_position(None, [])
+    interrupt(gap_repair, 0)
     (gap,) = progress.open_gaps
 
-    repairs.note_streamed("300")
+    gap_repair.note_streamed("300")
 
     assert (gap.status, gap.from_id, gap.to_id) == ("unrecoverable", None, "300")
     assert routes == []
@@ -136,10 +136,10 @@ def test_a_gap_before_which_nothing_is_known_ends_with_the_first_post() -> None:
 @pytest.mark.usefixtures("cursors")
 def test_a_walk_that_fails_after_a_reconnect_is_tried_again_at_its_time_all_the_same() -> None:
     """A server that comes and goes for a minute does not use up the tries of an hour."""
-    repairs, progress, routes = at_position("100", [])
+    gap_repair, progress, routes = at_position("100", [])
     for minute in range(10):
-        interrupt(repairs, minute)
-        told = repairs.fail(ServiceUnavailableError("503"))
+        interrupt(gap_repair, minute)
+        told = gap_repair.fail(ServiceUnavailableError("503"))
         assert "trying again in 15 minutes" in told
 
     assert len(routes) == 10
@@ -148,17 +148,17 @@ def test_a_walk_that_fails_after_a_reconnect_is_tried_again_at_its_time_all_the_
 
 def at_position(
     position: str | None, published: list[str]
-) -> tuple[Repairs, Progress, list[Route]]:
+) -> tuple[GapRepair, Progress, list[WalkRequest]]:
     """Of `published` the last two are known; the walks that are begun come into the list."""
     progress = Progress(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
     progress.position = position
-    routes: list[Route] = []
-    intake: Any = SimpleNamespace(published_ids=lambda _limit: published[:-3:-1])
-    arrivals: Any = SimpleNamespace(walk=routes.append, note_streamed=lambda _status_id: None)
-    return Repairs(arrivals, intake, progress, from_oldest=False), progress, routes
+    routes: list[WalkRequest] = []
+    handler: Any = SimpleNamespace(published_ids=lambda _limit: published[:-3:-1])
+    queue: Any = SimpleNamespace(walk=routes.append, note_streamed=lambda _status_id: None)
+    return GapRepair(queue, handler, progress, from_oldest=False), progress, routes
 
 
-def interrupt(repairs: Repairs, minute: int, reason: str = "cut") -> None:
+def interrupt(gap_repair: GapRepair, minute: int, reason: str = "cut") -> None:
     """The stream breaks and is opened again."""
-    repairs.open_gap(BEGAN + timedelta(minutes=minute), reason)
-    repairs.end_gap(BEGAN + timedelta(minutes=minute, seconds=1))
+    gap_repair.open_gap(BEGAN + timedelta(minutes=minute), reason)
+    gap_repair.end_gap(BEGAN + timedelta(minutes=minute, seconds=1))

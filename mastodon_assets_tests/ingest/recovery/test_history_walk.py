@@ -10,14 +10,14 @@ from tenacity import wait_none
 
 from mastodon_assets.ingest.api import rate_limits as pacing_module
 from mastodon_assets.ingest.api.client import MastodonClient
-from mastodon_assets.ingest.api.rate_limits import Budgets, PatientAsker
+from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits
 from mastodon_assets.ingest.recovery.history_walk import (
-    HistoryArrival,
     HistoryEnded,
     HistoryFailed,
+    HistoryItem,
     HistoryPage,
+    HistoryStatus,
     HistoryWalker,
-    PastStatus,
     parse_since,
 )
 from mastodon_assets.simulator.statuses import snowflake
@@ -50,26 +50,26 @@ def timeline(ids: list[str], created_at: Mapping[str, str] | None = None) -> Rou
     return page
 
 
-def walk(route: Route, since: datetime, max_id: str | None = None) -> list[HistoryArrival]:
-    found: list[HistoryArrival] = []
+def walk(route: Route, since: datetime, max_id: str | None = None) -> list[HistoryItem]:
+    found: list[HistoryItem] = []
 
-    def put(arrival: HistoryArrival) -> bool:
-        found.append(arrival)
+    def put(item: HistoryItem) -> bool:
+        found.append(item)
         return True
 
     with odd_server({TIMELINE: route}) as server:
         walker = HistoryWalker(
             MastodonClient(server.base_url, None),
-            asker=PatientAsker(threading.Event()),
-            budgets=Budgets(is_limited=False),
+            asker=RateLimitedCaller(threading.Event()),
+            rate_limits=RateLimits(is_limited=False),
             put=put,
         )
         walker.walk(since, max_id)
     return found
 
 
-def listed(found: list[HistoryArrival]) -> list[str]:
-    return [str(each.status["id"]) for each in found if isinstance(each, PastStatus)]
+def listed(found: list[HistoryItem]) -> list[str]:
+    return [str(each.status["id"]) for each in found if isinstance(each, HistoryStatus)]
 
 
 def test_pages_are_asked_for_until_the_time_is_reached() -> None:

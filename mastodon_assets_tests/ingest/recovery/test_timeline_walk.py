@@ -10,18 +10,18 @@ from tenacity import wait_none
 
 from mastodon_assets.ingest.api import rate_limits as pacing_module
 from mastodon_assets.ingest.api.client import OLDEST, MastodonClient
-from mastodon_assets.ingest.api.rate_limits import Budgets, PatientAsker
+from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits
 from mastodon_assets.ingest.api.status_ids import snowflake_time
 from mastodon_assets.ingest.recovery import timeline_walk as walk_module
 from mastodon_assets.ingest.recovery.timeline_walk import (
     GoneStatus,
     ListedStatus,
-    Route,
     TimelineWalker,
-    WalkArrival,
     WalkEnded,
     WalkFailed,
+    WalkItem,
     WalkReachedStream,
+    WalkRequest,
 )
 from mastodon_assets.simulator.statuses import snowflake
 from mastodon_assets_tests.support.odd_server import Answer, odd_server
@@ -36,22 +36,22 @@ def minute(number: int) -> str:
     return snowflake(int((NOON + timedelta(minutes=number)).timestamp() * 1000), 1)
 
 
-def walk(routes: dict[str, Answering], route: Route, *streamed: str) -> list[WalkArrival]:
-    found: list[WalkArrival] = []
+def walk(routes: dict[str, Answering], request: WalkRequest, *streamed: str) -> list[WalkItem]:
+    found: list[WalkItem] = []
 
-    def put(arrival: WalkArrival) -> bool:
-        found.append(arrival)
+    def put(item: WalkItem) -> bool:
+        found.append(item)
         return True
 
     with odd_server(routes) as server:
         walker = TimelineWalker(
             MastodonClient(server.base_url, SecretStr("token")),
-            asker=PatientAsker(threading.Event()),
-            budgets=Budgets(is_limited=False),
+            asker=RateLimitedCaller(threading.Event()),
+            rate_limits=RateLimits(is_limited=False),
             put=put,
             streamed_ids=set(streamed),
         )
-        walker.walk(route)
+        walker.walk(request)
     return found
 
 
@@ -69,14 +69,14 @@ def timeline(*ids: str) -> Answering:
     return page
 
 
-def listed(found: list[WalkArrival]) -> list[Any]:
+def listed(found: list[WalkItem]) -> list[Any]:
     return [each.status["id"] for each in found if isinstance(each, ListedStatus)]
 
 
 def test_half_an_hour_before_the_cursor_is_read_again() -> None:
     ids = [minute(number) for number in range(-60, 12)]
 
-    found = walk({TIMELINE: timeline(*ids)}, Route(minute(0), []))
+    found = walk({TIMELINE: timeline(*ids)}, WalkRequest(minute(0), []))
 
     again = listed(found[found.index(WalkReachedStream()) :])
     assert listed(found)[:11] == ids[61:]
@@ -95,14 +95,14 @@ def test_of_a_busy_server_as_much_is_read_again_as_leaves_requests_for_what_was_
     monkeypatch.setattr(walk_module, "_MOST_PAGES_OF_OVERLAP", 2)
     ids = [minute(number) for number in range(-60, 12)]
 
-    found = walk({TIMELINE: timeline(*ids)}, Route(minute(0), []))
+    found = walk({TIMELINE: timeline(*ids)}, WalkRequest(minute(0), []))
 
     assert sorted(listed(found[found.index(WalkReachedStream()) :])) == ids[50:60]
     assert found[-1] == WalkEnded(None)
 
 
 def test_of_ids_that_tell_no_time_one_page_is_read_again() -> None:
-    found = walk({TIMELINE: timeline(*map(str, range(1, 30)))}, Route("20", []))
+    found = walk({TIMELINE: timeline(*map(str, range(1, 30)))}, WalkRequest("20", []))
 
     assert listed(found) == [str(each) for each in (*range(21, 30), *range(15, 20))]
 
@@ -110,7 +110,7 @@ def test_of_ids_that_tell_no_time_one_page_is_read_again() -> None:
 def test_a_walk_ends_where_the_stream_has_told_all() -> None:
     ids = [str(each) for each in range(1, 40)]
 
-    found = walk({TIMELINE: timeline(*ids)}, Route("9", []), *ids[19:])
+    found = walk({TIMELINE: timeline(*ids)}, WalkRequest("9", []), *ids[19:])
 
     assert listed(found)[:15] == ids[9:24]
     assert "26" not in listed(found)
@@ -134,14 +134,14 @@ def posting_timeline(*gone: str) -> Answering:
 
 
 def test_a_walk_from_the_oldest_post_ends_where_the_timeline_ended_when_it_began() -> None:
-    found = walk({TIMELINE: posting_timeline()}, Route(OLDEST, []))
+    found = walk({TIMELINE: posting_timeline()}, WalkRequest(OLDEST, []))
 
     assert listed(found) == [str(each) for each in range(1, 11)]
     assert found[-2:] == [WalkReachedStream(), WalkEnded(None)]
 
 
 def test_a_walk_from_the_oldest_post_ends_although_the_newest_was_deleted() -> None:
-    found = walk({TIMELINE: posting_timeline("9")}, Route(OLDEST, []))
+    found = walk({TIMELINE: posting_timeline("9")}, WalkRequest(OLDEST, []))
 
     assert listed(found)[:9] == [*map(str, range(1, 9)), "10"]
     assert len(listed(found)) < 14
@@ -157,7 +157,7 @@ def test_a_post_that_is_missing_is_deleted_only_by_its_own_answer() -> None:
         f"{STATUSES}/4": Answer(b"{}", 410),
     }
 
-    found = walk(routes, Route("5", ["1", "2", "3", "4"]))
+    found = walk(routes, WalkRequest("5", ["1", "2", "3", "4"]))
 
     assert [each.status_id for each in found if isinstance(each, GoneStatus)] == ["1", "4"]
     assert found[-1] == WalkEnded(None)
@@ -173,7 +173,7 @@ def test_deletes_are_looked_for_although_there_was_no_time_for_all_posts(
         f"{STATUSES}/1": Answer(b"{}", 404),
     }
 
-    found = walk(routes, Route("2", ["1", "2"]))
+    found = walk(routes, WalkRequest("2", ["1", "2"]))
 
     assert [each.status_id for each in found if isinstance(each, GoneStatus)] == ["1"]
     assert WalkReachedStream() not in found
@@ -189,14 +189,14 @@ def test_a_refusal_deletes_nothing(status_code: int, monkeypatch: pytest.MonkeyP
         f"{STATUSES}/1": Answer(b"{}", status_code),
     }
 
-    found = walk(routes, Route("2", ["1"]))
+    found = walk(routes, WalkRequest("2", ["1"]))
 
     assert not any(isinstance(each, GoneStatus) for each in found)
     assert isinstance(found[-1], WalkFailed)
 
 
 def test_a_server_without_posts_by_id_is_told() -> None:
-    found = walk({TIMELINE: timeline("1", "2")}, Route("2", ["1"]))
+    found = walk({TIMELINE: timeline("1", "2")}, WalkRequest("2", ["1"]))
 
     assert not any(isinstance(each, GoneStatus) for each in found)
     assert found[-1] == WalkEnded(
@@ -205,7 +205,7 @@ def test_a_server_without_posts_by_id_is_told() -> None:
 
 
 def test_a_server_that_lists_nothing_is_told() -> None:
-    found = walk({TIMELINE: Answer(b"[]")}, Route("2", ["1"]))
+    found = walk({TIMELINE: Answer(b"[]")}, WalkRequest("2", ["1"]))
 
     assert found == [WalkEnded("the server lists no posts")]
 

@@ -27,7 +27,7 @@ from mastodon_assets.sentiment.features.embedding import (
 from mastodon_assets.sentiment.features.pipeline import DEMO_PARAMETERS, label_str, prob_pos
 from mastodon_assets.sentiment.models.lifecycle import promote_version
 from mastodon_assets.sentiment.models.store import LoadedModel, load_model
-from mastodon_assets.sentiment.scoring.micro_batch import LiveScorer
+from mastodon_assets.sentiment.scoring.micro_batch import MicroBatchScorer
 from mastodon_assets.sentiment.scoring.score import score
 from mastodon_assets.sentiment.train import TrainingResult, train
 from mastodon_assets.sentiment.training.stacked import check_descended, fit_stacked
@@ -326,7 +326,7 @@ def _scores_of(
     connection.execute("TRUNCATE masto.toots_raw, masto.toots_sentiment CASCADE")
     prepare_session(connection)
     connection.commit()
-    scorer = LiveScorer(spark, settings, folder, (lines if lines is not None else []).append)
+    scorer = MicroBatchScorer(spark, settings, folder, (lines if lines is not None else []).append)
     with connection.transaction(force_rollback=True):
         scorer.prepare(connection)
         write = scorer(rows)

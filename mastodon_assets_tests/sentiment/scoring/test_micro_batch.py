@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.sentiment.models.store import LoadedModel
-from mastodon_assets.sentiment.scoring.micro_batch import LiveScorer, RepeatedScoring
+from mastodon_assets.sentiment.scoring.micro_batch import MicroBatchScorer, RepeatedScoring
 from mastodon_assets.sentiment.scoring.score import score, score_pending
 from mastodon_assets.sentiment.train import TrainingResult
 from mastodon_assets.stream.merge import prepare_session, write_batch
@@ -37,7 +37,7 @@ _MESSAGES = (
 class Stream:
     """What the reader does with a batch: Spark's side first, then one transaction."""
 
-    def __init__(self, connection: psycopg.Connection[Any], scorer: LiveScorer) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], scorer: MicroBatchScorer) -> None:
         self.connection = connection
         self.scorer = scorer
         self.next = 0
@@ -90,7 +90,7 @@ def stream(
             connection.execute("UPDATE masto.sentiment_models SET status = 'champion'")
         prepare_session(connection)
         connection.commit()
-        scorer = LiveScorer(spark, limited, tmp_path, lines.append)
+        scorer = MicroBatchScorer(spark, limited, tmp_path, lines.append)
         with connection.transaction():
             scorer.prepare(connection)
         yield Stream(connection, scorer)

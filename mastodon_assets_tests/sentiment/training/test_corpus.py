@@ -14,7 +14,7 @@ from mastodon_assets.sentiment.training.corpus import (
     find_corpus,
     load_corpus,
     read_corpus,
-    with_lessons,
+    with_templates,
 )
 from mastodon_assets.sentiment.training.synthetic import synthetic_texts
 
@@ -156,6 +156,6 @@ def test_without_a_file_the_corpus_is_ours_and_says_so(spark: SparkSession) -> N
 def test_no_lesson_is_a_text_that_a_corpus_holds_out(spark: SparkSession) -> None:
     texts = distinct_texts(load_corpus(spark, find_corpus(None)))
     held_out = {row.text for row in texts.where("is_held_out").collect()}
-    lessons = {row.text for row in with_lessons(spark, texts.limit(0)).collect()}
-    assert len(lessons) > len(held_out) > 500
-    assert not lessons & held_out
+    templates = {row.text for row in with_templates(spark, texts.limit(0)).collect()}
+    assert len(templates) > len(held_out) > 500
+    assert not templates & held_out
