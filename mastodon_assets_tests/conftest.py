@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from confluent_kafka import Producer
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from psycopg import sql
@@ -22,6 +23,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded import stack as embedded
+from mastodon_assets_tests.support.mock_broker import ERRORS, STREAM, Broker
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -202,3 +204,22 @@ def produce(stack: embedded.Connection, topic: str) -> Callable[..., None]:
         assert producer.flush(30) == 0
 
     return send
+
+
+@pytest.fixture
+def bare_broker() -> Iterator[Broker]:
+    """A broker without topics."""
+    producer = Producer(
+        {"test.mock.num.brokers": 1, "bootstrap.servers": "ignored:1", "log_level": 0}
+    )
+    address = next(iter(producer.list_topics(timeout=5).brokers.values()))
+    yield Broker(f"{address.host}:{address.port}")
+    producer.flush(1)
+
+
+@pytest.fixture
+def broker(bare_broker: Broker) -> Broker:
+    producer = Producer({"bootstrap.servers": bare_broker.servers, "log_level": 0})
+    for topic in (STREAM, ERRORS):
+        producer.list_topics(topic, timeout=5)
+    return bare_broker

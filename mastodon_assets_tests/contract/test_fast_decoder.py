@@ -65,6 +65,6 @@ def test_what_our_ingester_writes_is_usual() -> None:
 def _assert_read_alike(values: list[bytes | None], monkeypatch: pytest.MonkeyPatch) -> None:
     records = on_partition(values)
     read = staged(records, keep_payloads=True).sort_by("kafka_offset")
-    monkeypatch.setattr(parse, "read_usual", lambda value: None)
+    monkeypatch.setattr(parse, "decode_fast", lambda value: None)
     by_contract = staged(records, keep_payloads=True)
     assert read.to_pylist() == by_contract.to_pylist()

@@ -39,7 +39,7 @@ from mastodon_assets.simulator.sse import json_text
 from mastodon_assets.simulator.synthetic import Event, LivePosts, history
 from mastodon_assets.simulator.timeline import PageRequest
 from mastodon_assets.warehouse.suppression_list import SuppressionList
-from mastodon_assets_tests.ingest.conftest import Broker
+from mastodon_assets_tests.support.mock_broker import Broker
 
 TOKEN = "token"
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -20,7 +20,7 @@ import pytest
 from mastodon import Mastodon
 
 from mastodon_assets.config.settings import Settings, as_environment
-from mastodon_assets_tests.ingest.conftest import Broker
+from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.ports import free_port
 
 _START_SECONDS = 60

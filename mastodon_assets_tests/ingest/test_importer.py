@@ -13,14 +13,14 @@ from mastodon_assets.ingest.importer import RecordingUnreadableError, import_sta
 from mastodon_assets.stream.merge import prepare_session, write_batch
 from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.suppression_list import SuppressionList
-from mastodon_assets_tests.ingest.conftest import ERRORS, Broker
 from mastodon_assets_tests.support.documents import account, status
+from mastodon_assets_tests.support.mock_broker import ERRORS, Broker
 from mastodon_assets_tests.support.records import TOPIC, on_partition, staged
 
 
 @pytest.fixture(autouse=True)
 def _nobody_has_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importer, "watched", lambda _settings: SuppressionList)
+    monkeypatch.setattr(importer, "watched_suppression_list", lambda _settings: SuppressionList)
 
 
 def as_line(document: Any) -> bytes:

@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from tenacity import wait_none
 
@@ -23,10 +24,11 @@ from mastodon_assets.ingest.api import client as client_module
 from mastodon_assets.ingest.api import event_stream
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.supervisor import ingest
+from mastodon_assets.operations.metrics_endpoint import serving_metrics
 from mastodon_assets.simulator.faults import Refusal
 from mastodon_assets.simulator.server import running, synthetic_source
-from mastodon_assets_tests.ingest.conftest import Broker
 from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
 from mastodon_assets_tests.support.ports import free_port
 
@@ -419,11 +421,13 @@ def test_the_numbers_of_every_source_can_be_read_while_they_are_counted(
 
     body = events(status("1"), status("2"), status("3", visibility="unlisted"))
     body += b"event: update\ndata: no JSON\n\nevent: delete\ndata: 9\n\n"
+    registry = CollectorRegistry()
     with (
         odd_server({STREAM: stream(body)}) as one,
         odd_server({STREAM: Answer(b"{}", 401), "/api/v2/instance/": named(TWO)}) as two,
+        serving_metrics(registry, port),
         reading(
-            broker, {one.base_url: "token-1", two.base_url: "token-2"}, metrics_port=port
+            broker, {one.base_url: "token-1", two.base_url: "token-2"}, registry=registry
         ) as thread,
     ):
         thread.wait_until(lambda: len(broker.messages()) == 3)

@@ -11,8 +11,8 @@ from mastodon_assets.ingest.policy.normalize import to_delete, to_upsert
 from mastodon_assets.kafka import publisher as publisher_module
 from mastodon_assets.kafka.publisher import Publisher, publishing
 from mastodon_assets.kafka.topics import TopicMissingError
-from mastodon_assets_tests.ingest.conftest import ERRORS, Broker
 from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.mock_broker import ERRORS, Broker
 
 RECEIVED = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -24,8 +24,8 @@ from mastodon_assets.stream.dead_letters import (
     replay_rejected,
 )
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.ingest.conftest import Broker
 from mastodon_assets_tests.support.documents import account, status
+from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.records import as_value, delete, upsert
 
 if TYPE_CHECKING:

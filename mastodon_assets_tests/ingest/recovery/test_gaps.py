@@ -12,8 +12,8 @@ from mastodon_assets.ingest.recovery.cursors import read_cursor, save_cursor
 from mastodon_assets.ingest.recovery.gaps import Gap, read_open_gaps, read_stored_posts, save_gap
 from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.ingest.conftest import Broker
 from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
 
 BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

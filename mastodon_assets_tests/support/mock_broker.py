@@ -1,0 +1,56 @@
+"""A Kafka broker inside librdkafka: the real protocol, no Java, gone with its fixture."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+
+from mastodon_assets.config.settings import Settings, load_settings
+
+STREAM = "mastodon_stream"
+ERRORS = "mastodon_errors"
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker that lives as long as its fixture; it speaks the real protocol."""
+
+    servers: str
+
+    def settings(self, **changes: Any) -> Settings:
+        """Settings that read nothing of this machine."""
+        values = {
+            "kafka_bootstrap_servers": self.servers,
+            "database_url": "postgresql://nobody@127.0.0.1:9/nothing",
+        }
+        return load_settings(_env_file=None, **{**values, **changes})
+
+    def record_keys(self, topic: str = STREAM) -> list[bytes | None]:
+        return [key for key, _ in self._read(topic)]
+
+    def messages(self, topic: str = STREAM) -> list[dict[str, Any]]:
+        """All values of the topic; the order within a partition is kept."""
+        return [json.loads(value) for _, value in self._read(topic)]
+
+    def _read(self, topic: str) -> list[tuple[bytes | None, bytes]]:
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "test", "log_level": 0})
+        try:
+            places, waiting = [], 0
+            for partition in consumer.list_topics(topic, timeout=5).topics[topic].partitions:
+                place = TopicPartition(topic, partition)
+                first, end = consumer.get_watermark_offsets(place, timeout=5)
+                places.append(TopicPartition(topic, partition, first))
+                waiting += end - first
+            consumer.assign(places)
+            records: list[tuple[bytes | None, bytes]] = []
+            while len(records) < waiting:
+                record = consumer.poll(5)
+                assert record is not None
+                assert record.error() is None
+                value = record.value()
+                assert value is not None
+                records.append((record.key(), value))
+            return records
+        finally:
+            consumer.close()
