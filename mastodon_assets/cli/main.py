@@ -103,7 +103,7 @@ def demo(
 
     Takes about two minutes. Charts go to reports/, CSV files to data/.
     """
-    from mastodon_assets.operations.demo import running_demo, serve_web_page
+    from mastodon_assets.operations.demo import running_demo, show_web_page
 
     if ui:
         _refuse_taken_port(_DEMO_PORT)
@@ -112,7 +112,8 @@ def demo(
     ) as result:
         _print_demo(result)
         if ui:
-            serve_web_page(result.settings, _DEMO_PORT, _report)
+            with suppress(KeyboardInterrupt):
+                show_web_page(result.settings, _DEMO_PORT, _report)
     if keep:
         out.print(
             "\nKafka and PostgreSQL are up.\n"
@@ -417,19 +418,16 @@ def ui(
 ) -> None:
     """Serve Dagster's web page, with sensor and schedule at work, until stopped (Ctrl-C)."""
     from mastodon_assets.orchestration.dagster_home import dagster_home
+    from mastodon_assets.orchestration.web_server import DEFINITIONS, serve_web_page
 
-    settings = load_settings()
-    home = dagster_home(settings.mastodon_assets_home)
-    workspace = (
-        ["-w", "workspace.yaml"]
-        if Path("workspace.yaml").exists()
-        else ["-m", "mastodon_assets.definitions"]
-    )
+    home = dagster_home(load_settings().mastodon_assets_home)
+    workspace = Path("workspace.yaml")
     _refuse_taken_port(port)
-    _report(f"the web page comes up at http://127.0.0.1:{port}; Ctrl-C ends it")
-    command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
-    os.execve(  # noqa: S606 - our own interpreter, our own arguments
-        sys.executable, [*command, *workspace], {**os.environ, "DAGSTER_HOME": str(home)}
+    _report(f"starting the web page at http://127.0.0.1:{port}; Ctrl-C ends it")
+    serve_web_page(
+        port,
+        environment={**os.environ, "DAGSTER_HOME": str(home)},
+        target=("-w", str(workspace)) if workspace.exists() else DEFINITIONS,
     )
 
 

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +24,11 @@ from mastodon_assets.embedded import processes, stack
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.files import last_error_line
 from mastodon_assets.orchestration import dagster_home
+from mastodon_assets.orchestration.web_server import (
+    DEFINITIONS,
+    running_dagster,
+    serve_web_page,
+)
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -61,10 +65,6 @@ class DemoFolderError(SettingsError):
 
 class MaterializeError(PlatformError):
     """An asset failed; the message names it, the cause and the log."""
-
-
-class WebPageError(PlatformError):
-    """The web page ended by itself; the message has the log."""
 
 
 @contextmanager
@@ -177,61 +177,36 @@ def materialize_all(settings: Settings, report: Report) -> None:
     home = settings.mastodon_assets_home.absolute()
     environment = environment_of_demo(settings)
     log = home / _MATERIALIZE_LOG
-    command = ["asset", "materialize", "--select", "*"]
+    command = ["asset", "materialize", "--select", "*", *DEFINITIONS, _in_folder(home)]
     # Opened before the process is: two that make Dagster's tables at once leave them unusable.
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
         earlier = {run.run_id for run in instance.get_runs(limit=1)}
-        with _dagster(command, home, environment, log) as process:
+        with running_dagster(
+            command, environment=environment, cwd=home, log=log, seconds_to_end=30
+        ) as process:
             failure = _follow(process, instance, earlier, report)
     if process.returncode != 0:
         reason = failure or last_error_line(log) or "the run did not start"
         raise MaterializeError(f"{reason} (log: {log})")
 
 
-def serve_web_page(settings: Settings, port: int, report: Report) -> None:
-    """Dagster's web page on the demo's result, until interrupted. Raises: WebPageError."""
+def show_web_page(settings: Settings, port: int, report: Report) -> None:
+    """Serve Dagster's web page on the demo's result until it is interrupted.
+
+    Raises:
+        WebPageError: The web page ended by itself.
+        KeyboardInterrupt: At SIGINT or SIGTERM.
+    """
     home = settings.mastodon_assets_home.absolute()
     log = home / _UI_LOG
-    command = ["dev", "-h", "127.0.0.1", "-p", str(port)]
-    with _dagster(command, home, environment_of_demo(settings), log) as process:
-        report(f"the web page comes up at http://127.0.0.1:{port} (log: {log}); Ctrl-C ends it")
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            return
-    raise WebPageError(f"the web page ended: {last_error_line(log)} (log: {log})")
-
-
-@contextmanager
-def _dagster(
-    command: list[str], home: Path, environment: dict[str, str], log: Path
-) -> "Iterator[subprocess.Popen[bytes]]":
-    """`dagster …` on our definitions, ended when the block ends."""
-    command = [sys.executable, "-m", "dagster", *command, "-m", "mastodon_assets.definitions"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, _in_folder(home)],
-            cwd=home,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            yield process
-        finally:
-            _end(process)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    for sent, seconds in _END_STEPS:
-        if process.poll() is not None:
-            return
-        process.send_signal(sent)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            continue
+    report(f"starting the web page at http://127.0.0.1:{port} (log: {log}); Ctrl-C ends it")
+    serve_web_page(
+        port,
+        environment=environment_of_demo(settings),
+        target=(*DEFINITIONS, _in_folder(home)),
+        cwd=home,
+        log=log,
+    )
 
 
 def _in_folder(home: Path) -> str:

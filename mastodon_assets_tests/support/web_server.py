@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -51,13 +51,14 @@ def dagster_dev(settings: Settings, folder: Path) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        _wait_until_up(url, process, log)
+        wait_until_up(url, process, log)
         yield url
     finally:
         _end(process)
 
 
-def _wait_until_up(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_until_up(url: str, process: "subprocess.Popen[Any]", log: Path) -> None:
+    """Wait until the web page answers; fail with the end of `log` if its process ends first."""
     deadline = time.monotonic() + _UP_SECONDS
     while True:
         try:
