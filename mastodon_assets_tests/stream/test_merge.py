@@ -214,10 +214,10 @@ def test_an_edit_dated_in_the_future_does_not_win_for_ever(sink: Sink) -> None:
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("delete_first", [True, False])
 def test_a_delete_removes_the_post_in_whatever_order_they_come(
-    sink: Sink, delete_first: bool, supervisor: bool
+    sink: Sink, delete_first: bool, together: bool
 ) -> None:
     messages = [delete("1"), upsert("1")] if delete_first else [upsert("1"), delete("1")]
-    batches = [messages] if supervisor else [[message] for message in messages]
+    batches = [messages] if together else [[message] for message in messages]
     for batch in batches:
         sink.write(*batch)
     tables = sink.tables()
@@ -270,14 +270,14 @@ def test_a_bad_message_is_kept_byte_for_byte_with_its_place_and_reason(sink: Sin
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_two_uris_with_one_hash_never_share_a_row(sink: Sink, supervisor: bool) -> None:
+def test_two_uris_with_one_hash_never_share_a_row(sink: Sink, together: bool) -> None:
     one, other = uris_with_one_hash()
     messages = [upsert("1", uri=one), upsert("2", uri=other)]
     rows = staged(on_partition(messages))
     ids = rows.column("id").to_pylist()
     assert ids[0] == ids[1]
     records = on_partition(messages)
-    if supervisor:
+    if together:
         with pytest.raises(PayloadsNeededError):
             sink.write_records(records)
         counts = sink.write_records(records, keep_payloads=True)
