@@ -12,13 +12,11 @@ from pydantic import SecretStr
 
 from mastodon_assets.batch.tables import BATCH_TABLES, BatchTable, read_toots
 from mastodon_assets.warehouse.change_log import advance_watermark, has_changes_since
-from mastodon_assets.warehouse.database import (
-    replace_rows,
-    take_write_lock,
-    toots_version,
-    transaction,
-)
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.locks import take_write_lock
+from mastodon_assets.warehouse.rows import replace_rows
 from mastodon_assets.warehouse.tables import SCHEMA, Table
+from mastodon_assets.warehouse.watermarks import toots_version
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -22,7 +22,8 @@ from mastodon_assets.ingest.api.client import MOST_IDS, NOT_SERVED_BY_IDS, Masto
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.status_ids import readable_id
 from mastodon_assets.ingest.policy.consent import ConsentPolicy, withheld_reason
-from mastodon_assets.warehouse.database import take_write_lock, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.locks import take_write_lock
 
 # Of the 300 requests that a token has in five minutes (rack_attack.rb) most are left to the
 # ingester. A refresh is asked for once a minute at most.

@@ -330,7 +330,8 @@ def _first_failure(instance: "dg.DagsterInstance", run_id: str) -> str | None:
 
 
 def _table_rows(postgres_url: SecretStr) -> dict[str, int]:
-    from mastodon_assets.warehouse.database import count_rows, transaction
+    from mastodon_assets.warehouse.database import transaction
+    from mastodon_assets.warehouse.rows import count_rows
     from mastodon_assets.warehouse.tables import TABLES
 
     with transaction(postgres_url, snapshot=True) as connection:

@@ -21,7 +21,8 @@ from mastodon_assets.errors import PlatformError, ServiceUnavailableError, Setti
 from mastodon_assets.ingest.dead_letters import remove_errors
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
 from mastodon_assets.stream.purge import purge_rows
-from mastodon_assets.warehouse.database import take_write_lock, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
     SuppressionKeyError,

@@ -12,7 +12,8 @@ from mastodon_assets.batch.refresh import refresh_batch_table
 from mastodon_assets.batch.tables import BATCH_TABLES
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.windows import rebuild_windows
-from mastodon_assets.warehouse.database import take_write_lock, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import rebuild_rollups
 from mastodon_assets.warehouse.tables import (
     SENTIMENT_TOTALS,

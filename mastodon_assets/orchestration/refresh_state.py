@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.ledger import read_ledger
 from mastodon_assets.warehouse.change_log import MOVED_ASSETS
-from mastodon_assets.warehouse.database import toots_version, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.watermarks import toots_version
 
 # Every asset of refresh_job that notes its progress; one that never ran shows version 0, the
 # version of tables that never had a row.

@@ -61,14 +61,13 @@ from mastodon_assets.sentiment.training.fit import fit_pipeline
 from mastodon_assets.sentiment.training.stacked import MEASURED_TEXTS, fit_stacked, in_share
 from mastodon_assets.spark.storage import for_executors, storage_path
 from mastodon_assets.warehouse.database import connect, transaction
+from mastodon_assets.warehouse.locks import TRAINING_LOCK
 
 Report = Callable[[str], None]
 # Raise it with every change of what a trained model computes: features, fit, thresholds, the
 # synthetic corpus. A golden test (test_model_revision) fails until that is done. Renames, comments
 # and reordered code leave it alone, so they retrain nobody's model.
 MODEL_REVISION = 1
-# Held by whoever trains; any number nobody else uses.
-TRAINING_LOCK = 4_611_009
 
 
 class CorpusTooSmallError(PlatformError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
-from mastodon_assets.warehouse.database import copy_arrow
+from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.tables import SCHEMA
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.kafka.topics import Offsets, TopicState
-from mastodon_assets.warehouse.database import take_write_lock
+from mastodon_assets.warehouse.locks import take_write_lock
 
 
 class LedgerConflictError(PlatformError):

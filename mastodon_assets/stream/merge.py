@@ -24,9 +24,11 @@ from mastodon_assets.stream.fast_insert import (
 )
 from mastodon_assets.stream.ledger import advance_ledger
 from mastodon_assets.stream.windows import add_posts, apply_changes, prepare_windows
-from mastodon_assets.warehouse.database import bump_toots_version, copy_arrow, take_write_lock
+from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import add_changed, add_new, subtract_changed
+from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.suppression_list import read_suppression_list, without_suppressed
+from mastodon_assets.warehouse.watermarks import bump_toots_version
 
 if TYPE_CHECKING:
     import pyarrow as pa

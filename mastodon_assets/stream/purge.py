@@ -16,7 +16,8 @@ from psycopg import Connection, sql
 
 from mastodon_assets.stream.merge import prepare_session, remove_posts
 from mastodon_assets.warehouse.change_log import forget_changes
-from mastodon_assets.warehouse.database import count_rows, take_write_lock
+from mastodon_assets.warehouse.locks import take_write_lock
+from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets.warehouse.tables import (
     SCHEMA,

@@ -31,7 +31,8 @@ from mastodon_assets.stream.merge import (
     write_batch,
 )
 from mastodon_assets.stream.parse import collect_rows, parse_records
-from mastodon_assets.warehouse.database import take_write_lock, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.suppression_list import read_suppression_list
 
 if TYPE_CHECKING:

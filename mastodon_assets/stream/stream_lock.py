@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.kafka.topics import Offsets, TopicState
 from mastodon_assets.stream.ledger import lag, read_ledger
-from mastodon_assets.warehouse.database import STREAM_LOCK, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.locks import STREAM_LOCK
 
 # A stream moves the ledger every few seconds while it is behind; its restart after a cut takes a
 # minute at most, and gives the lock back meanwhile.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
-from mastodon_assets.warehouse.database import copy_arrow, replace_rows, take_write_lock
+from mastodon_assets.warehouse.locks import take_write_lock
+from mastodon_assets.warehouse.rows import copy_arrow, replace_rows
 from mastodon_assets.warehouse.tables import (
     SCHEMA,
     TOOT_METRICS_WINDOWED,

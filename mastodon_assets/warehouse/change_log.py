@@ -8,8 +8,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from mastodon_assets.warehouse.database import note_progress
 from mastodon_assets.warehouse.tables import BATCH, TOOTS_SENTIMENT
+from mastodon_assets.warehouse.watermarks import set_watermark
 
 # The assets that a refresh moves by what changed.
 MOVED_ASSETS = tuple(table.name for table in (*BATCH, TOOTS_SENTIMENT))
@@ -40,8 +40,8 @@ def advance_watermark(
     model_version: str | None = None,
     parameters: str | None = None,
 ) -> None:
-    """`note_progress` of one of `MOVED_ASSETS`; what all of them have moved by is forgotten."""
-    note_progress(
+    """`set_watermark` of one of `MOVED_ASSETS`; what all of them have moved by is forgotten."""
+    set_watermark(
         connection,
         asset,
         toots_version=toots_version,

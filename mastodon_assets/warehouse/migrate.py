@@ -11,7 +11,8 @@ from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.warehouse.database import MIGRATION_LOCK, connect, transaction
+from mastodon_assets.warehouse.database import connect, transaction
+from mastodon_assets.warehouse.locks import MIGRATION_LOCK
 from mastodon_assets.warehouse.roles import act_as_owner, grant_rights
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES
 from mastodon_assets.warehouse.views import VIEWS, apply_view, comment_on

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
-from mastodon_assets.warehouse.database import replace_rows, take_write_lock
+from mastodon_assets.warehouse.locks import take_write_lock
+from mastodon_assets.warehouse.rows import replace_rows
 from mastodon_assets.warehouse.tables import SENTIMENT_TOTALS
 
 if TYPE_CHECKING:

@@ -17,12 +17,8 @@ from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import prepare_session
 from mastodon_assets.warehouse.change_log import MOVED_ASSETS, advance_watermark, forget_changes
-from mastodon_assets.warehouse.database import (
-    bump_toots_version,
-    connect,
-    toots_version,
-    transaction,
-)
+from mastodon_assets.warehouse.database import connect, transaction
+from mastodon_assets.warehouse.watermarks import bump_toots_version, toots_version
 from mastodon_assets_tests.stream.test_merge import Sink
 from mastodon_assets_tests.support.records import TOPIC, delete, upsert
 

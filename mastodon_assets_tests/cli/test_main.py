@@ -21,7 +21,8 @@ from mastodon_assets.cli import main as main_module
 from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.embedded.stack import Connection
 from mastodon_assets.kafka.topics import read_topic
-from mastodon_assets.warehouse.database import bump_toots_version, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.watermarks import bump_toots_version
 from mastodon_assets_tests.support.documents import status
 from mastodon_assets_tests.support.ports import free_port
 

@@ -18,7 +18,8 @@ from mastodon_assets.kafka.topics import create_topics, read_topic
 from mastodon_assets.operations.purge import account, entries, purge, server, undo
 from mastodon_assets.stream.dead_letters import replay_rejected
 from mastodon_assets.stream.merge import BatchCounts
-from mastodon_assets.warehouse.database import count_rows, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.suppression_list import SuppressionKeyError, SuppressionList
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.ingest.test_handler import NOW

@@ -16,7 +16,8 @@ from mastodon_assets.kafka.topics import TopicMissingError, read_topic
 from mastodon_assets.orchestration.refresh_state import DERIVED_ASSETS, LABELLED_ASSETS
 from mastodon_assets.orchestration.resources import SettingsResource
 from mastodon_assets.orchestration.sensors import TARGET_TAG, mastodon_stream_sensor
-from mastodon_assets.warehouse.database import note_progress, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.watermarks import set_watermark
 from mastodon_assets_tests.support.ports import free_port
 from mastodon_assets_tests.support.records import upsert
 
@@ -86,7 +87,7 @@ def _skipped(instance: dg.DagsterInstance) -> str:
 def _show_everything(settings: Settings, *, version: int = 0, model: str | None = None) -> None:
     with transaction(settings.postgres_url) as connection:
         for asset in DERIVED_ASSETS:
-            note_progress(
+            set_watermark(
                 connection,
                 asset,
                 toots_version=version,
@@ -281,7 +282,7 @@ def test_a_new_champion_asks_until_scores_and_their_charts_show_it(
     )
     _asked(instance)
     with transaction(environment.postgres_url) as connection:
-        note_progress(connection, "toots_sentiment", toots_version=0, model_version="m1")
+        set_watermark(connection, "toots_sentiment", toots_version=0, model_version="m1")
     # The scores are new, but a chart failed.
     _asked(instance)
     _show_everything(environment, model="m1")

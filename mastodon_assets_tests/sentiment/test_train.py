@@ -12,7 +12,6 @@ from mastodon_assets.sentiment.models.promotion import SYNTHETIC_CORPUS
 from mastodon_assets.sentiment.models.registry import Model, champion, find
 from mastodon_assets.sentiment.models.store import ModelUnreadableError, is_complete, load_model
 from mastodon_assets.sentiment.train import (
-    TRAINING_LOCK,
     CorpusTooSmallError,
     TrainingResult,
     TrainingUnderwayError,
@@ -21,6 +20,7 @@ from mastodon_assets.sentiment.train import (
 )
 from mastodon_assets.sentiment.training.corpus import CorpusUnreadableError
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.locks import TRAINING_LOCK
 
 
 def _models(url: SecretStr) -> list[tuple[object, ...]]:

@@ -30,9 +30,11 @@ from mastodon_assets.stream.merge import (
 )
 from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.checks import window_sum_and_rows
-from mastodon_assets.warehouse.database import connect, take_write_lock, toots_version
+from mastodon_assets.warehouse.database import connect
+from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
 from mastodon_assets.warehouse.tables import TABLES
+from mastodon_assets.warehouse.watermarks import toots_version
 from mastodon_assets_tests.support.collision import uris_with_one_hash
 from mastodon_assets_tests.support.records import (
     TOPIC,

@@ -14,7 +14,7 @@ from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import BatchCounts, prepare_session, write_batch
 from mastodon_assets.stream.purge import purge_rows
 from mastodon_assets.warehouse.checks import window_sum_and_rows
-from mastodon_assets.warehouse.database import connect, toots_version
+from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
     SuppressionKeyError,
@@ -22,6 +22,7 @@ from mastodon_assets.warehouse.suppression_list import (
     enter,
     entry_hash,
 )
+from mastodon_assets.warehouse.watermarks import toots_version
 from mastodon_assets_tests.support.records import TOPIC, delete, on_partition, staged, upsert
 
 KEY = SecretStr("a key for tests only")

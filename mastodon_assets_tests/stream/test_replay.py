@@ -10,7 +10,8 @@ from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.merge import prepare_session, remove_posts
 from mastodon_assets.stream.replay import ReplayRangeError, chosen_ranges, replay
-from mastodon_assets.warehouse.database import take_write_lock, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets_tests.support.fault_platform import tables
 from mastodon_assets_tests.support.records import delete, upsert
 

@@ -16,23 +16,15 @@ from pydantic import SecretStr
 
 from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.warehouse.database import (
-    MissingTablesError,
-    bump_toots_version,
-    connect,
-    copy_arrow,
-    count_rows,
-    note_progress,
-    replace_rows,
-    toots_version,
-    transaction,
-)
+from mastodon_assets.warehouse.database import MissingTablesError, connect, transaction
 from mastodon_assets.warehouse.migrate import migrate, schema_versions
+from mastodon_assets.warehouse.rows import copy_arrow, count_rows, replace_rows
 from mastodon_assets.warehouse.tables import (
     BATCH_TOOTS_BY_LANG_PER_DAY,
     BATCH_TOOTS_PER_DAY,
     TOOT_METRICS_WINDOWED,
 )
+from mastodon_assets.warehouse.watermarks import bump_toots_version, set_watermark, toots_version
 
 PASSWORD = "s3c:r@e/t %?#"
 
@@ -237,7 +229,7 @@ def test_progress_is_one_row_an_asset_and_moves_only_when_it_changes(
 ) -> None:
     def note(version: int, model: str | None) -> tuple[Any, ...]:
         with transaction(fresh_database_url) as connection:
-            note_progress(connection, "chart", toots_version=version, model_version=model)
+            set_watermark(connection, "chart", toots_version=version, model_version=model)
         with transaction(fresh_database_url) as connection:
             rows = connection.execute(
                 "SELECT toots_version, model_version, updated_at, xmin::text"

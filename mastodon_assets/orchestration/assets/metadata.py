@@ -5,7 +5,8 @@ from typing import Any, LiteralString
 
 import dagster as dg
 
-from mastodon_assets.warehouse.database import count_rows, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.tables import SCHEMA, TOOTS_RAW, TOOTS_SENTIMENT, Table
 
 # Counted already, in the transactions that write them: to count them anew costs the whole history.

@@ -98,7 +98,8 @@ def _noting_progress(settings: Settings, asset: str, shows: str) -> Iterator[Con
     Not the newest version of the toots: a picture made between drain and scoring is as old as the
     scores in it.
     """
-    from mastodon_assets.warehouse.database import note_progress, transaction
+    from mastodon_assets.warehouse.database import transaction
+    from mastodon_assets.warehouse.watermarks import set_watermark
 
     with transaction(settings.postgres_url, snapshot=True) as connection:
         source = connection.execute(
@@ -108,7 +109,7 @@ def _noting_progress(settings: Settings, asset: str, shows: str) -> Iterator[Con
         yield connection
     version, model = source or (0, None)
     with transaction(settings.postgres_url) as connection:
-        note_progress(connection, asset, toots_version=version, model_version=model)
+        set_watermark(connection, asset, toots_version=version, model_version=model)
 
 
 chart_assets = [

@@ -17,10 +17,9 @@ from psycopg.types.json import Jsonb
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.sentiment.models.promotion import Champion, Verdict, judge
 from mastodon_assets.spark.storage import StoragePath
+from mastodon_assets.warehouse.locks import MODELS_LOCK
 
 _VERSION_DIGITS = 16
-# Transactions that change the champion follow each other; any number nobody else uses.
-_MODELS_LOCK = 4_611_003
 
 
 class UnknownModelError(PlatformError):
@@ -166,7 +165,7 @@ def roll_back(connection: Connection[Any]) -> Model:
 
 
 def _lock(connection: Connection[Any]) -> None:
-    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MODELS_LOCK,))
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (MODELS_LOCK,))
 
 
 def _crown(

@@ -21,14 +21,11 @@ from mastodon_assets.sentiment.models.registry import Model, champion
 from mastodon_assets.sentiment.models.store import LoadedModel, load_model
 from mastodon_assets.spark.storage import for_executors
 from mastodon_assets.warehouse.change_log import advance_watermark, has_changes_since
-from mastodon_assets.warehouse.database import (
-    bump_toots_version,
-    copy_arrow,
-    take_write_lock,
-    toots_version,
-    transaction,
-)
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import add_staged, subtract_staged
+from mastodon_assets.warehouse.rows import copy_arrow
+from mastodon_assets.warehouse.watermarks import bump_toots_version, toots_version
 
 Report = Callable[[str], None]
 

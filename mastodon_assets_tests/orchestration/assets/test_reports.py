@@ -6,7 +6,8 @@ import pytest
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.orchestration.assets.reports import chart_assets, export_assets
 from mastodon_assets.orchestration.resources import SettingsResource
-from mastodon_assets.warehouse.database import note_progress, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.watermarks import set_watermark
 
 
 def _materialize(name: str) -> dg.ExecuteInProcessResult:
@@ -38,7 +39,7 @@ def test_it_shows_what_its_source_shows_not_what_the_toots_are_by_now(
     assert _progress(environment, name) == (0, None)
     with transaction(environment.postgres_url) as connection:
         connection.execute("UPDATE masto.data_versions SET version = 5")
-        note_progress(connection, source, toots_version=3, model_version="m1")
+        set_watermark(connection, source, toots_version=3, model_version="m1")
     assert _materialize(name).success
     assert _progress(environment, name) == (3, "m1")
 

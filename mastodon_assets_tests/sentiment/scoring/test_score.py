@@ -17,7 +17,8 @@ from mastodon_assets.sentiment.scoring.score import (
     write_scores,
 )
 from mastodon_assets.sentiment.train import TrainingResult, train
-from mastodon_assets.warehouse.database import bump_toots_version, transaction
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.watermarks import bump_toots_version
 
 CREATED = datetime(2026, 11, 20, 11, 59, tzinfo=UTC)
 

@@ -1,0 +1,24 @@
+"""PostgreSQL's advisory locks: their numbers, all in one place, and the lock of every writer.
+
+A lock of one number and a lock of two numbers never meet, even if the first numbers agree.
+"""
+
+from typing import Any
+
+import psycopg
+
+MIGRATION_LOCK = 4_611_001
+WRITE_LOCK = 4_611_002
+# One number: transactions that change the champion follow each other.
+MODELS_LOCK = 4_611_003
+# Two numbers, the second is the topic's: one stream process per topic.
+STREAM_LOCK = 4_611_003
+TRAINING_LOCK = 4_611_009
+
+
+def take_write_lock(connection: psycopg.Connection[Any]) -> None:
+    """Wait for, and hold until the transaction ends, the lock of every writer of toots.
+
+    Taken first by each transaction that writes `toots_raw` or anything derived from it.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (WRITE_LOCK,))
