@@ -27,10 +27,10 @@ from mastodon_assets.warehouse.suppression_list import (
     Kind,
     SuppressionKeyError,
     SuppressionList,
-    enter,
+    add_entries,
     entry_hash,
     read_suppression_list,
-    remove,
+    remove_entries,
 )
 
 _HANDLE = re.compile(r"\A[^@\s/]+@[^@\s/]+\Z")
@@ -82,7 +82,7 @@ def purge(settings: Settings, who: Named, *, dry_run: bool = False) -> Mapping[s
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
         read_suppression_list(connection, key)
-        enter(connection, key, who.kind, names)
+        add_entries(connection, key, who.kind, names)
         removed = purge_rows(connection, covered)
         if dry_run:
             connection.rollback()
@@ -105,7 +105,7 @@ def undo(settings: Settings, who: Named) -> bool:
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
         read_suppression_list(connection, key)
-        return remove(connection, key, who.kind, _stored_names(settings, who)) > 0
+        return remove_entries(connection, key, who.kind, _stored_names(settings, who)) > 0
 
 
 def entries(settings: Settings) -> list[Entry]:

@@ -120,7 +120,9 @@ def read_suppression_list(connection: Connection[Any], key: SecretStr | None) ->
     return SuppressionList(key, frozenset(bytes(hashed) for hashed, _ in rows))
 
 
-def enter(connection: Connection[Any], key: SecretStr, kind: Kind, names: Iterable[str]) -> None:
+def add_entries(
+    connection: Connection[Any], key: SecretStr, kind: Kind, names: Iterable[str]
+) -> None:
     """Put names into the list; one that stands there keeps its time."""
     with connection.cursor() as cursor:
         cursor.executemany(
@@ -130,7 +132,9 @@ def enter(connection: Connection[Any], key: SecretStr, kind: Kind, names: Iterab
         )
 
 
-def remove(connection: Connection[Any], key: SecretStr, kind: Kind, names: Iterable[str]) -> int:
+def remove_entries(
+    connection: Connection[Any], key: SecretStr, kind: Kind, names: Iterable[str]
+) -> int:
     """Take names off the list: consent was given again. Returns how many stood there."""
     return connection.execute(
         "DELETE FROM masto.withdrawn WHERE kind = %s AND hash = ANY(%s)",

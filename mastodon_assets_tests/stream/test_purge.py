@@ -19,7 +19,7 @@ from mastodon_assets.warehouse.suppression_list import (
     Kind,
     SuppressionKeyError,
     SuppressionList,
-    enter,
+    add_entries,
     entry_hash,
 )
 from mastodon_assets.warehouse.watermarks import toots_version
@@ -58,7 +58,7 @@ class Tables:
     def purge(self, kind: Kind, name: str) -> dict[str, int]:
         covered = SuppressionList(KEY, frozenset({entry_hash(KEY, kind, name)}))
         with self.connection.transaction():
-            enter(self.connection, KEY, kind, [name])
+            add_entries(self.connection, KEY, kind, [name])
             return purge_rows(self.connection, covered)
 
     def begin_again(self) -> None:

@@ -6,16 +6,16 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.warehouse import suppression_list as withdrawn_module
+from mastodon_assets.warehouse import suppression_list as suppression_module
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
     SuppressionKeyError,
     SuppressionList,
-    enter,
+    add_entries,
     entry_hash,
     read_suppression_list,
-    remove,
+    remove_entries,
     watched_suppression_list,
 )
 from mastodon_assets_tests.support.records import upsert
@@ -98,7 +98,7 @@ def test_the_list_names_nobody_and_is_read_with_its_key_only(
 ) -> None:
     with transaction(fresh_database_url) as connection:
         assert read_suppression_list(connection, None) == SuppressionList()
-        enter(connection, KEY, "account", ["ada@one.example"])
+        add_entries(connection, KEY, "account", ["ada@one.example"])
         row = connection.execute("SELECT w::text FROM masto.withdrawn w").fetchone()
         assert row is not None
         assert "ada" not in row[0]
@@ -112,13 +112,13 @@ def test_the_list_names_nobody_and_is_read_with_its_key_only(
 
 def test_an_entry_keeps_its_time_and_can_be_removed(fresh_database_url: SecretStr) -> None:
     with transaction(fresh_database_url) as connection:
-        enter(connection, KEY, "server", ["one.example"])
+        add_entries(connection, KEY, "server", ["one.example"])
         connection.execute("UPDATE masto.withdrawn SET withdrawn_at = '2026-01-01 00:00+00'")
-        enter(connection, KEY, "server", ["ONE.example"])
+        add_entries(connection, KEY, "server", ["ONE.example"])
         rows = connection.execute("SELECT withdrawn_at FROM masto.withdrawn").fetchall()
         assert rows == [(datetime(2026, 1, 1, tzinfo=UTC),)]
-        assert remove(connection, KEY, "account", ["one.example"]) == 0
-        assert remove(connection, KEY, "server", ["one.example"]) == 1
+        assert remove_entries(connection, KEY, "account", ["one.example"]) == 0
+        assert remove_entries(connection, KEY, "server", ["one.example"]) == 1
         assert read_suppression_list(connection, KEY) == SuppressionList()
 
 
@@ -126,11 +126,11 @@ def test_a_watched_list_is_read_again_and_stays_while_the_database_is_away(
     fresh_database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(withdrawn_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(suppression_module.time, "monotonic", lambda: clock[0])
     settings = load_settings(database_url=fresh_database_url, withdrawn_key=KEY)
     now = watched_suppression_list(settings)
     with transaction(fresh_database_url) as connection:
-        enter(connection, KEY, "server", ["one.example"])
+        add_entries(connection, KEY, "server", ["one.example"])
 
     clock[0] = 29
     assert not now().matches(None, "one.example")
@@ -142,7 +142,7 @@ def test_a_watched_list_is_read_again_and_stays_while_the_database_is_away(
         assert now().matches(None, "one.example")
     clock[0] = 93
     with transaction(fresh_database_url) as connection:
-        remove(connection, KEY, "server", ["one.example"])
+        remove_entries(connection, KEY, "server", ["one.example"])
     assert not now().matches(None, "one.example")
 
 
