@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mastodon_assets.cli.console import report as _report
 from mastodon_assets.config.settings import load_settings
 
 _out = Console(highlight=False, emoji=False, soft_wrap=True)
-_err = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -94,7 +94,3 @@ def rebuild(
                 _out.print(f"  {name:<40}{rows:>12,} rows changed")
     if as_json:
         sys.stdout.write(json.dumps(changed) + "\n")
-
-
-def _report(line: str) -> None:
-    _err.print(f"· {line}", markup=False)

@@ -17,12 +17,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from mastodon_assets.cli import history, models, operations, warehouse
+from mastodon_assets.cli.console import configure_logging_by_settings, err, out, print_error
+from mastodon_assets.cli.console import report as _report
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import PlatformError, SettingsError
 
@@ -41,11 +42,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-# Lines are never broken but by the terminal: paths and commands are there to be copied. No emoji,
-# because `hashtag:tea:` is none.
-out = Console(highlight=False, emoji=False, soft_wrap=True)
-err = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
-
 # What typer raises for wrong use; of its kinds it exports only this one.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _INTERRUPTED = 130
@@ -84,6 +80,12 @@ def main() -> None:
             raise
         _fail(f"{error.filename}: {error.strerror}", 1)
     raise SystemExit(status)
+
+
+@app.callback()
+def before_each_command() -> None:
+    """Configure logging."""
+    configure_logging_by_settings()
 
 
 @app.command()
@@ -572,12 +574,8 @@ def _in_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _report(line: str) -> None:
-    err.print(f"[dim]·[/] {escape(line)}")
-
-
 def _fail(message: str, status: int) -> NoReturn:
-    err.print(f"[red]error:[/] {escape(_in_one_line(message))}")
+    print_error(message)
     raise SystemExit(status)
 
 

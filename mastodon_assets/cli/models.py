@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mastodon_assets.cli.console import report as _report
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import SettingsError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 _SHOWN_WORDS = 8
 model_app = typer.Typer(help="Sentiment models: which there are, and which one scores.")
 _out = Console(highlight=False, emoji=False)
-_err = Console(highlight=False, emoji=False, soft_wrap=True, stderr=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -218,7 +218,3 @@ def _print_champion(model: "Model") -> None:
         " mastodon-assets model rescore",
         soft_wrap=True,
     )
-
-
-def _report(line: str) -> None:
-    _err.print(Text(f"· {line}"))

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     activity_min_toots: int = Field(default=5, ge=1)
     refresh_min_seconds: int = Field(default=60, ge=0)
 
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
     @field_validator(
         "mastodon_assets_home",
         "mastodon_access_tokens_file",
@@ -121,6 +124,11 @@ class Settings(BaseSettings):
     def _with_home_folder(cls, value: Path | str | None) -> Path | str | None:
         # A shell does this, but nobody does it for what stands in `.env`.
         return Path(os.path.expanduser(value)) if value and not is_uri(value) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
 
     @field_validator("mastodon_api_base_url")
     @classmethod

@@ -17,7 +17,6 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from mastodon_assets.cli import main as main_module
 from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.embedded.stack import Connection
 from mastodon_assets.kafka.topics import read_topic
@@ -133,11 +132,6 @@ def test_a_file_that_is_not_there_is_one_line_and_status_1() -> None:
 
 def test_an_import_of_a_missing_file_is_one_line_and_status_1() -> None:
     assert failure(1, "import", "missing.ndjson") == "missing.ndjson: No such file or directory"
-
-
-def test_the_name_of_a_hashtag_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    main_module._report("one.example/hashtag:tea: connected")
-    assert "one.example/hashtag:tea: connected" in capsys.readouterr().err
 
 
 def test_statuses_of_standard_input_are_imported_with_their_counts(
