@@ -1,4 +1,4 @@
-"""Assembly only: assets, checks, jobs, schedule, sensor and resources as one code location."""
+"""The code location: assets, checks, jobs, schedules, sensor and resources put together."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,10 +37,14 @@ def build_definitions(
     resources: Mapping[str, Any] | None = None,
     executor: dg.ExecutorDefinition | None = None,
 ) -> dg.Definitions:
-    """The code location, made anew at each call; `resources` override by key.
+    """Build the code location; each call returns a new one.
 
-    Steps run in one process by default: they share one JVM, which starting per step would cost
-    more than running them side by side could save.
+    Steps run in one process by default, because they share one JVM: starting one per step costs
+    more than parallel steps save.
+
+    Args:
+        resources: Replacements for the resources `settings` and `spark`, by key.
+        executor: Replacement for the executor.
     """
     return dg.Definitions(
         assets=[
@@ -67,5 +71,5 @@ def build_definitions(
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What `-m mastodon_assets.definitions` and `workspace.yaml` load."""
+    """Return what `-m mastodon_assets.definitions` and `workspace.yaml` load."""
     return build_definitions()

@@ -454,7 +454,7 @@ def _stream(
     progress = StreamProgress(
         settings,
         report=_report,
-        tell=report_to_dagster(existing_dagster_home(settings.mastodon_assets_home), _report),
+        tell=report_to_dagster(existing_dagster_home(settings.mastodon_assets_home)),
         registry=registry,
     )
     with serving_metrics(registry, settings.stream_metrics_port):

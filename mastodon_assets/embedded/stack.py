@@ -1,7 +1,7 @@
-"""The embedded stack as a whole: `up`, `down`, `status`, and where to connect.
+"""The embedded stack as a whole: `up`, `down`, `status`, and its addresses.
 
-What belongs here: both servers together, and `connection.json`. What does not: how one of them is
-run (kafka.py, postgres.py), tables, Dagster.
+What belongs here: both servers together, and `connection.json`. How a single server runs is in
+`kafka` and `postgres`.
 """
 
 import json
@@ -28,16 +28,17 @@ _KEY_BYTES = 32
 
 
 class StackBusyError(PlatformError):
-    """Another `up` or `down` works on the same state folder."""
+    """Another `up` or `down` is at work on the same state folder."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Where the embedded stack listens.
+    """The addresses and secrets of the embedded stack, as in `connection.json`.
 
-    `kafka_bootstrap_servers` is `host:port`; `postgres_url` is `postgresql://…` with the password,
-    and therefore not in the repr. `withdrawn_key` is a random key for the list of the withdrawn; it
-    stays as long as the data does.
+    Attributes:
+        kafka_bootstrap_servers: `host:port`.
+        postgres_url: `postgresql://…` with the password, and therefore not in the repr.
+        withdrawn_key: Random key of the suppression list, kept as long as the data.
     """
 
     kafka_bootstrap_servers: str
@@ -47,7 +48,14 @@ class Connection:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """One server: `detail` says where it listens or lies; `pid` is None where it does not run."""
+    """The state of one server.
+
+    Attributes:
+        name: Its name.
+        state: `unhealthy` means that it runs but does not answer.
+        detail: Its address, or what is wrong.
+        pid: Its process id; None if it does not run.
+    """
 
     name: str
     state: Literal["running", "stopped", "unhealthy"]
@@ -55,15 +63,20 @@ class ServiceStatus:
     pid: int | None
 
 
-def _say_nothing(_line: str) -> None:
+def _ignore(_line: str) -> None:
     pass
 
 
-def up(home: Path, *, topics: Sequence[str], report: Report = _say_nothing) -> Connection:
-    """Bring up what does not run, create the topics that are absent, write `connection.json`.
+def up(home: Path, *, topics: Sequence[str], report: Report = _ignore) -> Connection:
+    """Start what does not run, create missing topics, write `connection.json`.
 
-    `report` gets one line for each step that takes long, from several threads.
-    Raises: PlatformError in one line; what came up until then stays up.
+    Args:
+        home: The state folder.
+        topics: Names of topics to create.
+        report: Receives a line per step that takes long, from several threads.
+
+    Raises:
+        PlatformError: A server does not start; a server that did start keeps running.
     """
     home = home.resolve()
     with _alone(home):
@@ -78,11 +91,13 @@ def up(home: Path, *, topics: Sequence[str], report: Report = _say_nothing) -> C
         return connection
 
 
-def down(home: Path, *, wipe: bool = False, report: Report = _say_nothing) -> None:
-    """Stop what runs. With `wipe` also remove all that `up` made in the state folder `home`.
+def down(home: Path, *, wipe: bool = False, report: Report = _ignore) -> None:
+    """Stop what runs; with `wipe` also remove everything that `up` created in the state folder.
 
-    Other things in the state folder stay, and so does the cache with the programs.
-    Raises: PlatformError in one line.
+    Other files in the state folder stay, and so do the programs in the cache.
+
+    Raises:
+        PlatformError: A server does not stop, or a file cannot be removed.
     """
     home = home.resolve()
     with _alone(home):
@@ -96,14 +111,14 @@ def down(home: Path, *, wipe: bool = False, report: Report = _say_nothing) -> No
             report("stopping PostgreSQL")
             postgres.stop_server(server)
         if wipe and home.exists():
-            report(f"removing what the embedded stack made in {home}")
+            report(f"removing the data of the embedded stack in {home}")
             postgres.wipe(home)
             kafka.wipe(home)
             (home / "connection.json").unlink(missing_ok=True)
 
 
 def status(home: Path) -> list[ServiceStatus]:
-    """What runs of the stack in the state folder `home`: Kafka, then PostgreSQL."""
+    """Return the states of Kafka and PostgreSQL of the state folder `home`."""
     home = home.resolve()
     return [
         _service_status("Kafka", kafka.find(home), kafka.port(home), lambda: kafka.answers(home)),
@@ -114,14 +129,14 @@ def status(home: Path) -> list[ServiceStatus]:
 
 
 def _withdrawn_key(home: Path) -> str:
-    """The one that an earlier `up` made, else a new one."""
+    """Return the key of an earlier `up`, or a new one."""
     text = read_text(home / "connection.json")
     try:
-        made = json.loads(text or "{}")["withdrawn_key"]
+        existing = json.loads(text or "{}")["withdrawn_key"]
     except (ValueError, KeyError, TypeError):
-        # No file, one of before there was such a key, or a damaged one.
+        # No file, a file of a version without the key, or a damaged file.
         return secrets.token_hex(_KEY_BYTES)
-    return str(made)
+    return str(existing)
 
 
 def _service_status(
@@ -131,12 +146,12 @@ def _service_status(
         return ServiceStatus(name, "stopped", "not running", None)
     if answers():
         return ServiceStatus(name, "running", f"127.0.0.1:{port}", process.pid)
-    return ServiceStatus(name, "unhealthy", "does not answer; run up or down", process.pid)
+    return ServiceStatus(name, "unhealthy", "does not answer; run: mastodon-assets up", process.pid)
 
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """One `up` or `down` at a time. The lock lies in the cache, so that a wipe leaves none."""
+    """Allow one `up` or `down` at a time. The lock is in the cache, so that a wipe leaves none."""
     locks = cache_dir() / "locks"
     locks.mkdir(exist_ok=True)
     name = sha256(str(home).encode()).hexdigest()[:16]
@@ -145,11 +160,11 @@ def _alone(home: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise StackBusyError(
-            f"another mastodon-assets up or down has been at work on {home} for ten minutes; "
-            "wait for it or stop it"
+            f"another mastodon-assets up or down has been at work on {home} for ten minutes; wait "
+            "for it or stop it"
         ) from error
     except OSError as error:
         raise StateFolderError(
-            f"cannot work on {error.filename or home}: {error.strerror or error}; look at the "
-            "disk and at who owns it"
+            f"cannot use {error.filename or home}: {error.strerror or error}; check the disk and"
+            f" the file's owner"
         ) from error

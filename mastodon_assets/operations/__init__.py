@@ -1,1 +1,1 @@
-"""What touches several stages: demo, doctor, rebuild, purge."""
+"""The operations that touch several stages: demo, doctor, rebuild, purge, metrics endpoint."""

@@ -1,7 +1,7 @@
-"""`mastodon-assets demo`: the whole lineage on this machine, from a simulated toot to a chart.
+"""The demo: the whole lineage on this machine, from a simulated post to a chart.
 
-What belongs here: putting the parts together for a newcomer. It uses the embedded stack only,
-whatever environment and `.env` say of Kafka, PostgreSQL and Mastodon.
+What belongs here: putting the parts together for a newcomer. The demo uses the embedded stack only
+and ignores the settings of Kafka, PostgreSQL and Mastodon in environment and `.env`.
 """
 
 import os
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from mastodon_assets.ingest.handler import IngestSummary
     from mastodon_assets.simulator.sources import Source
 
-# Marks a state folder as a demo's: only such a one is wiped by the next demo.
 _MATERIALIZE_LOG = "demo-materialize.log"
 _UI_LOG = "demo-ui.log"
 _MATERIALIZE_SECONDS = 1800
@@ -48,7 +47,7 @@ Report = Callable[[str], None]
 
 @dataclass
 class DemoResult:
-    """What a demo made: rows a table, files, and the seconds of each step."""
+    """The results of a demo: rows per table, files, and seconds per step."""
 
     settings: Settings
     ingested: "IngestSummary"
@@ -60,20 +59,22 @@ class DemoResult:
 
 
 class DemoFolderError(SettingsError):
-    """The state folder holds something that no demo made."""
+    """The state folder contains something that no demo created."""
 
 
 class MaterializeError(PlatformError):
-    """An asset failed; the message names it, the cause and the log."""
+    """An asset failed. The message names it, the cause and the log."""
 
 
 @contextmanager
 def running_demo(
     *, toots: int, days: int, seed: int, from_file: Path | None, keep: bool, report: Report
 ) -> Iterator[DemoResult]:
-    """Run it and hand over what it made; the stack is stopped at the end unless `keep`.
+    """Run the demo and yield its results; stop the stack at the end unless `keep`.
 
-    Raises: DemoFolderError, MaterializeError, and what the parts raise.
+    Raises:
+        DemoFolderError: The state folder contains something that no demo created.
+        MaterializeError: An asset failed.
     """
     home = load_settings_of_demo().mastodon_assets_home.absolute()
     source = _source(toots, days, seed, from_file)
@@ -81,15 +82,15 @@ def running_demo(
     seconds: dict[str, float] = {}
     try:
         with _timed(seconds, "embedded stack"):
-            settings, has_fetched = _start_stack(home, report)
-        if has_fetched:
-            seconds = {"embedded stack, the first fetch included": seconds["embedded stack"]}
-        # The server stays up for the assets: they ask it how the toots were received.
-        with _simulated_server(source, settings, report) as served:
-            with _timed(seconds, "toots to Kafka"):
-                ingested = _ingest(served, report)
+            settings, has_downloaded = _start_stack(home, report)
+        if has_downloaded:
+            seconds = {"embedded stack, with first download": seconds["embedded stack"]}
+        # The server stays up for the assets, because one of them reads engagement from it.
+        with _simulated_server(source, settings, report) as with_server:
+            with _timed(seconds, "posts to Kafka"):
+                ingested = _ingest(with_server, report)
             with _timed(seconds, "assets"):
-                materialize_all(served, report)
+                materialize_all(with_server, report)
         yield DemoResult(
             settings=settings,
             ingested=ingested,
@@ -106,7 +107,7 @@ def running_demo(
 
 
 def load_settings_of_demo(**overrides: Any) -> Settings:
-    """The settings without what environment and `.env` say of Kafka, PostgreSQL and Mastodon."""
+    """Load the settings, without those of Kafka, PostgreSQL and Mastodon."""
     ignored: dict[str, Any] = {
         name: field.default
         for name, field in Settings.model_fields.items()
@@ -116,9 +117,9 @@ def load_settings_of_demo(**overrides: Any) -> Settings:
 
 
 def environment_of_demo(settings: Settings) -> dict[str, str]:
-    """The environment for a process of the demo: of our variables only those of `settings`.
+    """Return the environment for a process of the demo: our variables are those of `settings`.
 
-    `DAGSTER_HOME` is absolute, as Dagster wants it.
+    `DAGSTER_HOME` is absolute, as Dagster requires.
     """
     others = {
         name: value
@@ -132,30 +133,34 @@ def environment_of_demo(settings: Settings) -> dict[str, str]:
 def prepare_folder(home: Path, report: Report) -> None:
     """Wipe what an earlier demo left and mark the folder as a demo's.
 
-    Raises: DemoFolderError where the folder holds anything else.
+    Raises:
+        DemoFolderError: The folder contains anything else.
     """
     if home.exists() and not home.is_dir():
-        raise DemoFolderError(f"MASTODON_ASSETS_HOME={home} is no folder; choose another one")
+        raise DemoFolderError(f"MASTODON_ASSETS_HOME={home} is not a folder; choose another one")
     if home.exists() and any(home.iterdir()):
         if not (home / DEMO_MARKER).exists():
             is_ours = (home / "connection.json").exists()
             raise DemoFolderError(
-                f"MASTODON_ASSETS_HOME={home} holds something that no demo made; choose another"
-                " folder for the demo"
-                + (", or remove what is there: mastodon-assets down --wipe" if is_ours else "")
+                f"MASTODON_ASSETS_HOME={home} contains something that no demo created; choose"
+                " another folder for the demo"
+                + (", or remove its contents: mastodon-assets down --wipe" if is_ours else "")
             )
-        report(f"wiping what an earlier demo left in {home}")
+        report(f"removing the earlier demo in {home}")
         wipe_folder(home, report)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (home / DEMO_MARKER).touch()
 
 
 def wipe_folder(home: Path, report: Report) -> None:
-    """Stop what runs in the state folder and remove all that we made there.
+    """Stop what runs in the state folder and remove everything of ours in it.
 
-    Runs of Dagster that lie elsewhere, by `DAGSTER_HOME`, stay. Raises: PlatformError.
+    Dagster's runs stay if `DAGSTER_HOME` is another folder.
+
+    Raises:
+        PlatformError: A server does not stop, or a file cannot be removed.
     """
-    # A demo that was killed leaves its process behind.
+    # A killed demo leaves its Dagster process running.
     while left := processes.find_server(_in_folder(home)):
         processes.stop(left, *_END_STEPS)
     stack.down(home, wipe=True, report=report)
@@ -167,10 +172,13 @@ def wipe_folder(home: Path, report: Report) -> None:
 
 
 def materialize_all(settings: Settings, report: Report) -> None:
-    """Materialize every asset in a process of its own, telling each as it is done.
+    """Materialize every asset in a process of its own and report each.
 
-    It runs in the state folder, where no `.env` can put in what the demo ignores, and its output
-    goes to a log there. Raises: MaterializeError.
+    The process runs in the state folder, where no `.env` brings back what the demo ignores. Its
+    output goes to a log there.
+
+    Raises:
+        MaterializeError: An asset failed, or the run did not start or end.
     """
     import dagster as dg
 
@@ -178,7 +186,7 @@ def materialize_all(settings: Settings, report: Report) -> None:
     environment = environment_of_demo(settings)
     log = home / _MATERIALIZE_LOG
     command = ["asset", "materialize", "--select", "*", *DEFINITIONS, _in_folder(home)]
-    # Opened before the process is: two that make Dagster's tables at once leave them unusable.
+    # Opened before the process starts: two that create Dagster's tables at once damage them.
     with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
         earlier = {run.run_id for run in instance.get_runs(limit=1)}
         with running_dagster(
@@ -210,7 +218,7 @@ def show_web_page(settings: Settings, port: int, report: Report) -> None:
 
 
 def _in_folder(home: Path) -> str:
-    """The argument that names the folder to Dagster, and by which its process is found again."""
+    """Return Dagster's argument for the folder; its process is found by it again."""
     return f"--working-directory={home.resolve()}"
 
 
@@ -224,15 +232,15 @@ def _source(toots: int, days: int, seed: int, from_file: Path | None) -> "Source
 
 
 def _start_stack(home: Path, report: Report) -> tuple[Settings, bool]:
-    """Settings with the stack's addresses, and whether programs had to be fetched."""
+    """Start the stack; return settings with its addresses, and whether it downloaded programs."""
     from mastodon_assets.spark.session import connector_jars
     from mastodon_assets.warehouse.migrate import migrate
 
-    fetches: list[str] = []
+    downloads: list[str] = []
 
     def note(line: str) -> None:
         if line.startswith("fetching "):
-            fetches.append(line)
+            downloads.append(line)
         report(line)
 
     settings = load_settings_of_demo()
@@ -245,16 +253,16 @@ def _start_stack(home: Path, report: Report) -> tuple[Settings, bool]:
         kafka_bootstrap_servers=connection.kafka_bootstrap_servers,
         database_url=connection.postgres_url,
     )
-    return settings, bool(fetches)
+    return settings, bool(downloads)
 
 
 @contextmanager
 def _simulated_server(source: "Source", settings: Settings, report: Report) -> Iterator[Settings]:
-    """The settings with a server that tells `source`, until the end of the block."""
+    """Run a server that serves `source` until the block ends; yield settings that name it."""
     from mastodon_assets.simulator.server import running
 
     with running(source) as server:
-        report(f"a simulated server answers at {server.base_url}")
+        report(f"the simulated server is at {server.base_url}")
         yield settings.model_copy(
             update={
                 "mastodon_api_base_url": server.base_url,
@@ -281,25 +289,25 @@ def _follow(
     earlier: set[str],
     report: Report,
 ) -> str | None:
-    """Report each materialized asset until the process ends; the first failure, if any."""
-    told: set[str] = set()
+    """Report each materialized asset until the process ends; return the first failure, if any."""
+    reported: set[str] = set()
     deadline = time.monotonic() + _MATERIALIZE_SECONDS
     while True:
         is_over = process.poll() is not None
         run_id = _started_run(instance, earlier)
         for name in _materialized(instance, run_id) if run_id else ():
-            if name not in told:
-                told.add(name)
+            if name not in reported:
+                reported.add(name)
                 report(f"materialized {name}")
         if is_over:
             return _first_failure(instance, run_id) if run_id else None
         if time.monotonic() > deadline:
-            return f"not done after {_MATERIALIZE_SECONDS} s"
+            return f"the assets are not materialized after {_MATERIALIZE_SECONDS} s"
         time.sleep(_POLL_SECONDS)
 
 
 def _started_run(instance: "dg.DagsterInstance", earlier: set[str]) -> str | None:
-    """The new run, once its own process has made the file of its events."""
+    """Return the id of the new run once its process has created the file of its events."""
     import dagster as dg
 
     run = next(iter(instance.get_runs(limit=1)), None)

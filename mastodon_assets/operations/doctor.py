@@ -1,7 +1,6 @@
-"""What keeps this platform from working, found before it does: one finding a thing looked at.
+"""The diagnosis of an installation: one finding per thing checked.
 
-What belongs here: the checks, which change nothing. How findings are printed stands in
-`cli_operations`.
+What belongs here: the checks, which change nothing. Printing the findings is in `cli`.
 """
 
 import shutil
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
 Level = Literal["green", "yellow", "red"]
 
 _GIBIBYTE = 2**30
-_LITTLE_DISK, _TOO_LITTLE_DISK = 5 * _GIBIBYTE, 1 * _GIBIBYTE
+_LOW_DISK, _FULL_DISK = 5 * _GIBIBYTE, 1 * _GIBIBYTE
 _OLDEST_POSTGRES = 15
-# `event_at` is at most two minutes after receipt: our clock is part of every window.
-_ODD_CLOCK, _WRONG_CLOCK = timedelta(seconds=5), timedelta(minutes=2)
+# `event_at` is at most two minutes after receipt, so our clock affects every window.
+_INEXACT_CLOCK, _WRONG_CLOCK = timedelta(seconds=5), timedelta(minutes=2)
 _SHOWN_CHARACTERS = 100
-# Which of the feeds in `timelines_access` a source is made of.
+# The feeds in `timelines_access` that each kind of source consists of.
 _FEEDS = {
     "public": ("live_feeds", ("local", "remote")),
     "local": ("live_feeds", ("local",)),
@@ -44,7 +43,14 @@ _FILTERS = {"blocks": "read:blocks", "mutes": "read:mutes", "domain_blocks": "re
 
 @dataclass(frozen=True)
 class Finding:
-    """`name` is what was looked at, `text` what was found, `advice` what to do where it is bad."""
+    """The result of one check.
+
+    Attributes:
+        name: What was checked.
+        level: `green` is well, `yellow` works but needs attention, `red` does not work.
+        text: What was found.
+        advice: What to do unless it is green.
+    """
 
     name: str
     level: Level
@@ -53,13 +59,13 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Every check, in the order in which the parts depend on each other. Raises nothing of ours."""
+    """Run every check, in the order in which the parts depend on each other."""
     try:
         settings = load_settings()
     except SettingsError as error:
         return [_failed("settings", error)]
     return [
-        Finding("settings", "green", "every value is allowed"),
+        Finding("settings", "green", "all values are valid"),
         check_java(),
         check_disk(settings.mastodon_assets_home),
         *check_embedding(settings),
@@ -73,7 +79,7 @@ def diagnose() -> list[Finding]:
 
 
 def check_java() -> Finding:
-    """Is there a Java that broker and Spark run on."""
+    """Check that there is a Java for the broker and Spark."""
     from mastodon_assets.jvm.java import java_home
     from mastodon_assets.jvm.maven import cache_dir
 
@@ -84,18 +90,23 @@ def check_java() -> Finding:
 
 
 def check_disk(home: Path) -> Finding:
-    """Is there room where `home` is or will be."""
+    """Check that the disk of the state folder `home` has room."""
     existing = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     text = f"{free / _GIBIBYTE:.1f} GiB free at {existing.absolute()}"
-    if free >= _LITTLE_DISK:
+    if free >= _LOW_DISK:
         return Finding("disk", "green", text)
-    level: Level = "yellow" if free >= _TOO_LITTLE_DISK else "red"
-    return Finding("disk", level, text, "make room, or set MASTODON_ASSETS_HOME to another disk")
+    level: Level = "yellow" if free >= _FULL_DISK else "red"
+    return Finding(
+        "disk",
+        level,
+        text,
+        "free disk space, or set MASTODON_ASSETS_HOME to a folder on another disk",
+    )
 
 
 def check_embedding(settings: Settings) -> list[Finding]:
-    """Does the folder hold a model that gives a text its vector; nothing where none is named."""
+    """Check that `SENTIMENT_EMBEDDING_DIR`, if set, contains a usable embedding."""
     if settings.sentiment_embedding_dir is None:
         return []
     from mastodon_assets.sentiment.features.embedding import find_embedding
@@ -109,7 +120,7 @@ def check_embedding(settings: Settings) -> list[Finding]:
 
 
 def check_topic(settings: Settings, topic: str) -> Finding:
-    """Does Kafka answer and have `topic`."""
+    """Check that Kafka answers and has `topic`."""
     from mastodon_assets.kafka.topics import read_topic
 
     name = f"Kafka topic {topic}"
@@ -122,7 +133,7 @@ def check_topic(settings: Settings, topic: str) -> Finding:
 
 
 def check_postgres(settings: Settings) -> list[Finding]:
-    """Does PostgreSQL answer, is it new enough, and has it the tables of this version."""
+    """Check that PostgreSQL answers, is new enough and has the tables of this version."""
     from mastodon_assets.warehouse.database import transaction
     from mastodon_assets.warehouse.migrate import schema_versions
 
@@ -136,7 +147,7 @@ def check_postgres(settings: Settings) -> list[Finding]:
 
 
 def check_mastodon(settings: Settings) -> list[Finding]:
-    """What each server serves to its token. A server that is not named is no failure."""
+    """Check what each configured server serves to its token."""
     from mastodon_assets.config.servers import servers_of
 
     try:
@@ -145,7 +156,7 @@ def check_mastodon(settings: Settings) -> list[Finding]:
         return [_failed("Mastodon servers", error)]
     if not servers:
         advice = "set MASTODON_API_BASE_URL to a server whose rules allow research collection"
-        return [Finding("Mastodon server", "yellow", "none is named", advice)]
+        return [Finding("Mastodon server", "yellow", "none configured", advice)]
     if len(servers) == 1:
         return _check_server(servers[0])
     return [
@@ -167,8 +178,8 @@ def _check_server(server: "Server") -> list[Finding]:
         return [_failed("Mastodon server", error)]
     document = _json_object(answer)
     if document is None:
-        advice = "is MASTODON_API_BASE_URL a Mastodon server?"
-        text = f"no instance document (status {answer.status_code})"
+        advice = "check that MASTODON_API_BASE_URL is a Mastodon server"
+        text = f"the server has no instance document (status {answer.status_code})"
         return [Finding("Mastodon server", "red", text, advice)]
     findings = [_judge_instance(document), clock, judge_feeds(document, server.sources)]
     checks: dict[str, Callable[[MastodonClient], Finding]] = {
@@ -177,52 +188,58 @@ def _check_server(server: "Server") -> list[Finding]:
     checks["streaming"] = _check_streaming
     if server.token is None:
         advice = "set MASTODON_ACCESS_TOKEN to a user token with the scope read:statuses"
-        findings.append(Finding("token", "red", "none is set, and streams want one", advice))
+        findings.append(
+            Finding("token", "red", "none configured, but streaming requires one", advice)
+        )
     else:
         checks |= {"token": _check_token, "filters": _check_filters}
-    return findings + [_tried(name, check, client) for name, check in checks.items()]
+    return findings + [_run_check(name, check, client) for name, check in checks.items()]
 
 
 def judge_clock(date: str | None, asked_at: datetime, answered_at: datetime) -> Finding:
-    """Our clock against the server's `Date`, which has whole seconds."""
+    """Compare our clock with the server's `Date` header, which has whole seconds."""
     try:
-        told = parsedate_to_datetime(date or "")
+        server_time = parsedate_to_datetime(date or "")
     except ValueError:
         return Finding(
-            "clock", "yellow", "the server tells no time", "compare it with a time server"
+            "clock", "yellow", "the server sends no time", "synchronize this machine's clock by NTP"
         )
-    told = told.replace(tzinfo=told.tzinfo or UTC)
-    apart = max(asked_at - told - timedelta(seconds=1), told - answered_at, timedelta(0))
-    if apart < _ODD_CLOCK:
-        return Finding("clock", "green", "agrees with the server's")
-    text = f"{apart.total_seconds():.0f} s apart from the server's"
-    level: Level = "red" if apart >= _WRONG_CLOCK else "yellow"
-    return Finding("clock", level, text, "set this machine's clock by NTP; windows depend on it")
+    server_time = server_time.replace(tzinfo=server_time.tzinfo or UTC)
+    difference = max(
+        asked_at - server_time - timedelta(seconds=1), server_time - answered_at, timedelta(0)
+    )
+    if difference < _INEXACT_CLOCK:
+        return Finding("clock", "green", "agrees with the server's clock")
+    text = f"differs from the server's clock by {difference.total_seconds():.0f} s"
+    level: Level = "red" if difference >= _WRONG_CLOCK else "yellow"
+    advice = "synchronize this machine's clock by NTP, because windows depend on it"
+    return Finding("clock", level, text, advice)
 
 
 def judge_feeds(document: Mapping[str, Any], sources: "Iterable[Source]") -> Finding:
-    """What `configuration.timelines_access` says of `sources`; servers since 4.5 have it."""
+    """Check `configuration.timelines_access`, which servers have since 4.5, for the sources."""
     access = _mapping(_mapping(document.get("configuration")).get("timelines_access"))
-    told: dict[str, str] = {}
-    silent: list[str] = []
-    partial: list[str] = []
+    allowed: dict[str, str] = {}
+    disabled: list[str] = []
+    incomplete: list[str] = []
     for kind in dict.fromkeys(source.kind for source in sources):
         group, parts = _FEEDS[kind]
         feeds = _mapping(access.get(group))
         known = {part: _text(feeds[part]) for part in parts if part in feeds}
-        told |= {f"{group.replace('_', ' ')} {part}": text for part, text in known.items()}
+        allowed |= {f"{group.replace('_', ' ')} {part}": text for part, text in known.items()}
         count = list(known.values()).count("disabled")
         if count:
-            (silent if count == len(parts) else partial).append(kind)
-    if not told:
-        return Finding("feeds", "green", "the server names no limits (it tells since 4.5)")
-    text = ", ".join(f"{name} {who}" for name, who in told.items())
-    if silent:
-        names = ", ".join(silent)
-        advice = f"choose another server, or leave {names} out of MASTODON_SOURCES"
-        return Finding("feeds", "red", f"{text}: only deletes arrive by {names}", advice)
-    if partial:
-        advice = "such posts do not arrive; choose another server if they matter"
+            (disabled if count == len(parts) else incomplete).append(kind)
+    if not allowed:
+        text = "the server reports no limits (servers before 4.5 never do)"
+        return Finding("feeds", "green", text)
+    text = ", ".join(f"{name} {who}" for name, who in allowed.items())
+    if disabled:
+        names = ", ".join(disabled)
+        advice = f"choose another server, or remove {names} from MASTODON_SOURCES"
+        return Finding("feeds", "red", f"{text}: {names} delivers only deletes", advice)
+    if incomplete:
+        advice = "posts of disabled feeds do not arrive; choose another server if you need them"
         return Finding("feeds", "yellow", text, advice)
     return Finding("feeds", "green", text)
 
@@ -240,14 +257,14 @@ def _judge_schema(found: str | None, known: list[str]) -> Finding:
     if found == known[0]:
         return Finding("tables", "green", f"schema {found}")
     if found is None or found in known:
-        text = f"schema {found or 'none'}, this version has {known[0]}"
+        text = f"schema {found or 'none'}, but this version needs {known[0]}"
         return Finding("tables", "yellow", text, "run: mastodon-assets up")
-    text = f"schema {found} is of a newer version"
+    text = f"schema {found} belongs to a newer version"
     return Finding("tables", "red", text, "upgrade mastodon-assets")
 
 
 def _instance_answer(client: "MastodonClient") -> "httpx.Response":
-    """Version 2 of the instance document, else version 1 (before 4.0)."""
+    """Get version 2 of the instance document, or version 1 from servers before 4.0."""
     answer = client.ask("/api/v2/instance")
     return answer if answer.is_success else client.ask("/api/v1/instance")
 
@@ -269,22 +286,20 @@ def _check_timeline(source: "Source", client: "MastodonClient") -> Finding:
     answer = client.ask(f"/api/v1/timelines/{path}{'&' if '?' in path else '?'}limit=1")
     posts = _json(answer)
     if not answer.is_success or not isinstance(posts, list):
-        text = f"the timeline is refused (status {answer.status_code})"
-        advice = (
-            "gaps cannot be filled; set MASTODON_ACCESS_TOKEN to a user token with read:statuses"
-        )
+        text = f"the server refuses the timeline (status {answer.status_code}), so that gaps stay"
+        advice = "set MASTODON_ACCESS_TOKEN to a user token with the scope read:statuses"
         return Finding(name, "red", text, advice)
     if not posts:
-        advice = "a server with its feeds disabled answers like this; look at it in a browser"
+        advice = "the server may have disabled this feed; compare with its page in a browser"
         return Finding(name, "yellow", "the timeline is empty", advice)
-    return Finding(name, "green", "the timeline is served")
+    return Finding(name, "green", "the server serves the timeline")
 
 
 def _check_streaming(client: "MastodonClient") -> Finding:
     answer = client.ask_streaming_health()
     if answer.is_success and answer.text.strip() == "OK":
-        return Finding("streaming", "green", "the streaming server is well")
-    text = f"the streaming server's health check answers {answer.status_code}"
+        return Finding("streaming", "green", "the streaming server is healthy")
+    text = f"the streaming server's health check has status {answer.status_code}"
     return Finding("streaming", "red", text, "ask the server's admins, or try again later")
 
 
@@ -292,22 +307,22 @@ def _check_token(client: "MastodonClient") -> Finding:
     answer = client.ask("/api/v1/accounts/verify_credentials")
     account = _json_object(answer)
     if answer.is_success and account is not None:
-        return Finding("token", "green", f"valid, of the account {_text(account.get('acct'))}")
+        return Finding("token", "green", f"valid for the account {_text(account.get('acct'))}")
     if answer.status_code == 403:
-        text = "accepted, but its scopes do not let it tell its account"
+        text = "accepted, but without the scope to read its account"
         return Finding("token", "yellow", text, "add the scope read:accounts to have it checked")
-    text = f"not accepted as a user's (status {answer.status_code})"
+    text = f"not accepted as a user token (status {answer.status_code})"
     advice = "set MASTODON_ACCESS_TOKEN to a user token with the scope read:statuses"
     return Finding("token", "red", text, advice)
 
 
 def _check_filters(client: "MastodonClient") -> Finding:
-    """Blocks and mutes of the token's account are left out of what its stream carries."""
+    """Check that the token's account has no blocks and mutes, which its stream leaves out."""
     counts: dict[str, int | None] = {}
     for name in _FILTERS:
         answer = client.ask(f"/api/v1/{name}?limit=80")
         if answer.status_code == 401:
-            return Finding("filters", "yellow", "unknown", "set a token that is accepted")
+            return Finding("filters", "yellow", "unknown", "set a valid token")
         listed = _json(answer)
         counts[name] = len(listed) if answer.is_success and isinstance(listed, list) else None
     text = ", ".join(
@@ -315,17 +330,17 @@ def _check_filters(client: "MastodonClient") -> Finding:
         for name, count in counts.items()
     )
     if any(counts.values()):
-        advice = "they are left out of the stream; remove them, or use an account of its own"
+        advice = "the stream leaves these out; remove them, or use a separate account"
         return Finding("filters", "yellow", text, advice)
     unknown = dict.fromkeys(_FILTERS[name] for name, count in counts.items() if count is None)
     if unknown:
         advice = f"add {' and '.join(unknown)} to the token to have them checked"
         return Finding("filters", "yellow", text, advice)
-    languages = "languages chosen in its preferences filter too, and no API tells them"
+    languages = "check the languages in its preferences by hand; they filter too"
     return Finding("filters", "green", f"{text}; {languages}")
 
 
-def _tried(
+def _run_check(
     name: str, check: "Callable[[MastodonClient], Finding]", client: "MastodonClient"
 ) -> Finding:
     try:
@@ -335,7 +350,7 @@ def _tried(
 
 
 def _failed(name: str, error: PlatformError) -> Finding:
-    """Our errors say what is wrong, then, behind a semicolon, what to do."""
+    """Split an error into what is wrong and, after the first semicolon, what to do."""
     text, _, advice = " ".join(str(error).split()).partition("; ")
     return Finding(name, "red", text, advice)
 
@@ -357,5 +372,5 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _text(value: object) -> str:
-    """What a server says, in a length that fits in a line."""
+    """Shorten what a server sent to fit in a line."""
     return str(value)[:_SHOWN_CHARACTERS] if isinstance(value, str | int) else "unknown"

@@ -1,6 +1,6 @@
-"""Numbers for Prometheus, served on loopback.
+"""The HTTP endpoint for Prometheus, on loopback.
 
-What belongs here: the endpoint. Which numbers there are is decided by the process that counts them.
+What belongs here: the endpoint. The process that counts decides which metrics there are.
 """
 
 import socket
@@ -13,14 +13,19 @@ from mastodon_assets.errors import PlatformError
 
 
 class MetricsPortError(PlatformError):
-    """The port for the metrics is not to be had."""
+    """The port for the metrics is taken or not allowed."""
 
 
 @contextmanager
 def serving_metrics(registry: CollectorRegistry, port: int | None) -> Iterator[None]:
-    """Answer `http://127.0.0.1:PORT/metrics` until the end of the block; None serves nothing.
+    """Serve `registry` at `http://127.0.0.1:PORT/metrics` until the block ends.
 
-    Raises: MetricsPortError where something else has the port.
+    Args:
+        registry: The metrics to serve.
+        port: The port; None serves nothing.
+
+    Raises:
+        MetricsPortError: The port is taken or not allowed.
     """
     if port is None:
         yield
@@ -29,12 +34,12 @@ def serving_metrics(registry: CollectorRegistry, port: int | None) -> Iterator[N
         server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
     except OSError as error:
         raise MetricsPortError(
-            f"the metrics cannot be served on port {port} ({error.strerror}); choose another"
+            f"cannot serve metrics on port {port} ({error.strerror}); choose another port"
         ) from error
     try:
         yield
     finally:
-        # It looks twice a second whether it is to end; a socket that is over wakes it at once.
+        # The server polls twice a second for its end; closing the socket wakes it at once.
         with suppress(OSError):
             server.socket.shutdown(socket.SHUT_RDWR)
         server.shutdown()

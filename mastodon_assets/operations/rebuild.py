@@ -1,7 +1,7 @@
-"""Every table that derives from `toots_raw`, made anew from it.
+"""The rebuild of the tables that derive from `toots_raw`.
 
-What belongs here: which way each of them has. A table that is right is not written; readers see it
-as it was until the new rows are there.
+What belongs here: how each table is rebuilt. Only rows that differ are written, and readers see the
+old rows until the new ones are committed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,34 +26,45 @@ from mastodon_assets.warehouse.tables import (
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Session = Callable[[], "SparkSession"]
+GetSession = Callable[[], "SparkSession"]
 Report = Callable[[str], None]
 
-_REMOVE_STRAY_SCORES = """
+_DELETE_ORPHANED_SCORES = """
 DELETE FROM masto.toots_sentiment s
  WHERE NOT EXISTS (SELECT FROM masto.toots_raw r WHERE r.id = s.id)
 """
 
 
 def rebuild(
-    session: Session, settings: Settings, names: Sequence[str], report: Report
+    session: GetSession, settings: Settings, names: Sequence[str], report: Report
 ) -> Iterator[tuple[str, int]]:
-    """Make the tables `names` of `REBUILDS` anew, in the order in which they derive.
+    """Rebuild tables in the order in which they derive from each other.
 
-    Yields each with the rows that were not as `toots_raw` says. Raises: ServiceUnavailableError,
-    MissingTablesError, ModelUnreadableError.
+    Args:
+        session: Starts Spark, or returns the session; called only if a table needs it.
+        settings: The settings.
+        names: Names of tables in `REBUILDS`.
+        report: Receives a line per step of the scoring.
+
+    Yields:
+        Each table with the number of rows that differed from what `toots_raw` says.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL or Spark does not answer.
+        MissingTablesError: The database has no tables yet.
+        ModelUnreadableError: The champion's folder is missing or damaged.
     """
-    for name, make in REBUILDS.items():
+    for name, rebuild_table in REBUILDS.items():
         if name in names:
-            yield name, make(session, settings, report)
+            yield name, rebuild_table(session, settings, report)
 
 
-def _windows(table: Table, _session: Session, settings: Settings, _report: Report) -> int:
+def _windows(table: Table, _session: GetSession, settings: Settings, _report: Report) -> int:
     with transaction(settings.postgres_url) as connection:
         return rebuild_windows(connection, table)
 
 
-def _batch(name: str, session: Session, settings: Settings, _report: Report) -> int:
+def _batch(name: str, session: GetSession, settings: Settings, _report: Report) -> int:
     refreshed = refresh_batch_table(
         session,
         settings.postgres_url,
@@ -64,24 +75,24 @@ def _batch(name: str, session: Session, settings: Settings, _report: Report) -> 
     return refreshed.rows_changed
 
 
-def _sentiment(session: Session, settings: Settings, report: Report) -> int:
-    """Scores that are missing, of another text, or of no toot; the champion's others stay."""
+def _sentiment(session: GetSession, settings: Settings, report: Report) -> int:
+    """Score what has no score for its text, and delete the scores of posts that are gone."""
     from mastodon_assets.sentiment.scoring.score import score_pending
 
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
-        strays = connection.execute(_REMOVE_STRAY_SCORES).rowcount
-        # Scoring moves the sums; what was written beside them must not be moved twice.
+        orphans = connection.execute(_DELETE_ORPHANED_SCORES).rowcount
+        # Scoring updates the sums. They must be right before it, or the same rows count twice.
         rebuild_rollups(connection)
-    return strays + score_pending(session(), settings, report, rebuild=True).scored
+    return orphans + score_pending(session(), settings, report, rebuild=True).scored
 
 
-def _totals(_session: Session, settings: Settings, _report: Report) -> int:
+def _totals(_session: GetSession, settings: Settings, _report: Report) -> int:
     with transaction(settings.postgres_url) as connection:
         return rebuild_rollups(connection)
 
 
-REBUILDS: dict[str, Callable[[Session, Settings, Report], int]] = {
+REBUILDS: dict[str, Callable[[GetSession, Settings, Report], int]] = {
     TOOT_METRICS_WINDOWED.name: partial(_windows, TOOT_METRICS_WINDOWED),
     USER_AVG_LENGTH_WINDOWED.name: partial(_windows, USER_AVG_LENGTH_WINDOWED),
     **{name: partial(_batch, name) for name in BATCH_TABLES},

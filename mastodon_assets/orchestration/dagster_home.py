@@ -1,4 +1,4 @@
-"""Where Dagster keeps its runs: DAGSTER_HOME, else a folder in the state folder."""
+"""The folder of Dagster's runs: DAGSTER_HOME, otherwise `dagster` in the state folder."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ FOLDER = "dagster"
 
 
 def dagster_home(state_folder: Path) -> Path:
-    """The absolute folder, made if needed, with our `dagster.yaml` if it has none."""
+    """Return the absolute folder; create it, and our `dagster.yaml` in it, if missing."""
     home = _home(state_folder)
     home.mkdir(parents=True, exist_ok=True)
     configuration = home / "dagster.yaml"
@@ -20,7 +20,7 @@ def dagster_home(state_folder: Path) -> Path:
 
 
 def existing_dagster_home(state_folder: Path) -> Path | None:
-    """The absolute folder where Dagster has been set up; None where it has not."""
+    """Return the absolute folder if it has a `dagster.yaml`; otherwise None."""
     home = _home(state_folder)
     return home.absolute() if (home / "dagster.yaml").exists() else None
 

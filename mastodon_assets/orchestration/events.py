@@ -1,8 +1,10 @@
-"""What the stream process does, as materializations without a run: the web page shows it alive.
+"""Materializations that the stream process records without a run.
 
-What belongs here: telling Dagster. What was done is counted in `toots.progress`.
+What belongs here: what Dagster's web page shows of a stream at work. Its counts are in
+`stream.metrics`.
 """
 
+import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,31 +15,32 @@ if TYPE_CHECKING:
 
     from mastodon_assets.stream.metrics import StreamReport
 
+logger = logging.getLogger(__name__)
+
 _TABLES = ("toots_raw", "toot_metrics_windowed", "user_avg_length_windowed")
 
 
-def report_to_dagster(
-    home: Path | None, report: Callable[[str], None]
-) -> Callable[["StreamReport"], None]:
-    """A function that records a stream's report on the three ingest assets.
+def report_to_dagster(home: Path | None) -> Callable[["StreamReport"], None]:
+    """Return a function that records a stream's report on the three ingest assets.
 
-    `home` is an instance's folder; without one nothing is recorded. A failure is told by `report`
-    and never raised: the tables are what counts, this is the picture of them.
+    A failure is logged and never raised: the tables are complete without it.
+
+    Args:
+        home: Folder of a Dagster instance; None records nothing.
     """
 
-    def tell(told: "StreamReport") -> None:
+    def record(report: "StreamReport") -> None:
         if home is None:
             return
         try:
             instance = _instance(home)
-            for event in _materializations(told):
+            for event in _materializations(report):
                 instance.report_runless_asset_event(event)
-        except Exception as error:
-            # Whatever an instance's storage raises: the stream must not end for it.
+        except Exception as error:  # noqa: BLE001 - whatever a storage raises, the stream goes on
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            report(f"Dagster's page does not show this minute: {lines[0]}")
+            logger.warning("the web page does not show the last minute: %s", lines[0])
 
-    return tell
+    return record
 
 
 @cache
@@ -47,16 +50,16 @@ def _instance(home: Path) -> "dg.DagsterInstance":
     return dg.DagsterInstance.from_config(str(home))
 
 
-def _materializations(told: "StreamReport") -> "list[dg.AssetMaterialization]":
+def _materializations(report: "StreamReport") -> "list[dg.AssetMaterialization]":
     import dagster as dg
 
     metadata: dict[str, dg.MetadataValue] = {
         "written_by": dg.MetadataValue.text("mastodon-assets stream"),
-        "messages": dg.MetadataValue.int(told.counts.messages),
-        "messages_per_second": dg.MetadataValue.float(told.rows_per_second),
-        "batches": dg.MetadataValue.int(told.batches),
-        "mean_batch_seconds": dg.MetadataValue.float(told.batch_seconds / told.batches),
+        "messages": dg.MetadataValue.int(report.counts.messages),
+        "messages_per_second": dg.MetadataValue.float(report.rows_per_second),
+        "batches": dg.MetadataValue.int(report.batches),
+        "mean_batch_seconds": dg.MetadataValue.float(report.batch_seconds / report.batches),
     }
-    if told.lag is not None:
-        metadata["lag_messages"] = dg.MetadataValue.int(told.lag)
+    if report.lag is not None:
+        metadata["lag_messages"] = dg.MetadataValue.int(report.lag)
     return [dg.AssetMaterialization(asset_key=table, metadata={**metadata}) for table in _TABLES]

@@ -1,6 +1,6 @@
-"""Whether to ask for a refresh: a pure function of what was read. No Dagster, no input or output.
+"""The decision whether to request a refresh: a pure function of the facts.
 
-What belongs here: the rule. Reading the facts stands in `sensors`.
+What belongs here: the rule, without Dagster, input or output. The facts are read in `sensors`.
 """
 
 import hashlib
@@ -15,13 +15,22 @@ MAX_ATTEMPTS = 8
 
 @dataclass(frozen=True)
 class RefreshFacts:
-    """What one tick read.
+    """The facts that one tick has read.
 
-    `lag` counts the messages that are not in the tables; `is_topic_cut` says that the topic ends
-    before the ledger. `shown_champions` are the models that scores and their charts show.
-    `failed_targets` are the `target_key`s of the failed refreshes since the last that succeeded,
-    newest first, None for one asked for by hand. `last_asked_at` is the start of the newest
-    refresh, whatever became of it.
+    Attributes:
+        now: Time of the tick.
+        lag: Messages in Kafka that are not in the tables.
+        is_topic_cut: The topic ends before an offset that the ledger holds.
+        end_offsets: End of the topic by partition.
+        toots_version: Version of `toots_raw`.
+        shown_version: Oldest version that a derived asset shows.
+        champion: Version of the model that scores, if there is one.
+        shown_champions: Models whose labels scores and charts show.
+        run_in_flight: Name of a run to wait for, if there is one.
+        last_asked_at: Creation of the newest refresh, whatever its outcome.
+        failed_targets: `target_key` of each failed refresh since the last success, newest first;
+            None for a refresh started by hand.
+        min_interval: Least time between two refreshes.
     """
 
     now: datetime
@@ -39,7 +48,7 @@ class RefreshFacts:
 
     @property
     def target_key(self) -> str:
-        """Names the state a refresh would bring about; the same state has the same name."""
+        """Key of the state that a refresh would bring about; equal states have equal keys."""
         offsets = sorted(self.end_offsets.items())
         state = json.dumps([offsets, self.toots_version, self.champion])
         return hashlib.sha256(state.encode()).hexdigest()[:16]
@@ -47,7 +56,10 @@ class RefreshFacts:
 
 @dataclass(frozen=True)
 class Ask:
-    """Ask for a refresh; `run_key` carries the attempt, or a failed one would never be repeated."""
+    """Request a refresh.
+
+    `run_key` contains the attempt: Dagster never repeats a key, not even of a failed run.
+    """
 
     run_key: str
     reason: str
@@ -55,49 +67,50 @@ class Ask:
 
 @dataclass(frozen=True)
 class Skip:
-    """Do nothing; `reason` is what the sensor's page shows."""
+    """Request nothing; `reason` is shown on the sensor's page."""
 
     reason: str
 
 
 def decide_refresh(facts: RefreshFacts) -> Ask | Skip:
-    """Ask when something is new, nothing is in flight, and it is not too soon."""
-    news = _news(facts)
-    if not news:
+    """Request a refresh if something is new, no run is in flight and the last one is old enough."""
+    changes = _changes(facts)
+    if not changes:
         return Skip(_nothing_new(facts))
     if facts.run_in_flight:
-        return Skip(f"{news}; {facts.run_in_flight} is in flight")
+        return Skip(f"{changes}; waiting for {facts.run_in_flight}")
     if facts.failed_targets.count(facts.target_key) >= MAX_ATTEMPTS:
         return Skip(
-            f"{news}; gave up after {MAX_ATTEMPTS} refreshes of the same data failed: look at the"
-            " last run, mend its cause, then materialize by hand (new messages are tried again)"
+            f"{changes}; gave up after {MAX_ATTEMPTS} failed refreshes of the same data. Look at"
+            f" the last run, fix its cause, then materialize by hand. New messages are tried"
+            f" again."
         )
     wait = facts.min_interval + _backoff(facts)
     if facts.last_asked_at and facts.now < facts.last_asked_at + wait:
-        return Skip(f"{news}; {_waiting(facts, facts.last_asked_at + wait)}")
+        return Skip(f"{changes}; {_waiting(facts, facts.last_asked_at + wait)}")
     last = int(facts.last_asked_at.timestamp()) if facts.last_asked_at else 0
     attempt = len(facts.failed_targets) + 1
     run_key = f"refresh:{facts.target_key}:after-{last}:attempt-{attempt}"
-    return Ask(run_key=run_key, reason=news)
+    return Ask(run_key=run_key, reason=changes)
 
 
-def _news(facts: RefreshFacts) -> str:
-    news = []
+def _changes(facts: RefreshFacts) -> str:
+    changes = []
     if facts.lag:
-        news.append(f"{facts.lag} new message{'s' if facts.lag > 1 else ''}")
+        changes.append(f"{facts.lag} new message{'s' if facts.lag > 1 else ''}")
     if facts.is_topic_cut:
-        # The refresh fails with what is lost and what to do: silence here would hide it.
-        news.append("the topic ends before what the tables have read of it")
+        # The refresh fails and says what is lost and what to do; skipping would hide it.
+        changes.append("the topic ends before the offsets that the tables have read")
     if facts.toots_version != facts.shown_version:
-        news.append("rows changed since they were last shown")
+        changes.append("rows changed since the last refresh")
     if facts.shown_champions != {facts.champion}:
-        news.append(f"scores or charts do not show model {facts.champion or 'none'} yet")
-    return ", ".join(news)
+        changes.append(f"scores or charts do not show model {facts.champion or 'none'} yet")
+    return ", ".join(changes)
 
 
 def _nothing_new(facts: RefreshFacts) -> str:
     if not any(facts.end_offsets.values()):
-        return "nothing to show yet: Kafka has no messages; start: mastodon-assets ingest"
+        return "Kafka has no messages yet; start: mastodon-assets ingest"
     return "nothing new: tables, scores and charts show all messages"
 
 
@@ -106,8 +119,9 @@ def _backoff(facts: RefreshFacts) -> timedelta:
     if not failures:
         return timedelta(0)
     base = max(facts.min_interval, timedelta(seconds=30))
-    # Bounded before the power: a long row of failures must not overflow.
-    return min(base * 2 ** min(failures - 1, 10), MAX_BACKOFF)
+    # The exponent is bounded because a long series of failures would overflow.
+    doublings: int = 2 ** min(failures - 1, 10)
+    return min(base * doublings, MAX_BACKOFF)
 
 
 def _waiting(facts: RefreshFacts, until: datetime) -> str:
@@ -117,6 +131,6 @@ def _waiting(facts: RefreshFacts, until: datetime) -> str:
         return f"next refresh not before {at}"
     return (
         f"{failures} refresh{'es' if failures > 1 else ''} failed in a row; next attempt at {at}"
-        f" (waits double up to {int(MAX_BACKOFF.total_seconds() // 60)} min; at most"
+        f" (the wait doubles up to {int(MAX_BACKOFF.total_seconds() // 60)} min; at most"
         f" {MAX_ATTEMPTS} attempts for the same data)"
     )

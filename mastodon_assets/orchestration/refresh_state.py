@@ -1,4 +1,4 @@
-"""How far the tables are, and what batch tables, scores and charts show of them."""
+"""The progress of the tables, and the version that batch tables, scores and charts show."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from mastodon_assets.warehouse.change_log import MOVED_ASSETS
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.watermarks import toots_version
 
-# Every asset of refresh_job that notes its progress; one that never ran shows version 0, the
-# version of tables that never had a row.
+# Every asset of refresh_job that records its progress. One that never ran shows version 0, which is
+# also the version of tables that never had a row.
 DERIVED_ASSETS = (
     *MOVED_ASSETS,
     "part5_sentiment_distribution",
@@ -20,7 +20,7 @@ DERIVED_ASSETS = (
     "viz_sentiment_daily",
     "viz_top_hashtags",
 )
-# Those that show labels, and so also which model made them.
+# Assets that show labels, and therefore record the model as well.
 LABELLED_ASSETS = (
     "toots_sentiment",
     "part5_sentiment_distribution",
@@ -32,8 +32,14 @@ LABELLED_ASSETS = (
 
 @dataclass(frozen=True)
 class ShownState:
-    """`shown_version` is the oldest version that any derived asset shows; `shown_champions` are
-    the models whose labels are shown, None where one shows labels of no model.
+    """The tables' progress and what is shown of them.
+
+    Attributes:
+        ledger: Next offset to read by partition.
+        toots_version: Version of `toots_raw`.
+        shown_version: Oldest version that a derived asset shows.
+        champion: Version of the model that scores, if there is one.
+        shown_champions: Models whose labels are shown; contains None if an asset shows none.
     """
 
     ledger: dict[int, int]
@@ -44,7 +50,12 @@ class ShownState:
 
 
 def shown_state(settings: Settings) -> ShownState:
-    """Read the five in one snapshot. Raises: ServiceUnavailableError, MissingTablesError."""
+    """Read the state in one snapshot.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The database has no tables yet.
+    """
     with transaction(settings.postgres_url, snapshot=True) as connection:
         progress = connection.execute(
             "SELECT asset, toots_version, model_version FROM masto.asset_progress"

@@ -5,16 +5,17 @@ from typing import Any
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 from pydantic import Field, PrivateAttr
+from typing_extensions import override
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.spark.session import build_session
 
 
 class SparkResource(LazyPySparkResource):
-    """The session that `spark_session.spark_config` describes.
+    """The Spark session of a run, configured by `spark.session`.
 
-    A run without a Spark step starts no JVM. The session is stopped at the end of the run, unless
-    it was there before (tests keep one for all their runs).
+    A run that never uses the session starts no JVM. The session is stopped at the end of the run
+    unless it existed before (tests keep one for all their runs).
     """
 
     spark_config: dict[str, Any] = Field(default_factory=dict)
@@ -28,16 +29,22 @@ class SparkResource(LazyPySparkResource):
         self._is_own_session = SparkSession.getActiveSession() is None
         self._spark_session = build_session(load_settings())
 
+    @override
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Stop the session if this run started it."""
         if self._spark_session is not None and self._is_own_session:
             self._spark_session.stop()
         self._spark_session = None
         self._is_own_session = False
 
 
-class SettingsResource(dg.ConfigurableResource):
-    """Gives assets the settings of the process they run in; has no configuration of its own."""
+class SettingsResource(dg.ConfigurableResource[Any]):
+    """The settings of the process that executes an asset; has no run configuration of its own."""
 
     def load(self) -> Settings:
-        """Environment and `.env`, validated. Raises: SettingsError."""
+        """Read and validate environment and `.env`.
+
+        Raises:
+            SettingsError: A setting is missing or has a value that is not allowed.
+        """
         return load_settings()

@@ -1,4 +1,4 @@
-"""The schedule that looks before it asks."""
+"""The schedule that requests a run only if there is something to do."""
 
 import dagster as dg
 
@@ -12,17 +12,17 @@ from mastodon_assets.orchestration.resources import SettingsResource
     cron_schedule="*/15 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Asks for readings that fell due while no message came: Kafka tells nothing of"
-    " them, and with each refresh they are made anyway.",
+    description="Runs engagement_job when a reading is due. Each refresh makes the due readings as"
+    " well; this schedule covers the time without new messages.",
 )
 def engagement_schedule(settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
-    """Ask for `engagement_job` where a server is named and a reading is due."""
+    """Request `engagement_job` if a server is configured and a reading is due."""
     from mastodon_assets.ingest.engagement import is_any_due
 
     try:
         loaded = settings.load()
         if loaded.mastodon_api_base_url is None:
-            return dg.SkipReason("no server to read from: MASTODON_API_BASE_URL is not set")
+            return dg.SkipReason("no server to read from; set MASTODON_API_BASE_URL")
         if not is_any_due(loaded):
             return dg.SkipReason("no reading is due")
     except PlatformError as error:

@@ -1,4 +1,7 @@
-"""The Kafka sensor: reads the facts within seconds, decides by `decision`, never works itself."""
+"""The sensor that keeps tables, scores and charts up to date with Kafka.
+
+What belongs here: reading the facts within seconds. The decision is in `refresh_decision`.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +19,7 @@ from mastodon_assets.orchestration.resources import SettingsResource
 if TYPE_CHECKING:
     from mastodon_assets.kafka.topics import TopicState
 
-# Read back from failed runs, to tell a new reason to refresh from the one that failed.
+# Read back from failed runs to count the attempts for the same data.
 TARGET_TAG = "mastodon_assets/target"
 
 _IN_FLIGHT = [
@@ -26,23 +29,24 @@ _IN_FLIGHT = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-# What Dagster calls a run of assets selected by hand, in the web page or on the command line.
+# Dagster's job name for assets selected by hand, on the web page or on the command line.
 _BY_HAND = "__ASSET_JOB"
-_RUNS_LOOKED_AT = 20
-_BROKER_TIMEOUT = 3
+_MAX_RUNS_READ = 20
+_BROKER_TIMEOUT_SECONDS = 3
 
 
 @dg.sensor(
     job=refresh_job,
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Asks for a refresh when Kafka is ahead of the tables, rows changed, or there is a"
-    " new champion.",
+    description="Runs refresh_job when Kafka has new messages, rows changed, or there is a new"
+    " champion model.",
 )
 def mastodon_stream_sensor(
     context: dg.SensorEvaluationContext, settings: SettingsResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Compare Kafka, tables and what is shown; ask for `refresh_job` or say why not."""
+    """Compare Kafka with the tables and charts; request `refresh_job` or say why not."""
+    ""
     from mastodon_assets.kafka.topics import read_topic
 
     try:
@@ -52,21 +56,21 @@ def mastodon_stream_sensor(
             "mastodon_errors": loaded.kafka_errors_topic,
         }
         topics = {
-            asset: read_topic(loaded, name, timeout=_BROKER_TIMEOUT)
+            asset: read_topic(loaded, name, timeout=_BROKER_TIMEOUT_SECONDS)
             for asset, name in names.items()
         }
         facts = read_facts(context.instance, loaded, topics["mastodon_stream"])
     except PlatformError as error:
         return dg.SkipReason(str(error))
     decision = decide_refresh(facts)
-    # Only for not observing the same twice; progress is the ledger's.
+    # It only prevents observing the same offsets twice. Progress is in the ledger.
     cursor = json.dumps({asset: _end_offsets(topic) for asset, topic in topics.items()})
     observations = [] if cursor == context.cursor else _observations(topics)
     if not isinstance(decision, Ask):
         return dg.SensorResult(
             skip_reason=decision.reason, asset_events=observations, cursor=cursor
         )
-    context.log.info(f"asking for a refresh: {decision.reason}")
+    context.log.info("requesting a refresh: %s", decision.reason)
     tags = {**LANE, TARGET_TAG: facts.target_key}
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=decision.run_key, tags=tags)],
@@ -78,16 +82,17 @@ def mastodon_stream_sensor(
 def read_facts(
     instance: dg.DagsterInstance, settings: Settings, topic: "TopicState"
 ) -> RefreshFacts:
-    """What the decision needs of PostgreSQL and Dagster, beside what Kafka says of the topic.
+    """Read from PostgreSQL and Dagster what the decision needs, given the state of the topic.
 
-    Raises: PlatformError with the reason where PostgreSQL does not answer or has no tables.
+    Raises:
+        PlatformError: PostgreSQL does not answer or has no tables.
     """
     from mastodon_assets.orchestration.refresh_state import shown_state
     from mastodon_assets.stream.ledger import lag
 
     shown = shown_state(settings)
     refreshes = instance.get_run_records(
-        dg.RunsFilter(job_name=refresh_job.name), limit=_RUNS_LOOKED_AT
+        dg.RunsFilter(job_name=refresh_job.name), limit=_MAX_RUNS_READ
     )
     in_flight = instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT), limit=1)
     return RefreshFacts(
@@ -99,7 +104,7 @@ def read_facts(
         shown_version=shown.shown_version,
         champion=shown.champion,
         shown_champions=shown.shown_champions,
-        run_in_flight=_named(in_flight[0]) if in_flight else None,
+        run_in_flight=_run_name(in_flight[0]) if in_flight else None,
         last_asked_at=refreshes[0].create_timestamp if refreshes else None,
         failed_targets=[
             record.dagster_run.tags.get(TARGET_TAG)
@@ -112,7 +117,10 @@ def read_facts(
 def _failed_since_success(
     instance: dg.DagsterInstance, refreshes: Sequence[dg.RunRecord]
 ) -> list[dg.RunRecord]:
-    """The failed ones since a refresh, or assets by hand, succeeded; a canceled one is neither."""
+    """Return the refreshes that failed since the last success of one or of a run by hand.
+
+    A canceled refresh counts neither as failed nor as succeeded.
+    """
     succeeded = dg.RunsFilter(job_name=_BY_HAND, statuses=[dg.DagsterRunStatus.SUCCESS])
     by_hand = instance.get_run_records(succeeded, limit=1)
     failed = []
@@ -126,7 +134,7 @@ def _failed_since_success(
     return failed
 
 
-def _named(record: dg.RunRecord) -> str:
+def _run_name(record: dg.RunRecord) -> str:
     run = record.dagster_run
     job = "materialization by hand" if run.job_name == _BY_HAND else run.job_name
     return f"{job} {run.run_id[:8]} (since {record.create_timestamp:%Y-%m-%d %H:%M} UTC)"

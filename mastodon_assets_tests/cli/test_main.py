@@ -467,7 +467,7 @@ def test_the_stack_comes_up_goes_down_and_is_wiped(folder: Path) -> None:
         running = json.loads(run("status", "--json").stdout)
         assert [service["state"] for service in running["services"]] == ["running", "running"]
         assert running["problem"] is None
-        assert failure(2, "demo").startswith(f"MASTODON_ASSETS_HOME={home} holds something")
+        assert failure(2, "demo").startswith(f"MASTODON_ASSETS_HOME={home} contains something")
         assert run("down").returncode == 0
         assert (home / "connection.json").exists()
         assert failure(1, "stream").startswith("no connection to PostgreSQL")

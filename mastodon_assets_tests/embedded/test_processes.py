@@ -55,7 +55,7 @@ def test_a_server_that_ends_at_its_start_is_told_in_one_line_with_its_log(tmp_pa
     log = tmp_path / "log"
     log.write_text("ERROR of an earlier start\n")
     code = "print('FATAL: no room'); print('bye'); raise SystemExit(3)"
-    expected = f"Server ended at its start: FATAL: no room (log: {log})"
+    expected = f"Server ended while starting: FATAL: no room (log: {log})"
     with pytest.raises(ServerStartError, match=re.escape(expected)):
         start_server("Server", python(code), lambda: False, cwd=tmp_path, log=log)
 

@@ -129,7 +129,7 @@ def test_the_demo_tells_each_asset_and_how_long_the_steps_took(real: RealDemo) -
     assert len(told) == len(set(told))
     assert {name.partition(".")[0] for name in (*CHARTS, *HEADERS)} <= set(told)
     assert re.search(
-        r"(?m)^  toots to Kafka +\d+\n  assets +\d+\n  in all +\d+$", real.ended.stdout
+        r"(?m)^  posts to Kafka +\d+\n  assets +\d+\n  in all +\d+$", real.ended.stdout
     )
 
 
@@ -163,7 +163,7 @@ def test_a_demo_refuses_a_folder_that_no_demo_made_and_leaves_it_alone(tmp_path:
     assert refused.returncode == 2
     home = tmp_path / "state"
     assert refused.stderr == (
-        f"error: MASTODON_ASSETS_HOME={home} holds something that no demo made;"
+        f"error: MASTODON_ASSETS_HOME={home} contains something that no demo created;"
         " choose another folder for the demo\n"
     )
     assert [path.read_text() for path in home.iterdir()] == ["data"]
@@ -171,7 +171,7 @@ def test_a_demo_refuses_a_folder_that_no_demo_made_and_leaves_it_alone(tmp_path:
 
 def test_a_demo_refuses_a_file_as_its_folder(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
-    with pytest.raises(DemoFolderError, match="is no folder"):
+    with pytest.raises(DemoFolderError, match="is not a folder"):
         prepare_folder(tmp_path / "state", say_nothing)
 
 
@@ -181,7 +181,9 @@ def test_a_demo_refuses_its_folder_once_something_else_was_read_into_it(tmp_path
     prepare_folder(home, say_nothing)
     (home / "connection.json").write_text("{}")
     keep_from_demos(home)
-    with pytest.raises(DemoFolderError, match="or remove what is there: mastodon-assets down --wi"):
+    with pytest.raises(
+        DemoFolderError, match="or remove its contents: mastodon-assets down --wipe"
+    ):
         prepare_folder(home, say_nothing)
     wipe_folder(home, say_nothing)
     prepare_folder(home, say_nothing)

@@ -130,7 +130,7 @@ def test_a_red_finding_is_exit_status_1_and_a_word_beside_the_colour(
     assert result.exit_code == 1
     assert "red    Kafka topic no_such_topic: " in result.stdout
     assert "run: mastodon-assets up" in result.stdout
-    assert "yellow Mastodon server: none is named; set MASTODON_API_BASE_URL" in result.stdout
+    assert "yellow Mastodon server: none configured; set MASTODON_API_BASE_URL" in result.stdout
 
 
 def test_a_setting_that_is_not_allowed_is_a_finding(run: Callable[..., Result]) -> None:
@@ -249,7 +249,7 @@ def test_a_wrong_token_is_red_and_not_shown() -> None:
 
     assert findings["token"].level == "red"
     assert "scope read:statuses" in findings["token"].advice
-    assert findings["filters"].advice == "set a token that is accepted"
+    assert findings["filters"].advice == "set a valid token"
     assert "another-token" not in str(findings)
 
 

@@ -96,7 +96,7 @@ def test_the_first_refresh_ever_waits_for_nothing() -> None:
 def test_a_run_in_flight_is_waited_for_and_named() -> None:
     reason = _skipped(replace(BEHIND, run_in_flight="train_job 1a2b3c4d"))
     assert "5 new messages" in reason
-    assert "train_job 1a2b3c4d is in flight" in reason
+    assert "waiting for train_job 1a2b3c4d" in reason
 
 
 def test_a_refresh_waits_until_the_minimum_has_passed_since_the_last() -> None:

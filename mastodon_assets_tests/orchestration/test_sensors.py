@@ -118,7 +118,8 @@ def test_ten_thousand_messages_make_one_run_and_then_nothing_is_new(
             in_flight = add_run(_STATUS.STARTED, tags=dict(requests[0].tags))
     assert len(requests) == 1
     assert in_flight is not None
-    assert f"10000 new messages; refresh_job {in_flight.run_id[:8]}" in _skipped(instance)
+    run = f"refresh_job {in_flight.run_id[:8]}"
+    assert f"10000 new messages; waiting for {run}" in _skipped(instance)
 
     instance.delete_run(in_flight.run_id)
     result = _REPOSITORY.get_job("refresh_job").execute_in_process(
@@ -245,7 +246,7 @@ def test_any_run_in_flight_is_waited_for(
 ) -> None:
     produce([upsert("1")])
     run = add_run(status, job=job)
-    assert f"1 new message; {shown} {run.run_id[:8]} (since 20" in _skipped(instance)
+    assert f"1 new message; waiting for {shown} {run.run_id[:8]} (since 20" in _skipped(instance)
 
 
 def test_the_minimum_between_refreshes_counts_from_the_last_ones_start_in_any_time_zone(
@@ -274,7 +275,7 @@ def test_a_new_champion_asks_until_scores_and_their_charts_show_it(
     environment: Settings, instance: dg.DagsterInstance
 ) -> None:
     _show_everything(environment)
-    assert "nothing to show yet" in _skipped(instance)
+    assert "no messages yet" in _skipped(instance)
     _execute(
         environment,
         "INSERT INTO masto.sentiment_models (version, trained_at, metrics, corpus, status, path)"

@@ -1,4 +1,4 @@
-"""The six batch tables: moved by what changed in `toots_raw`, or computed from all of it."""
+"""The six batch tables, updated from the changes of `toots_raw` or rebuilt from all its rows."""
 
 import dagster as dg
 from pydantic import Field
@@ -9,9 +9,9 @@ from mastodon_assets.warehouse.tables import BATCH, Table
 
 
 class RebuildConfig(dg.Config):
-    """How the table is brought up to date."""
+    """Run configuration of a batch table."""
 
-    rebuild: bool = Field(default=False, description="Compute it from all toots.")
+    rebuild: bool = Field(default=False, description="Compute the table from all posts.")
 
 
 def _batch_asset(table: Table) -> dg.AssetsDefinition:
@@ -23,11 +23,11 @@ def _batch_asset(table: Table) -> dg.AssetsDefinition:
         description=describe(
             table,
             source="`toots_raw`",
-            reads="what changed since the last time, from the journal `toot_changes`; where that"
-            " does not reach back so far, or by the configuration `rebuild: true`, all its rows in"
-            " one snapshot, by Spark.",
-            writes="the difference, in one transaction: readers never see a missing or half table,"
-            " and a run without changes writes nothing.",
+            reads="the changes since the last run from the change log `toot_changes`. If the log"
+            " does not reach back that far, or with the run configuration `rebuild: true`: all"
+            " rows in one snapshot, by Spark.",
+            writes="the difference in one transaction. Readers never see a missing or partial"
+            " table, and a run without changes writes nothing.",
             metadata="`rows_changed`, `is_from_all_toots`, row count.",
             raises="`ServiceUnavailableError`, `MissingTablesError`.",
         ),

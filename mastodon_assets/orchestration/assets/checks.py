@@ -1,4 +1,4 @@
-"""Blocking checks: each table is what the registry says, and the windows add up to the rows."""
+"""The blocking checks: tables are as registered, and sums agree with the rows they count."""
 
 import dagster as dg
 
@@ -14,7 +14,7 @@ from mastodon_assets.warehouse.tables import (
     Table,
 )
 
-# Tables that are no asset of their own (ledger, tombstones, …) have no check here.
+# Tables that are not assets (ledger, tombstones, …) have no check here.
 _CHECKED = (
     TOOTS_RAW,
     TOOT_METRICS_WINDOWED,
@@ -31,7 +31,7 @@ def _schema_check(table: Table) -> dg.AssetChecksDefinition:
         asset=table.name,
         name=f"{table.name}_is_as_registered",
         blocking=True,
-        description="Columns and types are the registry's; no two rows share a key.",
+        description="Columns and types are those of the table catalog; no two rows share a key.",
     )
     def is_as_registered(settings: SettingsResource) -> dg.AssetCheckResult:
         from mastodon_assets.warehouse.checks import duplicate_keys, schema_differences
@@ -39,7 +39,7 @@ def _schema_check(table: Table) -> dg.AssetChecksDefinition:
 
         with transaction(settings.load().postgres_url, snapshot=True) as connection:
             differences = schema_differences(connection, table)
-            # A key can be counted only where all its columns are there.
+            # Keys can be counted only if all their columns exist.
             has_key = not any(f"{name}: missing" in differences for name in table.key)
             duplicates = duplicate_keys(connection, table) if has_key else 0
         return dg.AssetCheckResult(
@@ -55,10 +55,10 @@ def _schema_check(table: Table) -> dg.AssetChecksDefinition:
 
 @dg.asset_check(asset="toot_metrics_windowed", additional_deps=["toots_raw"], blocking=True)
 def windows_add_up_to_rows(settings: SettingsResource) -> dg.AssetCheckResult:
-    """The sum of `toots_count` over the windows of a day equals its rows of `toots_raw`.
+    """The sum of `toots_count` over a day's windows equals the day's rows of `toots_raw`.
 
-    Of a history of more than 31 days it compares the days that changed and three others, drawn
-    anew at each change; `mastodon-assets rebuild` compares all.
+    With a history of more than 31 days it compares the days that changed and three others, drawn
+    at random after each change. `mastodon-assets rebuild` compares all days.
     """
     from mastodon_assets.warehouse.checks import (
         days_to_compare,
@@ -84,16 +84,16 @@ def windows_add_up_to_rows(settings: SettingsResource) -> dg.AssetCheckResult:
             "rows_of_toots_raw": sum(rows for _, _, rows in counted),
             "days": ", ".join(day for day, _, _ in counted),
             "days_that_differ": ", ".join(wrong) or "none",
-            **_mending("toot_metrics_windowed", wrong),
+            **_advice("toot_metrics_windowed", wrong),
         },
     )
 
 
 @dg.asset_check(asset="v_sentiment_daily", additional_deps=["toots_sentiment"], blocking=True)
 def labels_of_a_day_are_those_of_its_toots(settings: SettingsResource) -> dg.AssetCheckResult:
-    """What the view says of a day is what its rows of `toots_raw` and `toots_sentiment` give.
+    """The view's numbers of a day are those of its rows of `toots_raw` and `toots_sentiment`.
 
-    Looks at the same days as `windows_add_up_to_rows`.
+    It compares the same days as `windows_add_up_to_rows`.
     """
     from mastodon_assets.warehouse.checks import days_to_compare
     from mastodon_assets.warehouse.database import transaction
@@ -107,12 +107,12 @@ def labels_of_a_day_are_those_of_its_toots(settings: SettingsResource) -> dg.Ass
         metadata={
             "days": "all" if days is None else ", ".join(day.isoformat() for day in days),
             "days_that_differ": ", ".join(wrong) or "none",
-            **_mending("sentiment_totals", wrong),
+            **_advice("sentiment_totals", wrong),
         },
     )
 
 
-def _mending(table: str, wrong: list[str]) -> dict[str, str]:
+def _advice(table: str, wrong: list[str]) -> dict[str, str]:
     return {"what_to_do": f"run: mastodon-assets rebuild {table}"} if wrong else {}
 
 

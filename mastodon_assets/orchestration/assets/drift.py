@@ -1,4 +1,4 @@
-"""Checks that warn where scores drift; they stop nothing."""
+"""The checks that warn when scores drift; they block nothing."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from mastodon_assets.sentiment.evaluation.drift import Finding
 
 _FACTS = {
-    "label_shares_are_stable": "The shares of the labels are those of the champion's first rows.",
-    "unscored_share_is_stable": "As many texts have no label as among the champion's first rows.",
-    "probabilities_are_as_trained": "The probabilities' histogram is that of the held-out texts.",
-    "words_are_known": "Texts have no more unknown words than those held out from training.",
+    "label_shares_are_stable": "The labels' shares are close to those of the champion's first"
+    " rows.",
+    "unscored_share_is_stable": "The share of posts without a label is close to that of the"
+    " champion's first rows.",
+    "probabilities_are_as_trained": "The probabilities are distributed like those of the held-out"
+    " texts.",
+    "words_are_known": "The share of unknown words is no larger than in the held-out texts.",
 }
 
 
@@ -27,7 +30,7 @@ _FACTS = {
     ],
 )
 def scores_have_not_drifted(settings: SettingsResource) -> Iterator[dg.AssetCheckResult]:
-    """One step for all four: they read the same rows."""
+    """Compute all four checks in one step, because they read the same rows."""
     for name, finding in _findings(settings.load()).items():
         yield dg.AssetCheckResult(
             asset_key="toots_sentiment",
@@ -48,7 +51,7 @@ def _findings(settings: "Settings") -> "dict[str, Finding]":
     with transaction(settings.postgres_url, snapshot=True) as connection:
         model = champion(connection)
         if model is None:
-            return dict.fromkeys(_FACTS, drift.Finding(True, "no model yet"))
+            return dict.fromkeys(_FACTS, drift.Finding(True, "there is no champion model yet"))
         first, newest = drift.read_scores(connection, model.version)
     findings = {
         "label_shares_are_stable": drift.labels_hold(first, newest),
@@ -56,7 +59,9 @@ def _findings(settings: "Settings") -> "dict[str, Finding]":
     }
     reference = model.metrics.get("reference")
     if reference is None:
-        older = drift.Finding(True, "the champion was trained before a reference was kept")
+        older = drift.Finding(
+            True, "the champion has no reference to compare with; train a new model"
+        )
         return {**dict.fromkeys(_FACTS, older), **findings}
     return {
         **findings,

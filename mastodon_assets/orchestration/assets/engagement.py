@@ -1,4 +1,4 @@
-"""How the toots were received, read again from their server."""
+"""Favourites, boosts and replies of the posts, read again from their servers."""
 
 import dagster as dg
 
@@ -17,34 +17,35 @@ _CURRENT = "toots_engagement_readings_are_current"
         dg.AssetCheckSpec(
             _CURRENT,
             asset="toots_engagement",
-            description="Every server answered, and no reading has waited for more than two hours"
-            " since it was due. A server that is down fails no refresh: it is a warning here.",
+            description="Every server answered, and no reading is overdue by more than two hours."
+            " A server that is down is a warning here and does not fail the refresh.",
         )
     ],
     description=describe(
         TOOTS_ENGAGEMENT,
         source="`toots_raw`, and the servers of `MASTODON_API_BASE_URL` by"
         " `GET /api/v1/statuses?id[]=` (Mastodon 4.3)",
-        reads="posts of these servers whose reading is due, one hour (until a day) and one day"
-        " (until a week) after `event_at`; those that fell due last first, at most 600 from a"
-        " server at a time. Without a server it reads nothing.",
-        writes="each reading once; one of a post that the server does not show has no numbers. A"
-        " reading goes with its post.",
-        metadata="`read`, `unseen`, `overdue`; by server, with what went wrong; row count.",
-        raises="`ServiceUnavailableError`, `MissingTablesError`, of PostgreSQL alone.",
+        reads="the posts of these servers that have a reading due: one hour after `event_at` (for a"
+        " day) and one day after it (for a week). The latest due come first, at most 600 per server"
+        " and run. Without a configured server it reads nothing.",
+        writes="each reading once. A post that the server does not show gets a reading without"
+        " numbers. Readings are deleted with their post.",
+        metadata="`read`, `unseen`, `overdue`; the same by server, with its problem; row count.",
+        raises="`ServiceUnavailableError`, `MissingTablesError`, for PostgreSQL only.",
     ),
     metadata=table_metadata(TOOTS_ENGAGEMENT),
 )
 def toots_engagement(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> dg.MaterializeResult:
+    """Make the readings that are due."""
     from mastodon_assets.ingest.engagement import read_engagement
 
     loaded = settings.load()
     servers = read_engagement(loaded)
     problems = {each.server: each.problem for each in servers if each.problem}
     for server, problem in problems.items():
-        context.log.warning(f"{server}: {problem}")
+        context.log.warning("%s: %s", server, problem)
     overdue = sum(each.overdue for each in servers)
     return dg.MaterializeResult(
         metadata={
@@ -53,7 +54,7 @@ def toots_engagement(
             "overdue": overdue,
             "servers": dg.MetadataValue.json({each.server: vars(each) for each in servers})
             if servers
-            else "none is named: set MASTODON_API_BASE_URL",
+            else "none configured; set MASTODON_API_BASE_URL",
             **row_count(loaded.postgres_url, TOOTS_ENGAGEMENT),
         },
         check_results=[

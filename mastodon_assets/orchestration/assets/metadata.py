@@ -1,4 +1,4 @@
-"""What every table asset says of itself, from the registry: description, columns, rows."""
+"""The catalogue entry, columns and row count of a table asset, from the table catalog."""
 
 from collections.abc import Mapping
 from typing import Any, LiteralString
@@ -9,7 +9,7 @@ from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.tables import SCHEMA, TOOTS_RAW, TOOTS_SENTIMENT, Table
 
-# Counted already, in the transactions that write them: to count them anew costs the whole history.
+# Kept up to date by the transactions that write the tables. Counting reads the whole history.
 _COUNTED: Mapping[str, LiteralString] = {
     TOOTS_RAW.name: "SELECT coalesce(sum(toots_count), 0)::bigint FROM masto.sentiment_totals",
     TOOTS_SENTIMENT.name: "SELECT coalesce(sum(toots_count), 0)::bigint"
@@ -20,13 +20,13 @@ _COUNTED: Mapping[str, LiteralString] = {
 def describe(
     table: Table, *, source: str, reads: str, writes: str, metadata: str, raises: str
 ) -> str:
-    """The catalogue entry of a table, as Markdown: what it is, where from, how it stays exact."""
+    """Write the catalogue entry of a table as Markdown."""
     lines = [
         table.comment,
         "",
         f"**Source**: {source}",
         "",
-        f"**Rows**: one for each {', '.join(f'`{name}`' for name in table.key)}",
+        f"**Rows**: one per {', '.join(f'`{name}`' for name in table.key)}",
         "",
         "| column | type | null | meaning |",
         "|---|---|---|---|",
@@ -43,7 +43,7 @@ def describe(
 
 
 def table_metadata(table: Table) -> dict[str, Any]:
-    """Definition metadata: the web page's column table and storage line."""
+    """Return the definition metadata: the web page's table of columns and storage line."""
     columns = [
         dg.TableColumn(
             name=column.name,
@@ -62,7 +62,7 @@ def table_metadata(table: Table) -> dict[str, Any]:
 
 
 def row_count(postgres_url: Any, table: Table) -> dict[str, Any]:
-    """Run metadata: how many rows the table has now."""
+    """Return the run metadata with the table's present number of rows."""
     with transaction(postgres_url, snapshot=True) as connection:
         counted = _COUNTED.get(table.name)
         if counted is None:

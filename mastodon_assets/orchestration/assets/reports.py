@@ -1,4 +1,4 @@
-"""Charts and CSV files from the tables."""
+"""The charts and CSV files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,17 +23,17 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
         description=_entry(
             f"A chart of {rows}.",
             reads=reads,
-            file=f"`{name}.png` in `REPORTS_DIR`, 8 inches wide; replaced in one step",
+            file=f"`{name}.png` in `REPORTS_DIR`, 8 inches wide, replaced atomically.",
             empty="a picture that says so",
-            metadata="`preview` (the chart, 360 px wide), `sparkline`, `path`, `rows` drawn,"
-            " `is_empty`",
+            metadata="`preview` (the chart, 360 px wide), `sparkline`, `path`, `rows` (number of"
+            " rows drawn), `is_empty`.",
         ),
     )
     def chart(settings: SettingsResource) -> dg.MaterializeResult:
         from mastodon_assets.reports.specs import render_chart
 
         loaded = settings.load()
-        with _noting_progress(loaded, name, shows) as connection:
+        with _recording_progress(loaded, name, shows) as connection:
             made = render_chart(connection, name, loaded.reports_dir)
         sparkline = made.sparkline_markdown
         return dg.MaterializeResult(
@@ -60,17 +60,17 @@ def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.Asset
         description=_entry(
             f"A CSV file of {rows}.",
             reads=reads,
-            file=f"`{name}.csv` in `EXPORTS_DIR`, UTF-8, with header; replaced in one step."
-            f" Columns: {columns}",
-            empty="the header alone",
-            metadata="`path`, row count",
+            file=f"`{name}.csv` in `EXPORTS_DIR`, UTF-8 with a header, replaced atomically."
+            f" Columns: {columns}.",
+            empty="a file with the header only",
+            metadata="`path`, row count.",
         ),
     )
     def export(settings: SettingsResource) -> dg.MaterializeResult:
         from mastodon_assets.reports.specs import write_export
 
         loaded = settings.load()
-        with _noting_progress(loaded, name, shows) as connection:
+        with _recording_progress(loaded, name, shows) as connection:
             made = write_export(connection, name, loaded.exports_dir)
         return dg.MaterializeResult(
             metadata={
@@ -85,18 +85,18 @@ def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.Asset
 def _entry(summary: str, *, reads: tuple[str, ...], file: str, empty: str, metadata: str) -> str:
     sources = " and ".join(f"`{table}`" for table in reads)
     return (
-        f"{summary}\n\n**Reads**: {sources}\n\n**File**: {file}\n\n"
+        f"{summary}\n\n**Source**: {sources}\n\n**Writes**: {file}\n\n"
         f"**Empty input gives** {empty}.\n\n**Metadata**: {metadata}\n\n"
-        "**Raises**: `ReportFileError` where the file cannot be written."
+        "**Raises**: `ReportFileError` if the file cannot be written."
     )
 
 
 @contextmanager
-def _noting_progress(settings: Settings, asset: str, shows: str) -> Iterator[Connection[Any]]:
-    """A snapshot to read from; afterwards `asset` shows what the asset `shows` did at its moment.
+def _recording_progress(settings: Settings, asset: str, shows: str) -> Iterator[Connection[Any]]:
+    """Open a snapshot to read from; at its end `asset` shows the version that `shows` has in it.
 
-    Not the newest version of the toots: a picture made between drain and scoring is as old as the
-    scores in it.
+    That is not the newest version of the posts: a chart drawn between drain and scoring is as old
+    as the scores in it.
     """
     from mastodon_assets.warehouse.database import transaction
     from mastodon_assets.warehouse.watermarks import set_watermark
@@ -115,27 +115,27 @@ def _noting_progress(settings: Settings, asset: str, shows: str) -> Iterator[Con
 chart_assets = [
     _chart_asset(
         "part5_sentiment_distribution",
-        rows="the toots by label, with the reasons of those without one",
+        rows="the posts by label, with the reasons for posts without one",
         shows="toots_sentiment",
     ),
     _chart_asset(
         "part5_sentiment_by_day_stacked",
-        rows="the toots a day, stacked by label",
+        rows="the posts per day, stacked by label",
         shows="toots_sentiment",
     ),
-    _chart_asset("part5_toots_per_day", rows="the toots a day", shows="batch_toots_per_day"),
+    _chart_asset("part5_toots_per_day", rows="the posts per day", shows="batch_toots_per_day"),
     _chart_asset("part5_top_hashtags", rows="the 30 most used hashtags", shows="batch_top_hashtag"),
 ]
 export_assets = [
     _export_asset(
         "viz_sentiment_dist",
-        rows="the toots by label",
-        columns="`label_str` (`unlabelled` for none), `n`",
+        rows="the posts by label",
+        columns="`label_str` (`unlabelled` if there is none), `n`",
         shows="toots_sentiment",
     ),
     _export_asset(
         "viz_sentiment_daily",
-        rows="the labels a day, the view as it is",
+        rows="the labels per day, all rows of the view",
         columns="`day`, `n_toosts`, `n_pos`, `n_neg`, `n_neu`, `avg_prob_pos`, `n_unscored`",
         shows="toots_sentiment",
     ),

@@ -1,4 +1,4 @@
-"""The corpus, the trained model, the scores, and the view of labels a day."""
+"""The corpus, the trained model, the scores, and the view of labels per day."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,28 +14,27 @@ from mastodon_assets.warehouse.views import view_sql
 
 
 class SentimentModelConfig(dg.Config):
-    """What a run does about the model; the defaults are what the schedule does."""
+    """Run configuration of the model; the schedule uses the defaults."""
 
     action: Literal["train", "promote", "roll_back"] = Field(
         default="train",
-        description="train: make the model of the corpus, champion if it is not worse. promote:"
-        " make `version` champion. roll_back: make the champion before this one champion again.",
+        description="train: train a model on the corpus; it becomes champion if it is not worse."
+        " promote: make `version` the champion. roll_back: restore the previous champion.",
     )
-    version: str = Field(default="", description="The model to promote.")
-    force: bool = Field(
-        default=False, description="Promote the model even where it measured worse."
-    )
+    version: str = Field(default="", description="Version of the model to promote.")
+    force: bool = Field(default=False, description="Promote the model even if it measured worse.")
 
 
 class TootsSentimentConfig(dg.Config):
-    """What a run scores."""
+    """Run configuration of the scores."""
 
     rescore: bool = Field(
-        default=False, description="Also score again what another model than the champion scored."
+        default=False,
+        description="Also score posts again that another model than the champion scored.",
     )
     rebuild: bool = Field(
         default=False,
-        description="Look for what waits among all toots, not only those that changed.",
+        description="Look for posts to score among all posts, not only among those that changed.",
     )
 
 
@@ -44,12 +43,14 @@ def sentiment_corpus(settings: SettingsResource) -> dg.MaterializeResult:
     """The labelled texts that the model is trained on.
 
     **Source**: the file named by `SENTIMENT_CORPUS`, in the format of Sentiment140's training file
-    (six quoted columns, plain or gzipped, UTF-8 or ISO-8859-1); without it, a small synthetic
-    corpus of our own, good for a demo only.
+    (six quoted columns, plain or gzipped, UTF-8 or ISO-8859-1). Without it, a small synthetic
+    corpus that is good for a demo only.
 
-    **Metadata**: where it comes from, and the fingerprint of its content.
+    **Rows**: one per labelled text.
 
-    **Raises**: CorpusUnreadableError where the file is missing or of another format.
+    **Metadata**: name of the corpus, whether it is synthetic, fingerprint of its content.
+
+    **Raises**: `CorpusUnreadableError` if the file is missing or has another format.
     """
     from mastodon_assets.sentiment.training.corpus import find_corpus
     from mastodon_assets.spark.storage import storage_path
@@ -76,32 +77,32 @@ def sentiment_pipeline_model(
 ) -> dg.MaterializeResult:
     """The Spark MLlib pipeline that gives a text its probability of being positive.
 
-    **Trains on**: `sentiment_corpus`, without repeats, four fifths of it; the fifth that measures
-    is chosen by a hash of the text.
+    **Trains on**: four fifths of `sentiment_corpus`, without repeated texts. The remaining fifth is
+    held out and measures the model; a hash of the text decides.
 
-    With `SENTIMENT_CALIBRATION`, texts that people labelled, it also learns what is neutral, and
-    which languages it can serve.
+    With `SENTIMENT_CALIBRATION`, a file of texts labelled by people, the model also learns what is
+    neutral and which languages it can serve.
 
-    With `SENTIMENT_EMBEDDING_DIR`, a transformer in ONNX, its vectors are weighed together with the
-    n-grams. The model then needs that folder to score; the weights are not copied.
+    With `SENTIMENT_EMBEDDING_DIR`, a transformer in ONNX, the model weighs its vectors together
+    with the n-grams. It then needs that folder to score; the weights are not copied.
 
-    **Metrics**: AUC, accuracy, macro F1, log loss and calibration error on that fifth; macro-recall
-    and macro F1 of three classes, each language's own; the share of negation pairs ordered rightly
-    and of texts without a ground left unlabelled.
+    **Metrics**: AUC, accuracy, macro F1, log loss and calibration error on the held-out fifth;
+    macro recall and macro F1 of three classes, also per language; the share of negation pairs in
+    the right order, and of texts without evidence that stay unlabelled.
 
-    **Stored as**: a folder of its own under `MODEL_DIR`, complete before its row in
-    `sentiment_models` exists. The row whose status is `champion` is the model that scores: a new
-    model takes its place only where it is not worse on the champion's held-out texts and on the
-    suites (negation, abstention); run configuration promotes and rolls back.
+    **Stored as**: a folder of its own in `MODEL_DIR`, complete before its row in `sentiment_models`
+    exists. The model whose row has the status `champion` scores. A new model replaces it only if it
+    is not worse on the champion's held-out texts and on the behavioural suites (negation,
+    abstention). The run configuration promotes and rolls back.
 
     **Reproducible by**: its version, a hash of corpus, labelled texts, embedding, code and
-    parameters. A version that exists is not trained again.
+    parameters. An existing version is not trained again.
 
-    **Metadata**: version, status (champion, candidate or retired) and its reason, corpus, the
-    metrics, folder; reliability diagram and ROC of the held-out texts, the most telling n-grams.
+    **Metadata**: version, status (champion, candidate or retired) and its reason, corpus, metrics,
+    folder; reliability diagram and ROC curve of the held-out texts, the most informative n-grams.
 
-    **Raises**: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError,
-    UnknownModelError, PromotionRefusedError, ModelUnreadableError, EmbeddingError.
+    **Raises**: `CorpusUnreadableError`, `CorpusTooSmallError`, `TrainingUnderwayError`,
+    `UnknownModelError`, `PromotionRefusedError`, `ModelUnreadableError`, `EmbeddingError`.
     """
     from mastodon_assets.sentiment.models.lifecycle import promote_version, roll_back_champion
     from mastodon_assets.sentiment.models.registry import Model
@@ -120,7 +121,8 @@ def sentiment_pipeline_model(
     is_synthetic = bool(result.metrics["is_synthetic"])
     if is_synthetic:
         context.log.warning(
-            "trained on the synthetic corpus: good for a demo only; set SENTIMENT_CORPUS"
+            "the model is trained on the synthetic corpus, good for a demo only; set"
+            " SENTIMENT_CORPUS"
         )
     return dg.MaterializeResult(
         data_version=dg.DataVersion(result.version),
@@ -132,16 +134,16 @@ def sentiment_pipeline_model(
             "corpus": result.corpus,
             "is_synthetic": is_synthetic,
             "path": dg.MetadataValue.path(result.path),
-            # Numbers of their own get a plot over time in the web page.
+            # Each number of its own gets a plot over time on the web page.
             **{name: value for name, value in result.metrics.items() if isinstance(value, float)},
             "all_metrics": dg.MetadataValue.json(dict(result.metrics)),
-            **_explained(result.metrics),
+            **_diagnostics(result.metrics),
         },
     )
 
 
-def _explained(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
-    """Pictures and words, of a model that was trained since they are kept."""
+def _diagnostics(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
+    """Return diagrams and n-grams; older models were stored without them."""
     from mastodon_assets.reports.model_charts import model_figure, ngrams_markdown
     from mastodon_assets.reports.previews import preview_markdown
 
@@ -160,13 +162,15 @@ def _explained(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
     description=describe(
         TOOTS_SENTIMENT,
         source="`toots_raw`, scored by the champion of `sentiment_pipeline_model`",
-        reads="the rows that have no score yet, or one of another text or without a model, among"
-        " those that changed since the last time (all rows after a new champion, or by the"
-        " configuration `rebuild: true`); with `rescore` also those that another model scored.",
-        writes="only for the version of the row that was scored; scoring twice changes nothing.",
-        metadata="`scored` in this run, by label or reason, `model_version`, row count.",
-        raises="`ModelUnreadableError` where the champion's folder is missing or damaged;"
-        " `EmbeddingError` where SENTIMENT_EMBEDDING_DIR is not the one that it was trained with;"
+        reads="the rows without a score for their present text, among those that changed since the"
+        " last run. After a new champion, or with the run configuration `rebuild: true`, it looks"
+        " at all rows; with `rescore: true` also at rows that another model scored.",
+        writes="a score only for the version of the row that was scored; scoring twice changes"
+        " nothing.",
+        metadata="`scored` in this run, in total and by label or reason; `model_version`; row"
+        " count.",
+        raises="`ModelUnreadableError` if the champion's folder is missing or damaged;"
+        " `EmbeddingError` if `SENTIMENT_EMBEDDING_DIR` is not the one it was trained with;"
         " `ServiceUnavailableError`, `MissingTablesError`.",
     ),
     metadata=table_metadata(TOOTS_SENTIMENT),
@@ -177,6 +181,7 @@ def toots_sentiment(
     settings: SettingsResource,
     spark: SparkResource,
 ) -> dg.MaterializeResult:
+    """Score the posts that have no score for their present text."""
     from mastodon_assets.sentiment.scoring.score import score_pending
 
     loaded = settings.load()
@@ -204,14 +209,15 @@ def toots_sentiment(
     code_version=hashlib.sha256(view_sql(V_SENTIMENT_DAILY.name).encode()).hexdigest()[:12],
     description=describe(
         V_SENTIMENT_DAILY,
-        source="`sentiment_totals`, which each change of `toots_raw` and `toots_sentiment` moves in"
-        " its transaction",
-        reads="nothing now; PostgreSQL reads the sums when the view is asked.",
-        writes="nothing: the view is made, and made again, by the migrations.",
+        source="`sentiment_totals`, which each change of `toots_raw` and `toots_sentiment` updates"
+        " in its transaction",
+        reads="only the number of rows; PostgreSQL reads the sums when the view is queried.",
+        writes="nothing: the migrations create and replace the view.",
         metadata="row count.",
         raises="`ServiceUnavailableError`, `MissingTablesError`.",
     ),
     metadata=table_metadata(V_SENTIMENT_DAILY),
 )
 def v_sentiment_daily(settings: SettingsResource) -> dg.MaterializeResult:
+    """Count the view's rows."""
     return dg.MaterializeResult(metadata=row_count(settings.load().postgres_url, V_SENTIMENT_DAILY))

@@ -1,4 +1,4 @@
-"""Kafka to `toots_raw` and its windows: one drain writes all three."""
+"""The Kafka topics, and the tables that one drain writes: `toots_raw` and its windows."""
 
 from collections.abc import Iterator, Mapping
 
@@ -19,19 +19,20 @@ mastodon_stream = dg.AssetSpec(
     "mastodon_stream",
     group_name="source",
     kinds={"kafka"},
-    description="Kafka topic of the toots.\n\n**Rows**: one JSON message for each new, edited or"
-    " deleted status, as `toots/message.schema.json` defines it\n\n**Written by**:"
-    " `mastodon-assets ingest`; its name is `KAFKA_TOPIC`\n\n**Metadata**: the end offset of each"
-    " partition, and messages held; observed by `mastodon_stream_sensor` when they changed",
+    description="Kafka topic of the posts.\n\n**Source**: `mastodon-assets ingest` and"
+    " `mastodon-assets import`; `KAFKA_TOPIC` names the topic.\n\n**Rows**: one JSON message per"
+    " new, edited or deleted status, as defined by"
+    " `contract/message.schema.json`.\n\n**Metadata**: end offset of each partition and the number"
+    " of messages kept; observed by `mastodon_stream_sensor` when they change.",
 )
 mastodon_errors = dg.AssetSpec(
     "mastodon_errors",
     group_name="source",
     kinds={"kafka"},
-    description="Kafka topic of what could not be published.\n\n**Rows**: one JSON message for"
-    " each event of the stream that is no valid status, whole, with the reason\n\n**Written by**:"
-    " `mastodon-assets ingest`; its name is `KAFKA_ERRORS_TOPIC`\n\n**Metadata**: as of"
-    " `mastodon_stream`, and observed together with it",
+    description="Kafka topic of dead letters: events that could not be published.\n\n**Source**:"
+    " `mastodon-assets ingest` and `mastodon-assets import`; `KAFKA_ERRORS_TOPIC` names the"
+    " topic.\n\n**Rows**: one JSON message per event that is not a valid status, complete and with"
+    " the reason.\n\n**Metadata**: the same as of `mastodon_stream`, observed together with it.",
 )
 
 _RAW_SPEC = dg.AssetSpec(
@@ -42,14 +43,15 @@ _RAW_SPEC = dg.AssetSpec(
     description=describe(
         TOOTS_RAW,
         source="Kafka topic `mastodon_stream`, by Spark Structured Streaming (`availableNow`)",
-        reads="each partition from its offset in the ledger `kafka_offsets` to the end that it has"
-        " at the start.",
-        writes="upserts by `id` in one transaction a micro-batch, together with the offsets ledger"
-        " `kafka_offsets`; edits and deletes are merged in any order of arrival.",
-        metadata="what became of the messages, the offsets before and after, row count;"
-        " `written_by` where `mastodon-assets stream` was at work: then the run waited for it.",
-        raises="`DataLossError` where the topic no longer holds what the ledger expects next;"
-        " `StreamStalledError` where a stream process does not move the ledger;"
+        reads="each partition from its offset in the ledger `kafka_offsets` to its end at the start"
+        " of the run.",
+        writes="upserts by `id`, in one transaction per micro-batch together with the ledger"
+        " `kafka_offsets`. Edits and deletes are merged in any order of arrival.",
+        metadata="outcomes of the messages, offsets before and after, row count. `written_by` is"
+        " set if `mastodon-assets stream` is at work: the run then waits for it instead of"
+        " reading.",
+        raises="`DataLossError` if the topic no longer holds the next offset of the ledger;"
+        " `StreamStalledError` if a stream process does not advance the ledger;"
         " `TopicMissingError`, `ServiceUnavailableError`, `LedgerConflictError`.",
     ),
     metadata=table_metadata(TOOTS_RAW),
@@ -63,12 +65,12 @@ _WINDOW_SPECS = [
         description=describe(
             table,
             source="`toots_raw`",
-            reads="the rows that a micro-batch changes, before and after; all rows where it is"
+            reads="the rows that a micro-batch changes, before and after; all rows if the table is"
             " materialized without `toots_raw`.",
-            writes="moved by what the micro-batch changed, in its transaction; or rebuilt, touching"
-            " only what differs.",
-            metadata="row count; `rows_changed` where it was rebuilt.",
-            raises="as `toots_raw`.",
+            writes="the changes of the micro-batch, in its transaction. A rebuild writes only the"
+            " rows that differ.",
+            metadata="row count; `rows_changed` after a rebuild.",
+            raises="the errors of `toots_raw`.",
         ),
         metadata=table_metadata(table),
     )
@@ -80,7 +82,7 @@ _WINDOW_SPECS = [
 def ingest_assets(
     context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
 ) -> Iterator[dg.MaterializeResult]:
-    """Drain Kafka into the three tables; windows selected alone are rebuilt from `toots_raw`."""
+    """Drain Kafka into the three tables; rebuild windows that are selected without `toots_raw`."""
     from mastodon_assets.stream.drain import drain
     from mastodon_assets.stream.windows import rebuild_windows
     from mastodon_assets.warehouse.database import transaction
@@ -105,8 +107,8 @@ def ingest_assets(
                 "withdrawn": counts.suppressed,
                 "batches": summary.batches,
                 **({"written_by": str(summary.stream)} if summary.stream else {}),
-                "offsets_before": dg.MetadataValue.json(_named(summary.start)),
-                "offsets_after": dg.MetadataValue.json(_named(summary.end)),
+                "offsets_before": dg.MetadataValue.json(_by_name(summary.start)),
+                "offsets_after": dg.MetadataValue.json(_by_name(summary.end)),
                 **row_count(loaded.postgres_url, TOOTS_RAW),
             },
         )
@@ -123,9 +125,9 @@ def ingest_assets(
         )
 
 
-def _named(offsets: Mapping[int, int]) -> dict[str, int]:
+def _by_name(offsets: Mapping[int, int]) -> dict[str, int]:
     return {str(partition): offset for partition, offset in sorted(offsets.items())}
 
 
 def _join_offsets(offsets: Mapping[int, int]) -> str:
-    return "-".join(str(offset) for offset in _named(offsets).values()) or "empty"
+    return "-".join(str(offset) for offset in _by_name(offsets).values()) or "empty"

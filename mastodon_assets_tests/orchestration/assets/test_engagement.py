@@ -49,7 +49,7 @@ def _add_post(settings: Settings, age: timedelta) -> None:
 def test_without_a_server_it_is_made_with_no_rows_and_says_so(environment: Settings) -> None:
     result = _materialize()
     metadata = _metadata(result)
-    assert metadata["servers"] == "none is named: set MASTODON_API_BASE_URL"
+    assert metadata["servers"] == "none configured; set MASTODON_API_BASE_URL"
     assert (metadata["read"], metadata["dagster/row_count"]) == (0, 0)
     (check,) = result.get_asset_check_evaluations()
     assert check.passed
@@ -65,10 +65,10 @@ def test_a_server_that_is_away_is_a_warning_and_no_failed_run(
     assert "is the server up" in str(check.metadata["problems"].value)
 
 
-def test_the_schedule_asks_only_where_a_server_is_named_and_a_reading_is_due(
+def test_the_schedule_requests_a_run_only_if_a_server_is_configured_and_a_reading_is_due(
     environment: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert _asked() == dg.SkipReason("no server to read from: MASTODON_API_BASE_URL is not set")
+    assert _asked() == dg.SkipReason("no server to read from; set MASTODON_API_BASE_URL")
     monkeypatch.setenv("MASTODON_API_BASE_URL", "https://one.example")
     _add_post(environment, timedelta(hours=2))
     assert _asked() == dg.SkipReason("no reading is due")
