@@ -1,11 +1,13 @@
-"""What all tests share: the embedded stack, a database and a topic of one's own, one Spark session.
+"""What all tests share: their cost, the embedded stack, databases, topics, one Spark session.
 
-Everything is started on first use and once a run. Nothing is skipped for want of a server: the
-project brings its own, and a test without it must fail.
+Each server is started on first use and once per worker. No test is skipped for want of a server:
+the project brings its own, and a test without it must fail.
 """
 
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -41,6 +43,101 @@ hypothesis_settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 hypothesis_settings.load_profile("untimed")
+
+
+# What a test costs, cheapest first. A test costs what the dearest of its fixtures costs.
+_COSTS = ("unit", "component", "system", "chaos")
+_COST_OF_FIXTURE = {
+    "loopback": "component",
+    "processes": "component",
+    "bare_broker": "component",
+    "own_servers": "system",
+    "stack": "system",
+    "spark": "system",
+}
+_FAULTS = Path(__file__).parent / "faults"
+# What Python reports of itself when code leaves the process.
+_LEAVES_THE_PROCESS = {
+    "socket.connect": "loopback",
+    "socket.bind": "loopback",
+    "subprocess.Popen": "processes",
+    "os.posix_spawn": "processes",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its cost, so that `-m unit` and the like select by it."""
+    for item in items:
+        item.add_marker(_cost(item))
+
+
+def _cost(item: pytest.Item) -> str:
+    if item.get_closest_marker("chaos") or item.path.is_relative_to(_FAULTS):
+        return "chaos"
+    fixtures = getattr(item, "fixturenames", ())
+    costs = [_COST_OF_FIXTURE[name] for name in fixtures if name in _COST_OF_FIXTURE]
+    return max(costs, key=_COSTS.index, default="unit")
+
+
+@pytest.fixture
+def loopback() -> None:
+    """The right to use sockets: the test starts or asks a server on this machine."""
+
+
+@pytest.fixture
+def processes() -> None:
+    """The right to start processes."""
+
+
+@pytest.fixture(scope="session")
+def own_servers() -> None:
+    """The right to start servers, Java or Dagster apart from those that the tests share."""
+
+
+class _Watch:
+    """Notes whether a unit test leaves its process.
+
+    An audit hook cannot be removed, so there is one, which does nothing while no unit test runs.
+    """
+
+    def __init__(self) -> None:
+        self.fixture_missed: str | None = None
+        self.is_on = False
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, _arguments: tuple[object, ...]) -> None:
+        if self.is_on and event in _LEAVES_THE_PROCESS and _is_by_the_test():
+            self.fixture_missed = _LEAVES_THE_PROCESS[event]
+
+
+def _is_by_the_test() -> bool:
+    """Whether the caller runs in the test's thread and is not Py4J, which frees Java's objects."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    frame = sys._getframe()
+    while (caller := frame.f_back) is not None:
+        if "py4j" in caller.f_code.co_filename:
+            return False
+        frame = caller
+    return True
+
+
+@pytest.fixture(scope="session")
+def _watch() -> _Watch:
+    return _Watch()
+
+
+@pytest.fixture(autouse=True)
+def _a_unit_test_stays_in_its_process(
+    request: pytest.FixtureRequest, _watch: _Watch
+) -> Iterator[None]:
+    """Fail a test that is marked as cheaper than it is."""
+    _watch.fixture_missed, _watch.is_on = None, "unit" in request.keywords
+    yield
+    _watch.is_on = False
+    if _watch.fixture_missed is not None:
+        pytest.fail(f"needs the fixture `{_watch.fixture_missed}`: it is no unit test")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -204,6 +204,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.usefixtures("processes")
 def test_definitions_load_with_an_empty_environment_and_nothing_heavy(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(_PROJECT), "HOME": str(tmp_path)}
     command = [sys.executable, "-c", _LOAD]
@@ -249,6 +250,7 @@ def test_only_the_orchestration_and_the_demo_import_dagster() -> None:
     assert importing == _MAY_IMPORT_DAGSTER
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_command_line_loads_without_dagster() -> None:
     probe = (
         "import mastodon_assets.cli.main, mastodon_assets.operations.demo, sys;"

@@ -25,6 +25,8 @@ from mastodon_assets.warehouse.watermarks import bump_toots_version
 from mastodon_assets_tests.support.documents import status
 from mastodon_assets_tests.support.ports import free_port
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 COMMANDS = (
     "demo",
     "up",

@@ -92,6 +92,7 @@ def _run(command: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([command], capture_output=True, text=True, timeout=30)
 
 
+@pytest.mark.usefixtures("processes")
 def test_make_env_writes_every_password_anew_for_its_owner_only(make_env: Path) -> None:
     env = make_env.with_name(".env")
     made = []
@@ -107,6 +108,7 @@ def test_make_env_writes_every_password_anew_for_its_owner_only(make_env: Path) 
     assert all(re.fullmatch(r"[0-9a-f]{48}", value) for value in values)
 
 
+@pytest.mark.usefixtures("processes")
 def test_make_env_never_replaces_what_is_there(make_env: Path) -> None:
     env = make_env.with_name(".env")
     env.write_text("POSTGRES_PASSWORD=in-use\n", encoding="utf-8")
@@ -123,6 +125,7 @@ def test_there_is_no_default_password_and_no_default_profile(missing: str) -> No
         read_services(variables)
 
 
+@pytest.mark.usefixtures("processes")
 def test_compose_itself_takes_the_file(make_env: Path) -> None:
     command = _compose_command()
     if command is None:

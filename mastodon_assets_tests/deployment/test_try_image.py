@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mastodon_assets_tests.deployment.compose import PROJECT
+
+pytestmark = pytest.mark.usefixtures("own_servers")
 
 
 def test_a_machine_that_cannot_try_the_image_is_told_apart_from_an_image_that_does_not_work(

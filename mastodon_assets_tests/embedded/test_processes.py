@@ -29,6 +29,7 @@ def python(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", code, *arguments]
 
 
+@pytest.mark.usefixtures("loopback")
 def test_the_noted_port_is_taken_again_while_it_is_free(tmp_path: Path) -> None:
     note = tmp_path / "port"
     first = choose_port(note)
@@ -44,6 +45,7 @@ def test_the_noted_port_is_taken_again_while_it_is_free(tmp_path: Path) -> None:
     assert third != second
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_note_that_is_no_port_is_as_good_as_none(tmp_path: Path) -> None:
     note = tmp_path / "port"
     note.write_text("x")
@@ -51,6 +53,7 @@ def test_a_note_that_is_no_port_is_as_good_as_none(tmp_path: Path) -> None:
     assert choose_port(note) == read_port(note)
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_server_that_ends_at_its_start_is_told_in_one_line_with_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("ERROR of an earlier start\n")
@@ -60,6 +63,7 @@ def test_a_server_that_ends_at_its_start_is_told_in_one_line_with_its_log(tmp_pa
         start_server("Server", python(code), lambda: False, cwd=tmp_path, log=log)
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_server_that_never_answers_is_not_waited_for_without_end(tmp_path: Path) -> None:
     log = tmp_path / "log"
     marker = f"marker={tmp_path}"
@@ -72,6 +76,7 @@ def test_a_server_that_never_answers_is_not_waited_for_without_end(tmp_path: Pat
     assert find_server(marker) is None
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_server_gets_no_secret_of_our_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,11 +87,13 @@ def test_a_server_gets_no_secret_of_our_environment(
     assert "hush" not in log.read_text()
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_tool_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match=r"\Atool failed \(status 7\): it printed nothing"):
         run_tool("tool", python("raise SystemExit(7)"), cwd=tmp_path, log=tmp_path / "log")
 
 
+@pytest.mark.usefixtures("processes")
 def test_what_ignores_the_first_signal_gets_the_next(tmp_path: Path) -> None:
     code = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -99,6 +106,7 @@ def test_what_ignores_the_first_signal_gets_the_next(tmp_path: Path) -> None:
         assert not psutil.pid_exists(process.pid)
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_process_that_got_the_number_of_one_that_is_gone_is_not_stopped() -> None:
     with subprocess.Popen(python("import time; time.sleep(60)")) as process:
         other = psutil.Process(process.pid)

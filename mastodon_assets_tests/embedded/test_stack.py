@@ -22,6 +22,8 @@ from confluent_kafka.admin import AdminClient
 from mastodon_assets.config.state_folder import StateDamagedError
 from mastodon_assets.embedded import kafka, postgres, stack
 
+pytestmark = pytest.mark.usefixtures("own_servers")
+
 TOPICS = ["mastodon_stream", "mastodon_errors"]
 IS_ROOT = os.geteuid() == 0
 

@@ -41,6 +41,8 @@ from mastodon_assets.simulator.timeline import PageRequest
 from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets_tests.support.mock_broker import Broker
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 TOKEN = "token"
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 EVENTS = history(toots=300, days=1, seed=5, now=NOW)

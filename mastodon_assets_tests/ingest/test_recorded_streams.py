@@ -19,6 +19,8 @@ from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets_tests.support.documents import RECORDED
 from mastodon_assets_tests.support.odd_server import Answer, odd_server
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 STREAMS = [
     "real_mastodon_public.txt",
     "real_mastodon_burst_out_of_order.txt",

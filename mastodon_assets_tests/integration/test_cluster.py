@@ -25,6 +25,7 @@ from mastodon_assets_tests.support.records import upsert
 from mastodon_assets_tests.support.tiny_embedding import write_embedding
 
 pytestmark = [
+    pytest.mark.usefixtures("own_servers"),
     pytest.mark.skipif(not can_hide_folders(), reason="no user namespaces (unshare)"),
     # A driver, a master and four more JVMs: slow where the machine is busy.
     pytest.mark.timeout(1500),

@@ -30,6 +30,8 @@ from mastodon_assets.operations.demo import (
 )
 from mastodon_assets.warehouse.tables import TABLES
 
+pytestmark = pytest.mark.usefixtures("own_servers")
+
 CHARTS = {
     "part5_sentiment_by_day_stacked.png",
     "part5_sentiment_distribution.png",

@@ -6,6 +6,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
+pytestmark = pytest.mark.usefixtures("own_servers")
+
 _DOCKER = Path(__file__).parents[2] / "docker"
 
 

@@ -28,6 +28,8 @@ from mastodon_assets.warehouse.migrate import migrate
 from mastodon_assets.warehouse.roles import OWNER, WRITER, create_roles
 from mastodon_assets_tests.support.tls import PASSWORD, USER, SecureServers, secure_servers, with_ca
 
+pytestmark = pytest.mark.usefixtures("own_servers")
+
 WRITER_PASSWORD = "planted writer's p%41ss/word"
 OWNER_PASSWORD = "planted-owner-s3cret"
 COMMANDS = (

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
+
 from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.ledger import read_ledger
@@ -17,6 +19,8 @@ from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.support.ports import free_port
 from mastodon_assets_tests.support.records import delete, upsert
+
+pytestmark = pytest.mark.usefixtures("own_servers")
 
 _PATIENCE_SECONDS = 90
 

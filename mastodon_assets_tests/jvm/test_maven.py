@@ -139,6 +139,7 @@ def test_without_network_the_error_is_one_line_and_a_cache_that_may_be_the_cause
     assert not ivy.cached.parent.exists()
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_real_ivy_tells_in_one_line_that_it_reaches_no_network(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def levels(findings: dict[str, Finding]) -> dict[str, str]:
     return {name: finding.level for name, finding in findings.items()}
 
 
+@pytest.mark.usefixtures("loopback")
 def test_every_server_and_every_source_is_looked_at() -> None:
     def refuse(path: str) -> Refusal | None:
         return Refusal(403) if path.startswith("/api/v1/timelines/tag") else None
@@ -142,6 +143,7 @@ def test_a_setting_that_is_not_allowed_is_a_finding(run: Callable[..., Result]) 
     assert "NEUTRAL_LOW" in finding["text"]
 
 
+@pytest.mark.usefixtures("loopback")
 def test_services_that_are_down_are_red_each(tmp_path: Path) -> None:
     port = free_port()
     settings = load_settings(
@@ -243,6 +245,7 @@ def test_feeds_that_the_server_does_not_serve_are_told_where_a_source_needs_them
     assert judge_feeds(document, wanted).level == level
 
 
+@pytest.mark.usefixtures("loopback")
 def test_a_wrong_token_is_red_and_not_shown() -> None:
     with running(synthetic_source(toots=5, days=1, seed=1)) as server:
         findings = at_server(server.base_url, "another-token")
@@ -253,6 +256,7 @@ def test_a_wrong_token_is_red_and_not_shown() -> None:
     assert "another-token" not in str(findings)
 
 
+@pytest.mark.usefixtures("loopback")
 def test_a_server_without_a_token_is_red_because_streams_want_one() -> None:
     with running(synthetic_source(toots=5, days=1, seed=1)) as server:
         findings = at_server(server.base_url, None)
@@ -261,6 +265,7 @@ def test_a_server_without_a_token_is_red_because_streams_want_one() -> None:
     assert "filters" not in findings
 
 
+@pytest.mark.usefixtures("loopback")
 def test_what_filters_the_stream_is_yellow() -> None:
     routes = {
         "/api/v2/instance": Answer(b'{"domain":"odd.example","version":"4.5.0"}'),
@@ -287,6 +292,7 @@ def test_what_filters_the_stream_is_yellow() -> None:
     }
 
 
+@pytest.mark.usefixtures("loopback")
 def test_a_token_of_the_scope_for_statuses_alone_is_yellow_with_what_to_add() -> None:
     routes = {
         "/api/v1/instance": Answer(b'{"uri":"old.example","version":"3.5.3"}'),
@@ -306,6 +312,7 @@ def test_a_token_of_the_scope_for_statuses_alone_is_yellow_with_what_to_add() ->
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"domain":' + b"[" * 100_000])
+@pytest.mark.usefixtures("loopback")
 def test_what_is_no_mastodon_server_is_one_red_finding(body: bytes) -> None:
     with odd_server({"/api/v2/instance": Answer(body)}) as server:
         findings = at_server(server.base_url)

@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Counter
 from mastodon_assets.operations.metrics_endpoint import MetricsPortError, serving_metrics
 from mastodon_assets_tests.support.ports import free_port
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 
 def test_what_is_counted_can_be_read_on_loopback_and_not_after_the_end() -> None:
     registry, port = CollectorRegistry(), free_port()

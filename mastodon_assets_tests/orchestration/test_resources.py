@@ -39,6 +39,7 @@ print(json.dumps([run(without_spark), run(counted), run(counted)]))
 """
 
 
+@pytest.mark.usefixtures("own_servers")
 def test_a_run_without_a_spark_step_starts_no_jvm_and_one_with_it_stops_its_session(
     tmp_path: Path,
 ) -> None:

@@ -47,6 +47,8 @@ def test_ui_in_a_scripts_background_ends_by_either_signal_and_leaves_no_process(
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.usefixtures("loopback")
+@pytest.mark.usefixtures("own_servers")
 def test_a_web_page_that_ends_by_itself_is_an_error_that_names_its_log(tmp_path: Path) -> None:
     log = tmp_path / "ui.log"
     with pytest.raises(WebPageError, match=r"ended by itself.*ui[.]log"):

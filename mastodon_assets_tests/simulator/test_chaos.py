@@ -12,6 +12,8 @@ from mastodon_assets.simulator.chaos import ChaosServer, Ids, Kind
 from mastodon_assets.simulator.server import SimulatorServer, running
 from mastodon_assets_tests.simulator.conftest import client
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 STREAM = "/api/v1/streaming/public"
 TIMELINE = "/api/v1/timelines/public"
 

@@ -15,6 +15,8 @@ from mastodon_assets.simulator.sources import Frame, Interrupted, SyntheticSourc
 from mastodon_assets.simulator.synthetic import LivePosts, history
 from mastodon_assets_tests.simulator.conftest import client
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 EVENTS = history(toots=40, days=1, seed=3, now=NOW)
 STREAM = "/api/v1/streaming/public"

@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+import pytest
+
 from mastodon_assets.simulator.limits import Limit, RequestLimits
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets_tests.simulator.conftest import client
@@ -32,6 +34,7 @@ def test_the_headers_tell_of_the_nearest_limit() -> None:
     assert reset.timestamp() == 1_000_200
 
 
+@pytest.mark.usefixtures("loopback")
 def test_a_client_over_the_limit_is_refused_with_the_time_of_its_end() -> None:
     source = synthetic_source(toots=20, days=1, seed=1)
     limits = RequestLimits(paged=Limit(2, 1000))

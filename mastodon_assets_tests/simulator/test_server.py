@@ -35,6 +35,8 @@ from mastodon_assets_tests.simulator.conftest import (
     read_until_quiet,
 )
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 NOW = datetime(2026, 11, 23, 15, 30, tzinfo=UTC)
 STREAM = "/api/v1/streaming/public"
 HASHTAG = "/api/v1/streaming/hashtag"
@@ -548,6 +550,7 @@ def test_a_rate_cannot_go_with_a_recording(tmp_path: Path) -> None:
         run(port=0, seed=1, toots=1, days=1, rate=1, from_file=tmp_path, report=print)
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_run_reports_its_address_and_a_new_token_and_ends_without_error_when_interrupted() -> (
     None
 ):

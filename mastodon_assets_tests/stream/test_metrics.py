@@ -63,6 +63,7 @@ def test_prometheus_reads_what_became_of_the_messages() -> None:
         assert line in told
 
 
+@pytest.mark.usefixtures("loopback")
 def test_without_kafka_the_lag_is_unknown_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module, "_LAG_SECONDS", 0)
     progress, lines, _ = _progress(f"127.0.0.1:{free_port()}", "a_topic")

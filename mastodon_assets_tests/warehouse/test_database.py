@@ -294,6 +294,7 @@ def in_one_line_without_the_password(error: BaseException) -> bool:
     return "\n" not in told and not any(part in told for part in ("s3c", "r@e", "r%40e"))
 
 
+@pytest.mark.usefixtures("loopback")
 def test_a_server_that_is_down_is_told_in_one_line_without_the_password() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -310,6 +311,7 @@ def test_a_server_that_is_down_is_told_in_one_line_without_the_password() -> Non
 
 # Without a limit of its own it would wait for ever.
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("loopback")
 def test_a_server_that_does_not_answer_is_given_up() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -20,6 +20,8 @@ from mastodon_assets.ingest.api.errors import (
 )
 from mastodon_assets_tests.support.odd_server import Answer, OddServer, odd_server, stream
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 TOKEN = "secret-token-of-the-test"
 STREAM = "/api/v1/streaming/public"
 TIMELINE = "/api/v1/timelines/public"

@@ -190,6 +190,7 @@ def test_all_recorded_statuses_keep_the_contract(recorded_statuses: list[dict[st
     assert all(message["created_at"].tzinfo is UTC for message in messages)
 
 
+@pytest.mark.usefixtures("loopback")
 def test_the_stream_and_mastodon_py_give_the_same_message(
     recorded_statuses: list[dict[str, Any]],
 ) -> None:

@@ -23,6 +23,8 @@ from mastodon_assets.ingest.recovery.history_walk import (
 from mastodon_assets.simulator.statuses import snowflake
 from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 TIMELINE = "/api/v1/timelines/public"
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -27,6 +27,8 @@ from mastodon_assets.simulator.statuses import snowflake
 from mastodon_assets_tests.support.odd_server import Answer, odd_server
 from mastodon_assets_tests.support.odd_server import Route as Answering
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 TIMELINE, STATUSES = "/api/v1/timelines/public", "/api/v1/statuses"
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

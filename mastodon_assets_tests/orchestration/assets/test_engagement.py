@@ -76,6 +76,7 @@ def test_the_schedule_requests_a_run_only_if_a_server_is_configured_and_a_readin
     assert isinstance(_asked(), dg.RunRequest)
 
 
+@pytest.mark.usefixtures("loopback")
 def test_the_schedule_says_why_it_cannot_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTODON_API_BASE_URL", "https://one.example")
     monkeypatch.setenv("DATABASE_URL", f"postgresql://u:p@127.0.0.1:{free_port()}/db")

@@ -67,6 +67,7 @@ def test_inner_layers_are_read_where_the_model_gives_them(tmp_path: Path) -> Non
     assert not vectors[1].any()
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_runtime_does_not_count_for_its_maker_what_is_loaded(tmp_path: Path) -> None:
     """Where it would, it looks for a place to keep a number of this machine, and warns of none."""
     folder = write_embedding(tmp_path / "tiny")
