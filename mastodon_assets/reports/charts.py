@@ -1,7 +1,7 @@
 """The four charts: a frame in, a matplotlib figure out.
 
 What belongs here: how a chart looks. Pure functions on matplotlib's objects; no pyplot and no
-rcParams, which are one state for the whole process. The frames come from `queries`.
+rcParams, which are shared by the whole process. The frames come from `queries`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from mastodon_assets.reports.periods import by_day_or_month
 from mastodon_assets.reports.text_fitting import glyph_lookup, installed_families, label, text_width
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Blue against orange keeps apart for every kind of colour blindness, grey takes no side.
+# Blue and orange stay apart with every kind of colour blindness; grey is neutral.
 LABEL_COLOURS = {
     "positive": "#2B6CA3",
     "neutral": "#94A0A8",
@@ -37,9 +38,8 @@ _WIDTH_IN = 8.0
 _MARGIN_IN = 0.15
 _DPI = 200
 _BARS_UP_TO = 62
-_TICK_A_DAY_UP_TO_DAYS = 8
+_TICK_PER_DAY_UP_TO_DAYS = 8
 _DAY_TICKS_UP_TO_DAYS = 92
-_DAYS_UP_TO = 366
 _HASHTAG_WIDTH_IN = 2.15
 _CORPUS_WIDTH_IN = 4.6
 _TICK_SIZE = 9
@@ -51,16 +51,17 @@ _REASONS = {
     "no_model": "no model yet",
     "not_scored": "not scored yet",
 }
-# What a public stream leaves out; a reader who does not know it reads the numbers wrong.
+# Without knowing what a public stream leaves out, a reader misreads the numbers.
 _SOURCE = "Public posts of the observed servers, without boosts, silenced accounts and most replies"
 _DEMO_ONLY = "FOR DEMONSTRATION ONLY"
 
 
 def sentiment_distribution(frame: pd.DataFrame) -> Figure:
-    """Bars: posts a label and their share.
+    """Draw the posts per label and their share as bars.
 
-    `frame`: `label_str`, `reason`, `n`, `first_day`, `last_day`, `models`
-    (`queries.sentiment_by_reason`).
+    Args:
+        frame: `label_str`, `reason`, `n`, `first_day`, `last_day`, `models`, as
+            `queries.sentiment_by_reason` returns it.
     """
     title = "Sentiment of toots"
     if frame.empty:
@@ -84,23 +85,24 @@ def sentiment_distribution(frame: pd.DataFrame) -> Figure:
 
 
 def sentiment_by_day(frame: pd.DataFrame) -> Figure:
-    """Stacked bars, or steps where they are more than 62: posts by label, a day or a month.
+    """Draw the posts per label and day or month, stacked: bars, or steps if more than 62.
 
-    `frame`: `day`, `n_pos`, `n_neu`, `n_neg`, `n_unscored`, `n_toosts`, `models`, a row for every
-    day (`queries.sentiment_every_day`).
+    Args:
+        frame: `day`, `n_pos`, `n_neu`, `n_neg`, `n_unscored`, `n_toosts`, `models`, `n_earlier`,
+            `n_later`, one row per day, as `queries.sentiment_every_day` returns it.
     """
     if frame.empty:
         return _empty_figure(
             "Sentiment of toots by day", "No toots yet: masto.v_sentiment_daily has no rows."
         )
-    unit, shown = _periods(frame)
+    unit, shown = by_day_or_month(frame)
     figure, axes = _page(
         f"Sentiment of toots by {unit}",
         f"Public posts by {unit} and label, {_range(frame['day'].iloc[0], frame['day'].iloc[-1])}",
-        [*_period_notes(unit, shown["n_toosts"]), _models_line(frame)],
+        [*_period_notes(unit, frame, "n_toosts"), _models_line(frame)],
         height=4.9,
         legend=True,
-        tick_lines=2 if len(shown) <= _TICK_A_DAY_UP_TO_DAYS else 1,
+        tick_lines=2 if len(shown) <= _TICK_PER_DAY_UP_TO_DAYS else 1,
     )
     series = ("n_pos", "n_neu", "n_neg", "n_unscored")
     edges = _edges(unit, shown["day"])
@@ -110,7 +112,7 @@ def sentiment_by_day(frame: pd.DataFrame) -> Figure:
         base = base + shown[column]
     _time_axis(axes, unit, shown["day"], edges)
     axes.set_ylim(0, int(base.max()) * 1.06)
-    _count_axis(axes.yaxis, f"Posts a {unit}")
+    _count_axis(axes.yaxis, f"Posts per {unit}")
     figure.legend(
         loc="upper left",
         bbox_to_anchor=(_MARGIN_IN / _WIDTH_IN, 1 - 0.77 / figure.get_figheight()),
@@ -128,29 +130,31 @@ def sentiment_by_day(frame: pd.DataFrame) -> Figure:
 
 
 def toots_per_day(frame: pd.DataFrame) -> Figure:
-    """Bars, or steps where they are more than 62: posts a day or a month.
+    """Draw the posts per day or month: bars, or steps if more than 62.
 
-    `frame`: `day`, `toots_count`, a row for every day (`queries.toots_every_day`).
+    Args:
+        frame: `day`, `toots_count`, `n_earlier`, `n_later`, one row per day, as
+            `queries.toots_every_day` returns it.
     """
     if frame.empty:
         return _empty_figure(
             "Toots per day", "No toots yet: masto.batch_toots_per_day has no rows."
         )
-    unit, shown = _periods(frame)
+    unit, shown = by_day_or_month(frame)
     counts = shown["toots_count"]
     figure, axes = _page(
         f"Toots per {unit}",
         f"Public posts by {unit}, {_range(frame['day'].iloc[0], frame['day'].iloc[-1])}",
-        _period_notes(unit, counts),
+        _period_notes(unit, frame, "toots_count"),
         height=4.4,
-        tick_lines=2 if len(shown) <= _TICK_A_DAY_UP_TO_DAYS else 1,
+        tick_lines=2 if len(shown) <= _TICK_PER_DAY_UP_TO_DAYS else 1,
     )
     edges = _edges(unit, shown["day"])
     _draw_periods(axes, edges, counts * 0, counts, _COUNT_COLOUR, None)
     _time_axis(axes, unit, shown["day"], edges)
     axes.set_ylim(0, int(counts.max()) * 1.1)
-    _count_axis(axes.yaxis, f"Posts a {unit}")
-    if len(shown) <= _TICK_A_DAY_UP_TO_DAYS:
+    _count_axis(axes.yaxis, f"Posts per {unit}")
+    if len(shown) <= _TICK_PER_DAY_UP_TO_DAYS:
         for day, count in zip(_day_numbers(shown["day"]), counts, strict=True):
             axes.annotate(
                 f"{count:,}",
@@ -165,10 +169,13 @@ def toots_per_day(frame: pd.DataFrame) -> Figure:
 
 
 def top_hashtags(frame: pd.DataFrame) -> Figure:
-    """Bars: the most used hashtags and how many posts use them.
+    """Draw the most used hashtags and the posts that use them as bars.
 
-    `frame`: `hashtag`, `n`, `all_uses`, `all_hashtags`, `first_day`, `last_day`, most used first
-    (`queries.top_hashtags`). Names are drawn as `lettering` describes.
+    Names are drawn as `text_fitting` describes.
+
+    Args:
+        frame: `hashtag`, `n`, `all_uses`, `all_hashtags`, `first_day`, `last_day`, most used
+            first, as `queries.top_hashtags` returns it.
     """
     title = "Most used hashtags"
     if frame.empty:
@@ -203,12 +210,6 @@ def top_hashtags(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def by_month(frame: pd.DataFrame) -> pd.DataFrame:
-    """The counts of a frame of days summed by month; `day` is then the first of the month."""
-    months = frame["day"].map(lambda day: day.replace(day=1))
-    return frame.groupby(months).sum(numeric_only=True).reset_index()
-
-
 def _page(
     title: str,
     subtitle: str,
@@ -219,7 +220,7 @@ def _page(
     legend: bool = False,
     tick_lines: int = 1,
 ) -> tuple[Figure, Axes]:
-    """A figure of 8 in by `height` with title, source note and empty axes; margins in inches."""
+    """Create a figure of 8 in by `height` with title, notes and empty axes; margins in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -282,7 +283,7 @@ def _write(
 
 
 def _name_rows(axes: Axes, names: Sequence[str], families: Sequence[str] | None = None) -> None:
-    """Horizontal bars from the top down, each with its name."""
+    """Name the horizontal bars, the first at the top."""
     axes.set_yticks(range(len(names)), names, parse_math=False, fontfamily=families)
     axes.set_ylim(len(names) - 0.4, -0.6)
 
@@ -309,31 +310,24 @@ def _count_axis(axis: Axis, name: str) -> None:
     axis.grid(visible=True, color=_GRID, linewidth=0.8)
 
 
-def _periods(frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """`day` and the days as they are; `month` and the months where the days are too many."""
-    return ("day", frame) if len(frame) <= _DAYS_UP_TO else ("month", by_month(frame))
-
-
 def _edges(unit: str, starts: pd.Series) -> list[float]:
-    """Where the periods meet, and both ends; a day is as broad as one and its number amid it."""
+    """Return where the periods meet, and both ends; a day's number is in the middle of its bar."""
     last = starts.iloc[-1]
     length = 1 if unit == "day" else monthrange(last.year, last.month)[1]
     return [number - 0.5 for number in _day_numbers([*starts, last + timedelta(days=length)])]
 
 
 def _time_axis(axes: Axes, unit: str, starts: pd.Series, edges: Sequence[float]) -> None:
-    from matplotlib.dates import ConciseDateFormatter, MonthLocator
-
-    # Days beside a lonely one, so that its bar is not as broad as the page.
+    # Empty days around a single one, so that its bar is not as broad as the page.
     margin = max(0.1, (6 - len(starts)) / 2)
     axes.set_xlim(edges[0] - margin, edges[-1] + margin)
-    if len(starts) <= _TICK_A_DAY_UP_TO_DAYS:
+    if len(starts) <= _TICK_PER_DAY_UP_TO_DAYS:
         axes.set_xticks(_day_numbers(starts), [f"{day:%a}\n{day.isoformat()}" for day in starts])
     elif unit == "month":
-        step = _months_a_tick(len(starts))
-        # Amid its bar: at the first of a month the label would stand between two.
+        step = _months_per_tick(len(starts))
+        # In the middle of the bar: at the first of a month a label would be between two bars.
         ticks = [
-            (middle, f"{start:%Y}" if start.month == 1 else f"{start:%b}")
+            (middle, _month_label(start))
             for middle, start in zip(_middles(edges), starts, strict=True)
             if (12 * start.year + start.month - 1) % step == 0
         ]
@@ -342,14 +336,18 @@ def _time_axis(axes: Axes, unit: str, starts: pd.Series, edges: Sequence[float])
         shown = starts[:: -(-len(starts) // 8)]
         axes.set_xticks(_day_numbers(shown), [f"{day:%d %b}" for day in shown])
     else:
-        locator = MonthLocator()
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+        firsts = [day for day in starts if day.day == 1]
+        axes.set_xticks(_day_numbers(firsts), [_month_label(day) for day in firsts])
     axes.set_xlabel(f"{unit.capitalize()} (UTC)", fontsize=_TICK_SIZE, color=_MUTED)
 
 
-def _months_a_tick(months: int) -> int:
-    """For at most 12 ticks; beyond half a year whole ones, so that each is a January."""
+def _month_label(month: date) -> str:
+    """Name the year in its January."""
+    return f"{month:%Y}" if month.month == 1 else f"{month:%b}"
+
+
+def _months_per_tick(months: int) -> int:
+    """Return a step that gives at most 12 ticks; whole years if more than half a year."""
     return next((step for step in (2, 3, 4, 6) if months <= 12 * step), 12 * -(-months // 144))
 
 
@@ -369,7 +367,7 @@ def _draw_periods(
         widths = [0.8 * (right - left) for left, right in pairwise(edges)]
         axes.bar(_middles(edges), top - base, bottom=base, width=widths, color=colour, label=name)
         return
-    # A step has the width of its period; the last one needs an end.
+    # A step is as broad as its period; the last one needs an end.
     axes.fill_between(
         edges,
         [*base, base.iloc[-1]],
@@ -382,16 +380,25 @@ def _draw_periods(
 
 
 def _day_numbers(days: Iterable[date]) -> list[float]:
-    """Days since 1970, matplotlib's numbers for dates."""
+    """Convert to days since 1970, matplotlib's numbers for dates."""
     return [float(day.toordinal() - date(1970, 1, 1).toordinal()) for day in days]
 
 
-def _period_notes(unit: str, counts: pd.Series) -> list[str]:
-    incomplete = "the first and the last" if len(counts) > 1 else "this one"
+def _period_notes(unit: str, frame: pd.DataFrame, counts: str) -> list[str]:
+    incomplete = "the first and the last" if len(frame) > 1 else "this one"
     return [
-        f"{_SOURCE}; {_posts(int(counts.sum()))}.",
+        f"{_SOURCE}; {_posts(int(frame[counts].sum()))}.",
         f"{unit.capitalize()}s are UTC; {incomplete} may be incomplete.",
+        _outside_line(frame),
     ]
+
+
+def _outside_line(frame: pd.DataFrame) -> str:
+    """Say how many posts are dated outside the days shown."""
+    earlier, later = int(frame["n_earlier"].iloc[0]), int(frame["n_later"].iloc[0])
+    parts = [f"{_posts(earlier)} dated before {frame['day'].iloc[0].isoformat()}"] * bool(earlier)
+    parts += [f"{_posts(later)} dated after {frame['day'].iloc[-1].isoformat()}"] * bool(later)
+    return f"Not shown: {' and '.join(parts)}." if parts else ""
 
 
 def _reasons_line(frame: pd.DataFrame) -> str:
@@ -404,7 +411,7 @@ def _reasons_line(frame: pd.DataFrame) -> str:
 
 
 def _models_line(frame: pd.DataFrame) -> str:
-    """Which models made the labels; loud where one of them has learnt from nothing real."""
+    """Name the models that made the labels; a warning if one was trained on synthetic texts."""
     models = frame["models"].iloc[0]
     if not models:
         return ""
@@ -420,7 +427,7 @@ def _models_line(frame: pd.DataFrame) -> str:
 
 
 def _corpus_label(corpus: str) -> str:
-    """A file's name can be of any length and script; notes are in matplotlib's own font."""
+    """Fit a file's name, of any length and script, to matplotlib's own font."""
     family = ["DejaVu Sans"]
     width = text_width(family, _NOTE_SIZE)
     return label(corpus, glyph_lookup(family), lambda text: width(text) <= _CORPUS_WIDTH_IN)
@@ -431,7 +438,7 @@ def _posts(count: int) -> str:
 
 
 def _share(value: int, total: int) -> str:
-    """In percent; a few of many are not `0 %`."""
+    """Format a share in percent; a few of many are not `0 %`."""
     percent = 100 * value / total
     return "<0.1 %" if 0 < percent < 0.1 else f"{percent:.1f} %"
 

@@ -1,6 +1,6 @@
-"""What a model is worth, to look at: reliability diagram, ROC, telling n-grams.
+"""The charts of a model: reliability diagram, ROC curve, table of its strongest n-grams.
 
-What belongs here: how a model's metrics look. What they say comes from `sentiment.portrait`.
+What belongs here: how a model's metrics look. `sentiment.evaluation.diagnostics` computes them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ _IDEAL = "#94A0A8"
 
 
 def model_figure(metrics: Mapping[str, Any]) -> Figure:
-    """Two square charts side by side; `metrics` has `curves`, `auc` and `calibration_error`."""
+    """Draw the reliability diagram and the ROC curve side by side.
+
+    Args:
+        metrics: `curves` (`reliability` as `[predicted, observed, posts]`, `roc` as `[false
+            positive rate, true positive rate]`), `auc` and `calibration_error` or None.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.2), layout="constrained")
@@ -40,12 +45,16 @@ def model_figure(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def ngrams_markdown(telling: Mapping[str, Sequence[Sequence[Any]]]) -> str:
-    """A table of n-grams by class, each with the probability of positive it has alone."""
+def ngrams_markdown(ngrams: Mapping[str, Sequence[Sequence[Any]]]) -> str:
+    """Format n-grams as a Markdown table.
+
+    Args:
+        ngrams: `positive` and `negative`, each a list of `[n-gram, probability of positive]`.
+    """
     lines = ["| positive | | negative | |", "|---|---|---|---|"]
-    rows = max(len(telling["positive"]), len(telling["negative"]))
+    rows = max(len(ngrams["positive"]), len(ngrams["negative"]))
     for number in range(rows):
-        cells = [_cells(telling[side], number) for side in ("positive", "negative")]
+        cells = [_cells(ngrams[side], number) for side in ("positive", "negative")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -53,8 +62,8 @@ def ngrams_markdown(telling: Mapping[str, Sequence[Sequence[Any]]]) -> str:
 def _cells(pairs: Sequence[Sequence[Any]], number: int) -> str:
     if number >= len(pairs):
         return " | "
-    gram, probability = pairs[number]
-    return f"{gram} | {probability:.3f}"
+    ngram, probability = pairs[number]
+    return f"{ngram} | {probability:.3f}"
 
 
 def _draw(

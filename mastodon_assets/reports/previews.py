@@ -1,6 +1,6 @@
-"""Pictures small enough to stand in an asset's metadata, as Markdown.
+"""Images small enough for an asset's metadata, as Markdown.
 
-What belongs here: images as data URIs. Nothing in them is text from the network.
+What belongs here: images as data URIs. No text from the network is in their Markdown.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ _SPARKLINE_HEIGHT = 40
 
 
 def preview_markdown(figure: Figure) -> str:
-    """The figure as a PNG 360 px wide, embedded in a Markdown image (10 to 30 kB)."""
+    """Embed the figure in a Markdown image, as a PNG 360 px wide (10 to 30 kB)."""
     from PIL import Image
 
     large, small = io.BytesIO(), io.BytesIO()
     figure.savefig(large, format="png", dpi=3 * _PREVIEW_WIDTH_PX / figure.get_figwidth())
-    # Letters drawn at this size would be a few pixels each; scaled down they can still be read.
+    # Letters drawn at this size are illegible; drawn larger and scaled down they can be read.
     Image.open(large).convert("RGB").reduce(3).save(small, format="png", optimize=True)
     return _image("preview", "image/png", small.getvalue())
 
 
 def sparkline_markdown(values: Sequence[int]) -> str:
-    """Bars without words, at most 40, as an SVG in a Markdown image of less than 900 characters.
+    """Embed at most 40 bars in a Markdown image, as an SVG; less than 900 characters.
 
-    More values than bars are summed, as many to a bar, the oldest bar taking what is left over.
-    Empty for no values.
+    More than 40 values are summed into bars of equally many; the oldest bar has the remainder.
+
+    Returns:
+        The Markdown, empty if there are no values.
     """
     if not values:
         return ""

@@ -1,7 +1,6 @@
-"""What the charts and CSV files show, read from PostgreSQL as pandas frames.
+"""The data of the charts and CSV files, read from PostgreSQL as pandas frames.
 
-What belongs here: one SELECT a chart or file. How it looks stands in `charts`, how it is stored in
-`files`.
+What belongs here: one read per chart or file. `charts` draws the frames, `writers` stores them.
 """
 
 from __future__ import annotations
@@ -11,15 +10,17 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from psycopg import sql
 from psycopg.rows import tuple_row
 
+from mastodon_assets.reports.periods import shown_days
+
 if TYPE_CHECKING:
     import pandas as pd
     from psycopg import Connection
 
 TOP_HASHTAGS = 30
 _IS_LABEL = sql.SQL("outcome IN ('positive', 'neutral', 'negative')")
-# One value: the models that made the labels, not only the champion, which makes the next ones.
+# One value: all models that made labels; the champion makes only the next ones.
 _MODELS = sql.SQL("""
-    SELECT coalesce(jsonb_agg(jsonb_build_array(version, corpus) ORDER BY version), '[]')
+    SELECT coalesce(jsonb_agg(jsonb_build_array(version, corpus) ORDER BY version), '[]') AS models
       FROM (SELECT DISTINCT model_version AS version
               FROM masto.sentiment_totals
              WHERE {is_label}) used
@@ -28,14 +29,20 @@ _MODELS = sql.SQL("""
 
 
 def sentiment_by_reason(connection: Connection[Any]) -> pd.DataFrame:
-    """Posts a label; those without one stand as `unlabelled`, a row a reason.
+    """Read the posts per label, and those without one per reason.
 
     Counts every row of `toots_raw`, as `v_sentiment_daily` does, so both always add up to the
-    same posts. Columns: `label_str` (positive, neutral, negative, unlabelled, in this order),
-    `reason` (None for a label; `not_scored` for a post that scoring has not seen yet), `n`,
-    `first_day` and `last_day` (dates of `event_at`, UTC); and of all labels, the same in every
-    row: `models` (`[version, corpus]` of each model that made some; no corpus without a row in
-    `sentiment_models`). Only what occurs has a row.
+    same posts.
+
+    Returns:
+        One row per label or reason that occurs:
+
+        - `label_str`: positive, neutral, negative, unlabelled, in this order.
+        - `reason`: None for a label; `not_scored` for a post that was not scored yet.
+        - `n`: posts.
+        - `first_day`, `last_day`: dates of `event_at`, UTC.
+        - `models`, equal in every row: `[version, corpus]` of each model that made labels. The
+          corpus is None if the model has no row in `sentiment_models`.
     """
     return _frame(
         connection,
@@ -56,13 +63,13 @@ def sentiment_by_reason(connection: Connection[Any]) -> pd.DataFrame:
 
 
 def sentiment_distribution(connection: Connection[Any]) -> pd.DataFrame:
-    """`sentiment_by_reason` without reasons. Columns: `label_str`, `n`; at most four rows."""
+    """Read `sentiment_by_reason` without reasons: `label_str`, `n`; at most four rows."""
     by_reason = sentiment_by_reason(connection)
     return by_reason.groupby("label_str", sort=False)[["n"]].sum().reset_index()
 
 
 def sentiment_daily(connection: Connection[Any]) -> pd.DataFrame:
-    """The view `v_sentiment_daily` as it is: its columns, oldest day first."""
+    """Read the view `v_sentiment_daily`: its columns, oldest day first."""
     frame = _frame(
         connection,
         """
@@ -71,59 +78,54 @@ def sentiment_daily(connection: Connection[Any]) -> pd.DataFrame:
          ORDER BY day
         """,
     )
-    # All null would be read as `object`, and then has no fixed number of decimals.
+    # A column of nulls alone is read as `object`, which has no fixed number of decimals.
     return frame.astype({"avg_prob_pos": "float64"})
 
 
 def sentiment_every_day(connection: Connection[Any]) -> pd.DataFrame:
-    """Labels a day, with zeros for the days between first and last that have no post.
+    """Read the labels per day that the chart shows, with zeros for days without posts.
 
-    Columns: `day` (date, UTC), `n_pos`, `n_neu`, `n_neg`, `n_unscored`, `n_toosts` (their sum),
-    and `models` as in `sentiment_by_reason`.
+    Returns:
+        One row per day of `periods.shown_days`: `day` (date, UTC), `n_pos`, `n_neu`, `n_neg`,
+        `n_unscored`, `n_toosts` (their sum), `n_earlier`, `n_later`, and `models` as in
+        `sentiment_by_reason`.
     """
-    return _frame(
-        connection,
-        sql.SQL("""
-        WITH daily AS MATERIALIZED (SELECT * FROM masto.v_sentiment_daily)
-        SELECT day,
-               coalesce(n_pos, 0) AS n_pos,
-               coalesce(n_neu, 0) AS n_neu,
-               coalesce(n_neg, 0) AS n_neg,
-               coalesce(n_unscored, 0) AS n_unscored,
-               coalesce(n_toosts, 0) AS n_toosts,
-               ({models}) AS models
-          FROM (SELECT min(day) + generate_series(0, max(day) - min(day)) AS day FROM daily) days
-          LEFT JOIN daily USING (day)
-         ORDER BY day
-        """).format(models=_MODELS),
-    )
+    import pandas as pd
 
-
-def toots_every_day(connection: Connection[Any]) -> pd.DataFrame:
-    """Posts a day from `batch_toots_per_day`, with zeros for the days in between that have none.
-
-    Columns: `day` (date, UTC), `toots_count`.
-    """
-    return _frame(
+    daily = _frame(
         connection,
         """
-        SELECT day, coalesce(toots_count, 0) AS toots_count
-          FROM (SELECT min(day) + generate_series(0, max(day) - min(day)) AS day
-                  FROM masto.batch_toots_per_day) days
-          LEFT JOIN masto.batch_toots_per_day USING (day)
+        SELECT day, n_pos, n_neu, n_neg, n_unscored, n_toosts
+          FROM masto.v_sentiment_daily
          ORDER BY day
         """,
     )
+    shown = shown_days(daily, "n_toosts")
+    models = _frame(connection, _MODELS)["models"].iloc[0]
+    return shown.assign(models=pd.Series([models] * len(shown), dtype="object"))
+
+
+def toots_every_day(connection: Connection[Any]) -> pd.DataFrame:
+    """Read the posts per day that the chart shows, with zeros for days without posts.
+
+    Returns:
+        One row per day of `periods.shown_days`: `day` (date, UTC), `toots_count`, `n_earlier`,
+        `n_later`.
+    """
+    daily = _frame(
+        connection, "SELECT day, toots_count FROM masto.batch_toots_per_day ORDER BY day"
+    )
+    return shown_days(daily, "toots_count")
 
 
 def top_hashtags(connection: Connection[Any]) -> pd.DataFrame:
-    """The 30 most used hashtags; equal counts by name.
+    """Read the 30 most used hashtags; equal counts by name.
 
-    Counts are the sums that `batch_top_hashtag` is made from, days those of
-    `batch_hashtag_by_hour`.
+    Counts are the sums behind `batch_top_hashtag`, days those of `batch_hashtag_by_hour`.
 
-    Columns: `hashtag` (without #), `n`; and of all hashtags, the same in every row: `all_uses`,
-    `all_hashtags`, `first_day`, `last_day` (dates, UTC).
+    Returns:
+        One row per hashtag: `hashtag` (without #), `n` (posts). Equal in every row, of all
+        hashtags: `all_uses`, `all_hashtags`, `first_day`, `last_day` (dates, UTC).
     """
     return _frame(
         connection,
@@ -143,7 +145,7 @@ def top_hashtags(connection: Connection[Any]) -> pd.DataFrame:
 
 
 def top_hashtag_counts(connection: Connection[Any]) -> pd.DataFrame:
-    """`top_hashtags` with the columns `hashtag`, `n` alone."""
+    """Read `top_hashtags` with the columns `hashtag` and `n` alone."""
     return top_hashtags(connection)[["hashtag", "n"]]
 
 

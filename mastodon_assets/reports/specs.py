@@ -1,7 +1,7 @@
-"""Every chart and CSV file by its asset's name, and the two functions that make them.
+"""The charts and CSV files by their assets' names, and the two functions that write them.
 
-What belongs here: which read goes with which picture or file. It is light to import: pandas and
-matplotlib are loaded when something is made.
+What belongs here: which query belongs to which chart or file. Importing it loads neither pandas
+nor matplotlib; drawing does.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chart:
-    """A PNG file `<name>.png`. `counts` is the column of posts that the sparkline shows.
+    """A PNG file `<name>.png`.
 
-    `reads` names assets; `sentiment_models`, read for the note, is none: it is before
-    `toots_sentiment`.
+    Attributes:
+        reads: The assets it depends on. `sentiment_models`, read for the note, is none of them:
+            it is upstream of `toots_sentiment`.
+        counts: The column of posts that the sparkline shows.
     """
 
     name: str
@@ -45,10 +47,13 @@ class Export:
 
 @dataclass(frozen=True)
 class ChartResult:
-    """`rows` of the frame drawn; `empty` if it had none and the picture says so.
+    """A chart that was written.
 
-    `preview_markdown` is an image 360 px wide, `sparkline_markdown` one of less than 900
-    characters (empty with `empty`).
+    Attributes:
+        preview_markdown: An image 360 px wide.
+        sparkline_markdown: An image of less than 900 characters, or '' if `empty`.
+        rows: The rows of the frame drawn.
+        empty: Whether there were no rows; the chart then says so.
     """
 
     path: Path
@@ -60,7 +65,11 @@ class ChartResult:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """`rows` without the header."""
+    """A CSV file that was written.
+
+    Attributes:
+        rows: The lines without the header.
+    """
 
     path: Path
     rows: int
@@ -125,7 +134,10 @@ EXPORTS: Mapping[str, Export] = {
 def render_chart(connection: Connection[Any], name: str, reports_dir: Path) -> ChartResult:
     """Read, draw and write the chart `name` of `CHARTS` to `reports_dir/<name>.png`.
 
-    The connection is only read from. Raises: writers.ReportFileError.
+    The connection is only read from.
+
+    Raises:
+        writers.ReportFileError: The file could not be written.
     """
     chart = CHARTS[name]
     frame = chart.read(connection)
@@ -145,7 +157,9 @@ def write_export(connection: Connection[Any], name: str, exports_dir: Path) -> E
     """Read and write the export `name` of `EXPORTS` to `exports_dir/<name>.csv`.
 
     The connection is only read from. An empty table gives a file with the header alone.
-    Raises: writers.ReportFileError.
+
+    Raises:
+        writers.ReportFileError: The file could not be written.
     """
     frame = EXPORTS[name].read(connection)
     path = exports_dir / f"{name}.csv"

@@ -1,12 +1,12 @@
-"""Text from the network as text in a picture: any script, any length, nothing lost in silence.
+"""Text from the network fitted into a chart, in any script and of any length.
 
-What belongs here: which fonts are asked, and what stands for a character that none of them has.
+What belongs here: which fonts are used, and what replaces a character that none of them has.
 
 matplotlib brings DejaVu Sans alone: Latin, Greek, Cyrillic, Arabic, Hebrew and more, but no
-Chinese, Japanese, Korean, Indic scripts or emoji. Of the families below those that the machine has
-are asked next. What still has no glyph is written as its code points, `⟨65E5 672C⟩`: ugly, but
-exact, where a box would hide which text it was and a transliteration would guess. Right-to-left
-text is ordered and joined by matplotlib itself (3.11 or newer).
+Chinese, Japanese, Korean, Indic scripts or emoji. Those of the families below that are installed
+are used next. A character without a glyph is written as its code point, `⟨65E5 672C⟩`: exact,
+whereas a box hides which text it was and a transliteration guesses. matplotlib orders and joins
+right-to-left text itself (3.11 or newer).
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ FONT_FAMILIES = (
 )
 # In Persian and Indic words these two decide which letters join.
 _JOINERS = "\u200c\u200d"
-# Marks take no room of their own: without this, one name could pile up thousands.
+# Combining marks take no room of their own: one name could pile up thousands.
 _MAX_CHARACTERS = 60
 _POINTS_PER_INCH = 72
 _SUBPIXELS = 64
 
 
 def installed_families(wanted: Sequence[str] = FONT_FAMILIES) -> list[str]:
-    """Those of `wanted` that this machine has, in this order."""
+    """Return those of `wanted` that are installed on this machine, in this order."""
     from matplotlib.font_manager import fontManager
 
     known = {font.name for font in fontManager.ttflist}
@@ -54,7 +54,7 @@ def installed_families(wanted: Sequence[str] = FONT_FAMILIES) -> list[str]:
 
 
 def glyph_lookup(families: Sequence[str]) -> Callable[[str], bool]:
-    """A function that says whether one of `families`, all installed, has a character's glyph."""
+    """Return a function that says whether one of the installed `families` has a glyph."""
     from matplotlib.font_manager import get_font
 
     fonts = [get_font(file) for file in _files(families)]
@@ -62,13 +62,13 @@ def glyph_lookup(families: Sequence[str]) -> Callable[[str], bool]:
 
 
 def text_width(families: Sequence[str], size: float) -> Callable[[str], float]:
-    """A function that measures text of `size` points in `families`, all installed, in inches."""
+    """Return a function that measures text in inches, at `size` points in installed `families`."""
     from matplotlib.font_manager import get_font
 
     font = get_font(_files(families))
 
     def measure(text: str) -> float:
-        # Each time: matplotlib hands out one font object, and drawing sets its own size.
+        # Each time: matplotlib shares one font object, and drawing sets another size.
         font.set_size(size, _POINTS_PER_INCH)
         font.set_text(text)
         return font.get_width_height()[0] / _SUBPIXELS / _POINTS_PER_INCH
@@ -77,10 +77,13 @@ def text_width(families: Sequence[str], size: float) -> Callable[[str], float]:
 
 
 def label(text: str, has_glyph: Callable[[str], bool], fits: Callable[[str], bool]) -> str:
-    """`text` as it can be drawn, cut with an ellipsis to what `fits`, `…` alone at the least.
+    """Make `text` drawable and shorten it with an ellipsis until it `fits`.
 
-    Characters without a glyph, and those that are invisible or turn the writing direction,
+    Characters without a glyph, and those that are invisible or change the writing direction,
     become their code points in angle brackets.
+
+    Returns:
+        At least one character: `…` alone if nothing else fits.
     """
     beginning = text[:_MAX_CHARACTERS]
     if beginning == text and fits(whole := spelled_out(text, has_glyph)):
@@ -90,7 +93,7 @@ def label(text: str, has_glyph: Callable[[str], bool], fits: Callable[[str], boo
 
 
 def spelled_out(text: str, has_glyph: Callable[[str], bool]) -> str:
-    """`text` with each run of characters that cannot be drawn as `⟨code points in hex⟩`."""
+    """Replace each run of characters that cannot be drawn by `⟨code points in hex⟩`."""
     parts = []
     for can_draw, run in groupby(text, lambda character: _is_drawable(character, has_glyph)):
         characters = "".join(run)

@@ -1,6 +1,6 @@
-"""Charts and frames as files: whole or not at all, and the same bytes for the same data.
+"""The files of charts and tables: complete or absent, and the same bytes for the same data.
 
-What belongs here: how a file is written. What is in it comes from `charts` and `queries`.
+What belongs here: how a file is written. `charts` and `queries` make its content.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-# A cell that begins so is a formula to a spreadsheet (OWASP, "CSV Injection").
+# A spreadsheet takes a cell that starts with one of these for a formula (OWASP, "CSV Injection").
 _FORMULA_STARTS = ("=", "+", "-", "@")
 _SPACES_FOR_CONTROLS = dict.fromkeys(range(32), " ")
 
 
 class ReportFileError(PlatformError):
-    """A chart or CSV file could not be written; the one that was there is as it was."""
+    """A chart or CSV file could not be written; an existing one is unchanged."""
 
 
 def write_chart(figure: Figure, path: Path) -> None:
-    """Write `figure` to `path` as a PNG, without a time or version in it.
+    """Write `figure` to `path` as a PNG that holds no time and no version.
 
-    Raises: ReportFileError.
+    Raises:
+        ReportFileError: The file could not be written.
     """
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=figure.dpi, metadata={"Software": None})
@@ -37,11 +38,14 @@ def write_chart(figure: Figure, path: Path) -> None:
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write `frame` to `path`: UTF-8, header, `\\n`, ISO dates, six decimals, null empty.
+    """Write `frame` to `path`: UTF-8, header, LF, ISO dates, six decimals, null empty.
 
-    Text that begins with `= + - @` gets an apostrophe before it, so that no spreadsheet runs it
-    as a formula, and control characters (line ends, tabs) become spaces; Mastodon's own hashtags
-    have neither. The order of rows is the frame's. Raises: ReportFileError.
+    Text that begins with `= + - @` gets an apostrophe, so that no spreadsheet runs it as a
+    formula. Control characters (line ends, tabs) become spaces. Mastodon's own hashtags have
+    neither. The rows keep their order.
+
+    Raises:
+        ReportFileError: The file could not be written.
     """
     text = frame.map(_harmless).to_csv(index=False, lineterminator="\n", float_format="%.6f")
     _replace(path, text.encode())
@@ -55,7 +59,7 @@ def _harmless(cell: object) -> object:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Put a new file in the place of `path` in one step; readers see the old or the new one."""
+    """Replace `path` in one step: readers see the old or the new file."""
     # In the same folder, as a rename is atomic only within one file system; a name of its own, as
     # two runs may write at once; not by `tempfile`, whose files only their owner may read.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -1,4 +1,4 @@
-"""The pictures: everything on the page, nothing false, nothing that depends on the process."""
+"""The charts: everything on the page, nothing false, nothing that depends on the process."""
 
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
@@ -9,29 +9,12 @@ import matplotlib
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.dates import date2num, num2date
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mastodon_assets.reports import charts
-from mastodon_assets_tests.support.report_rows import MONDAY
-
-ODD_HASHTAGS = [
-    "مرحبا_بالعالم",
-    "日本語",
-    "日" * 60,
-    "한국어",
-    "🎉party",
-    "$x$",
-    "$\\frac{$",
-    "<b>bold</b>",
-    "W" * 200,
-    "नमस्ते",
-    "Ελλάδα",
-    "x\u202ey",
-    "a\u0301" * 50,
-    "עברית" * 20,
-]
+from mastodon_assets.reports.periods import by_month, shown_days
+from mastodon_assets_tests.support.report_rows import MONDAY, ODD_HASHTAGS
 
 _SYNTHETIC: list[str | None] = ["f717468d3d3c48b1", "synthetic (demo only)"]
 _REAL: list[str | None] = ["0123456789abcdef", "tweets.csv.gz sha256:0123456789ab"]
@@ -53,11 +36,12 @@ def by_day(
     frame["n_unscored"] = pd.Series(counts, dtype="int64") - frame.iloc[:, 1:].sum(axis=1)
     frame["n_toosts"] = counts
     frame["models"] = pd.Series([models] * days, dtype="object")
-    return frame
+    return frame.assign(n_earlier=0, n_later=0)
 
 
 def per_day(days: int, posts: int = 100) -> pd.DataFrame:
-    return by_day(days, posts)[["day", "n_toosts"]].rename(columns={"n_toosts": "toots_count"})
+    shown = by_day(days, posts)[["day", "n_toosts", "n_earlier", "n_later"]]
+    return shown.rename(columns={"n_toosts": "toots_count"})
 
 
 def by_reason(posts: int = 100, models: Sequence[list[str | None]] = (_REAL,)) -> pd.DataFrame:
@@ -85,6 +69,11 @@ def hashtags(names: list[str], posts: int = 100) -> pd.DataFrame:
     ).assign(all_uses=posts * 10, all_hashtags=1234, first_day=MONDAY, last_day=MONDAY)
 
 
+def number_of(day: date) -> int:
+    """The day on an axis of dates: matplotlib counts from 1970."""
+    return (day - date(1970, 1, 1)).days
+
+
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text)]
 
@@ -108,6 +97,9 @@ for _corpus in ("W", "i", "日", "synthetic"):
         ),
         _corpus,
     )
+_FIGURES["labels with posts outside"] = lambda: charts.sentiment_by_day(
+    by_day(7).assign(n_earlier=10**7, n_later=10**7)
+)
 _FIGURES["labels by many models"] = lambda: charts.sentiment_by_day(
     by_day(7, models=[[f"v{number}", f"synthetic {number}"] for number in range(1000)])
 )
@@ -123,9 +115,13 @@ for _days in (1, 2, 7, 8, 9, 31, 62, 63, 92, 93, 366, 367, 731, 1861, 1862, 3512
         )
 
 
-@pytest.mark.parametrize("draw", _FIGURES.values(), ids=_FIGURES.keys())
-def test_nothing_runs_over_the_edge_of_the_page(draw: Callable[[], Figure]) -> None:
-    figure = draw()
+@pytest.fixture(scope="module", params=_FIGURES)
+def figure(request: pytest.FixtureRequest) -> Figure:
+    """A chart, drawn once for all tests that look at it."""
+    return _FIGURES[request.param]()
+
+
+def test_nothing_runs_over_the_edge_of_the_page(figure: Figure) -> None:
     drawn = figure.get_tightbbox()
     width, height = figure.get_size_inches()
     assert drawn.x0 >= 0
@@ -134,17 +130,13 @@ def test_nothing_runs_over_the_edge_of_the_page(draw: Callable[[], Figure]) -> N
     assert drawn.y1 <= height
 
 
-@pytest.mark.parametrize("draw", _FIGURES.values(), ids=_FIGURES.keys())
-def test_every_chart_says_what_a_public_stream_leaves_out(draw: Callable[[], Figure]) -> None:
+def test_every_chart_says_what_a_public_stream_leaves_out(figure: Figure) -> None:
     assert any(
-        "without boosts, silenced accounts and most replies" in text for text in texts(draw())
+        "without boosts, silenced accounts and most replies" in text for text in texts(figure)
     )
 
 
-@pytest.mark.parametrize("draw", _FIGURES.values(), ids=_FIGURES.keys())
-def test_labels_of_an_axis_do_not_overlap(draw: Callable[[], Figure]) -> None:
-    figure = draw()
-    figure.canvas.draw()
+def test_labels_of_an_axis_do_not_overlap(figure: Figure) -> None:
     (axes,) = figure.axes
     if not axes.axison:
         return
@@ -156,7 +148,7 @@ def test_labels_of_an_axis_do_not_overlap(draw: Callable[[], Figure]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("figure", "message"),
+    ("draw", "message"),
     [
         (lambda: charts.sentiment_distribution(by_reason().head(0)), "masto.toots_raw"),
         (lambda: charts.sentiment_by_day(by_day(0)), "masto.v_sentiment_daily"),
@@ -165,9 +157,9 @@ def test_labels_of_an_axis_do_not_overlap(draw: Callable[[], Figure]) -> None:
     ],
 )
 def test_without_rows_the_picture_says_which_table_is_empty(
-    figure: Callable[[], Figure], message: str
+    draw: Callable[[], Figure], message: str
 ) -> None:
-    assert any(f"{message} has no rows" in text for text in texts(figure()))
+    assert any(f"{message} has no rows" in text for text in texts(draw()))
 
 
 def test_counts_begin_at_zero() -> None:
@@ -207,8 +199,8 @@ def test_one_post_is_one_post() -> None:
 def test_a_year_is_drawn_by_day_and_a_day_more_by_month() -> None:
     for draw, frame in ((charts.toots_per_day, per_day), (charts.sentiment_by_day, by_day)):
         year, longer = draw(frame(366)), draw(frame(367))
-        assert year.axes[0].get_ylabel() == "Posts a day"
-        assert longer.axes[0].get_ylabel() == "Posts a month"
+        assert year.axes[0].get_ylabel() == "Posts per day"
+        assert longer.axes[0].get_ylabel() == "Posts per month"
         assert longer.axes[0].get_xlabel() == "Month (UTC)"
         title, subtitle = (text.get_text() for text in longer.texts[:2])
         assert title.endswith(" month")
@@ -230,11 +222,57 @@ def test_no_post_of_nine_years_is_hidden() -> None:
         (3512, [str(year) for year in range(2018, 2027)]),
     ],
 )
-def test_the_label_of_a_month_stands_amid_it(days: int, labels: list[str]) -> None:
+def test_the_label_of_a_month_is_in_its_middle(days: int, labels: list[str]) -> None:
     (axes,) = charts.toots_per_day(per_day(days)).axes
     assert [label.get_text() for label in axes.get_xticklabels()][: len(labels)] == labels
     january = labels.index("2026")
-    assert num2date(axes.get_xticks()[january]).date() == date(2026, 1, 16)
+    assert axes.get_xticks()[january] == pytest.approx(number_of(date(2026, 1, 16)))
+
+
+def with_outliers(days: int, outliers: dict[date, int], posts: int = 24) -> pd.DataFrame:
+    """Posts on each of the `days` up to Monday and on the outliers."""
+    counts = {MONDAY - timedelta(days=day): posts for day in range(days)} | outliers
+    frame = pd.DataFrame(sorted(counts.items()), columns=["day", "toots_count"])
+    return shown_days(frame, "toots_count")
+
+
+def test_one_post_dated_1970_leaves_a_week_readable_and_is_named() -> None:
+    frame = with_outliers(7, {date(1970, 1, 1): 1})
+    figure = charts.toots_per_day(frame)
+    assert figure.axes[0].get_ylabel() == "Posts per day"
+    assert len(figure.axes[0].patches) == 7
+    words = " ".join(texts(figure))
+    assert "2026-09-29 to 2026-10-05" in words
+    assert "168 posts." in words
+    assert "Not shown: 1 post dated before 2026-09-29." in words
+
+
+def test_posts_outside_are_named_on_either_side_and_the_shown_are_counted() -> None:
+    frame = with_outliers(30, {date(1970, 1, 1): 2, date(1999, 1, 1): 1, date(2099, 1, 1): 3})
+    words = texts(charts.toots_per_day(frame))
+    assert "Not shown: 3 posts dated before 2026-09-06 and 3 posts dated after 2026-10-05." in words
+
+
+@pytest.mark.parametrize(
+    ("frame", "first"),
+    [
+        # More than one in a hundred is no outlier.
+        (with_outliers(7, {date(1970, 1, 1): 9}), date(1970, 1, 1)),
+        # So few that nobody can say which is one.
+        (with_outliers(1, {date(1970, 1, 1): 1}, posts=8), date(1970, 1, 1)),
+        # A month is readable.
+        (with_outliers(7, {date(2026, 9, 10): 1}), date(2026, 9, 10)),
+        # A chart half as long again loses nothing.
+        (with_outliers(100, {date(2026, 6, 1): 1}), date(2026, 6, 1)),
+    ],
+)
+def test_no_post_is_left_out_unless_few_take_most_of_the_axis(
+    frame: pd.DataFrame, first: date
+) -> None:
+    assert frame["day"].iloc[0] == first
+    assert (frame["day"].iloc[-1] - first).days == len(frame) - 1
+    assert not frame[["n_earlier", "n_later"]].any(axis=None)
+    assert not any("Not shown" in text for text in texts(charts.toots_per_day(frame)))
 
 
 def test_months_are_the_sums_of_their_days_and_a_month_without_posts_is_zero() -> None:
@@ -242,7 +280,7 @@ def test_months_are_the_sums_of_their_days_and_a_month_without_posts_is_zero() -
     frame = pd.DataFrame(
         {"day": days, "toots_count": [5, 7, *[0] * 29, *[1] * 31, 9], "models": [[]] * 63}
     )
-    assert charts.by_month(frame).values.tolist() == [
+    assert by_month(frame).values.tolist() == [
         [date(2024, 1, 1), 12],
         [date(2024, 2, 1), 0],
         [date(2024, 3, 1), 31],
@@ -255,11 +293,11 @@ def test_a_month_is_as_broad_as_its_days_in_bars_and_in_steps(days: int) -> None
     (axes,) = charts.toots_per_day(per_day(days)).axes
     first, end = MONDAY - timedelta(days=days - 1), date(2026, 11, 1)
     low, high = axes.get_xlim()
-    assert low == pytest.approx(date2num(first.replace(day=1)) - 0.6)
-    assert high == pytest.approx(date2num(end) - 0.4)
+    assert low == pytest.approx(number_of(first.replace(day=1)) - 0.6)
+    assert high == pytest.approx(number_of(end) - 0.4)
     if days == 1861:
         assert len(axes.patches) == 62
-        assert axes.dataLim.x1 == pytest.approx(date2num(end) - 0.5 - 0.1 * 31)
+        assert axes.dataLim.x1 == pytest.approx(number_of(end) - 0.5 - 0.1 * 31)
     else:
         assert not axes.patches
 

@@ -1,3 +1,5 @@
+"""The charts of a model."""
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -8,8 +10,9 @@ _CURVES = {"reliability": [[0.1, 0.2, 5], [0.9, 0.8, 5]], "roc": [[0.0, 0.0], [0
 
 
 def _points(axes: Axes) -> list[list[float]]:
-    """What is drawn beside the diagonal."""
-    return np.asarray(axes.lines[1].get_xydata()).tolist()
+    """The curve, which is drawn after the diagonal."""
+    points: list[list[float]] = np.asarray(axes.lines[1].get_xydata()).tolist()
+    return points
 
 
 def test_the_figure_names_the_measures_and_is_small_enough_for_metadata() -> None:

@@ -1,4 +1,4 @@
-"""What charts and files are told of the tables."""
+"""The frames that charts and files are made from."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -62,11 +62,22 @@ def test_days_without_posts_between_the_first_and_the_last_are_zero(
     insert_posts(connection, _MIXED)
     days = [MONDAY + timedelta(days=offset) for offset in range(4)]
     toots = queries.toots_every_day(connection)
-    assert toots.values.tolist() == [[days[0], 7], [days[1], 0], [days[2], 0], [days[3], 10]]
+    assert toots["day"].tolist() == days
+    assert toots["toots_count"].tolist() == [7, 0, 0, 10]
     sentiment = queries.sentiment_every_day(connection)
     assert sentiment["day"].tolist() == days
     assert sentiment["n_toosts"].tolist() == [7, 0, 0, 10]
     assert sentiment["n_unscored"].tolist() == [5, 0, 0, 2]
+
+
+def test_a_post_dated_1970_is_counted_but_takes_no_axis(connection: Connection[Any]) -> None:
+    insert_posts(connection, [Post(date(1970, 1, 1), "positive"), Post(MONDAY, "negative", 50)])
+    for read, counts in (
+        (queries.toots_every_day, "toots_count"),
+        (queries.sentiment_every_day, "n_toosts"),
+    ):
+        columns = ["day", counts, "n_earlier", "n_later"]
+        assert read(connection)[columns].values.tolist() == [[MONDAY, 50, 1, 0]]
 
 
 def test_the_models_are_those_that_made_labels_whichever_scores_now(

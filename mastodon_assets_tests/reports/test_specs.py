@@ -15,8 +15,13 @@ from pydantic import SecretStr
 from mastodon_assets.reports.specs import CHARTS, EXPORTS, render_chart, write_export
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.tables import TABLES
-from mastodon_assets_tests.reports.test_charts import ODD_HASHTAGS
-from mastodon_assets_tests.support.report_rows import MONDAY, Post, insert_hashtags, insert_posts
+from mastodon_assets_tests.support.report_rows import (
+    MONDAY,
+    ODD_HASHTAGS,
+    Post,
+    insert_hashtags,
+    insert_posts,
+)
 
 
 def _fill(connection: Connection[Any], days: int) -> None:
@@ -143,6 +148,7 @@ def test_a_read_only_snapshot_is_enough(database_url: SecretStr, tmp_path: Path)
     assert len(list(tmp_path.iterdir())) == 7
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_catalogue_loads_neither_pandas_nor_matplotlib() -> None:
     program = (
         "import sys, mastodon_assets.reports.specs;"

@@ -9,6 +9,23 @@ from psycopg import Connection
 from mastodon_assets.warehouse.rollups import rebuild_rollups
 
 MONDAY = date(2026, 10, 5)
+# Scripts, markup, lengths and marks that break labels.
+ODD_HASHTAGS = [
+    "مرحبا_بالعالم",
+    "日本語",
+    "日" * 60,
+    "한국어",
+    "🎉party",
+    "$x$",
+    "$\\frac{$",
+    "<b>bold</b>",
+    "W" * 200,
+    "नमस्ते",
+    "Ελλάδα",
+    "x\u202ey",
+    "a\u0301" * 50,
+    "עברית" * 20,
+]
 
 
 @dataclass(frozen=True)
