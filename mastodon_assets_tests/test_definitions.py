@@ -218,7 +218,6 @@ def test_definitions_load_with_an_empty_environment_and_nothing_heavy(tmp_path: 
         "matplotlib",
         "numpy",
         "mastodon",
-        "alembic",
         "confluent_kafka",
     }
     assert heavy & set(loaded["modules"]) == set()

@@ -1,1 +1,1 @@
-"""History to batch tables (Spark)."""
+"""Batch tables: sums over all stored posts."""

@@ -1,6 +1,6 @@
-"""Bringing a batch table up to date: by what changed since the last time, or from all toots.
+"""Refreshing a batch table, from the change log or from all posts.
 
-What belongs here: which of the two, and the transaction. What a table says stands in `tables`.
+What belongs here: which of the two, and the transaction. What a table contains is in `tables`.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _STAGE_CHANGES = """
 CREATE TEMP TABLE changed_sums ON COMMIT DROP AS
   WITH changes AS (SELECT * FROM masto.toot_changes WHERE version > %(since)s AND version <= %(to)s)
-SELECT * FROM ({of_changes}) summed WHERE {is_something}
+SELECT * FROM ({of_changes}) summed WHERE {is_change}
 """
 
-_MOVE_SUMS = """
+_ADD_TO_SUMS = """
 MERGE INTO {sums} t USING pg_temp.changed_sums c ON {same_key}
  WHEN MATCHED AND t.toots_count + c.toots_count = 0 THEN DELETE
- WHEN MATCHED THEN UPDATE SET {moved}
+ WHEN MATCHED THEN UPDATE SET {updated}
  WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})
 """
 
@@ -47,7 +47,7 @@ INSERT INTO {table} AS old ({columns}) SELECT {columns} FROM ({rows}) t WHERE {i
 
 @dataclass(frozen=True)
 class Refreshed:
-    """`rows_changed` in the batch table; `is_from_all` where all toots were read for it."""
+    """The rows changed in the batch table, and whether all posts were read for it."""
 
     rows_changed: int
     is_from_all: bool
@@ -61,17 +61,24 @@ def refresh_batch_table(
     min_toots: int,
     rebuild: bool = False,
 ) -> Refreshed:
-    """Bring the table `name` to the toots there are now, in one transaction.
+    """Refresh the table `name` in one transaction.
 
-    It moves by the journal `toot_changes`; where that does not reach back to what the table shows,
-    or `rebuild` asks for it, Spark computes it from all toots. Both give the same rows.
+    The change log updates it. If the log does not have all changes, or if `rebuild` is set, Spark
+    computes the table from all posts. Both give the same rows.
+
+    Args:
+        session: Called if Spark is needed.
+        postgres_url: DATABASE_URL.
+        name: A key of `BATCH_TABLES`.
+        min_toots: ACTIVITY_MIN_TOOTS.
+        rebuild: Compute the table from all posts.
     """
     batch = BATCH_TABLES[name]
     parameters = {"min_toots": min_toots}
     if not rebuild:
         with transaction(postgres_url) as connection:
             take_write_lock(connection)
-            changed = _move(connection, batch, parameters)
+            changed = _apply_change_log(connection, batch, parameters)
         if changed is not None:
             return Refreshed(changed, is_from_all=False)
     spark = session()
@@ -82,13 +89,15 @@ def refresh_batch_table(
         take_write_lock(connection)
         changed = replace_rows(connection, batch.sums, rows)
         if batch.rows:
-            changed = _make_rows(connection, batch, parameters, touched=sql.SQL("true"))
+            changed = _store_rows(connection, batch, parameters, touched=sql.SQL("true"))
         _note(connection, batch, version, parameters)
     return Refreshed(changed, is_from_all=True)
 
 
-def _move(connection: Connection[Any], batch: BatchTable, parameters: dict[str, Any]) -> int | None:
-    """Move the table by what changed; rows changed, None where that cannot be known."""
+def _apply_change_log(
+    connection: Connection[Any], batch: BatchTable, parameters: dict[str, Any]
+) -> int | None:
+    """Apply the change log; return the rows changed, or None if the log does not suffice."""
     shown = connection.execute(
         "SELECT toots_version, parameters FROM masto.asset_progress WHERE asset = %s",
         (batch.table.name,),
@@ -105,17 +114,17 @@ def _move(connection: Connection[Any], batch: BatchTable, parameters: dict[str, 
     connection.execute(
         sql.SQL(_STAGE_CHANGES).format(
             of_changes=sql.SQL(batch.of_changes),
-            is_something=sql.SQL(" OR ").join(
+            is_change=sql.SQL(" OR ").join(
                 sql.SQL("{} <> 0").format(sql.Identifier(name)) for name in summed
             ),
         ),
         versions,
     )
     changed = connection.execute(
-        sql.SQL(_MOVE_SUMS).format(
+        sql.SQL(_ADD_TO_SUMS).format(
             sums=_name(batch.sums),
             same_key=_same_key(batch.sums),
-            moved=sql.SQL(", ").join(
+            updated=sql.SQL(", ").join(
                 sql.SQL("{0} = t.{0} + c.{0}").format(sql.Identifier(name)) for name in summed
             ),
             columns=_names(columns),
@@ -126,21 +135,21 @@ def _move(connection: Connection[Any], batch: BatchTable, parameters: dict[str, 
         is_touched = sql.SQL("({}) IN (SELECT {} FROM pg_temp.changed_sums)").format(
             _names(batch.sums.key, "t"), _names(batch.sums.key)
         )
-        touched = is_touched if batch.is_keyed_alike else sql.SQL("true")
-        changed = _make_rows(connection, batch, parameters, touched=touched)
+        touched = is_touched if batch.has_key_of_sums else sql.SQL("true")
+        changed = _store_rows(connection, batch, parameters, touched=touched)
     _note(connection, batch, versions["to"], parameters)
     connection.execute("DROP TABLE pg_temp.changed_sums")
     return changed
 
 
-def _make_rows(
+def _store_rows(
     connection: Connection[Any],
     batch: BatchTable,
     parameters: dict[str, Any],
     *,
     touched: sql.Composable,
 ) -> int:
-    """Make the touched rows of the table what its sums say; how many changed."""
+    """Store the touched rows from their sums; return the number of rows changed."""
     names = [column.name for column in batch.table.columns]
     parts = {
         "table": _name(batch.table),

@@ -1,7 +1,6 @@
-"""The six batch tables: what each one says about all toots.
+"""The six batch tables: their contents, by Spark from all posts or from the change log.
 
-What belongs here: what a table is made of, by Spark from all toots or by what changed. How it is
-brought up to date stands in `refresh`.
+What belongs here: what a table contains. How it is refreshed is in `refresh`.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,13 +27,13 @@ from mastodon_assets.warehouse.tables import (
     Table,
 )
 
-# A part of the table's blocks; a session of its own reads it.
+# One partition of the table's blocks, read by its own session.
 _READ_TOOTS = """
 SELECT event_at, lang, username, hashtags, char_length(content_txt) AS length
   FROM masto.toots_raw WHERE {blocks}
 """
-_BLOCKS_A_PART = 8192
-_MOST_PARTS = 64
+_MIN_BLOCKS_PER_PARTITION = 8192
+_MAX_PARTITIONS = 64
 _EXPORT_SNAPSHOT = """
 SELECT pg_export_snapshot(),
        pg_relation_size('masto.toots_raw') / current_setting('block_size')::bigint
@@ -48,12 +47,15 @@ _TLS_PARAMETERS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 @dataclass(frozen=True)
 class BatchTable:
-    """A batch table, made from sums that move by what changed.
+    """A batch table and the sums it is computed from.
 
-    `sums` holds them, and is the table itself where that is all it says; else `rows` is the SELECT
-    that makes its rows from the sums. `of_all` is the sums of all toots, by Spark; `of_changes`
-    the sums of a journal `changes`, as SQL. `is_keyed_alike` says that a row of the table depends
-    on the sums of its own key alone.
+    Attributes:
+        table: The batch table.
+        sums: The table of its sums, which may be the batch table itself.
+        of_all: Computes the sums of all posts, by Spark.
+        of_changes: SELECT of the sums of a change log `changes`.
+        rows: SELECT of the table's rows from the sums; None if `sums` is the table itself.
+        has_key_of_sums: Whether a row depends only on the sums of its own key.
     """
 
     table: Table
@@ -61,41 +63,41 @@ class BatchTable:
     of_all: Callable[[DataFrame], DataFrame]
     of_changes: str
     rows: str | None = None
-    is_keyed_alike: bool = True
+    has_key_of_sums: bool = True
 
 
 def user_totals(toots: DataFrame) -> DataFrame:
-    """username, toots_count, total_length."""
+    """Sum per user. Columns: username, toots_count, total_length."""
     return toots.groupBy("username").agg(_toots_count(), _total_length())
 
 
 def hashtag_by_hour(toots: DataFrame) -> DataFrame:
-    """hour, hashtag, toots_count."""
+    """Count per hour and hashtag. Columns: hour, hashtag, toots_count."""
     by_hour = toots.select(F.date_trunc("hour", "event_at").alias("hour"), _each_hashtag())
     return by_hour.groupBy("hour", "hashtag").agg(_toots_count())
 
 
 def hashtag_totals(toots: DataFrame) -> DataFrame:
-    """hashtag, toots_count."""
+    """Count per hashtag. Columns: hashtag, toots_count."""
     return toots.select(_each_hashtag()).groupBy("hashtag").agg(_toots_count())
 
 
 def toots_per_day(toots: DataFrame) -> DataFrame:
-    """day, toots_count."""
+    """Count per day. Columns: day, toots_count."""
     return toots.groupBy(_day()).agg(_toots_count())
 
 
 def day_totals(toots: DataFrame) -> DataFrame:
-    """day, toots_count, total_length."""
+    """Sum per day. Columns: day, toots_count, total_length."""
     return toots.groupBy(_day()).agg(_toots_count(), _total_length())
 
 
 def toots_by_lang_per_day(toots: DataFrame) -> DataFrame:
-    """day, lang, toots_count."""
+    """Count per day and language. Columns: day, lang, toots_count."""
     return toots.groupBy(_day(), "lang").agg(_toots_count())
 
 
-# Sums and counts are whole numbers, so a quotient is the same in whatever order rows came.
+# Sums and counts are integers, so a quotient does not depend on the order of rows.
 BATCH_TABLES: Mapping[str, BatchTable] = {
     batch.table.name: batch
     for batch in (
@@ -125,7 +127,7 @@ BATCH_TABLES: Mapping[str, BatchTable] = {
             " FROM changes, unnest(hashtags) AS hashtag GROUP BY 1",
             rows="SELECT hashtag, toots_count, 1 AS rank FROM masto.hashtag_totals"
             " WHERE toots_count = (SELECT max(toots_count) FROM masto.hashtag_totals)",
-            is_keyed_alike=False,
+            has_key_of_sums=False,
         ),
         BatchTable(
             table=BATCH_TOOTS_PER_DAY,
@@ -158,10 +160,12 @@ BATCH_TABLES: Mapping[str, BatchTable] = {
 def read_toots(
     spark: SparkSession, postgres_url: SecretStr, connection: Connection[Any]
 ) -> DataFrame:
-    """event_at, lang, username, hashtags, length (characters) of all toots.
+    """Read all posts in parallel partitions, all in the snapshot of `connection`.
 
-    Read in parts, at once, by sessions that all see what `connection` does in its transaction:
-    that must stay open until the frame was used.
+    The transaction of `connection` must stay open until the frame was used.
+
+    Returns:
+        Columns: event_at, lang, username, hashtags, length (characters).
     """
     row = connection.execute(_EXPORT_SNAPSHOT).fetchone()
     assert row is not None
@@ -170,18 +174,19 @@ def read_toots(
         spark.read.format("jdbc")
         .options(**jdbc_options(postgres_url))
         .option("sessionInitStatement", _USE_SNAPSHOT.format(snapshot))
-        # Not all rows at once; and one transaction, which the snapshot is for, from the start.
+        # A fetch size also makes the driver open the one transaction that the snapshot is set in.
         .option("fetchsize", 10_000)
     )
     parts = (
-        reader.option("query", _READ_TOOTS.format(blocks=part)).load() for part in _parts(blocks)
+        reader.option("query", _READ_TOOTS.format(blocks=part)).load()
+        for part in block_ranges(blocks)
     )
     return reduce(DataFrame.union, parts)
 
 
-def _parts(blocks: int) -> list[str]:
-    """Conditions that between them cover the table's blocks; the last has no end."""
-    size = max(_BLOCKS_A_PART, -(-blocks // _MOST_PARTS))
+def block_ranges(blocks: int) -> list[str]:
+    """Return conditions that together cover all blocks of the table; the last is open."""
+    size = max(_MIN_BLOCKS_PER_PARTITION, -(-blocks // _MAX_PARTITIONS))
     starts = range(0, max(blocks, 1), size)
     return [
         f"ctid >= '({start},0)'::tid"
@@ -191,9 +196,9 @@ def _parts(blocks: int) -> list[str]:
 
 
 def jdbc_options(postgres_url: SecretStr) -> dict[str, str]:
-    """The database for Spark's JDBC source. The password is an option, never part of the url.
+    """Return the options of Spark's JDBC source; the password is never part of the url.
 
-    Of the url's parameters the ones about TLS are handed on; the two drivers share their names.
+    The url's TLS parameters are passed on: both drivers use the same names.
     """
     parts = conninfo_to_dict(postgres_url.get_secret_value())
     host = str(parts.get("host", "localhost"))

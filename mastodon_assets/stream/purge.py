@@ -15,7 +15,7 @@ from typing import Any
 from psycopg import Connection, sql
 
 from mastodon_assets.stream.merge import prepare_session, remove_posts
-from mastodon_assets.warehouse.change_log import forget_changes
+from mastodon_assets.warehouse.change_log import clear_change_log
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.suppression_list import SuppressionList
@@ -54,7 +54,7 @@ def purge_rows(connection: Connection[Any], covered: SuppressionList) -> dict[st
     for table in _tables_with("username"):
         _remove_by_username(connection, table, usernames)
     # The batch tables are made anew then: a part of the changes would not add up.
-    forget_changes(connection)
+    clear_change_log(connection)
     connection.execute(_REMOVE_ALIASES_OF_SERVERS, (instances,))
     _remove_rejected(connection, covered)
     return {name: before[name] - count for name, count in _count(connection).items()}

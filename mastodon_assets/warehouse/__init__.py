@@ -1,1 +1,1 @@
-"""PostgreSQL: the table registry, numbered migrations, connections, whole-table replacement."""
+"""PostgreSQL: the table catalog, migrations, roles, locks, connections and the suppression list."""

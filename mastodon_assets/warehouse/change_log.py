@@ -1,7 +1,7 @@
-"""The journal of changed toots, `masto.toot_changes`: who moves by it, and how far it reaches.
+"""The change log, `masto.toot_changes`: rows of posts before and after each change.
 
-What belongs here: reading how far an asset has come, and forgetting what all have moved by. The
-sink writes the journal, in the transaction of the change.
+What belongs here: which changes the log has, and removing those that every asset has read. The
+merge writes the log, in the transaction of the change.
 """
 
 from typing import Any
@@ -11,15 +11,15 @@ from psycopg import Connection
 from mastodon_assets.warehouse.tables import BATCH, TOOTS_SENTIMENT
 from mastodon_assets.warehouse.watermarks import set_watermark
 
-# The assets that a refresh moves by what changed.
-MOVED_ASSETS = tuple(table.name for table in (*BATCH, TOOTS_SENTIMENT))
+# The assets that a refresh updates from the change log.
+LOG_READERS = tuple(table.name for table in (*BATCH, TOOTS_SENTIMENT))
 
-# A version that another writer made, or whose changes were forgotten, is missing in the journal.
+# Versions of other writers, and those whose changes were removed, are missing in the log.
 _ARE_CHANGES_KNOWN = """
 SELECT count(DISTINCT version) = %(to)s - %(since)s FROM masto.toot_changes
  WHERE version > %(since)s AND version <= %(to)s
 """
-_FORGET_DONE = """
+_REMOVE_READ = """
 DELETE FROM masto.toot_changes
  WHERE version <= (SELECT CASE WHEN count(*) = %s THEN min(toots_version) END
                      FROM masto.asset_progress WHERE asset = ANY(%s))
@@ -27,7 +27,7 @@ DELETE FROM masto.toot_changes
 
 
 def has_changes_since(connection: Connection[Any], *, since: int, to: int) -> bool:
-    """Whether the journal has every change after version `since`, up to `to`."""
+    """Return whether the log has every change after version `since`, up to `to`."""
     known = connection.execute(_ARE_CHANGES_KNOWN, {"since": since, "to": to}).fetchone()
     return known == (True,)
 
@@ -40,7 +40,7 @@ def advance_watermark(
     model_version: str | None = None,
     parameters: str | None = None,
 ) -> None:
-    """`set_watermark` of one of `MOVED_ASSETS`; what all of them have moved by is forgotten."""
+    """Set the watermark of one of `LOG_READERS`; remove the changes that all of them have read."""
     set_watermark(
         connection,
         asset,
@@ -48,16 +48,16 @@ def advance_watermark(
         model_version=model_version,
         parameters=parameters,
     )
-    connection.execute(_FORGET_DONE, (len(MOVED_ASSETS), list(MOVED_ASSETS)))
+    connection.execute(_REMOVE_READ, (len(LOG_READERS), list(LOG_READERS)))
 
 
-def forget_changes(connection: Connection[Any]) -> int:
-    """Empty the journal; what was made from it is then made anew. Rows gone."""
+def clear_change_log(connection: Connection[Any]) -> int:
+    """Empty the log, so that its readers rebuild; return the number of rows removed."""
     return connection.execute("DELETE FROM masto.toot_changes").rowcount
 
 
 def changed_days(connection: Connection[Any]) -> list[Any]:
-    """The days (dates, UTC) of `event_at` of what the journal holds, before and after."""
+    """Return the days (UTC) of `event_at` of the logged rows, before and after."""
     return [
         day
         for (day,) in connection.execute(

@@ -1,4 +1,4 @@
-"""Facts that hold for the tables, as queries: the registry against the database, sums, keys."""
+"""Checks of the tables: the catalog against the database, sums against rows, unique keys."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -9,11 +9,12 @@ from psycopg import Connection, sql
 from mastodon_assets.warehouse.change_log import changed_days
 from mastodon_assets.warehouse.tables import SCHEMA, Table
 
-# A history of so many days is compared whole; of a longer one the days that changed, and some that
-# the version of the toots draws, so that each day's turn comes.
-_DAYS_COMPARED_WHOLE = 31
-_DAYS_DRAWN = 3
-_DRAW_DAYS = """
+# A history of up to that many days is compared as a whole. Of a longer one, the days that changed
+# are compared, and a few that the version of the posts selects, so that every day is checked at
+# some time.
+_MAX_DAYS_COMPARED = 31
+_DAYS_SAMPLED = 3
+_SAMPLE_DAYS = """
 SELECT day FROM (SELECT DISTINCT day FROM masto.sentiment_totals) days
  ORDER BY md5(day::text || (SELECT version FROM masto.data_versions WHERE dataset = 'toots_raw'))
  LIMIT %s
@@ -29,7 +30,7 @@ SELECT day,
 
 
 def schema_differences(connection: Connection[Any], table: Table) -> list[str]:
-    """What differs between the registry and the database, a line each; empty where nothing does."""
+    """List the differences between catalog and database, one line each."""
     found = {
         name: (type_, nullable)
         for name, type_, nullable in connection.execute(
@@ -41,7 +42,7 @@ def schema_differences(connection: Connection[Any], table: Table) -> list[str]:
     }
     expected = {column.name: (column.type, column.nullable) for column in table.columns}
     differences = [f"{name}: missing" for name in expected.keys() - found.keys()]
-    differences += [f"{name}: not in the registry" for name in found.keys() - expected.keys()]
+    differences += [f"{name}: not in the catalog" for name in found.keys() - expected.keys()]
     differences += [
         f"{name}: {_shown(found[name])} instead of {_shown(expected[name])}"
         for name in expected.keys() & found.keys()
@@ -53,7 +54,7 @@ def schema_differences(connection: Connection[Any], table: Table) -> list[str]:
 
 
 def primary_key(connection: Connection[Any], table: Table) -> tuple[str, ...]:
-    """Columns of the primary key in its order; empty where there is none."""
+    """Return the columns of the primary key in order; empty if there is none."""
     rows = connection.execute(
         "SELECT a.attname FROM pg_index i"
         "  CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)"
@@ -65,7 +66,7 @@ def primary_key(connection: Connection[Any], table: Table) -> tuple[str, ...]:
 
 
 def duplicate_keys(connection: Connection[Any], table: Table) -> int:
-    """Keys that more than one row has; 0 without looking where the primary key forbids it."""
+    """Count the keys that several rows share; the rows are not read if a primary key exists."""
     if not table.is_view and primary_key(connection, table) == table.key:
         return 0
     row = connection.execute(
@@ -81,25 +82,25 @@ def duplicate_keys(connection: Connection[Any], table: Table) -> int:
 
 
 def days_to_compare(connection: Connection[Any]) -> list[date] | None:
-    """Days whose derived rows a refresh compares with the toots; None for all there are."""
+    """Return the days whose derived rows are compared with the posts; None for all days."""
     row = connection.execute("SELECT count(DISTINCT day) FROM masto.sentiment_totals").fetchone()
     changed = changed_days(connection)
     assert row is not None
-    if row[0] <= _DAYS_COMPARED_WHOLE or len(changed) > _DAYS_COMPARED_WHOLE:
+    if row[0] <= _MAX_DAYS_COMPARED or len(changed) > _MAX_DAYS_COMPARED:
         return None
-    drawn = connection.execute(_DRAW_DAYS, (_DAYS_DRAWN,))
-    return sorted({*changed, *(day for (day,) in drawn)})
+    sampled = connection.execute(_SAMPLE_DAYS, (_DAYS_SAMPLED,))
+    return sorted({*changed, *(day for (day,) in sampled)})
 
 
 def windows_and_rows(
     connection: Connection[Any], days: Sequence[date]
 ) -> list[tuple[date, int, int]]:
-    """Of each day: the sum of `toots_count` over `toot_metrics_windowed`, and its toots."""
+    """Return each day, its sum of `toots_count` in `toot_metrics_windowed`, and its posts."""
     return connection.execute(_WINDOWS_AND_ROWS, (list(days),)).fetchall()
 
 
 def window_sum_and_rows(connection: Connection[Any]) -> tuple[int, int]:
-    """Sum of `toots_count` over `toot_metrics_windowed`, and the rows of `toots_raw`."""
+    """Return the sum of `toots_count` in `toot_metrics_windowed` and the rows of `toots_raw`."""
     row = connection.execute(
         "SELECT (SELECT coalesce(sum(toots_count), 0)::bigint FROM masto.toot_metrics_windowed),"
         "       (SELECT count(*) FROM masto.toots_raw)"

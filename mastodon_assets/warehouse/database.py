@@ -1,7 +1,4 @@
-"""Connections, transactions and locks; rows by Arrow; whole tables replaced by their difference.
-
-What belongs here: how PostgreSQL is talked to, for any table. What a table means stands elsewhere.
-"""
+"""Connections to PostgreSQL, transactions, and the errors that end them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,18 +11,18 @@ from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 
 
 class MissingTablesError(PlatformError):
-    """The database answers but has no tables of ours yet."""
+    """The database answers, but the platform's tables are missing."""
 
 
 class MissingRightsError(PlatformError):
-    """The role of DATABASE_URL may not do what was asked of it."""
+    """The role in DATABASE_URL lacks a right."""
 
 
 def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
-    """A connection in UTC that notices a dead server. Close it, or use `transaction`.
+    """Open a connection in UTC that notices a dead server; the caller closes it.
 
-    Raises: ServiceUnavailableError, without the password, where the server does not answer or
-    refuses.
+    Raises:
+        ServiceUnavailableError: The server does not answer or refuses; the password is not shown.
     """
     try:
         return psycopg.connect(
@@ -35,14 +32,14 @@ def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
             keepalives_interval=5,
             keepalives_count=3,
             application_name="mastodon_assets",
-            # The server, too, notices a client that is gone, and gives its locks back.
+            # The server also notices a client that is gone, and releases its locks.
             options="-c timezone=UTC -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5"
             " -c tcp_keepalives_count=3",
         )
     except psycopg.OperationalError as error:
         raise ServiceUnavailableError(
             f"no connection to PostgreSQL ({_reason(error)}); run: mastodon-assets up"
-            " (or look at DATABASE_URL)"
+            " (or check DATABASE_URL)"
         ) from error
 
 
@@ -50,11 +47,16 @@ def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
 def transaction(
     postgres_url: SecretStr, *, snapshot: bool = False
 ) -> Iterator[psycopg.Connection[Any]]:
-    """A connection whose work is committed at the end, or rolled back and closed on an error.
+    """Open a connection, commit at the end, roll back on an error, and close it.
 
-    `snapshot` makes it read-only and lets all its reads see the same moment.
-    Raises: ServiceUnavailableError (also where the server goes away meanwhile), MissingTablesError,
-    MissingRightsError.
+    Args:
+        postgres_url: DATABASE_URL.
+        snapshot: Read-only, and all reads see the same moment.
+
+    Raises:
+        ServiceUnavailableError: The server does not answer, also if it goes away meanwhile.
+        MissingTablesError: No migration was applied.
+        MissingRightsError: The role may not do this.
     """
     try:
         with connect(postgres_url) as connection:
@@ -73,7 +75,8 @@ def transaction(
         ) from error
     except psycopg.OperationalError as error:
         raise ServiceUnavailableError(
-            f"PostgreSQL broke off ({_reason(error)}); this step wrote nothing: run it again"
+            f"the connection to PostgreSQL broke ({_reason(error)}); this step wrote nothing: run"
+            " it again"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's advisory locks: their numbers, all in one place, and the lock of every writer.
+"""PostgreSQL's advisory locks: their numbers, all in one place, and the write lock.
 
 A lock of one number and a lock of two numbers never meet, even if the first numbers agree.
 """
@@ -17,8 +17,8 @@ TRAINING_LOCK = 4_611_009
 
 
 def take_write_lock(connection: psycopg.Connection[Any]) -> None:
-    """Wait for, and hold until the transaction ends, the lock of every writer of toots.
+    """Wait for the write lock and hold it until the transaction ends.
 
-    Taken first by each transaction that writes `toots_raw` or anything derived from it.
+    Every transaction that writes `toots_raw` or anything derived from it takes this lock first.
     """
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (WRITE_LOCK,))

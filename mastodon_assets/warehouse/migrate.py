@@ -1,10 +1,9 @@
-"""Numbered migrations, applied by one function under one lock, with comments from the registry.
+"""Numbered migrations: one function applies the pending ones, then comments and rights.
 
-What belongs here: how migrations run. What they do stands in `migrations/versions/`.
+What belongs here: how migrations run. Each one is a file in `migrations/`, named by its number.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import Connection, sql
@@ -17,10 +16,13 @@ from mastodon_assets.warehouse.roles import act_as_owner, grant_rights
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES
 from mastodon_assets.warehouse.views import VIEWS, apply_view, comment_on
 
-if TYPE_CHECKING:
-    from alembic.config import Config
-
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_VERSION_TABLE = sql.Identifier(SCHEMA, "schema_version")
+# As Alembic makes it: databases of older versions have one.
+_CREATE_VERSION_TABLE = sql.SQL(
+    "CREATE TABLE IF NOT EXISTS {}"
+    " (version_num varchar(32) CONSTRAINT schema_version_pkc PRIMARY KEY)"
+).format(_VERSION_TABLE)
 
 
 class MigrationError(PlatformError):
@@ -28,12 +30,18 @@ class MigrationError(PlatformError):
 
 
 def migrate(postgres_url: SecretStr) -> str:
-    """Apply what is pending, as the schema's owner, and return the version the schema then has.
+    """Apply the pending migrations as the schema's owner.
 
-    One transaction under an advisory lock: of two callers one waits, and a failure leaves the
-    schema as it was. Where nothing is pending, reading the version is all it does, and any role
-    with rights on the schema may. Raises: ServiceUnavailableError where the database does not
-    answer, MigrationError.
+    All of it is one transaction under an advisory lock. Of two callers one waits, and a failure
+    leaves the schema as it was. If nothing is pending, only the version is read, which any role
+    with rights on the schema may do.
+
+    Returns:
+        The version that the schema then has.
+
+    Raises:
+        ServiceUnavailableError: The database does not answer.
+        MigrationError: The schema is newer than this program, or cannot be changed.
     """
     with transaction(postgres_url) as connection:
         found, versions = schema_versions(connection)
@@ -44,18 +52,16 @@ def migrate(postgres_url: SecretStr) -> str:
             f"the database has schema {found}, which this version does not know; upgrade"
             " mastodon-assets"
         )
-    # A quarter of a second that a command only takes where something is pending.
-    from sqlalchemy.exc import DBAPIError
-
     try:
-        return _apply_pending(postgres_url)
+        with connect(postgres_url) as connection:
+            return _apply_pending(connection)
     except psycopg.errors.InsufficientPrivilege as error:
         raise MigrationError(
             f"the schema is at version {found or 'none'}, this program needs {versions[0]}, and the"
             f" role in DATABASE_URL may not change it ({str(error).splitlines()[0]}); with its"
             " owner's DATABASE_URL run: mastodon-assets migrate"
         ) from error
-    except (psycopg.Error, DBAPIError) as error:
+    except psycopg.Error as error:
         reason = str(error).strip().splitlines()[0]
         raise MigrationError(
             f"the schema cannot be brought to version {versions[0]} ({reason}); nothing was changed"
@@ -63,60 +69,35 @@ def migrate(postgres_url: SecretStr) -> str:
 
 
 def schema_versions(connection: Connection) -> tuple[str | None, list[str]]:
-    """The version that the schema has, None for none, and those known here, newest first."""
-    files = (_MIGRATIONS / "versions").glob("*.py")
-    return _version(connection), sorted((_number(file) for file in files), reverse=True)
+    """Return the schema's version, None if it has none, and the known ones, newest first."""
+    return _version(connection), sorted(_migrations(), reverse=True)
 
 
-def run_sql(statements: str) -> None:
-    """Run a version's SQL file on alembic's connection, as it stands (no parameters)."""
-    from alembic import op
-
-    driver_connection = op.get_bind().connection.driver_connection
-    assert isinstance(driver_connection, Connection)
-    driver_connection.execute(statements.encode())
-
-
-def _apply_pending(postgres_url: SecretStr) -> str:
-    from alembic import command
-    from sqlalchemy import create_engine, text
-    from sqlalchemy.pool import NullPool
-
-    # `creator`: psycopg alone reads the URL, so that no second parser understands it otherwise.
-    engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: connect(postgres_url), poolclass=NullPool
-    )
-    with engine.begin() as bound:
-        bound.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-        driver_connection = bound.connection.driver_connection
-        assert isinstance(driver_connection, Connection)
-        # Asked for by one who may not create any, even one that exists is refused.
-        exists = driver_connection.execute("SELECT to_regnamespace(%s)", (SCHEMA,)).fetchone()
-        if exists == (None,):
-            driver_connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
-        act_as_owner(driver_connection)
-        config = _config()
-        config.attributes["connection"] = bound
-        command.upgrade(config, "head")
-        for view in VIEWS:
-            apply_view(driver_connection, view)
-        _comment(driver_connection)
-        grant_rights(driver_connection)
-        return str(_version(driver_connection))
+def _apply_pending(connection: Connection) -> str:
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+    # CREATE SCHEMA IF NOT EXISTS is refused to a role that may not create one, even if it exists.
+    if connection.execute("SELECT to_regnamespace(%s)", (SCHEMA,)).fetchone() == (None,):
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
+    act_as_owner(connection)
+    found = _version(connection)
+    if found is None:
+        connection.execute(_CREATE_VERSION_TABLE)
+    versions = sorted(_migrations().items())
+    for number, file in versions:
+        if found is None or number > found:
+            connection.execute(file.read_bytes())
+    newest = versions[-1][0]
+    connection.execute(sql.SQL("DELETE FROM {}").format(_VERSION_TABLE))
+    connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(_VERSION_TABLE), (newest,))
+    for view in VIEWS:
+        apply_view(connection, view)
+    _comment(connection)
+    grant_rights(connection)
+    return newest
 
 
-def _config() -> "Config":
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    # An explicit separator, or alembic warns about its old default.
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _number(file: Path) -> str:
-    return file.name.partition("_")[0]
+def _migrations() -> dict[str, Path]:
+    return {file.name.partition("_")[0]: file for file in _MIGRATIONS.glob("*.sql")}
 
 
 def _version(connection: Connection) -> str | None:
@@ -126,7 +107,7 @@ def _version(connection: Connection) -> str | None:
     if exists != (True,):
         return None
     row = connection.execute(
-        sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(SCHEMA, "schema_version"))
+        sql.SQL("SELECT version_num FROM {}").format(_VERSION_TABLE)
     ).fetchone()
     return row[0] if row else None
 
@@ -134,14 +115,13 @@ def _version(connection: Connection) -> str | None:
 def _comment(connection: Connection) -> None:
     for table in TABLES.values():
         comment_on(connection, table)
-    version_table = sql.Identifier(SCHEMA, "schema_version")
     connection.execute(
-        sql.SQL("COMMENT ON TABLE {} IS 'Which numbered migration the schema has.'").format(
-            version_table
+        sql.SQL("COMMENT ON TABLE {} IS 'The newest migration that was applied.'").format(
+            _VERSION_TABLE
         )
     )
     connection.execute(
-        sql.SQL("COMMENT ON COLUMN {}.version_num IS 'number of the newest one'").format(
-            version_table
+        sql.SQL("COMMENT ON COLUMN {}.version_num IS 'number of that migration'").format(
+            _VERSION_TABLE
         )
     )

@@ -1,8 +1,8 @@
-"""Who may do what with the schema: the roles `masto_owner`, `masto_writer`, `masto_reader`.
+"""Database roles: `masto_owner`, `masto_writer`, `masto_reader`.
 
-What belongs here: making the roles, once a server, and the rights each has on the tables, which
-follow from the registry and are given again after each migration. Roles are optional: where there
-are none, whoever migrated owns everything.
+What belongs here: creating the roles, once per server, and granting their rights on the tables.
+Rights follow from the table catalog and are granted again after each migration. Roles are optional:
+without them, whoever migrated owns everything.
 
 `masto_owner` owns the schema and alone may change it; `masto_writer` reads and writes rows;
 `masto_reader` reads what does not lead to a person.
@@ -21,20 +21,27 @@ from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 
 OWNER, WRITER, READER = "masto_owner", "masto_writer", "masto_reader"
 _SCHEMA = sql.Identifier(SCHEMA)
-# The right to ANALYZE without owning the table; before it, PostgreSQL leaves such a table out.
+# Since then there is a right to ANALYZE without owning the table; before, PostgreSQL skips it.
 _MAINTAIN_SINCE = 170_000
 
 
 class RolesError(PlatformError):
-    """The role that is to make the roles may not."""
+    """The role in DATABASE_URL may not create roles."""
 
 
 def create_roles(postgres_url: SecretStr, passwords: Mapping[str, SecretStr | None]) -> None:
-    """Make the three roles, hand the schema to its owner and give the others their rights.
+    """Create the roles, make one the schema's owner and grant the others their rights.
 
-    `passwords` maps role to password; a role without one cannot log in by password, but may be
-    granted to one who can. Doing it twice is fine. `postgres_url` is of a superuser, or of one who
-    has CREATEROLE and owns database and tables. Raises: ServiceUnavailableError, RolesError.
+    Running it again is safe.
+
+    Args:
+        postgres_url: A superuser, or a role with CREATEROLE that owns database and tables.
+        passwords: Role to password. A role without one cannot log in by password, but may be
+            granted to another role.
+
+    Raises:
+        ServiceUnavailableError: The database does not answer.
+        RolesError: The role in `postgres_url` may not do this.
     """
     try:
         with connect(postgres_url) as connection:
@@ -47,17 +54,18 @@ def create_roles(postgres_url: SecretStr, passwords: Mapping[str, SecretStr | No
             act_as_owner(connection)
             grant_rights(connection)
     except psycopg.errors.InsufficientPrivilege as error:
-        told = ": ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
+        reason = ": ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
         raise RolesError(
-            f"roles cannot be made ({told}); set DATABASE_URL to a superuser, or to the database's"
-            " owner with CREATEROLE, for this command"
+            f"roles cannot be created ({reason}); set DATABASE_URL to a superuser, or to the"
+            " database's owner with CREATEROLE, for this command"
         ) from error
 
 
 def act_as_owner(connection: Connection[Any]) -> None:
-    """Do the rest of the transaction as the schema's owner, so that all in it has one owner.
+    """Run the rest of the transaction as the schema's owner, who then owns all new objects.
 
-    Raises: psycopg.errors.InsufficientPrivilege for one who is no member of that role.
+    Raises:
+        psycopg.errors.InsufficientPrivilege: The role is no member of the owner's.
     """
     owner = connection.execute(
         "SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = %s", (SCHEMA,)
@@ -67,9 +75,9 @@ def act_as_owner(connection: Connection[Any]) -> None:
 
 
 def grant_rights(connection: Connection[Any]) -> None:
-    """Give writer and reader exactly their rights on what is there, where the roles exist.
+    """Grant writer and reader exactly their rights on the existing tables, if the roles exist.
 
-    Run by the tables' owner, in a transaction.
+    The tables' owner runs this, in a transaction.
     """
     roles = {
         name
@@ -82,7 +90,7 @@ def grant_rights(connection: Connection[Any]) -> None:
         if _has_versions(connection):
             _grant(connection, "SELECT ON {}", sql.Identifier(SCHEMA, "schema_version"), to=role)
         for table in _existing_tables(connection):
-            # Takes the rights on columns as well, so that one that became personal is lost.
+            # Revokes the rights on columns too, so that a column that became personal is hidden.
             connection.execute(
                 sql.SQL("REVOKE ALL ON {} FROM {}").format(_name(table), sql.Identifier(role))
             )
@@ -139,7 +147,7 @@ def _create_role(connection: Connection[Any], role: str) -> None:
 
 
 def _let_log_in(connection: Connection[Any], role: str, password: SecretStr) -> None:
-    # Hashed here: the server's log of statements never holds the password.
+    # Hashed here, so that the server's statement log never has the password.
     hashed = connection.pgconn.encrypt_password(
         password.get_secret_value().encode(), role.encode(), b"scram-sha-256"
     )
@@ -151,7 +159,7 @@ def _let_log_in(connection: Connection[Any], role: str, password: SecretStr) -> 
 
 
 def _restrict_database(connection: Connection[Any]) -> None:
-    """Nobody enters but the three roles, the database's owner and superusers."""
+    """Let only the three roles, the database's owner and superusers connect."""
     database = sql.Identifier(connection.info.dbname)
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
     for role in (OWNER, WRITER):
@@ -169,7 +177,7 @@ def _hand_over(connection: Connection[Any]) -> None:
     owner = sql.Identifier(OWNER)
     connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(_SCHEMA))
     connection.execute(sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(_SCHEMA, owner))
-    # A sequence that belongs to a column goes with its table.
+    # The owner of a column's sequence follows its table.
     relations = connection.execute(
         "SELECT c.relname FROM pg_class c"
         " WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'S')"

@@ -1,7 +1,7 @@
-"""Toots a day and outcome, `masto.sentiment_totals`: what the view and the charts read.
+"""Roll-ups: sums per day and outcome, `masto.sentiment_totals`, which view and charts read.
 
-What belongs here: the sums, moved in each transaction that changes toots or scores, or rebuilt from
-all of them. Both give the same rows: counts and decimals add up to the same in any order.
+What belongs here: updating the sums in each transaction that changes posts or scores, and
+rebuilding them. Both give the same rows: counts and decimals add up to the same in any order.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from mastodon_assets.warehouse.tables import SENTIMENT_TOTALS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A toot and its score, as the sums have them.
+# The columns of the sums for a post and its score.
 _OUTCOME = """
 (toot.event_at AT TIME ZONE 'UTC')::date AS day,
 CASE WHEN score.id IS NULL THEN 'not_scored' ELSE coalesce(score.label_str, score.reason)
@@ -42,11 +42,12 @@ MERGE INTO masto.sentiment_totals t USING ({sums}) c
 
 _DIFFERENT_DAYS = """
 SELECT DISTINCT day
-  FROM ({sums}) made
+  FROM ({sums}) computed
   FULL JOIN (SELECT * FROM masto.sentiment_totals
-              WHERE %(days)s::date[] IS NULL OR day = ANY(%(days)s)) kept
+              WHERE %(days)s::date[] IS NULL OR day = ANY(%(days)s)) stored
  USING (day, outcome, model_version)
- WHERE (made.toots_count, made.prob_sum) IS DISTINCT FROM (kept.toots_count, kept.prob_sum)
+ WHERE (computed.toots_count, computed.prob_sum)
+       IS DISTINCT FROM (stored.toots_count, stored.prob_sum)
  ORDER BY day
 """
 
@@ -55,8 +56,8 @@ _STAGED = """
 masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)
  WHERE toot.id IN (SELECT id FROM pg_temp.staged_sentiment)
 """
-# OFFSET 0 keeps it a look-up a toot: the planner cannot know how few toots a few days have, and
-# would read all scores there are.
+# OFFSET 0 keeps it one look-up per post: the planner does not know how few posts a few days have,
+# and would read all scores.
 _OF_DAYS = """
 unnest(%(days)s::date[]) day
   JOIN masto.toots_raw toot ON toot.event_at >= day::timestamp AT TIME ZONE 'UTC'
@@ -67,13 +68,13 @@ _BEFORE_CHANGE = """
 (SELECT * FROM pg_temp.changed_rows WHERE sign = -1) toot
 LEFT JOIN masto.toots_sentiment score USING (id)
 """
-# A toot that is new has no score: only those that were there before are looked up.
+# A new post has no score: only those that were stored before are looked up.
 _AFTER_CHANGE = """
 (SELECT * FROM pg_temp.changed_rows WHERE sign = 1) toot
 LEFT JOIN (SELECT * FROM masto.toots_sentiment
             WHERE id IN (SELECT id FROM pg_temp.changed_rows WHERE sign = -1)) score USING (id)
 """
-# Nobody has scored them yet.
+# New posts have no score yet.
 _ADD_NEW = """
 INSERT INTO masto.sentiment_totals AS t (day, outcome, model_version, toots_count, prob_sum)
 SELECT day, 'not_scored', '', toots_count, 0
@@ -84,17 +85,17 @@ SELECT day, 'not_scored', '', toots_count, 0
 
 
 def subtract_changed(connection: Connection[Any]) -> None:
-    """Take out the toots of `pg_temp.changed_rows` as they were; their scores are still there."""
+    """Subtract the posts of `pg_temp.changed_rows` as they were, while their scores exist."""
     _move(connection, _BEFORE_CHANGE, sign=-1)
 
 
 def add_changed(connection: Connection[Any]) -> None:
-    """Put in the toots of `pg_temp.changed_rows` as they are; outdated scores are gone."""
+    """Add the posts of `pg_temp.changed_rows` as they are, after outdated scores are gone."""
     _move(connection, _AFTER_CHANGE, sign=1)
 
 
 def add_new(connection: Connection[Any], posts: "pa.Table") -> None:
-    """Put in posts that were not there, as `add_changed` would. Column: event_at."""
+    """Add posts that were not stored before. Column: event_at."""
     import pyarrow as pa
 
     days = posts.column("event_at").cast(pa.date32()).value_counts()
@@ -103,27 +104,27 @@ def add_new(connection: Connection[Any], posts: "pa.Table") -> None:
 
 
 def subtract_staged(connection: Connection[Any]) -> None:
-    """Take out the toots of `pg_temp.staged_sentiment`, before their scores are written."""
+    """Subtract the posts of `pg_temp.staged_sentiment`, before their scores are written."""
     _move(connection, _STAGED, sign=-1)
 
 
 def add_staged(connection: Connection[Any]) -> None:
-    """Put in the toots of `pg_temp.staged_sentiment`, after their scores were written."""
+    """Add the posts of `pg_temp.staged_sentiment`, after their scores were written."""
     _move(connection, _STAGED, sign=1)
 
 
 def rebuild_rollups(connection: Connection[Any]) -> int:
-    """Make the sums what all toots and scores say, in the caller's transaction; rows changed."""
+    """Rebuild the sums from all posts and scores; return the number of rows changed."""
     take_write_lock(connection)
     return replace_rows(connection, SENTIMENT_TOTALS, _sums(_ALL, sign=1))
 
 
 def days_that_differ(connection: Connection[Any], days: Sequence[date] | None) -> list[date]:
-    """Of these days, or of all, those whose sums are not what toots and scores say."""
+    """Return those of `days` (None: all) whose sums differ from posts and scores."""
     toots = _ALL if days is None else _OF_DAYS
     query = sql.SQL(_DIFFERENT_DAYS).format(sums=_sums(toots, sign=1))
-    given = None if days is None else list(days)
-    return [day for (day,) in connection.execute(query, {"days": given})]
+    parameter = None if days is None else list(days)
+    return [day for (day,) in connection.execute(query, {"days": parameter})]
 
 
 def _move(connection: Connection[Any], toots: Any, *, sign: int) -> None:

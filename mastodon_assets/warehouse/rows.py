@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def copy_arrow(
     connection: psycopg.Connection[Any], target: sql.Identifier, rows: "pa.Table"
 ) -> None:
-    """Append `rows` to the table `target`; its columns are found by name, types must agree.
+    """Append `rows` to the table `target` by binary COPY.
 
-    Timestamps must be microseconds in UTC. Binary COPY: nothing is quoted or parsed on the way.
+    Columns are matched by name and types must agree. Timestamps must be microseconds in UTC.
     """
     from pgpq import ArrowToPostgresBinaryEncoder
 
@@ -37,11 +37,17 @@ def copy_arrow(
 def replace_rows(
     connection: psycopg.Connection[Any], table: Table, rows: "pa.Table | sql.Composed"
 ) -> int:
-    """Make `table` hold exactly `rows`, touching only what differs; returns the rows changed.
+    """Replace the rows of `table` by `rows`, writing only what differs.
 
-    `rows`, a frame or a SELECT, has the table's stored columns, in any order, one row a key.
-    Readers see the old table until the transaction commits; indexes and grants stay; a row that is
-    right is not written.
+    Readers see the old rows until the transaction commits. Indexes and grants stay.
+
+    Args:
+        connection: A transaction.
+        table: The table; not a view.
+        rows: Arrow table or SELECT with the table's stored columns, in any order, one row per key.
+
+    Returns:
+        The number of rows deleted, inserted or updated.
     """
     staged = sql.Identifier("pg_temp", f"staged_{table.name}")
     target = sql.Identifier(SCHEMA, table.name)
@@ -53,7 +59,7 @@ def replace_rows(
     )
     if isinstance(rows, sql.Composed):
         connection.execute(
-            sql.SQL("INSERT INTO {staged} ({names}) SELECT {names} FROM ({rows}) made").format(
+            sql.SQL("INSERT INTO {staged} ({names}) SELECT {names} FROM ({rows}) computed").format(
                 staged=staged, names=_identifiers(names), rows=rows
             )
         )
@@ -87,7 +93,7 @@ def replace_rows(
 
 
 def count_rows(connection: psycopg.Connection[Any], table: Table) -> int:
-    """Rows of a table or view."""
+    """Count the rows of a table or view."""
     row = connection.execute(
         sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(SCHEMA, table.name))
     ).fetchone()

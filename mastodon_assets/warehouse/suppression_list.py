@@ -1,8 +1,8 @@
-"""Those who have withdrawn, `masto.suppression_list`: who stands in the list, and whom it covers.
+"""The suppression list, `masto.withdrawn`: accounts and servers that have withdrawn.
 
-What belongs here: the list, which ingester, sink and replay ask. What a withdrawal removes stands
-in `purge`. An entry is a keyed hash (BLAKE2b, RFC 7693) of a handle or a domain in lower case: the
-table names nobody, and says who is meant only to somebody who has the key and asks for a name.
+What belongs here: the list, which ingester, merge and replay read. What a withdrawal removes is in
+`purge`. An entry is a keyed hash (BLAKE2b, RFC 7693) of a handle or a domain in lower case. The
+table names nobody: only the key shows whether a given name is listed.
 """
 
 import json
@@ -32,20 +32,22 @@ _SECONDS_BETWEEN_READS = 30
 
 
 class SuppressionKeyError(SettingsError):
-    """Somebody has withdrawn and nobody can tell who: the key is missing or another one."""
+    """The list has entries that cannot be compared: the key is missing or a different one."""
 
 
 @dataclass(frozen=True)
 class SuppressionList:
-    """The list at one moment. Without entries it covers nobody and needs no key."""
+    """The list at one moment. Without entries it matches nobody and needs no key."""
 
     key: SecretStr | None = None
     hashes: frozenset[bytes] = field(default=frozenset(), repr=False)
 
     def matches(self, username: str | None, instance: str | None) -> bool:
-        """Whether the account, its server, or the server that was asked has withdrawn.
+        """Return whether the account, its server, or the server that was read has withdrawn.
 
-        `username` is `user@domain` or its pseudonym.
+        Args:
+            username: `user@domain` or its pseudonym.
+            instance: The server that the post was read from.
         """
         if not self.hashes:
             return False
@@ -59,10 +61,10 @@ class SuppressionList:
         return any(entry_hash(self.key, kind, name) in self.hashes for kind, name in names)
 
     def matches_record(self, value: bytes | None) -> bool:
-        """The same of the author of a record that breaks the contract.
+        """Return whether the author of a record that breaks the contract has withdrawn.
 
-        Where the author cannot be read, anybody covered whose handle, or server as part of an
-        address, stands in it counts: better one dead letter of somebody else less.
+        If the author cannot be read, any listed handle or server in the record's text matches: it
+        is better to lose a dead letter of somebody else.
         """
         if not self.hashes or value is None:
             return False
@@ -82,9 +84,9 @@ class SuppressionList:
 
 
 def entry_hash(key: SecretStr, kind: Kind, name: str) -> bytes:
-    """What stands in the list for a handle or a domain, in any case, with or without a leading @.
+    """Return the entry for a handle or a domain, in any case, with or without a leading @.
 
-    Kinds have hashes of their own.
+    The hashes of accounts and servers differ.
     """
     secret = blake2b(key.get_secret_value().encode(), digest_size=blake2b.MAX_KEY_SIZE).digest()
     canonical = name.removeprefix("@").casefold().encode("utf-8", "surrogatepass")
@@ -92,15 +94,16 @@ def entry_hash(key: SecretStr, kind: Kind, name: str) -> bytes:
 
 
 def key_fingerprint(key: SecretStr) -> str:
-    """What tells one key from another and gives nothing of it away."""
+    """Return a fingerprint that identifies the key without revealing it."""
     secret = key.get_secret_value().encode()
     return blake2b(secret, digest_size=_FINGERPRINT_BYTES, person=b"fingerprint").hexdigest()
 
 
 def read_suppression_list(connection: Connection[Any], key: SecretStr | None) -> SuppressionList:
-    """The list as the caller's transaction sees it.
+    """Read the list in the caller's transaction.
 
-    Raises: WithdrawnKeyError where there are entries that `key` cannot have made.
+    Raises:
+        SuppressionKeyError: There are entries that were not made with `key`.
     """
     rows = connection.execute("SELECT hash, key_fingerprint FROM masto.withdrawn").fetchall()
     if not rows:
@@ -108,14 +111,14 @@ def read_suppression_list(connection: Connection[Any], key: SecretStr | None) ->
     if key is None:
         raise SuppressionKeyError(
             f"{len(rows)} accounts or servers have withdrawn and WITHDRAWN_KEY is not set; set the"
-            " one that `mastodon-assets purge` had"
+            " key that `mastodon-assets purge` used"
         )
     ours = key_fingerprint(key)
     others = sum(fingerprint != ours for _, fingerprint in rows)
     if others:
         raise SuppressionKeyError(
-            f"{others} accounts or servers have withdrawn under another WITHDRAWN_KEY; set the one"
-            " that `mastodon-assets purge` had then"
+            f"{others} accounts or servers have withdrawn under another WITHDRAWN_KEY; set the key"
+            " that `mastodon-assets purge` used then"
         )
     return SuppressionList(key, frozenset(bytes(hashed) for hashed, _ in rows))
 
@@ -123,7 +126,7 @@ def read_suppression_list(connection: Connection[Any], key: SecretStr | None) ->
 def add_entries(
     connection: Connection[Any], key: SecretStr, kind: Kind, names: Iterable[str]
 ) -> None:
-    """Put names into the list; one that stands there keeps its time."""
+    """Add names to the list; an existing entry keeps its time."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO masto.withdrawn (kind, hash, key_fingerprint) VALUES (%s, %s, %s)"
@@ -135,7 +138,7 @@ def add_entries(
 def remove_entries(
     connection: Connection[Any], key: SecretStr, kind: Kind, names: Iterable[str]
 ) -> int:
-    """Take names off the list: consent was given again. Returns how many stood there."""
+    """Remove names whose consent was given again; return the number of entries removed."""
     return connection.execute(
         "DELETE FROM masto.withdrawn WHERE kind = %s AND hash = ANY(%s)",
         (kind, [entry_hash(key, kind, name) for name in names]),
@@ -143,9 +146,13 @@ def remove_entries(
 
 
 def without_suppressed(rows: "pa.Table", suppression_list: SuppressionList) -> "pa.Table":
-    """`rows`, as `parse.parse_records` gives them, but for messages of whoever has withdrawn.
+    """Drop the messages of accounts and servers on the list; deletes stay.
 
-    Such a message counts, and that is all: no row, alias, reject or payload of it. Deletes stay.
+    A dropped message leaves no row, alias, reject or payload.
+
+    Args:
+        rows: Columns as from `parse.parse_records`.
+        suppression_list: The list to apply.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -154,18 +161,20 @@ def without_suppressed(rows: "pa.Table", suppression_list: SuppressionList) -> "
         return rows
     usernames = [name for name in _names(rows, "username") if suppression_list.matches(name, None)]
     instances = [name for name in _names(rows, "instance") if suppression_list.matches(None, name)]
-    is_covered = pc.or_(
+    is_suppressed = pc.or_(
         pc.is_in(rows.column("username"), pa.array(usernames, pa.string())),
         pc.is_in(rows.column("instance"), pa.array(instances, pa.string())),
     )
     is_post = pc.fill_null(pc.equal(rows.column("op"), "upsert"), False)
-    refused = rows.column("payload").filter(pc.is_valid(rows.column("reject_reason")))
-    suppressed = [value for value in refused.to_pylist() if suppression_list.matches_record(value)]
-    is_refused_record = pc.and_(
+    rejected_payloads = rows.column("payload").filter(pc.is_valid(rows.column("reject_reason")))
+    suppressed = [
+        value for value in rejected_payloads.to_pylist() if suppression_list.matches_record(value)
+    ]
+    is_suppressed_reject = pc.and_(
         pc.is_valid(rows.column("reject_reason")),
         pc.is_in(rows.column("payload"), pa.array(suppressed, rows.column("payload").type)),
     )
-    return rows.filter(pc.invert(pc.or_(pc.and_(is_post, is_covered), is_refused_record)))
+    return rows.filter(pc.invert(pc.or_(pc.and_(is_post, is_suppressed), is_suppressed_reject)))
 
 
 def _names(rows: "pa.Table", column: str) -> list[str]:
@@ -173,11 +182,15 @@ def _names(rows: "pa.Table", column: str) -> list[str]:
 
 
 def watched_suppression_list(settings: Settings) -> Callable[[], SuppressionList]:
-    """The list as it is now, whenever it is called; read again when half a minute old.
+    """Return a function that returns the list, read again when it is half a minute old.
 
-    While PostgreSQL is away the list read last stays: the sink asks again in the transaction that
-    would write. Raises at once and later: WithdrawnKeyError, MissingTablesError; at once only:
-    ServiceUnavailableError.
+    While PostgreSQL is away, the list read last is used: the merge reads the list again in its own
+    transaction.
+
+    Raises:
+        SuppressionKeyError: The key does not fit, now or later.
+        MissingTablesError: No migration was applied, now or later.
+        ServiceUnavailableError: The database does not answer now.
     """
 
     def read() -> SuppressionList:

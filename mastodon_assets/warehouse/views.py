@@ -1,4 +1,4 @@
-"""Views from their SQL files, and the comments that every table and view carries."""
+"""Views, from their SQL files, and the comments on every table and view."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ VIEWS = ("v_sentiment_daily",)
 
 
 def view_sql(name: str) -> str:
-    """The statement that makes the view `name`."""
+    """Return the statement that creates the view `name`."""
     return (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
@@ -22,7 +22,7 @@ def apply_view(connection: Connection[Any], name: str) -> None:
 
 
 def comment_on(connection: Connection[Any], table: Table) -> None:
-    """Put the registry's comments on a table or view and its columns."""
+    """Put the catalog's comments on a table or view and its columns."""
     connection.execute(
         sql.SQL("COMMENT ON {} {} IS {}").format(
             sql.SQL("VIEW" if table.is_view else "TABLE"),

@@ -6,7 +6,7 @@ import psycopg
 
 
 def toots_version(connection: psycopg.Connection[Any]) -> int:
-    """The counter of transactions that changed `toots_raw`."""
+    """Return the number of transactions that changed `toots_raw`."""
     row = connection.execute(
         "SELECT version FROM masto.data_versions WHERE dataset = 'toots_raw'"
     ).fetchone()
@@ -15,9 +15,10 @@ def toots_version(connection: psycopg.Connection[Any]) -> int:
 
 
 def bump_toots_version(connection: psycopg.Connection[Any]) -> int:
-    """Say that this transaction changes rows of `toots_raw`; the write lock must be held.
+    """Record that this transaction changes rows of `toots_raw`; the write lock must be held.
 
-    Returns the version that the change makes.
+    Returns:
+        The version after the change.
     """
     row = connection.execute(
         "UPDATE masto.data_versions SET version = version + 1, changed_at = now()"
@@ -35,7 +36,7 @@ def set_watermark(
     model_version: str | None = None,
     parameters: str | None = None,
 ) -> None:
-    """Record which data `asset` now shows; call it in the transaction that writes the result."""
+    """Record which data `asset` shows, in the transaction that writes its result."""
     connection.execute(
         """
         INSERT INTO masto.asset_progress AS p (asset, toots_version, model_version, parameters)

@@ -1,4 +1,4 @@
-"""A batch table that moves by what changed is the one that all toots give."""
+"""A batch table updated by changes equals the one computed from all posts."""
 
 import random
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from mastodon_assets.batch.tables import BATCH_TABLES
 from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import prepare_session
-from mastodon_assets.warehouse.change_log import MOVED_ASSETS, advance_watermark, forget_changes
+from mastodon_assets.warehouse.change_log import LOG_READERS, advance_watermark, clear_change_log
 from mastodon_assets.warehouse.database import connect, transaction
 from mastodon_assets.warehouse.watermarks import bump_toots_version, toots_version
 from mastodon_assets_tests.stream.test_merge import Sink
@@ -30,16 +30,16 @@ _TIMES = [f"2026-11-{day}T{hour}:30:00Z" for day in (19, 20) for hour in (10, 11
 
 
 class _Tables:
-    """The batch tables of a database, and what they should be."""
+    """The batch tables of a database, and their expected rows."""
 
     def __init__(self, url: SecretStr, spark: "SparkSession", sink: Sink) -> None:
         self.url = url
         self.sink = sink
-        self._spark = spark
+        self.spark = spark
 
     def refresh(self, name: str, *, rebuild: bool = False) -> Refreshed:
         return refresh_batch_table(
-            lambda: self._spark, self.url, name, min_toots=_MIN_TOOTS, rebuild=rebuild
+            lambda: self.spark, self.url, name, min_toots=_MIN_TOOTS, rebuild=rebuild
         )
 
     def move(self) -> None:
@@ -86,7 +86,7 @@ class _Tables:
 
 
 def _no_session() -> NoReturn:
-    raise AssertionError("all toots were read where what changed is known")
+    raise AssertionError("all posts were read although the changes are known")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def _batches(draw: st.DrawFn) -> list[list[Any]]:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(batches=_batches(), seed=st.integers(0, 99))
-def test_what_changed_gives_the_tables_that_all_toots_give(
+def test_changes_give_the_same_tables_as_all_posts(
     tables: _Tables, batches: list[list[Any]], seed: int
 ) -> None:
     # Tombstones of the example before would keep its posts out of this one.
@@ -148,7 +148,7 @@ def test_what_changed_gives_the_tables_that_all_toots_give(
     assert tables.found() == tables.expected()
 
 
-def test_spark_from_all_toots_gives_the_same_and_the_next_change_goes_on_from_there(
+def test_a_rebuild_gives_the_same_tables_and_the_next_change_continues_from_there(
     tables: _Tables,
 ) -> None:
     tables.sink.write(*(upsert(f"new-{number}", hashtags=["x"]) for number in range(5)))
@@ -163,12 +163,12 @@ def test_spark_from_all_toots_gives_the_same_and_the_next_change_goes_on_from_th
 
 
 @pytest.mark.parametrize("name", ["batch_active_users", "batch_toots_per_day"])
-def test_a_change_that_the_journal_does_not_know_is_found_in_all_toots(
+def test_a_change_missing_in_the_change_log_is_found_by_reading_all_posts(
     tables: _Tables, name: str
 ) -> None:
     tables.sink.write(upsert(f"unknown-{name}"))
     with transaction(tables.url) as connection:
-        forget_changes(connection)
+        clear_change_log(connection)
     assert tables.refresh(name).is_from_all
     assert not tables.refresh(name).is_from_all
     with transaction(tables.url) as connection:
@@ -177,12 +177,12 @@ def test_a_change_that_the_journal_does_not_know_is_found_in_all_toots(
     assert tables.found()[name] == tables.expected()[name]
 
 
-def test_another_minimum_of_toots_makes_the_active_users_anew(tables: _Tables) -> None:
+def test_another_minimum_of_toots_rebuilds_the_active_users(tables: _Tables) -> None:
     tables.sink.write(*(upsert(f"few-{n}", username="few@one.example") for n in range(3)))
     tables.refresh("batch_active_users")
     users = {row[0] for row in tables.found()["batch_active_users"]}
     other = refresh_batch_table(
-        lambda: tables._spark, tables.url, "batch_active_users", min_toots=10**6
+        lambda: tables.spark, tables.url, "batch_active_users", min_toots=10**6
     )
     assert other == Refreshed(len(users), is_from_all=True)
     assert tables.found()["batch_active_users"] == []
@@ -190,13 +190,13 @@ def test_another_minimum_of_toots_makes_the_active_users_anew(tables: _Tables) -
     assert {row[0] for row in tables.found()["batch_active_users"]} == users >= {"few@one.example"}
 
 
-def test_the_journal_keeps_nothing_that_every_table_has_moved_by(tables: _Tables) -> None:
+def test_the_change_log_keeps_nothing_that_every_asset_has_read(tables: _Tables) -> None:
     tables.sink.write(upsert("last"))
     assert tables.sink.rows("SELECT count(*) FROM masto.toot_changes") != [(0,)]
     for name in BATCH_TABLES:
         tables.refresh(name)
     # The scores move by it, too.
-    assert set(MOVED_ASSETS) == {*BATCH_TABLES, "toots_sentiment"}
+    assert set(LOG_READERS) == {*BATCH_TABLES, "toots_sentiment"}
     assert tables.sink.rows("SELECT count(*) FROM masto.toot_changes") != [(0,)]
     with transaction(tables.url) as connection:
         advance_watermark(connection, "toots_sentiment", toots_version=toots_version(connection))

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.batch import tables
 from mastodon_assets.batch.refresh import Refreshed, refresh_batch_table
-from mastodon_assets.batch.tables import BATCH_TABLES, _parts, jdbc_options
+from mastodon_assets.batch.tables import BATCH_TABLES, block_ranges, jdbc_options
 from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import prepare_session, write_batch
@@ -88,7 +88,7 @@ def test_languages_are_counted_by_day(rows: Rows) -> None:
     ]
 
 
-def test_a_second_refresh_writes_nothing_and_a_rebuild_mends_a_wrong_row(
+def test_a_second_refresh_writes_nothing_and_a_rebuild_corrects_a_wrong_row(
     spark: "SparkSession", database_url: SecretStr, rows: Rows, stored: psycopg.Connection[Any]
 ) -> None:
     for name in BATCH_TABLES:
@@ -97,8 +97,8 @@ def test_a_second_refresh_writes_nothing_and_a_rebuild_mends_a_wrong_row(
         assert again == Refreshed(0, is_from_all=False)
         with stored.transaction():
             stored.execute(f"DELETE FROM masto.{name}".encode())  # noqa: S608 - our own names
-        mended = refresh_batch_table(lambda: spark, database_url, name, min_toots=3, rebuild=True)
-        assert mended == Refreshed(len(right), is_from_all=True)
+        rebuilt = refresh_batch_table(lambda: spark, database_url, name, min_toots=3, rebuild=True)
+        assert rebuilt == Refreshed(len(right), is_from_all=True)
         assert rows(name) == right
 
 
@@ -117,23 +117,23 @@ def test_no_toots_give_empty_tables(spark: "SparkSession", fresh_database_url: S
         assert refreshed == Refreshed(0, is_from_all=True)
 
 
-def test_parts_cover_every_block_once_and_the_last_has_no_end() -> None:
-    assert _parts(0) == _parts(10) == ["ctid >= '(0,0)'::tid"]
-    parts = _parts(20_000)
+def testblock_ranges_cover_every_block_once_and_the_last_has_no_end() -> None:
+    assert block_ranges(0) == block_ranges(10) == ["ctid >= '(0,0)'::tid"]
+    parts = block_ranges(20_000)
     assert len(parts) == 3
     assert parts[1] == "ctid >= '(8192,0)'::tid AND ctid < '(16384,0)'::tid"
     assert parts[2] == "ctid >= '(16384,0)'::tid"
-    assert len(_parts(10**7)) == 64
+    assert len(block_ranges(10**7)) == 64
 
 
-def test_parts_are_read_in_the_snapshot_of_the_connection(
+def testblock_ranges_are_read_in_the_snapshot_of_the_connection(
     spark: "SparkSession",
     database_url: SecretStr,
     stored: psycopg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        tables, "_parts", lambda _blocks: ["ctid < '(0,3)'::tid", "ctid >= '(0,3)'::tid"]
+        tables, "block_ranges", lambda _blocks: ["ctid < '(0,3)'::tid", "ctid >= '(0,3)'::tid"]
     )
     with transaction(database_url, snapshot=True) as connection:
         toots = tables.read_toots(spark, database_url, connection)

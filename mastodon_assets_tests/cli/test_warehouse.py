@@ -39,5 +39,5 @@ def test_the_roles_are_made_by_one_command_and_log_in_with_the_passwords_given(
         assert run("migrate", writer).returncode == 0
         refused = run("roles", writer)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("error: roles cannot be made (")
+    assert refused.stderr.startswith("error: roles cannot be created (")
     assert len(refused.stderr.splitlines()) == 1

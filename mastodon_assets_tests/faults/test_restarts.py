@@ -72,7 +72,7 @@ def test_whatever_fails_under_a_stream_changes_no_row(
             with transaction(platform.settings.postgres_url) as connection:
                 connection.execute(_DISK_FULL)
             platform.send(partitions=3)
-            platform.wait_until_told("PostgreSQL broke off (could not extend file")
+            platform.wait_until_told("the connection to PostgreSQL broke (could not extend file")
             with transaction(platform.settings.postgres_url) as connection:
                 connection.execute("DROP FUNCTION masto.refuse CASCADE")
             platform.wait_until_stored(stream)

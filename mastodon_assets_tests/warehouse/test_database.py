@@ -1,4 +1,4 @@
-"""Rows by Arrow, whole tables by their difference, and what a connection's failures say."""
+"""Rows by Arrow, whole tables by their difference, and the errors of a lost connection."""
 
 import socket
 import threading
@@ -122,7 +122,7 @@ def test_two_tables_can_be_replaced_in_one_transaction_and_one_twice(
         assert count_rows(connection, BATCH_TOOTS_PER_DAY) == 1
 
 
-def test_a_key_given_twice_replaces_nothing(fresh_database_url: SecretStr) -> None:
+def test_a_repeated_key_replaces_nothing(fresh_database_url: SecretStr) -> None:
     replace(fresh_database_url, {1: 10})
     twice = pa.concat_tables([per_day({2: 20}), per_day({2: 21})])
     with pytest.raises(psycopg.errors.CardinalityViolation), transaction(fresh_database_url) as c:
@@ -141,7 +141,7 @@ def test_a_reader_sees_the_old_table_until_the_commit_and_never_waits(
     assert counts_of(fresh_database_url) == new
 
 
-def test_a_reader_beside_many_replacements_only_ever_sees_whole_tables(
+def test_a_reader_during_many_replacements_only_ever_sees_whole_tables(
     fresh_database_url: SecretStr,
 ) -> None:
     tables = [dict.fromkeys(range(1, 28), version) for version in (1, 2)]
@@ -215,7 +215,7 @@ def test_copying_no_rows_is_fine(fresh_database_url: SecretStr) -> None:
         assert count_rows(connection, BATCH_TOOTS_PER_DAY) == 0
 
 
-def test_more_rows_than_one_piece_arrive_once_each(fresh_database_url: SecretStr) -> None:
+def test_more_rows_than_one_batch_arrive_once_each(fresh_database_url: SecretStr) -> None:
     rows = pa.table({"n": pa.array(range(25_001), pa.int64())})
     with transaction(fresh_database_url) as connection:
         connection.execute("CREATE TEMP TABLE many (n bigint)")
@@ -224,7 +224,7 @@ def test_more_rows_than_one_piece_arrive_once_each(fresh_database_url: SecretStr
         assert found.fetchone() == (25_001, 25_001, 25_000)
 
 
-def test_progress_is_one_row_an_asset_and_moves_only_when_it_changes(
+def test_a_watermark_is_one_row_per_asset_and_is_written_only_when_it_changes(
     fresh_database_url: SecretStr,
 ) -> None:
     def note(version: int, model: str | None) -> tuple[Any, ...]:
@@ -248,7 +248,7 @@ def test_progress_is_one_row_an_asset_and_moves_only_when_it_changes(
     assert note(2, None)[:2] == (2, None)
 
 
-def test_the_toots_version_counts_the_transactions_that_were_committed(
+def test_the_toots_version_counts_committed_transactions(
     fresh_database_url: SecretStr,
 ) -> None:
     with transaction(fresh_database_url) as connection:
@@ -277,7 +277,7 @@ def test_times_come_back_in_utc(database_url: SecretStr) -> None:
         assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
 
 
-def test_a_database_without_tables_says_how_they_are_made(
+def test_an_error_on_a_database_without_tables_says_how_to_create_them(
     fresh_database_url: SecretStr,
 ) -> None:
     with transaction(fresh_database_url) as connection:
@@ -289,13 +289,13 @@ def test_a_database_without_tables_says_how_they_are_made(
         toots_version(connection)
 
 
-def in_one_line_without_the_password(error: BaseException) -> bool:
-    told = str(error)
-    return "\n" not in told and not any(part in told for part in ("s3c", "r@e", "r%40e"))
+def is_one_line_without_the_password(error: BaseException) -> bool:
+    message = str(error)
+    return "\n" not in message and not any(part in message for part in ("s3c", "r@e", "r%40e"))
 
 
 @pytest.mark.usefixtures("loopback")
-def test_a_server_that_is_down_is_told_in_one_line_without_the_password() -> None:
+def test_the_error_for_a_server_that_is_down_is_one_line_without_the_password() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -306,7 +306,7 @@ def test_a_server_that_is_down_is_told_in_one_line_without_the_password() -> Non
             connect(url)
         with pytest.raises(ServiceUnavailableError, match=r"refused.*run: mastodon-assets up"):
             migrate(url)
-    assert in_one_line_without_the_password(down.value)
+    assert is_one_line_without_the_password(down.value)
 
 
 # Without a limit of its own it would wait for ever.
@@ -321,7 +321,7 @@ def test_a_server_that_does_not_answer_is_given_up() -> None:
             connect(SecretStr(f"postgresql://someone:p@127.0.0.1:{port}/d"))
 
 
-def test_a_server_that_goes_away_meanwhile_is_told_in_one_line(
+def test_the_error_for_a_server_that_goes_away_is_one_line(
     fresh_database_url: SecretStr,
 ) -> None:
     def lose_the_server(connection: psycopg.Connection[Any]) -> None:
@@ -329,21 +329,23 @@ def test_a_server_that_goes_away_meanwhile_is_told_in_one_line(
         with psycopg.connect(fresh_database_url.get_secret_value()) as other:
             other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
 
-    with pytest.raises(ServiceUnavailableError, match=r"broke off.*run it again"):
+    with pytest.raises(
+        ServiceUnavailableError, match=r"connection to PostgreSQL broke.*run it again"
+    ):
         fail_after(fresh_database_url, lose_the_server)
     assert counts_of(fresh_database_url) == {}
 
 
-def test_a_wrong_password_is_not_told(database_url: SecretStr) -> None:
+def test_a_wrong_password_is_not_shown(database_url: SecretStr) -> None:
     _, _, place = database_url.get_secret_value().rpartition("@")
     with pytest.raises(ServiceUnavailableError, match="password authentication failed") as wrong:
         connect(SecretStr(f"postgresql://mastodon:{quote(PASSWORD, safe='')}@{place}"))
-    assert in_one_line_without_the_password(wrong.value)
+    assert is_one_line_without_the_password(wrong.value)
 
 
 @pytest.fixture
 def odd_password_url(stack: StackConnection, fresh_database_url: SecretStr) -> Iterator[SecretStr]:
-    """The test's database as a role whose password has every character a URL could trip on."""
+    """The test's database as a role whose password has every character that could break a URL."""
     role = "odd@user"
     parts = conninfo_to_dict(fresh_database_url.get_secret_value())
     with psycopg.connect(stack.postgres_url, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""What each role may do, tried on a real server for every table of the registry."""
+"""What each role may do, on a real server, for every table of the catalog."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -72,7 +72,7 @@ def reader(admin_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
 
 
 def _undone(url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
-    """A connection whose work is thrown away."""
+    """Yield a connection whose work is rolled back."""
     connection = connect(url)
     yield connection
     connection.close()
@@ -122,13 +122,13 @@ def denied(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Compose
 
 
 @TABLE_LIST
-def test_the_registry_says_of_a_table_what_leads_to_a_person(table: Table) -> None:
-    assert table.personal is not None, f"{table.name}: give `personal`, () where nothing does"
+def test_the_catalog_names_a_tables_personal_columns(table: Table) -> None:
+    assert table.personal is not None, f"{table.name}: set `personal`, () if no column is"
     assert set(table.personal) <= set(table.column_names)
     assert table.readable_columns
 
 
-def test_what_is_known_to_lead_to_a_person_is_marked_wherever_it_stands() -> None:
+def test_known_personal_columns_are_marked_in_every_table() -> None:
     known = {"username", "user_id", "uri", "status_id", "content_txt", "content_html", "text"}
     known |= {"payload", "message_key", "in_reply_to_id"}
     shown = {name for table in TABLES.values() for name in table.readable_columns}
@@ -173,7 +173,7 @@ def test_the_writer_changes_rows_and_no_table(
 
 @pytest.mark.parametrize("role", [WRITER, READER])
 @TABLE_LIST
-def test_neither_writer_nor_reader_hands_on_its_rights(
+def test_neither_writer_nor_reader_grants_its_rights_to_others(
     admin_url: SecretStr, role: str, table: Table
 ) -> None:
     statement = sql.SQL("GRANT SELECT ON {} TO PUBLIC").format(identifier(table))
@@ -238,7 +238,7 @@ def test_everything_in_the_schema_is_the_owners(admin_url: SecretStr) -> None:
     assert others == []
 
 
-def test_the_sinks_temporary_tables_and_statistics_are_the_writers_to_make(
+def test_the_writer_can_create_temporary_tables_and_statistics(
     admin_url: SecretStr,
 ) -> None:
     notices: list[str] = []
@@ -255,7 +255,7 @@ def test_with_nothing_pending_every_role_goes_on(admin_url: SecretStr, role_url:
     assert migrate(role_url) == migrate(admin_url)
 
 
-def test_a_pending_migration_is_the_owners_and_others_are_told_what_to_run(
+def test_only_the_owner_migrates_and_the_error_says_what_to_run(
     stack: StackConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with new_database(stack) as admin:
@@ -268,7 +268,7 @@ def test_a_pending_migration_is_the_owners_and_others_are_told_what_to_run(
         migrate(as_role(admin, WRITER))
 
 
-def test_a_superusers_migration_makes_tables_of_the_owner(
+def test_a_superusers_migration_creates_tables_of_the_owner(
     stack: StackConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with new_database(stack) as admin:
@@ -281,7 +281,7 @@ def test_a_superusers_migration_makes_tables_of_the_owner(
             ).fetchall() == [(OWNER,)]
 
 
-def test_roles_can_be_made_before_there_are_tables(stack: StackConnection) -> None:
+def test_roles_can_be_created_before_the_tables(stack: StackConnection) -> None:
     with new_database(stack) as admin:
         with psycopg.connect(admin.get_secret_value()) as connection:
             connection.execute("DROP SCHEMA masto CASCADE")
@@ -296,7 +296,7 @@ def test_roles_can_be_made_before_there_are_tables(stack: StackConnection) -> No
             select(connection, TABLES["toots_raw"])
 
 
-def test_making_the_roles_again_takes_back_what_was_given_beside_them(
+def test_creating_the_roles_again_revokes_other_grants(
     stack: StackConnection,
 ) -> None:
     with new_database(stack) as admin:
@@ -312,13 +312,13 @@ def test_making_the_roles_again_takes_back_what_was_given_beside_them(
             assert denied(connection, sql.SQL("TRUNCATE masto.toots_raw"))
 
 
-def test_one_who_may_not_make_roles_is_told_who_may(admin_url: SecretStr) -> None:
+def test_the_error_of_a_role_that_cannot_create_roles_says_who_can(admin_url: SecretStr) -> None:
     with pytest.raises(RolesError, match=r"superuser, or to the database's owner") as raised:
         create_roles(as_role(admin_url, WRITER), {WRITER: SecretStr("new")})
     assert "\n" not in str(raised.value)
 
 
-def test_the_owner_of_a_database_with_createrole_may_make_them_without_being_superuser(
+def test_a_database_owner_with_createrole_can_create_the_roles(
     stack: StackConnection,
 ) -> None:
     with new_database(stack) as admin:

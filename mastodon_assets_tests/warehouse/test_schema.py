@@ -1,6 +1,6 @@
-"""The migrated database is what the registry says, and stays whole whoever migrates it."""
+"""The migrated database matches the table catalog, whoever migrates it."""
 
-import runpy
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mastodon_assets.warehouse.migrate import MigrationError, migrate
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 from mastodon_assets_tests.conftest import new_database
 
-_VERSIONS = Path(migrations.__file__).parent / "migrations/versions"
+_MIGRATIONS = Path(migrations.__file__).parent / "migrations"
 TABLE_LIST = pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
 
 
@@ -32,8 +32,8 @@ def rows(url: SecretStr, query: str, *values: object) -> list[tuple[Any, ...]]:
         return connection.execute(query.encode(), values).fetchall()
 
 
-def catalogue(url: SecretStr) -> list[tuple[Any, ...]]:
-    """Everything of the schema that a migration could have left behind, with its transaction."""
+def catalog(url: SecretStr) -> list[tuple[Any, ...]]:
+    """Return all that a migration could change, with the transaction that wrote it."""
     return rows(
         url,
         "SELECT c.relname, c.relkind::text, c.xmin::text, a.attname, a.xmin::text"
@@ -53,32 +53,40 @@ def bare_url(stack: StackConnection) -> Any:
 
 
 @TABLE_LIST
-def test_a_table_has_the_registrys_columns_types_and_key(
+def test_a_table_has_the_catalogs_columns_types_and_key(
     database_url: SecretStr, table: Table
 ) -> None:
     with transaction(database_url, snapshot=True) as connection:
         assert schema_differences(connection, table) == []
 
 
+def comments(connection: psycopg.Connection[Any], table: Table) -> list[tuple[Any, ...]]:
+    """Name and comment of the table, then of each column."""
+    return connection.execute(
+        "SELECT c.relname::text, obj_description(c.oid), 0 AS place FROM pg_class c"
+        " WHERE c.oid = to_regclass(%(table)s)"
+        " UNION ALL SELECT attname, col_description(attrelid, attnum), attnum FROM pg_attribute"
+        " WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped"
+        " ORDER BY place",
+        {"table": f"{SCHEMA}.{table.name}"},
+    ).fetchall()
+
+
+def expected_comments(table: Table) -> list[tuple[Any, ...]]:
+    named = [(table.name, table.comment), *((c.name, c.comment) for c in table.columns)]
+    return [(*pair, place) for place, pair in enumerate(named)]
+
+
 @TABLE_LIST
-def test_a_table_and_each_column_carry_the_registrys_comments(
+def test_a_table_and_each_column_carry_the_catalogs_comments(
     database_url: SecretStr, table: Table
 ) -> None:
-    found = rows(
-        database_url,
-        "SELECT a.attname, col_description(a.attrelid, a.attnum) FROM pg_attribute a"
-        " WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 ORDER BY a.attnum",
-        f"{SCHEMA}.{table.name}",
-    )
-    assert found == [(column.name, column.comment) for column in table.columns]
-    described = rows(
-        database_url, "SELECT obj_description(to_regclass(%s))", f"{SCHEMA}.{table.name}"
-    )
-    assert described == [(table.comment,)]
+    with transaction(database_url, snapshot=True) as connection:
+        assert comments(connection, table) == expected_comments(table)
 
 
 @TABLE_LIST
-def test_the_columns_marked_generated_are_postgresqls_to_fill(
+def test_the_columns_marked_generated_are_filled_by_postgresql(
     database_url: SecretStr, table: Table
 ) -> None:
     found = rows(
@@ -92,7 +100,7 @@ def test_the_columns_marked_generated_are_postgresqls_to_fill(
     ]
 
 
-def test_nothing_in_the_schema_is_without_a_place_in_the_registry(database_url: SecretStr) -> None:
+def test_every_table_of_the_schema_is_in_the_catalog(database_url: SecretStr) -> None:
     found = rows(
         database_url,
         "SELECT relname FROM pg_class"
@@ -102,7 +110,7 @@ def test_nothing_in_the_schema_is_without_a_place_in_the_registry(database_url: 
     assert {name for (name,) in found} == {*TABLES, "schema_version"}
 
 
-def test_nothing_in_the_schema_is_without_a_comment(database_url: SecretStr) -> None:
+def test_everything_in_the_schema_has_a_comment(database_url: SecretStr) -> None:
     bare = rows(
         database_url,
         "SELECT c.relname, a.attname FROM pg_class c"
@@ -124,7 +132,7 @@ def test_every_table_has_a_primary_key(database_url: SecretStr) -> None:
     assert without == []
 
 
-def test_every_time_is_kept_with_its_zone(database_url: SecretStr) -> None:
+def test_every_time_has_a_time_zone(database_url: SecretStr) -> None:
     assert (
         rows(
             database_url,
@@ -136,7 +144,7 @@ def test_every_time_is_kept_with_its_zone(database_url: SecretStr) -> None:
     )
 
 
-def test_the_checks_name_a_missing_a_foreign_and_a_changed_column(
+def test_the_checks_name_missing_unknown_and_changed_columns(
     fresh_database_url: SecretStr,
 ) -> None:
     table = TABLES["batch_toots_per_day"]
@@ -150,7 +158,7 @@ def test_the_checks_name_a_missing_a_foreign_and_a_changed_column(
         connection.execute("INSERT INTO masto.batch_toots_per_day VALUES ('2026-01-01', 2)")
         assert schema_differences(connection, table) == [
             "day: date instead of date not null",
-            "n: not in the registry",
+            "n: not in the catalog",
             "primary key () instead of ('day',)",
             "toots_count: missing",
         ]
@@ -166,18 +174,47 @@ def test_the_window_check_compares_windows_with_rows(fresh_database_url: SecretS
         assert window_sum_and_rows(connection) == (3, 0)
 
 
-def test_the_files_of_the_migrations_are_named_by_their_numbers_in_the_order_they_run() -> None:
-    files = sorted(_VERSIONS.glob("*.py"))
-    versions = [runpy.run_path(str(file)) for file in files]
-    numbers = [version["revision"] for version in versions]
-    assert numbers == [file.name[:4] for file in files]
-    assert [version["down_revision"] for version in versions] == [None, *numbers[:-1]]
+def test_the_migrations_are_numbered_sql_files_with_four_digits_each() -> None:
+    numbers = [file.name[:5] for file in _MIGRATIONS.iterdir()]
+    assert len(set(numbers)) == len(numbers)
+    assert [number for number in numbers if not re.fullmatch(r"\d{4}_", number)] == []
+
+
+@pytest.fixture
+def old_url(bare_url: SecretStr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SecretStr:
+    """A database as the version before 0010 left it, with rows and the comments of that time."""
+    with monkeypatch.context() as patched:
+        old = tmp_path / "old"
+        old.mkdir()
+        for file in _MIGRATIONS.glob("000*.sql"):
+            (old / file.name).write_bytes(file.read_bytes())
+        patched.setattr(migrations, "_MIGRATIONS", old)
+        assert migrate(bare_url) == "0009"
+    with transaction(bare_url) as connection:
+        connection.execute("COMMENT ON TABLE masto.toots_raw IS 'One row a public post'")
+        connection.execute("COMMENT ON COLUMN masto.v_sentiment_daily.day IS 'Tag'")
+        connection.execute("UPDATE masto.data_versions SET version = 7")
+        connection.execute("INSERT INTO masto.batch_toots_per_day VALUES ('2026-01-01', 1)")
+    return bare_url
+
+
+def test_a_database_of_the_version_before_is_migrated_with_its_rows_and_gets_the_comments(
+    old_url: SecretStr,
+) -> None:
+    assert migrate(old_url) == newest()
+    assert rows(old_url, "SELECT version_num FROM masto.schema_version") == [(newest(),)]
+    assert rows(old_url, "SELECT version FROM masto.data_versions") == [(7,)]
+    assert rows(old_url, "SELECT toots_count FROM masto.batch_toots_per_day") == [(1,)]
+    with transaction(old_url, snapshot=True) as connection:
+        for table in TABLES.values():
+            assert schema_differences(connection, table) == []
+            assert comments(connection, table) == expected_comments(table)
 
 
 def test_migrating_again_changes_nothing(fresh_database_url: SecretStr) -> None:
-    before = catalogue(fresh_database_url)
+    before = catalog(fresh_database_url)
     assert migrate(fresh_database_url) == migrate(fresh_database_url) == newest()
-    assert catalogue(fresh_database_url) == before
+    assert catalog(fresh_database_url) == before
 
 
 def test_of_several_migrations_at_once_one_works_and_the_others_wait(bare_url: SecretStr) -> None:
@@ -191,11 +228,11 @@ def test_of_several_migrations_at_once_one_works_and_the_others_wait(bare_url: S
 def test_a_failing_migration_leaves_the_schema_as_it_was(
     fresh_database_url: SecretStr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, version = catalogue(fresh_database_url), newest()
+    before, version = catalog(fresh_database_url), newest()
     add_migration(tmp_path, monkeypatch, "CREATE TABLE masto.more (a int); SELECT 1 / 0;")
     with pytest.raises(MigrationError, match=r"version 9999 \(division by zero\); nothing was"):
         migrate(fresh_database_url)
-    assert catalogue(fresh_database_url) == before
+    assert catalog(fresh_database_url) == before
     assert rows(fresh_database_url, "SELECT version_num FROM masto.schema_version") == [(version,)]
 
 
@@ -218,7 +255,7 @@ def test_a_pending_migration_keeps_the_rows(
     assert rows(fresh_database_url, "SELECT toots_count FROM masto.batch_toots_per_day") == [(7,)]
 
 
-def test_a_schema_newer_than_the_program_is_told_and_left_alone(
+def test_a_schema_newer_than_the_program_is_an_error_and_left_alone(
     fresh_database_url: SecretStr,
 ) -> None:
     with transaction(fresh_database_url) as connection:
@@ -227,7 +264,7 @@ def test_a_schema_newer_than_the_program_is_told_and_left_alone(
         migrate(fresh_database_url)
 
 
-def test_one_who_may_not_create_a_schema_is_told_so(bare_url: SecretStr) -> None:
+def test_a_role_that_cannot_create_a_schema_gets_an_error(bare_url: SecretStr) -> None:
     role = f"reader_{id(bare_url)}"
     with psycopg.connect(bare_url.get_secret_value()) as connection:
         connection.execute(
@@ -243,22 +280,15 @@ def test_one_who_may_not_create_a_schema_is_told_so(bare_url: SecretStr) -> None
 
 
 def newest() -> str:
-    """The number of the newest migration."""
-    return max(file.name for file in _VERSIONS.glob("*.py"))[:4]
+    """Return the number of the newest migration."""
+    return max(file.name for file in _MIGRATIONS.glob("*.sql"))[:4]
 
 
 def add_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, statements: str) -> None:
     """Let `migrate` find the shipped migrations and one more, number 9999."""
-    after = newest()
-    shipped = migrations._MIGRATIONS
     copy = folder / "migrations"
-    (copy / "versions").mkdir(parents=True)
-    for path in [shipped / "env.py", *(shipped / "versions").glob("0*")]:
-        (copy / path.relative_to(shipped)).write_bytes(path.read_bytes())
-    (copy / "versions" / "9999_more.py").write_text(
-        "from mastodon_assets.warehouse.migrate import run_sql\n"
-        f"revision, down_revision = '9999', {after!r}\n"
-        f"def upgrade():\n    run_sql({statements!r})\n",
-        encoding="utf-8",
-    )
+    copy.mkdir()
+    for file in _MIGRATIONS.glob("*.sql"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    (copy / "9999_more.sql").write_text(statements, encoding="utf-8")
     monkeypatch.setattr(migrations, "_MIGRATIONS", copy)

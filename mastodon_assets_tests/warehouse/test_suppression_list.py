@@ -1,3 +1,4 @@
+import time
 from datetime import UTC, datetime
 
 import orjson
@@ -6,7 +7,6 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.warehouse import suppression_list as suppression_module
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
@@ -28,7 +28,7 @@ def listed(kind: Kind, name: str) -> SuppressionList:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "username", "instance", "is_covered"),
+    ("kind", "name", "username", "instance", "is_match"),
     [
         ("account", "ada@one.example", "ada@one.example", "two.example", True),
         ("account", "@Ada@ONE.example", "ada@one.EXAMPLE", None, True),
@@ -43,19 +43,19 @@ def listed(kind: Kind, name: str) -> SuppressionList:
         ("server", "one.example", "ada", None, False),
     ],
 )
-def test_the_list_covers_accounts_and_servers(
-    kind: Kind, name: str, username: str | None, instance: str | None, is_covered: bool
+def test_the_list_matches_accounts_and_servers(
+    kind: Kind, name: str, username: str | None, instance: str | None, is_match: bool
 ) -> None:
-    assert listed(kind, name).matches(username, instance) is is_covered
+    assert listed(kind, name).matches(username, instance) is is_match
 
 
-def test_an_empty_list_covers_nobody_and_needs_no_key() -> None:
+def test_an_empty_list_matches_nobody_and_needs_no_key() -> None:
     assert not SuppressionList().matches("ada@one.example", "one.example")
     assert not SuppressionList().matches_record(b"ada@one.example")
 
 
 @pytest.mark.parametrize(
-    ("value", "is_covered"),
+    ("value", "is_match"),
     [
         (orjson.dumps(upsert(favourites=-1)), True),
         (orjson.dumps(upsert(username="ADA@one.example", content={})), True),
@@ -72,14 +72,14 @@ def test_an_empty_list_covers_nobody_and_needs_no_key() -> None:
         (None, False),
     ],
 )
-def test_of_a_broken_record_the_author_counts_or_whoever_is_named(
-    value: bytes | None, is_covered: bool
+def test_a_broken_record_matches_by_its_author_or_by_any_name_in_it(
+    value: bytes | None, is_match: bool
 ) -> None:
-    assert listed("account", "ada@one.example").matches_record(value) is is_covered
+    assert listed("account", "ada@one.example").matches_record(value) is is_match
 
 
 @pytest.mark.parametrize(
-    ("value", "is_covered"),
+    ("value", "is_match"),
     [
         (orjson.dumps(upsert(username="ada@two.example", favourites=-1)), True),
         (orjson.dumps(upsert(instance="three.example", username="ada@two.example", v=2)), False),
@@ -89,8 +89,8 @@ def test_of_a_broken_record_the_author_counts_or_whoever_is_named(
         (b"https://two.example/one.example", False),
     ],
 )
-def test_of_a_broken_record_servers_count_alike(value: bytes, is_covered: bool) -> None:
-    assert listed("server", "one.example").matches_record(value) is is_covered
+def test_a_broken_record_matches_by_its_servers_too(value: bytes, is_match: bool) -> None:
+    assert listed("server", "one.example").matches_record(value) is is_match
 
 
 def test_the_list_names_nobody_and_is_read_with_its_key_only(
@@ -126,7 +126,7 @@ def test_a_watched_list_is_read_again_and_stays_while_the_database_is_away(
     fresh_database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(suppression_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     settings = load_settings(database_url=fresh_database_url, withdrawn_key=KEY)
     now = watched_suppression_list(settings)
     with transaction(fresh_database_url) as connection:

@@ -1,4 +1,4 @@
--- Every post of a day counts, labelled or not: n_toosts = n_pos + n_neg + n_neu + n_unscored.
+-- Every post of a day is counted, labelled or not: n_toosts = n_pos + n_neg + n_neu + n_unscored.
 CREATE OR REPLACE VIEW masto.v_sentiment_daily AS
 SELECT day,
        sum(toots_count)::bigint AS n_toosts,

@@ -29,5 +29,5 @@ CREATE TABLE masto.day_totals (
 );
 
 ALTER TABLE masto.asset_progress ADD COLUMN parameters text;
--- The sums are empty: what was made without them is made anew.
+-- The sums are empty: what was made without them is rebuilt.
 DELETE FROM masto.asset_progress WHERE asset LIKE 'batch\_%';

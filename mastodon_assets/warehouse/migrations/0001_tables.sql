@@ -1,4 +1,4 @@
--- Fixed-width columns stand first: no padding between them. Text that is compared for order or
+-- Fixed-width columns come first, so that there is no padding. Text that is compared for order or
 -- equality is COLLATE "C": the same on every machine, and faster.
 
 CREATE TABLE masto.toots_raw (

@@ -1,5 +1,5 @@
--- A reading goes with its post, whoever removes that: the cascade costs nothing where no post goes,
--- and less than a statement of its own where some do.
+-- A reading is removed with its post, whoever removes that. The cascade costs nothing if no post is
+-- removed, and less than a statement of its own if some are.
 CREATE TABLE masto.toots_engagement (
     id         bigint NOT NULL REFERENCES masto.toots_raw ON DELETE CASCADE,
     read_at    timestamptz NOT NULL,
@@ -10,6 +10,6 @@ CREATE TABLE masto.toots_engagement (
     PRIMARY KEY (id, due_hours)
 );
 
--- Posts of the last days are found by it. Rows come nearly in the order of time, so an entry for
--- many pages is enough, and costs the writer next to nothing.
+-- Finds the posts of the last days. Rows come nearly in the order of time, so one entry per many
+-- pages suffices and costs the writer next to nothing.
 CREATE INDEX toots_raw_event_at ON masto.toots_raw USING brin (event_at) WITH (autosummarize = on);

@@ -1,5 +1,5 @@
--- prob_sum is numeric: its sum is the same in whatever order rows came and went. No count is held to
--- be positive: scores that somebody took away by hand must not stop the writers.
+-- prob_sum is numeric: its sum does not depend on the order of rows. No count is checked to be
+-- positive: if scores were removed by hand, writers must go on.
 CREATE TABLE masto.sentiment_totals (
     day           date NOT NULL,
     toots_count   bigint NOT NULL,
