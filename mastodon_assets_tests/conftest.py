@@ -9,40 +9,37 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 from confluent_kafka import Producer
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded import stack as embedded
+from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.mock_broker import ERRORS, STREAM, Broker
+from mastodon_assets_tests.support.shared_data import SHARED_DATA
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from mastodon_assets.sentiment.train import TrainingResult
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 # The one thing a test may be skipped for in CI: recordings that are no part of the project.
 _NO_RECORDINGS = str(SHARED_DATA)
 
-_numbers = count(1)
+_topics = count(1)
 
-# How long an example takes says how busy the machine is, nothing else.
+# The same examples in every run. How long one takes says how busy the machine is, nothing else.
 hypothesis_settings.register_profile(
-    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
-hypothesis_settings.load_profile("untimed")
+hypothesis_settings.load_profile("repeatable")
 
 
 # What a test costs, cheapest first. A test costs what the dearest of its fixtures costs.
@@ -192,34 +189,12 @@ def fresh_database_url(stack: embedded.Connection) -> Iterator[SecretStr]:
         yield url
 
 
-@contextmanager
-def new_database(stack: embedded.Connection) -> Iterator[SecretStr]:
-    """Create, migrate and afterwards drop a database."""
-    from mastodon_assets.warehouse.migrate import migrate
-
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(stack.postgres_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    parts = conninfo_to_dict(stack.postgres_url)
-    url = SecretStr(
-        f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:{parts['port']}/{name}"
-    )
-    try:
-        migrate(url)
-        yield url
-    finally:
-        with psycopg.connect(stack.postgres_url, autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-            )
-
-
 @pytest.fixture
 def topic(stack: embedded.Connection) -> str:
     """A topic of the test's own with four partitions."""
     from mastodon_assets.kafka.topics import create_topics
 
-    name = f"stream_{next(_numbers)}"
+    name = f"stream_{next(_topics)}"
     create_topics(stack.kafka_bootstrap_servers, [name])
     return name
 

@@ -30,8 +30,8 @@ from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.spark.session import ShortLivedSession
 from mastodon_assets.stream.drain import drain
 from mastodon_assets_tests.benchmarks.drain import _FIRST_TOPIC, _TOPIC, _check, _produce
-from mastodon_assets_tests.conftest import new_database
 from mastodon_assets_tests.support.cluster import driver_environment, running_cluster
+from mastodon_assets_tests.support.databases import new_database
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

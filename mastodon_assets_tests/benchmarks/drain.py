@@ -33,7 +33,7 @@ from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.benchmarks.machine import machine
-from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.records import as_value, upsert
 
 _WORDS = (

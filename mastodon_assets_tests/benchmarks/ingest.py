@@ -29,7 +29,7 @@ from rich.table import Table
 from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.kafka.topics import read_topic
-from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.support.databases import new_database
 
 _SAMPLE_SECONDS = 0.2
 _MEGABYTE = 1024 * 1024

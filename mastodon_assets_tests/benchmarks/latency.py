@@ -26,7 +26,7 @@ from mastodon_assets.config.settings import Settings, as_environment, load_setti
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.benchmarks.machine import machine
-from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.records import as_value, upsert
 
 _TOPIC = "mastodon_stream"

@@ -27,7 +27,7 @@ from mastodon_assets.orchestration.jobs import refresh_job
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.rollups import rebuild_rollups
 from mastodon_assets_tests.benchmarks.size import put_history
-from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.records import as_value, upsert
 
 _TOPIC = "mastodon_stream"

@@ -22,7 +22,7 @@ from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.tables import TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED
 from mastodon_assets_tests.benchmarks.drain import _TOPIC, _produce, _run
-from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.support.databases import new_database
 
 _ROWS_AT_ONCE = 500_000
 # 20 words a post, as the messages of the drain have.

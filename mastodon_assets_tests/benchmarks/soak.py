@@ -41,7 +41,7 @@ from mastodon_assets.simulator.chaos import CONNECTION_KINDS, KINDS, ChaosServer
 from mastodon_assets.simulator.limits import ALL, PAGED, Limit, RequestLimits
 from mastodon_assets.simulator.server import running
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.ports import free_port
 
 _TOKEN = "soak"

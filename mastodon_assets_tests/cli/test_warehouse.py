@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from mastodon_assets.embedded.stack import Connection as StackConnection
-from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.support.databases import new_database
 
 PASSWORD = "planted%41secret"
 

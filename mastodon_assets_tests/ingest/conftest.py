@@ -11,7 +11,7 @@ from mastodon_assets.ingest import checkpoint, supervisor
 from mastodon_assets.ingest.recovery.cursors import Cursor
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.warehouse.suppression_list import SuppressionList
-from mastodon_assets_tests.support.documents import RECORDED
+from mastodon_assets_tests.support.shared_data import RECORDED
 
 LEFT_AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -1,6 +1,5 @@
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -8,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mastodon_assets.contract.messages import Message, encode
 from mastodon_assets.ingest import handler as intake_module
-from mastodon_assets.ingest.api.event_stream import StreamEvent
-from mastodon_assets.ingest.handler import EventHandler, SuppressedServerError
+from mastodon_assets.ingest.handler import SuppressedServerError
 from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.ingest.policy.filters import Filters
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
@@ -22,77 +19,33 @@ from mastodon_assets.warehouse.suppression_list import (
     entry_hash,
 )
 from mastodon_assets_tests.support.documents import account, status
-
-NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-
-
-class Topics:
-    """What a publisher got; the contract is checked as it does."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.errors: list[dict[str, Any]] = []
-
-    def publish(self, message: Message) -> None:
-        self.messages.append(json.loads(encode(message)))
-
-    def publish_error(self, **error: Any) -> None:
-        self.errors.append(error)
-
-    def kinds(self) -> list[tuple[str, str]]:
-        return [(message["op"], message["id"]) for message in self.messages]
-
-
-class Taking:
-    """An intake and what came out of it."""
-
-    def __init__(
-        self,
-        *,
-        instance: str = "one.example",
-        rules: AdmissionPolicy | None = None,
-        suppression_list: Callable[[], SuppressionList] = SuppressionList,
-    ) -> None:
-        self.topics = Topics()
-        self.handler = EventHandler(
-            self.topics,  # type: ignore[arg-type]
-            instance=instance,
-            rules=rules or AdmissionPolicy(),
-            suppression_list=suppression_list,
-        )
-        self.summary = self.handler.summary
-
-    def event(self, name: str, data: Any) -> str | None:
-        text = data if isinstance(data, str) else json.dumps(data)
-        return self.handler.handle_event(StreamEvent(name, text, NOW))
-
-    def listed(self, document: Any) -> None:
-        self.handler.handle_listed(document, NOW)
-
-    def payloads(self) -> list[Any]:
-        return [error["payload"] for error in self.topics.errors]
+from mastodon_assets_tests.support.handling import NOW, Handling
 
 
 def test_updates_edits_and_deletes_are_published() -> None:
-    taking = Taking()
+    handling = Handling()
 
-    assert taking.event("update", status("1")) == "1"
-    assert taking.event("status.update", status("1", edited_at="2026-11-20T12:00:00Z")) is None
-    assert taking.event("delete", "1\n") is None
+    assert handling.event("update", status("1")) == "1"
+    assert handling.event("status.update", status("1", edited_at="2026-11-20T12:00:00Z")) is None
+    assert handling.event("delete", "1\n") is None
 
-    assert taking.topics.kinds() == [("upsert", "1"), ("upsert", "1"), ("delete", "1")]
-    assert {message["origin"] for message in taking.topics.messages} == {"stream"}
-    assert (taking.summary.received, taking.summary.upserts, taking.summary.deletes) == (3, 2, 1)
+    assert handling.topics.kinds() == [("upsert", "1"), ("upsert", "1"), ("delete", "1")]
+    assert {message["origin"] for message in handling.topics.messages} == {"stream"}
+    assert (handling.summary.received, handling.summary.upserts, handling.summary.deletes) == (
+        3,
+        2,
+        1,
+    )
 
 
 def test_what_an_earlier_run_has_published_is_not_published_again_but_its_edits_and_end_are() -> (
     None
 ):
-    taking = Taking()
+    handling = Handling()
     edited = "2026-11-20T12:00:00.5Z"
-    taking.handler.remember("1", None)
-    taking.handler.remember("2", datetime.fromisoformat(edited))
-    taking.handler.remember("3", None)
+    handling.handler.remember("1", None)
+    handling.handler.remember("2", datetime.fromisoformat(edited))
+    handling.handler.remember("3", None)
 
     for document in (
         status("1"),
@@ -100,30 +53,30 @@ def test_what_an_earlier_run_has_published_is_not_published_again_but_its_edits_
         status("2", edited_at="2026-11-20T13:00:00Z"),
         status("3", visibility="private"),
     ):
-        taking.listed(document)
+        handling.listed(document)
 
-    assert taking.topics.kinds() == [("upsert", "2"), ("delete", "3")]
-    assert taking.summary.duplicates == 2
-    assert taking.handler.published_ids(10) == ["2", "1"]
+    assert handling.topics.kinds() == [("upsert", "2"), ("delete", "3")]
+    assert handling.summary.duplicates == 2
+    assert handling.handler.published_ids(10) == ["2", "1"]
 
 
 def test_a_delete_that_was_told_and_looked_for_is_published_once() -> None:
-    taking = Taking()
+    handling = Handling()
     for status_id in ("1", "2"):
-        taking.event("update", status(status_id))
-    taking.event("delete", "1")
-    taking.handler.handle_gone("1", NOW)
-    taking.handler.handle_gone("2", NOW)
+        handling.event("update", status(status_id))
+    handling.event("delete", "1")
+    handling.handler.handle_gone("1", NOW)
+    handling.handler.handle_gone("2", NOW)
 
-    assert taking.topics.kinds()[2:] == [("delete", "1"), ("delete", "2")]
-    assert (taking.summary.received, taking.summary.duplicates) == (5, 1)
+    assert handling.topics.kinds()[2:] == [("delete", "1"), ("delete", "2")]
+    assert (handling.summary.received, handling.summary.duplicates) == (5, 1)
 
 
 def test_the_mocks_name_of_an_edit_is_known() -> None:
-    taking = Taking()
-    taking.event("status_update", status(visibility="private"))
+    handling = Handling()
+    handling.event("status_update", status(visibility="private"))
 
-    assert taking.topics.kinds() == [("delete", "1")]
+    assert handling.topics.kinds() == [("delete", "1")]
 
 
 @pytest.mark.parametrize(
@@ -131,166 +84,166 @@ def test_the_mocks_name_of_an_edit_is_known() -> None:
     [("one.example", ["stream", "backfill"]), ("simulator.example", ["simulator", "simulator"])],
 )
 def test_a_message_says_where_it_came_from(instance: str, origins: list[str]) -> None:
-    taking = Taking(instance=instance)
-    taking.event("update", status("1"))
-    taking.listed(status("2"))
+    handling = Handling(instance=instance)
+    handling.event("update", status("1"))
+    handling.listed(status("2"))
 
-    assert [message["origin"] for message in taking.topics.messages] == origins
+    assert [message["origin"] for message in handling.topics.messages] == origins
 
 
 @pytest.mark.parametrize("name", ["filters_changed", "notification", "announcement", "", "message"])
 def test_other_events_are_counted_and_not_read(name: str) -> None:
-    taking = Taking()
-    taking.event(name, "undefined")
+    handling = Handling()
+    handling.event(name, "undefined")
 
-    assert taking.summary.ignored == 1
-    assert taking.summary.received == 0
-    assert taking.topics.errors == []
+    assert handling.summary.ignored == 1
+    assert handling.summary.received == 0
+    assert handling.topics.errors == []
 
 
 @pytest.mark.parametrize("data", ["", "undefined", "{", "NaN", "[" * 100_000, "9" * 5000 + "x"])
 def test_of_a_payload_that_is_no_json_only_the_reason_is_kept(data: str) -> None:
-    taking = Taking()
-    taking.event("update", data)
+    handling = Handling()
+    handling.event("update", data)
 
-    assert taking.summary.errors == {"not_json": 1}
-    assert taking.payloads() == [None]
+    assert handling.summary.errors == {"not_json": 1}
+    assert handling.payloads() == [None]
 
 
 @pytest.mark.parametrize("document", [None, 5, [], {}, status(account=None)])
 def test_where_consent_cannot_be_read_only_the_reason_is_kept(document: Any) -> None:
-    taking = Taking()
-    taking.event("update", document)
-    taking.listed(document)
+    handling = Handling()
+    handling.event("update", document)
+    handling.listed(document)
 
-    assert taking.payloads()[0] is None
-    assert {error["reason"] for error in taking.topics.errors} == {"unreadable"}
-    assert taking.topics.messages == []
-    assert "Good morning" not in str(taking.topics.errors)
+    assert handling.payloads()[0] is None
+    assert {error["reason"] for error in handling.topics.errors} == {"unreadable"}
+    assert handling.topics.messages == []
+    assert "Good morning" not in str(handling.topics.errors)
 
 
 def test_a_post_that_consents_but_cannot_be_read_is_kept_whole() -> None:
-    taking = Taking()
+    handling = Handling()
     text = json.dumps(status(created_at="yesterday"))
-    taking.event("update", text)
-    taking.event("update", status("2", favourites_count=-1))
-    taking.listed(status("3", uri=None, url=None, created_at=NOW))
+    handling.event("update", text)
+    handling.event("update", status("2", favourites_count=-1))
+    handling.listed(status("3", uri=None, url=None, created_at=NOW))
 
-    assert taking.summary.errors == {"not_normalised": 2, "contract": 1}
-    assert taking.payloads()[0] == text
-    assert json.loads(taking.payloads()[1])["id"] == "2"
-    assert json.loads(taking.payloads()[2])["created_at"] == "2026-11-20T12:00:00.000000Z"
+    assert handling.summary.errors == {"not_normalised": 2, "contract": 1}
+    assert handling.payloads()[0] == text
+    assert json.loads(handling.payloads()[1])["id"] == "2"
+    assert json.loads(handling.payloads()[2])["created_at"] == "2026-11-20T12:00:00.000000Z"
 
 
 def test_a_delete_without_an_id_leaves_its_reason() -> None:
-    taking = Taking()
-    taking.event("delete", "")
-    taking.event("delete", json.dumps(status()) * 10)
+    handling = Handling()
+    handling.event("delete", "")
+    handling.event("delete", json.dumps(status()) * 10)
 
-    assert taking.summary.errors == {"bad_delete": 2}
-    assert taking.payloads() == [None, None]
-    assert taking.topics.messages == []
+    assert handling.summary.errors == {"bad_delete": 2}
+    assert handling.payloads() == [None, None]
+    assert handling.topics.messages == []
 
 
 def test_a_withheld_post_leaves_nothing_behind() -> None:
-    taking = Taking()
-    taking.event("update", status("1", visibility="unlisted"))
-    taking.listed(status("2", account=account(note="#nobot")))
+    handling = Handling()
+    handling.event("update", status("1", visibility="unlisted"))
+    handling.listed(status("2", account=account(note="#nobot")))
 
-    assert taking.summary.withheld == {"not_public": 1, "nobot": 1}
-    assert taking.topics.messages == []
-    assert taking.topics.errors == []
+    assert handling.summary.withheld == {"not_public": 1, "nobot": 1}
+    assert handling.topics.messages == []
+    assert handling.topics.errors == []
 
 
 def test_an_edit_that_is_withheld_deletes_the_post() -> None:
-    taking = Taking()
-    taking.event("status.update", status("1", visibility="private"))
-    taking.event("status.update", status("2", account=account(noindex=True)))
-    taking.event("status.update", status("3", account=None))
-    taking.event("status.update", status(None, account=None))
+    handling = Handling()
+    handling.event("status.update", status("1", visibility="private"))
+    handling.event("status.update", status("2", account=account(noindex=True)))
+    handling.event("status.update", status("3", account=None))
+    handling.event("status.update", status(None, account=None))
 
-    assert taking.topics.kinds() == [("delete", "1"), ("delete", "2"), ("delete", "3")]
-    assert taking.summary.withheld == {"not_public": 1, "noindex": 1, "unreadable": 2}
+    assert handling.topics.kinds() == [("delete", "1"), ("delete", "2"), ("delete", "3")]
+    assert handling.summary.withheld == {"not_public": 1, "noindex": 1, "unreadable": 2}
 
 
 def test_a_published_post_that_no_longer_passes_is_deleted() -> None:
-    taking = Taking()
-    taking.event("update", status("1"))
-    taking.listed(status("1", account=account(note="#nobot")))
+    handling = Handling()
+    handling.event("update", status("1"))
+    handling.listed(status("1", account=account(note="#nobot")))
 
-    assert taking.topics.kinds() == [("upsert", "1"), ("delete", "1")]
+    assert handling.topics.kinds() == [("upsert", "1"), ("delete", "1")]
 
 
 def test_a_post_from_stream_and_timeline_is_published_once() -> None:
-    taking = Taking()
+    handling = Handling()
     edited = {"edited_at": "2026-11-20T12:00:00.000Z"}
-    assert taking.event("update", status("1")) == "1"
-    taking.listed(status("1", created_at=NOW))
-    taking.event("status.update", status("1", **edited))
-    taking.listed(status("1", edited_at=NOW))
-    taking.event("update", status("1"))
+    assert handling.event("update", status("1")) == "1"
+    handling.listed(status("1", created_at=NOW))
+    handling.event("status.update", status("1", **edited))
+    handling.listed(status("1", edited_at=NOW))
+    handling.event("update", status("1"))
 
-    assert len(taking.topics.messages) == 2
-    assert taking.summary.duplicates == 3
+    assert len(handling.topics.messages) == 2
+    assert handling.summary.duplicates == 3
 
 
 def test_a_withheld_post_from_both_counts_once() -> None:
-    taking = Taking()
-    taking.event("update", status("1", visibility="unlisted"))
-    taking.listed(status("1", visibility="unlisted"))
+    handling = Handling()
+    handling.event("update", status("1", visibility="unlisted"))
+    handling.listed(status("1", visibility="unlisted"))
 
-    assert taking.summary.withheld == {"not_public": 1}
-    assert taking.summary.duplicates == 1
+    assert handling.summary.withheld == {"not_public": 1}
+    assert handling.summary.duplicates == 1
 
 
 def test_old_posts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_module, "_REMEMBERED_POSTS", 2)
-    taking = Taking()
+    handling = Handling()
     for status_id in ("1", "2", "3", "1", "3"):
-        taking.event("update", status(status_id))
+        handling.event("update", status(status_id))
 
-    assert taking.topics.kinds() == [("upsert", each) for each in ("1", "2", "3", "1")]
+    assert handling.topics.kinds() == [("upsert", each) for each in ("1", "2", "3", "1")]
 
 
 def test_opt_in_is_passed_on() -> None:
-    taking = Taking(rules=AdmissionPolicy("opt-in"))
-    taking.event("update", status(account=account(indexable=False)))
+    handling = Handling(rules=AdmissionPolicy("opt-in"))
+    handling.event("update", status(account=account(indexable=False)))
 
-    assert taking.summary.withheld == {"not_indexable": 1}
+    assert handling.summary.withheld == {"not_indexable": 1}
 
 
 GERMAN = AdmissionPolicy(filters=Filters(languages=frozenset({"de"})))
 
 
 def test_a_dropped_post_leaves_nothing_behind_but_its_rule() -> None:
-    taking = Taking(rules=GERMAN)
-    taking.event("update", status("1", language="de"))
-    taking.event("update", status("2", language="en"))
-    taking.listed(status("3", language=None))
+    handling = Handling(rules=GERMAN)
+    handling.event("update", status("1", language="de"))
+    handling.event("update", status("2", language="en"))
+    handling.listed(status("3", language=None))
 
-    assert taking.topics.kinds() == [("upsert", "1")]
-    assert taking.summary.dropped == {"language": 2}
-    assert taking.summary.received == 3
-    assert taking.topics.errors == []
+    assert handling.topics.kinds() == [("upsert", "1")]
+    assert handling.summary.dropped == {"language": 2}
+    assert handling.summary.received == 3
+    assert handling.topics.errors == []
 
 
 def test_consent_is_decided_before_filters() -> None:
-    taking = Taking(rules=GERMAN)
-    taking.event("update", status("1", visibility="private", language="en"))
+    handling = Handling(rules=GERMAN)
+    handling.event("update", status("1", visibility="private", language="en"))
 
-    assert taking.summary.withheld == {"not_public": 1}
-    assert taking.summary.dropped == {}
+    assert handling.summary.withheld == {"not_public": 1}
+    assert handling.summary.dropped == {}
 
 
 def test_a_post_that_no_longer_passes_the_filters_is_deleted() -> None:
-    taking = Taking(rules=GERMAN)
-    taking.event("update", status("1", language="de"))
-    taking.listed(status("1", language="en"))
-    taking.event("status.update", status("2", language="en"))
+    handling = Handling(rules=GERMAN)
+    handling.event("update", status("1", language="de"))
+    handling.listed(status("1", language="en"))
+    handling.event("status.update", status("2", language="en"))
 
-    assert taking.topics.kinds() == [("upsert", "1"), ("delete", "1"), ("delete", "2")]
-    assert taking.summary.dropped == {"language": 2}
-    assert taking.summary.deletes == 2
+    assert handling.topics.kinds() == [("upsert", "1"), ("delete", "1"), ("delete", "2")]
+    assert handling.summary.dropped == {"language": 2}
+    assert handling.summary.deletes == 2
 
 
 def suppression_list(kind: Kind, name: str) -> SuppressionList:
@@ -307,27 +260,27 @@ def suppression_list(kind: Kind, name: str) -> SuppressionList:
     ],
 )
 def test_of_somebody_who_has_withdrawn_nothing_is_left(listed: SuppressionList) -> None:
-    taking = Taking(instance="two.example", suppression_list=lambda: listed)
-    taking.event("update", status("1"))
-    taking.event("status.update", status("1", edited_at="2026-11-20T12:00:00Z"))
-    taking.event("update", status("2", created_at="no time, which would be a dead letter"))
-    taking.listed(status("3"))
-    taking.event("update", status("4", account=account(acct="ada@three.example")))
-    taking.event("delete", "3")
+    handling = Handling(instance="two.example", suppression_list=lambda: listed)
+    handling.event("update", status("1"))
+    handling.event("status.update", status("1", edited_at="2026-11-20T12:00:00Z"))
+    handling.event("update", status("2", created_at="no time, which would be a dead letter"))
+    handling.listed(status("3"))
+    handling.event("update", status("4", account=account(acct="ada@three.example")))
+    handling.event("delete", "3")
 
-    assert taking.summary.withheld == {"withdrawn": 4}
-    assert taking.topics.kinds() == [("upsert", "4"), ("delete", "3")]
-    assert taking.topics.errors == []
+    assert handling.summary.withheld == {"withdrawn": 4}
+    assert handling.topics.kinds() == [("upsert", "4"), ("delete", "3")]
+    assert handling.topics.errors == []
 
 
 def test_a_withdrawal_counts_from_the_moment_it_is_known() -> None:
     lists = [SuppressionList()]
-    taking = Taking(suppression_list=lambda: lists[-1])
-    taking.event("update", status("1"))
+    handling = Handling(suppression_list=lambda: lists[-1])
+    handling.event("update", status("1"))
     lists.append(suppression_list("account", "ada@one.example"))
-    taking.event("update", status("2"))
+    handling.event("update", status("2"))
 
-    assert taking.topics.kinds() == [("upsert", "1")]
+    assert handling.topics.kinds() == [("upsert", "1")]
 
 
 def test_a_list_that_cannot_be_read_ends_the_run() -> None:
@@ -337,28 +290,30 @@ def test_a_list_that_cannot_be_read_ends_the_run() -> None:
         return SuppressionList()
 
     taken: list[str] = []
-    taking = Taking(suppression_list=read)
+    handling = Handling(suppression_list=read)
     taken.append("one")
 
     with pytest.raises(SuppressionKeyError):
-        taking.event("update", status("1"))
+        handling.event("update", status("1"))
 
 
 def test_a_server_that_has_withdrawn_is_not_read() -> None:
     with pytest.raises(SuppressedServerError, match=r"^one\.example has withdrawn: "):
-        Taking(suppression_list=lambda: suppression_list("server", "ONE.example"))
+        Handling(suppression_list=lambda: suppression_list("server", "ONE.example"))
 
 
 def test_where_nobody_can_tell_whose_a_post_is_no_payload_is_kept() -> None:
-    taking = Taking()
-    taking.event("update", status(account=account(acct=None, username=None)))
+    handling = Handling()
+    handling.event("update", status(account=account(acct=None, username=None)))
 
-    assert taking.summary.errors == {"not_normalised": 1}
-    assert taking.payloads() == [None]
+    assert handling.summary.errors == {"not_normalised": 1}
+    assert handling.payloads() == [None]
 
 
 def test_the_summary_says_under_which_rules_it_was_counted() -> None:
-    assert Taking(rules=AdmissionPolicy("opt-in")).summary.rules == "consent 1 opt-in; filters none"
+    assert (
+        Handling(rules=AdmissionPolicy("opt-in")).summary.rules == "consent 1 opt-in; filters none"
+    )
 
 
 VALUES = st.recursive(
@@ -401,9 +356,9 @@ RULES = st.builds(
 def test_whatever_a_status_holds_ends_as_a_message_a_dead_letter_or_a_count(
     name: str, changes: dict[str, Any], account_changes: dict[str, Any], rules: AdmissionPolicy
 ) -> None:
-    taking = Taking(rules=rules)
-    taking.event(name, {**status(account=account(**account_changes)), **changes})
-    summary = taking.summary
+    handling = Handling(rules=rules)
+    handling.event(name, {**status(account=account(**account_changes)), **changes})
+    summary = handling.summary
 
     assert summary.received == 1
     assert (
@@ -413,16 +368,16 @@ def test_whatever_a_status_holds_ends_as_a_message_a_dead_letter_or_a_count(
         + summary.errors.total()
         == 1
     )
-    assert summary.upserts == sum(message["op"] == "upsert" for message in taking.topics.messages)
+    assert summary.upserts == sum(message["op"] == "upsert" for message in handling.topics.messages)
     assert "unexpected" not in summary.errors
-    assert len(taking.topics.errors) == summary.errors.total() + summary.withheld["unreadable"]
+    assert len(handling.topics.errors) == summary.errors.total() + summary.withheld["unreadable"]
 
 
 @given(VALUES | DEEP | LONG, st.sampled_from(["update", "status.update", "delete"]))
 def test_whatever_a_server_sends_as_a_status_is_accounted_for(document: Any, name: str) -> None:
-    taking = Taking()
-    taking.event(name, document)
-    taking.listed(document)
+    handling = Handling()
+    handling.event(name, document)
+    handling.listed(document)
 
-    assert taking.summary.received == 2
-    assert len(taking.topics.errors) + taking.summary.deletes == 2
+    assert handling.summary.received == 2
+    assert len(handling.topics.errors) + handling.summary.deletes == 2

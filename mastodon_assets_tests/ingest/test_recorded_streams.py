@@ -16,8 +16,8 @@ from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.simulator.server import running
 from mastodon_assets.simulator.sources import RawStream
 from mastodon_assets.warehouse.suppression_list import SuppressionList
-from mastodon_assets_tests.support.documents import RECORDED
 from mastodon_assets_tests.support.odd_server import Answer, odd_server
+from mastodon_assets_tests.support.shared_data import RECORDED
 
 pytestmark = pytest.mark.usefixtures("loopback")
 

@@ -20,9 +20,10 @@ from mastodon_assets.kafka.publisher import Publisher
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets.simulator.sources import RawStream, Source
-from mastodon_assets_tests.support.documents import RECORDED, account, status
+from mastodon_assets_tests.support.documents import account, status
 from mastodon_assets_tests.support.mock_broker import ERRORS, Broker
 from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
+from mastodon_assets_tests.support.shared_data import RECORDED
 
 STREAM = "/api/v1/streaming/public"
 TIMELINE = "/api/v1/timelines/public"

@@ -22,7 +22,7 @@ from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.tables import TABLES
-from mastodon_assets_tests.conftest import SHARED_DATA
+from mastodon_assets_tests.support.shared_data import SHARED_DATA
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

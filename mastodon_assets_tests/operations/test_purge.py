@@ -22,10 +22,10 @@ from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.suppression_list import SuppressionKeyError, SuppressionList
 from mastodon_assets.warehouse.tables import TABLES
-from mastodon_assets_tests.ingest.test_handler import NOW
-from mastodon_assets_tests.stream.test_dead_letters import fail, keep
 from mastodon_assets_tests.support import documents
+from mastodon_assets_tests.support.dead_letters import fail, keep
 from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.handling import NOW
 from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.records import delete, upsert
 

@@ -14,37 +14,13 @@ from matplotlib.text import Text
 
 from mastodon_assets.reports import charts
 from mastodon_assets.reports.periods import by_month, shown_days
+from mastodon_assets_tests.support.report_frames import REAL_MODEL, by_day, per_day
 from mastodon_assets_tests.support.report_rows import MONDAY, ODD_HASHTAGS
 
 _SYNTHETIC: list[str | None] = ["f717468d3d3c48b1", "synthetic (demo only)"]
-_REAL: list[str | None] = ["0123456789abcdef", "tweets.csv.gz sha256:0123456789ab"]
 
 
-def by_day(
-    days: int, posts: int = 100, models: Sequence[list[str | None]] = (_REAL,)
-) -> pd.DataFrame:
-    """Every second day has half of the posts."""
-    counts = [posts if day % 2 == 0 else posts // 2 for day in range(days)]
-    frame = pd.DataFrame(
-        {
-            "day": [MONDAY - timedelta(days=days - 1 - day) for day in range(days)],
-            "n_pos": [count // 2 for count in counts],
-            "n_neu": [count // 10 for count in counts],
-            "n_neg": [count // 10 for count in counts],
-        }
-    )
-    frame["n_unscored"] = pd.Series(counts, dtype="int64") - frame.iloc[:, 1:].sum(axis=1)
-    frame["n_toosts"] = counts
-    frame["models"] = pd.Series([models] * days, dtype="object")
-    return frame.assign(n_earlier=0, n_later=0)
-
-
-def per_day(days: int, posts: int = 100) -> pd.DataFrame:
-    shown = by_day(days, posts)[["day", "n_toosts", "n_earlier", "n_later"]]
-    return shown.rename(columns={"n_toosts": "toots_count"})
-
-
-def by_reason(posts: int = 100, models: Sequence[list[str | None]] = (_REAL,)) -> pd.DataFrame:
+def by_reason(posts: int = 100, models: Sequence[list[str | None]] = (REAL_MODEL,)) -> pd.DataFrame:
     frame = pd.DataFrame(
         [
             ("positive", None, posts // 2),
@@ -306,7 +282,7 @@ def test_a_month_is_as_broad_as_its_days_in_bars_and_in_steps(days: int) -> None
     ("models", "note"),
     [
         (
-            [_REAL],
+            [REAL_MODEL],
             "Labels by model 0123456789abcdef, trained on tweets.csv.gz sha256:0123456789ab.",
         ),
         ([["v1", None]], "Labels by model v1, trained on a corpus that is not on record."),
@@ -318,7 +294,7 @@ def test_a_month_is_as_broad_as_its_days_in_bars_and_in_steps(days: int) -> None
             "trained on a synthetic corpus.",
         ),
         (
-            [_REAL, _SYNTHETIC],
+            [REAL_MODEL, _SYNTHETIC],
             "FOR DEMONSTRATION ONLY: labels by 2 models, "
             "trained on 2 corpora, a synthetic one among them.",
         ),

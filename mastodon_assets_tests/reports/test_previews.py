@@ -9,7 +9,7 @@ from PIL import Image
 
 from mastodon_assets.reports import charts
 from mastodon_assets.reports.previews import preview_markdown, sparkline_markdown
-from mastodon_assets_tests.reports.test_charts import per_day
+from mastodon_assets_tests.support.report_frames import per_day
 
 
 def _content(markdown: str, media_type: str) -> bytes:

@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.sentiment.models.store import LoadedModel, load_model
 from mastodon_assets.sentiment.train import TrainingResult
+from mastodon_assets_tests.support.shared_data import SHARED_DATA
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def model(spark: SparkSession, trained: TrainingResult) -> LoadedModel:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of research data beside the project, which is no part of it."""
-    folder = Path(__file__).parents[3] / "shared" / "data" / "sentiment"
+    folder = SHARED_DATA / "sentiment"
     if not folder.is_dir():
         pytest.skip(f"no research data in {folder}")
     return folder

@@ -10,7 +10,7 @@ from httpx_sse import EventSource, ServerSentEvent
 
 from mastodon_assets.simulator.chaos import ChaosServer, Ids, Kind
 from mastodon_assets.simulator.server import SimulatorServer, running
-from mastodon_assets_tests.simulator.conftest import client
+from mastodon_assets_tests.support.simulator_client import client
 
 pytestmark = pytest.mark.usefixtures("loopback")
 

@@ -13,7 +13,7 @@ from mastodon_assets.simulator.faults import Fault, Faults, Refusal
 from mastodon_assets.simulator.server import SimulatorServer, running
 from mastodon_assets.simulator.sources import Frame, Interrupted, SyntheticSource
 from mastodon_assets.simulator.synthetic import LivePosts, history
-from mastodon_assets_tests.simulator.conftest import client
+from mastodon_assets_tests.support.simulator_client import client
 
 pytestmark = pytest.mark.usefixtures("loopback")
 

@@ -6,7 +6,7 @@ import pytest
 
 from mastodon_assets.simulator.limits import Limit, RequestLimits
 from mastodon_assets.simulator.server import running, synthetic_source
-from mastodon_assets_tests.simulator.conftest import client
+from mastodon_assets_tests.support.simulator_client import client
 
 TIMELINE = "/api/v1/timelines/public"
 

@@ -28,7 +28,7 @@ from mastodon_assets.simulator.server import (
 )
 from mastodon_assets.simulator.sources import RawStream, SyntheticSource
 from mastodon_assets.simulator.synthetic import Event, LivePosts, history
-from mastodon_assets_tests.simulator.conftest import (
+from mastodon_assets_tests.support.simulator_client import (
     client,
     read_bytes,
     read_events,

@@ -24,28 +24,15 @@ from mastodon_assets.stream.dead_letters import (
     replay_rejected,
 )
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.support.dead_letters import fail, keep
 from mastodon_assets_tests.support.documents import account, status
 from mastodon_assets_tests.support.mock_broker import Broker
-from mastodon_assets_tests.support.records import as_value, delete, upsert
+from mastodon_assets_tests.support.records import delete, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Entry = dict[str, Any]
-
-
-def keep(settings: Settings, *payloads: Any, reason: str = "was refused") -> None:
-    """Rows of `toots_rejected` with these payloads, offsets counted up, each a second later."""
-    with transaction(settings.postgres_url) as connection:
-        for payload in payloads:
-            connection.execute(
-                "INSERT INTO masto.toots_rejected"
-                " (topic, partition, kafka_offset, reason, payload, message_key, rejected_at)"
-                " SELECT %s, 0, n, %s, %s, %s, '2026-11-20 12:00+00'::timestamptz"
-                " + n * interval '1 s' FROM (SELECT coalesce(max(kafka_offset) + 1, 0) AS n"
-                " FROM masto.toots_rejected) c",
-                (settings.kafka_topic, reason, as_value(payload), b"a key"),
-            )
 
 
 def rows(settings: Settings, query: str) -> list[tuple[Any, ...]]:
@@ -86,14 +73,6 @@ def command(platform: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         return result.stdout
 
     return run
-
-
-def fail(platform: Settings, payload: str | None, **changes: str) -> None:
-    """An entry of the errors topic, as the ingester writes it."""
-    told = {"reason": "contract", "error": "odd", "origin": "stream", "instance": "one.example"}
-    with publishing(platform) as publisher:
-        publisher.publish_error(payload=payload, **{**told, **changes})
-        publisher.flush()
 
 
 def test_what_keeps_the_contract_now_is_published_as_it_was_and_the_rest_stays(

@@ -1,9 +1,8 @@
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
-import psycopg
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given
@@ -34,18 +33,16 @@ from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
 from mastodon_assets.warehouse.tables import TABLES
-from mastodon_assets.warehouse.watermarks import toots_version
 from mastodon_assets_tests.support.collision import uris_with_one_hash
+from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
 from mastodon_assets_tests.support.records import (
     TOPIC,
-    Record,
     delete,
     on_partition,
     staged,
     upsert,
 )
 
-_PARTITIONS = 3
 _SCORED_SCHEMA = pa.schema(
     {
         "id": pa.int64(),
@@ -66,54 +63,14 @@ _SCORES: list[dict[str, Any]] = [
     {"reason": "no_words", "model_version": "m1"},
     {"reason": "no_model"},
 ]
-_EMPTIED = ("toot_aliases", "toots_rejected", "toots_sentiment", "sentiment_totals")
-_DERIVED = ("toots_raw", "toot_metrics_windowed", "user_avg_length_windowed", "toots_deleted")
-
-
-class Sink:
-    """A database with an empty ledger of three partitions, and the offsets each has reached."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
-        self.next = dict.fromkeys(range(_PARTITIONS), 0)
-
-    def write(self, *messages: Any, partition: int = 0) -> BatchCounts:
-        records = on_partition(messages, partition, self.next[partition])
-        return self.write_records(records)
-
-    def write_records(self, records: Sequence[Record], keep_payloads: bool = False) -> BatchCounts:
-        with self.connection.transaction():
-            rows = staged(records, keep_payloads=keep_payloads)
-            counts = write_batch(self.connection, rows, {TOPIC: "topic-id"})
-        for record in records:
-            self.next[record.partition] = max(self.next[record.partition], record.offset + 1)
-        return counts
-
-    def rows(self, query: str) -> list[Any]:
-        with self.connection.transaction():
-            return self.connection.execute(query.encode()).fetchall()
-
-    def version(self) -> int:
-        with self.connection.transaction():
-            return toots_version(self.connection)
-
-    def tables(self) -> dict[str, list[Any]]:
-        return {name: sorted(self.rows(f"TABLE masto.{name}")) for name in _DERIVED}
-
-    def empty(self) -> None:
-        with self.connection.transaction():
-            for name in (*_DERIVED, *_EMPTIED):
-                self.connection.execute(f"TRUNCATE masto.{name} CASCADE".encode())
-            self.connection.execute("UPDATE masto.kafka_offsets SET next_offset = 0")
-        self.next = dict.fromkeys(self.next, 0)
 
 
 def _topic(earliest: int = 0, end: int = 10**6, topic_id: str = "topic-id") -> TopicState:
     return TopicState(
         TOPIC,
         topic_id,
-        dict.fromkeys(range(_PARTITIONS), earliest),
-        dict.fromkeys(range(_PARTITIONS), end),
+        dict.fromkeys(range(PARTITIONS), earliest),
+        dict.fromkeys(range(PARTITIONS), end),
     )
 
 
@@ -442,7 +399,7 @@ def _spread(sink: Sink, messages: list[Any], generator: random.Random) -> None:
         batch, shuffled = shuffled[:size], shuffled[size:]
         by_partition: dict[int, list[Any]] = {}
         for message in batch:
-            by_partition.setdefault(generator.randrange(_PARTITIONS), []).append(message)
+            by_partition.setdefault(generator.randrange(PARTITIONS), []).append(message)
         sink.write_records(
             [
                 record
@@ -458,11 +415,10 @@ def _spread(sink: Sink, messages: list[Any], generator: random.Random) -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(messages=_messages(), seed=st.integers(0, 2**32))
+@given(messages=_messages(), generator=st.randoms())
 def test_order_partitions_and_batches_change_no_row(
-    sink: Sink, messages: list[Any], seed: int
+    sink: Sink, messages: list[Any], generator: random.Random
 ) -> None:
-    generator = random.Random(seed)
     sink.empty()
     _spread(sink, messages, generator)
     first = sink.tables()

@@ -1,9 +1,6 @@
 """`Status` documents made by hand, as the stream sends them."""
 
-from pathlib import Path
 from typing import Any
-
-RECORDED = Path(__file__).parents[3] / "shared" / "data" / "toots"
 
 
 def account(**changes: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.ledger import read_ledger
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.records import as_value, delete, upsert
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from mastodon_assets.warehouse.database import MissingRightsError, connect, tran
 from mastodon_assets.warehouse.migrate import MigrationError, migrate
 from mastodon_assets.warehouse.roles import OWNER, READER, WRITER, RolesError, create_roles
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
-from mastodon_assets_tests.conftest import new_database
-from mastodon_assets_tests.warehouse.test_schema import add_migration
+from mastodon_assets_tests.support.databases import new_database
+from mastodon_assets_tests.support.migrations import add_migration
 
 PASSWORDS = {
     OWNER: SecretStr("owner's pass/word"),

@@ -21,7 +21,8 @@ from mastodon_assets.warehouse.checks import (
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.migrate import MigrationError, migrate
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
-from mastodon_assets_tests.conftest import new_database
+from mastodon_assets_tests.support.databases import new_database
+from mastodon_assets_tests.support.migrations import add_migration
 
 _MIGRATIONS = Path(migrations.__file__).parent / "migrations"
 TABLE_LIST = pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
@@ -282,13 +283,3 @@ def test_a_role_that_cannot_create_a_schema_gets_an_error(bare_url: SecretStr) -
 def newest() -> str:
     """Return the number of the newest migration."""
     return max(file.name for file in _MIGRATIONS.glob("*.sql"))[:4]
-
-
-def add_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, statements: str) -> None:
-    """Let `migrate` find the shipped migrations and one more, number 9999."""
-    copy = folder / "migrations"
-    copy.mkdir()
-    for file in _MIGRATIONS.glob("*.sql"):
-        (copy / file.name).write_bytes(file.read_bytes())
-    (copy / "9999_more.sql").write_text(statements, encoding="utf-8")
-    monkeypatch.setattr(migrations, "_MIGRATIONS", copy)

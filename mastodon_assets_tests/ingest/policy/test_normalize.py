@@ -11,7 +11,8 @@ from mastodon_assets.ingest.api.status_ids import readable_id
 from mastodon_assets.ingest.policy.normalize import NormalizeError, to_delete, to_upsert
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.server import running
-from mastodon_assets_tests.support.documents import RECORDED, account, status
+from mastodon_assets_tests.support.documents import account, status
+from mastodon_assets_tests.support.shared_data import RECORDED
 
 RECEIVED = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from mastodon_assets.contract.messages import Message, encode
 from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
-from mastodon_assets_tests.ingest.test_handler import NOW, Taking
 from mastodon_assets_tests.support.documents import account, status
+from mastodon_assets_tests.support.handling import NOW, Handling
 
 KEY = SecretStr("a key for tests only")
 HASH = "[0-9a-f]{32}"
@@ -245,12 +245,12 @@ def test_no_name_uri_url_or_account_id_is_in_any_byte_for_kafka(
     drawn: tuple[dict[str, Any], list[str]],
 ) -> None:
     document, secrets = drawn
-    taking = Taking(rules=AdmissionPolicy(pseudonyms=Pseudonyms(KEY)))
-    taking.event("update", document)
+    handling = Handling(rules=AdmissionPolicy(pseudonyms=Pseudonyms(KEY)))
+    handling.event("update", document)
 
-    produced = json.dumps([taking.topics.messages, taking.topics.errors]).lower()
+    produced = json.dumps([handling.topics.messages, handling.topics.errors]).lower()
 
-    assert taking.summary.upserts + taking.summary.errors.total() == 1
+    assert handling.summary.upserts + handling.summary.errors.total() == 1
     assert not [secret for secret in secrets if secret.lower() in produced]
 
 
@@ -266,12 +266,12 @@ def test_a_long_text_does_not_hold_up_the_ingester(unit: str) -> None:
 
 
 def test_a_dead_letter_holds_no_payload_under_pseudonyms() -> None:
-    taking = Taking(rules=AdmissionPolicy(pseudonyms=Pseudonyms(KEY)))
-    taking.event("update", status(created_at="yesterday"))
-    taking.event("update", status("2", favourites_count=-1))
+    handling = Handling(rules=AdmissionPolicy(pseudonyms=Pseudonyms(KEY)))
+    handling.event("update", status(created_at="yesterday"))
+    handling.event("update", status("2", favourites_count=-1))
 
-    assert taking.summary.errors == {"not_normalised": 1, "contract": 1}
-    assert taking.payloads() == [None, None]
+    assert handling.summary.errors == {"not_normalised": 1, "contract": 1}
+    assert handling.payloads() == [None, None]
 
 
 def test_the_key_is_in_no_text_of_the_rules() -> None:

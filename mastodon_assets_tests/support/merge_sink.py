@@ -1,0 +1,56 @@
+"""Batches merged into a database without Spark and Kafka."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from mastodon_assets.stream.merge import BatchCounts, write_batch
+from mastodon_assets.warehouse.watermarks import toots_version
+from mastodon_assets_tests.support.records import TOPIC, Record, on_partition, staged
+
+PARTITIONS = 3
+
+
+_EMPTIED = ("toot_aliases", "toots_rejected", "toots_sentiment", "sentiment_totals")
+
+
+_DERIVED = ("toots_raw", "toot_metrics_windowed", "user_avg_length_windowed", "toots_deleted")
+
+
+class Sink:
+    """A database with an empty ledger of three partitions, and the offsets each has reached."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        self.next = dict.fromkeys(range(PARTITIONS), 0)
+
+    def write(self, *messages: Any, partition: int = 0) -> BatchCounts:
+        records = on_partition(messages, partition, self.next[partition])
+        return self.write_records(records)
+
+    def write_records(self, records: Sequence[Record], keep_payloads: bool = False) -> BatchCounts:
+        with self.connection.transaction():
+            rows = staged(records, keep_payloads=keep_payloads)
+            counts = write_batch(self.connection, rows, {TOPIC: "topic-id"})
+        for record in records:
+            self.next[record.partition] = max(self.next[record.partition], record.offset + 1)
+        return counts
+
+    def rows(self, query: str) -> list[Any]:
+        with self.connection.transaction():
+            return self.connection.execute(query.encode()).fetchall()
+
+    def version(self) -> int:
+        with self.connection.transaction():
+            return toots_version(self.connection)
+
+    def tables(self) -> dict[str, list[Any]]:
+        return {name: sorted(self.rows(f"TABLE masto.{name}")) for name in _DERIVED}
+
+    def empty(self) -> None:
+        with self.connection.transaction():
+            for name in (*_DERIVED, *_EMPTIED):
+                self.connection.execute(f"TRUNCATE masto.{name} CASCADE".encode())
+            self.connection.execute("UPDATE masto.kafka_offsets SET next_offset = 0")
+        self.next = dict.fromkeys(self.next, 0)

@@ -1,0 +1,19 @@
+"""Migrations beyond the shipped ones."""
+
+from pathlib import Path
+
+import pytest
+
+from mastodon_assets.warehouse import migrate as migrations
+
+_MIGRATIONS = Path(migrations.__file__).parent / "migrations"
+
+
+def add_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, statements: str) -> None:
+    """Let `migrate` find the shipped migrations and one more, number 9999."""
+    copy = folder / "migrations"
+    copy.mkdir()
+    for file in _MIGRATIONS.glob("*.sql"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    (copy / "9999_more.sql").write_text(statements, encoding="utf-8")
+    monkeypatch.setattr(migrations, "_MIGRATIONS", copy)
