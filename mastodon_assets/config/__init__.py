@@ -1,1 +1,1 @@
-"""Settings from the environment: the one place with names of variables, sources and servers."""
+"""Settings from the environment: the only place that names variables, sources and servers."""

@@ -1,6 +1,7 @@
 """The servers that the settings name, each with its sources and its token.
 
-What belongs here: which token goes to which server. How a source is named is in `sources`.
+What belongs here: the assignment of sources and tokens to servers. Names of sources are in
+`sources`.
 """
 
 import stat
@@ -11,19 +12,19 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.config.sources import Source, Wanted, address_of, parse_sources
+from mastodon_assets.config.sources import Source, SourceEntry, address_of, parse_sources
 from mastodon_assets.errors import SettingsError
 
 TOKENS_ALLOWED = (
-    "allowed: one token; for several servers host=token of each, with commas between, the hosts as"
-    " in MASTODON_API_BASE_URL"
+    "allowed: one token; for several servers a comma-separated list of host=token, with the hosts"
+    " of MASTODON_API_BASE_URL"
 )
 _OTHERS_MAY_READ = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server to read; `address` is the host, with the port where the URL has one."""
+    """A server to read; `address` is the host, with the port if the URL has one."""
 
     base_url: str
     address: str
@@ -32,34 +33,35 @@ class Server:
 
 
 def servers_of(settings: Settings) -> list[Server]:
-    """The servers that the settings name, with their sources and tokens; an empty list for none.
+    """Return the servers that the settings name, with their sources and tokens.
 
-    Raises: SettingsError where servers, sources and tokens do not fit together.
+    Raises:
+        SettingsError: Servers, sources and tokens do not match.
     """
     urls = (settings.mastodon_api_base_url or "").split(",")
     addresses = {address_of(url): url for url in urls if url}
     if not addresses:
         return []
-    wanted = parse_sources(settings.mastodon_sources)
-    for each in wanted:
-        if each.address is not None and each.address not in addresses:
+    entries = parse_sources(settings.mastodon_sources)
+    for entry in entries:
+        if entry.address is not None and entry.address not in addresses:
             raise SettingsError(
-                f"MASTODON_SOURCES: {each.address} is no server of MASTODON_API_BASE_URL; allowed:"
+                f"MASTODON_SOURCES: {entry.address} is not in MASTODON_API_BASE_URL; allowed:"
                 f" {', '.join(addresses)}"
             )
     tokens = _tokens(settings, list(addresses))
     return [
-        Server(url, address, tokens.get(address), _sources_of(address, wanted))
+        Server(url, address, tokens.get(address), _sources_of(address, entries))
         for address, url in addresses.items()
     ]
 
 
-def _sources_of(address: str, wanted: Sequence[Wanted]) -> tuple[Source, ...]:
-    sources = dict.fromkeys(each.source for each in wanted if each.address in (None, address))
+def _sources_of(address: str, entries: Sequence[SourceEntry]) -> tuple[Source, ...]:
+    sources = dict.fromkeys(entry.source for entry in entries if entry.address in (None, address))
     if not sources:
         raise SettingsError(
-            f"MASTODON_SOURCES has none of {address}, which MASTODON_API_BASE_URL names; give it"
-            " one, or leave the server out"
+            f"MASTODON_SOURCES names no source of {address}; add one, or remove {address} from"
+            " MASTODON_API_BASE_URL"
         )
     return tuple(sources)
 
@@ -78,7 +80,7 @@ def _tokens_of_text(text: str, addresses: Sequence[str]) -> dict[str, SecretStr]
     named = [host.strip().lower() for host, _, _ in pairs]
     if len(addresses) == 1 and named[0] not in addresses:
         return {addresses[0]: SecretStr(text)}
-    # A token is shown to the server that it is for and to no other.
+    # A token is sent to its own server and to no other.
     if not all(token for _, _, token in pairs) or not set(named) <= set(addresses):
         raise SettingsError(f"MASTODON_ACCESS_TOKEN=***: {TOKENS_ALLOWED}")
     return {
@@ -87,15 +89,15 @@ def _tokens_of_text(text: str, addresses: Sequence[str]) -> dict[str, SecretStr]
 
 
 def _tokens_of_file(path: Path) -> dict[str, SecretStr]:
-    """Lines `host token`; empty lines and those that begin with # do not count."""
+    """Read lines `host token`; empty lines and lines that begin with # are skipped."""
     name = f"MASTODON_ACCESS_TOKENS_FILE={path}"
     try:
         if path.stat().st_mode & _OTHERS_MAY_READ:
-            raise SettingsError(f"{name}: others can read it; run: chmod 600 {path}")
+            raise SettingsError(f"{name}: other users can read it; run: chmod 600 {path}")
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise SettingsError(f"{name}: {reason}; give a readable file") from error
+        raise SettingsError(f"{name}: {reason}; name a readable file") from error
     tokens: dict[str, SecretStr] = {}
     for number, line in enumerate(lines, start=1):
         words = line.split()

@@ -1,11 +1,10 @@
-"""The one place with names of environment variables: typed, validated once, secrets as secrets.
+"""The settings: environment variables, typed and validated once, with secrets masked.
 
-What belongs here: a setting that changes from machine to machine. What does not: constants of the
-data (they stand with the code that means them) and anything Dagster.
+What belongs here: what differs from machine to machine. What does not: constants of the data (they
+are in the modules that use them) and anything of Dagster.
 """
 
 import json
-import os
 import re
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,7 @@ _MEMORY_PATTERN = r"^[1-9][0-9]*[kmgtKMGT]$"
 _LANGUAGES_PATTERN = r"^( *[A-Za-z]{2,8} *(, *[A-Za-z]{2,8} *)*)?$"
 _TAGS_PATTERN = r"^( *#?[^\s,#]+ *(, *#?[^\s,#]+ *)*)?$"
 
-# What pydantic says to a programmer, said to whoever sets the variable.
+# Pydantic's messages for programmers, reworded for whoever sets the variable.
 _ALLOWED = {
     "literal_error": "{expected}",
     "int_parsing": "a whole number",
@@ -39,18 +38,17 @@ _ALLOWED = {
 _ALLOWED_PATTERNS = {
     _TOPIC_PATTERN: "letters, digits, `.`, `_` and `-`, at most 249",
     _MEMORY_PATTERN: "a number with k, m, g or t, such as 2g",
-    _LANGUAGES_PATTERN: "languages with commas between, such as de,en",
-    _TAGS_PATTERN: "tags with commas between, such as news,#tea",
+    _LANGUAGES_PATTERN: "a comma-separated list of languages, such as de,en",
+    _TAGS_PATTERN: "a comma-separated list of tags, such as news,#tea",
 }
 
 
 class Settings(BaseSettings):
-    """What the environment and `.env` say; each field is the variable of the same name.
+    """The settings of the environment and `.env`; each field is the variable of the same name.
 
-    `kafka_bootstrap_servers`, `database_url` and `withdrawn_key` fall back to the
-    `connection.json` that `mastodon-assets up` leaves in the state folder, so they are read through
-    `kafka_servers` and `postgres_url`, which raise `SettingsError` where neither says anything, and
-    `suppression_key`.
+    `kafka_bootstrap_servers`, `database_url` and `withdrawn_key` fall back to `connection.json`,
+    which `mastodon-assets up` writes to the state folder. Read them through `kafka_servers`,
+    `postgres_url` and `suppression_key`.
     """
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
@@ -122,8 +120,13 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _with_home_folder(cls, value: Path | str | None) -> Path | str | None:
-        # A shell does this, but nobody does it for what stands in `.env`.
-        return Path(os.path.expanduser(value)) if value and not is_uri(value) else value
+        # A shell expands `~` in the environment, but not in `.env`.
+        if not value or is_uri(value):
+            return value
+        try:
+            return Path(value).expanduser()
+        except RuntimeError:  # no such user
+            return Path(value)
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -138,8 +141,8 @@ class Settings(BaseSettings):
         urls = [url.strip() for url in value.split(",")]
         if not all(map(_names_a_server, urls)):
             raise ValueError(
-                "allowed: a server's URL such as https://mastodon.example, several with commas"
-                " between"
+                "allowed: a server's URL such as https://mastodon.example, or a comma-separated"
+                " list"
             )
         return ",".join(url.rstrip("/") for url in urls)
 
@@ -153,7 +156,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_servers(cls, value: str | None) -> str | None:
         if value is not None and not all(map(_SERVER.match, value.split(","))):
-            raise ValueError("allowed: host:port, several with commas between")
+            raise ValueError("allowed: host:port, or a comma-separated list")
         return value
 
     @field_validator("database_url")
@@ -161,8 +164,8 @@ class Settings(BaseSettings):
     def _is_postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not _names_a_database(value.get_secret_value()):
             raise ValueError(
-                "allowed: postgresql://user:password@host:port/database, in which the password's"
-                " : / @ % are written %3A %2F %40 %25"
+                "allowed: postgresql://user:password@host:port/database; in the password, write"
+                " : / @ % as %3A %2F %40 %25"
             )
         return value
 
@@ -174,21 +177,23 @@ class Settings(BaseSettings):
             )
         if self.kafka_topic == self.kafka_errors_topic:
             raise ValueError(
-                f"KAFKA_ERRORS_TOPIC={self.kafka_errors_topic!r}: allowed: another than KAFKA_TOPIC"
+                f"KAFKA_ERRORS_TOPIC={self.kafka_errors_topic!r}: allowed: not KAFKA_TOPIC's"
             )
         return self
 
     @model_validator(mode="after")
-    def _secure_as_meant(self) -> "Settings":
-        # A login or a CA that the protocol does not use was meant to be used.
+    def _uses_login_and_ca(self) -> "Settings":
+        # Whoever sets a login or a CA expects it to be used.
         shown = f"KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol!r}: allowed:"
         has_login = self.kafka_sasl_username is not None and self.kafka_sasl_password is not None
         if self.kafka_uses_sasl and not has_login:
-            raise ValueError(f"{shown} with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+            raise ValueError(
+                f"{shown} this one only together with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+            )
         if not self.kafka_uses_sasl and (self.kafka_sasl_username or self.kafka_sasl_password):
-            raise ValueError(f"{shown} SASL_SSL or SASL_PLAINTEXT where KAFKA_SASL_… are set")
+            raise ValueError(f"{shown} SASL_SSL or SASL_PLAINTEXT if KAFKA_SASL_… are set")
         if self.kafka_ssl_ca_location and not self.kafka_security_protocol.endswith("SSL"):
-            raise ValueError(f"{shown} SSL or SASL_SSL where KAFKA_SSL_CA_LOCATION is set")
+            raise ValueError(f"{shown} SSL or SASL_SSL if KAFKA_SSL_CA_LOCATION is set")
         return self
 
     @cached_property
@@ -211,12 +216,16 @@ class Settings(BaseSettings):
 
     @property
     def kafka_uses_sasl(self) -> bool:
-        """Whether we log in at the broker."""
+        """Return whether the clients log in at the broker."""
         return self.kafka_security_protocol.startswith("SASL")
 
     @property
     def kafka_servers(self) -> str:
-        """`host:port[,host:port]` of the broker. Raises: SettingsError where none is known."""
+        """Return `host:port[,host:port]` of the broker.
+
+        Raises:
+            SettingsError: No broker is known.
+        """
         servers = self.kafka_bootstrap_servers or self._connection.get("kafka_bootstrap_servers")
         if not servers:
             raise SettingsError(
@@ -226,7 +235,11 @@ class Settings(BaseSettings):
 
     @property
     def postgres_url(self) -> SecretStr:
-        """`postgresql://…` with the password. Raises: SettingsError where none is known."""
+        """Return `postgresql://…` with the password.
+
+        Raises:
+            SettingsError: No database is known.
+        """
         if self.database_url:
             return self.database_url
         url = self._connection.get("postgres_url")
@@ -238,15 +251,15 @@ class Settings(BaseSettings):
 
     @property
     def suppression_key(self) -> SecretStr | None:
-        """The key of `masto.withdrawn`: WITHDRAWN_KEY, else the one that `up` made."""
+        """Return the suppression list's key: WITHDRAWN_KEY, or the one that `up` generated."""
         if self.withdrawn_key:
             return self.withdrawn_key
-        made = self._connection.get("withdrawn_key")
-        return SecretStr(made) if made else None
+        generated = self._connection.get("withdrawn_key")
+        return SecretStr(generated) if generated else None
 
 
 def is_uri(name: Path | str) -> bool:
-    """Whether it names a place in one of Hadoop's file systems; all else is a local path."""
+    """Return whether it names a place in one of Hadoop's file systems, not a local path."""
     return isinstance(name, str) and _URI.match(name) is not None
 
 
@@ -265,7 +278,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """Variables with which another process has these settings, wherever it runs: paths absolute."""
+    """Return the variables that give another process these settings, with absolute paths."""
     values: dict[str, str] = {}
     for name in Settings.model_fields:
         value = getattr(settings, name)
@@ -288,14 +301,14 @@ def _names_a_server(url: str) -> bool:
             and (parts.port != 0)
         )
     except ValueError:
-        # Brackets or a port that are none.
+        # Invalid brackets or port.
         return False
 
 
 def _names_a_database(url: str) -> bool:
-    """Whether every part that we hand on to psycopg, SQLAlchemy or JDBC is there and is meant.
+    """Return whether the URL has every part that psycopg, SQLAlchemy and JDBC need.
 
-    A password with a bare `/` or `@` would else put its rest into host, port or database, and from
+    A password with a bare `/` or `@` would put its rest into host, port or database, and from
     there into error messages.
     """
     import psycopg

@@ -1,7 +1,6 @@
-"""The state folder (MASTODON_ASSETS_HOME): whose it is, and whether a demo made it.
+"""The state folder (MASTODON_ASSETS_HOME): its owner, and whether a demo created it.
 
-What belongs here: checks of the folder itself. What the embedded stack keeps there is in
-`embedded`.
+What belongs here: checks of the folder itself. The embedded stack's files in it are in `embedded`.
 """
 
 import os
@@ -9,22 +8,23 @@ from pathlib import Path
 
 from mastodon_assets.errors import PlatformError
 
-# The file that marks a folder as made by a demo, which the next demo may wipe.
+# This file marks a folder that a demo created. The next demo may wipe it.
 DEMO_MARKER = "demo"
 
 
 class StateFolderError(PlatformError):
-    """The state folder cannot be used by the one who asks."""
+    """Raised if this user cannot use the state folder."""
 
 
 class StateDamagedError(PlatformError):
-    """A file that `up` wrote to the state folder is gone or changed."""
+    """Raised if a file that `up` wrote to the state folder is missing or changed."""
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make `folder` with mode 700, or check that it is the caller's own and make it so.
+    """Create `folder` with mode 700, or set that mode on a folder of the caller.
 
-    Raises: StateFolderError where it is no folder, belongs to another user or cannot be made.
+    Raises:
+        StateFolderError: It is no folder, belongs to another user, or cannot be created.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -32,13 +32,17 @@ def make_private_folder(folder: Path) -> None:
         folder.chmod(0o700)
     except OSError as error:
         raise StateFolderError(
-            f"cannot use {folder} as state folder ({error.strerror}); "
+            f"cannot use {folder} as the state folder ({error.strerror}); "
             "set MASTODON_ASSETS_HOME to a folder of your own"
         ) from error
 
 
 def check_own(folder: Path) -> None:
-    """Raises: StateFolderError where `folder` belongs to another user."""
+    """Check that `folder` belongs to the caller.
+
+    Raises:
+        StateFolderError: It belongs to another user.
+    """
     owner = folder.stat().st_uid
     if owner != os.geteuid():
         raise StateFolderError(
@@ -48,5 +52,5 @@ def check_own(folder: Path) -> None:
 
 
 def keep_from_demos(home: Path) -> None:
-    """Mark that the folder now holds more than a demo's data: the next demo refuses to wipe it."""
+    """Remove the demo's mark: the folder holds other data, and the next demo must not wipe it."""
     (home / DEMO_MARKER).unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""What a message is: its schema, encoding and decoding, and the one form of names and times."""
+"""The message contract: schema, encoding, decoding, and the one form of names and times."""

@@ -1,4 +1,8 @@
-"""A dead letter: what was refused, where it is and why; the same for tables and topic."""
+"""Dead letters: the refused messages, in the same form for the table and the Kafka topic.
+
+What belongs here: what a dead letter is. How it is read and replayed is in `stream.dead_letters`
+(the table `toots_rejected`) and `ingest.dead_letters` (the topic `mastodon_errors`).
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,14 +13,21 @@ from mastodon_assets.errors import PlatformError
 
 
 class NoDeadLetterError(PlatformError):
-    """There is no dead letter at the place asked for."""
+    """Raised if there is no dead letter at the requested topic, partition and offset."""
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """What was refused, and where it stands. `payload` is what was refused, byte for byte.
+    """A refused message, the Kafka position it has, and why it was refused.
 
-    `at` is when it was refused, None where an entry of the errors topic does not say.
+    Attributes:
+        topic: The topic of the record.
+        partition: The partition of the record.
+        offset: The offset of the record.
+        reason: Why the message was refused.
+        payload: The refused bytes, unchanged; None if they may not be kept.
+        at: When it was refused; None if an entry of the errors topic does not say.
+        key: The record's key.
     """
 
     topic: str
@@ -30,13 +41,18 @@ class DeadLetter:
 
 @dataclass
 class ReplaySummary:
-    """What a replay did: `published` went to the topic, `kept` by reason why not."""
+    """The result of a replay.
+
+    Attributes:
+        published: Number of messages that were published to the topic.
+        kept: Number of dead letters that stay, by the reason.
+    """
 
     published: int = 0
     kept: Counter[str] = field(default_factory=Counter)
 
 
 def newest_first(dead_letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-    """By the time of refusal; those that do not say one come last."""
+    """Sort by the time of refusal, the newest first; those without a time come last."""
     unknown = datetime.min.replace(tzinfo=UTC)
     return sorted(dead_letters, key=lambda dead_letter: dead_letter.at or unknown, reverse=True)

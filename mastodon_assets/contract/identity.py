@@ -1,13 +1,15 @@
-"""The one form in which an account is named."""
+"""The one form of an account's name."""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 
 def full_handle(account: object, instance: str) -> str | None:
-    """`user@domain` of an account or a mention; None where it has no name.
+    """Return the `user@domain` of an account or a mention; None if it has no name.
 
-    The name of an account of the server asked comes without its domain.
+    Args:
+        account: An `Account` or `Mention` object of Mastodon's API.
+        instance: The server that was read. It names its own accounts without a domain.
     """
     if not isinstance(account, Mapping):
         return None
@@ -22,5 +24,5 @@ def _domain(url: object) -> str | None:
         return None
     try:
         return urlsplit(url).hostname
-    except ValueError:  # "https://[", say
+    except ValueError:  # such as "https://["
         return None

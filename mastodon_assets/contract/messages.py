@@ -1,13 +1,13 @@
-"""The message contract of `mastodon_stream`: JSON bytes to fields and back.
+"""The message contract of the topic `mastodon_stream`: JSON bytes to fields and back.
 
-What belongs here: what a message is, and why one is refused. `message.schema.json` decides; this
-module reads it. No Spark, no database. The same functions serve the ingester, Spark's executors,
-replay and the tests.
+What belongs here: what a message is, and why one is refused. `message.schema.json` decides. The
+ingester, Spark's executors, replay and the tests use the same functions; none needs Spark or a
+database.
 """
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -16,13 +16,14 @@ import jsonschema_rs
 import orjson
 import xxhash
 
+from mastodon_assets.contract.times import parse_utc
 from mastodon_assets.errors import PlatformError
 
-# What PostgreSQL's text cannot hold: NUL, and halves of a surrogate pair.
+# PostgreSQL's text can hold neither NUL nor half of a surrogate pair.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT = "�"
 _REASON_LENGTH = 300
-# What `lang` is where none is declared.
+# `lang` of a post that declares no language.
 NO_LANGUAGE = "und"
 # The seed of Spark's `xxhash64`.
 _HASH_SEED = 42
@@ -31,26 +32,27 @@ Message = dict[str, Any]
 
 
 class ContractError(PlatformError):
-    """A message breaks the contract; says where, without the value, which may be personal."""
+    """Raised if a message breaks the contract. It names the field, never its value."""
 
 
 @cache
 def message_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a message."""
+    """Return the JSON Schema (2020-12) of a message."""
     text = files("mastodon_assets.contract").joinpath("message.schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 
 
 def encode(message: Message) -> bytes:
-    """JSON bytes of a message in UTF-8, with unstorable characters replaced.
+    """Encode a message as JSON in UTF-8, with U+FFFD for characters that PostgreSQL cannot hold.
 
-    Raises: ContractError where the message breaks the contract.
+    Raises:
+        ContractError: The message breaks the contract.
     """
     try:
-        value = orjson.dumps(message)
+        value: bytes = orjson.dumps(message)
     except TypeError:
-        # Half of a surrogate pair, or what the contract refuses anyway: a huge number, say.
+        # Half of a surrogate pair, or something that the contract refuses, such as a huge number.
         return _encode_cleaned(message)
     if b"\\u0000" in value:
         return _encode_cleaned(message)
@@ -61,29 +63,37 @@ def encode(message: Message) -> bytes:
 def _encode_cleaned(message: Message) -> bytes:
     cleaned = _storable(message)
     _check(cleaned)
-    return orjson.dumps(cleaned)
+    value: bytes = orjson.dumps(cleaned)
+    return value
 
 
 def message_key(instance: str, status_id: str) -> bytes:
-    """The record's key: it only spreads load, nothing relies on the order it gives."""
-    return _storable(f"{instance}/{status_id}").encode()
+    """Return the record's key. It only spreads load; nothing relies on order within a key."""
+    key: str = _storable(f"{instance}/{status_id}")
+    return key.encode()
 
 
 def post_id(uri: str) -> int:
-    """The key of a post, `toots_raw.id`: Spark's `xxhash64` of its uri, a signed number."""
+    """Return the key of a post, `toots_raw.id`: Spark's signed `xxhash64` of its uri."""
     unsigned = xxhash.xxh64_intdigest(uri.encode(), seed=_HASH_SEED)
     return unsigned - 2**64 if unsigned >= 2**63 else unsigned
 
 
 def decode(value: bytes | None, kafka_time: datetime) -> Message:
-    """The fields of one record, as the tables name them.
+    """Decode one record into the fields of the tables.
 
-    Keys: op, instance, status_id, received_at and, for an upsert, uri, created_at, edited_at,
-    username, user_id, lang, content_txt, content_html, hashtags, favourites, reblogs, replies,
-    visibility, is_bot, is_sensitive, in_reply_to_id. Times are datetimes in UTC; `kafka_time` is
-    `received_at` of messages of the first version, which carry none.
+    Args:
+        value: The record's value.
+        kafka_time: The record's time. Messages of the first version have no `received_at` and
+            get this one.
 
-    Raises: ContractError.
+    Returns:
+        op, instance, status_id, received_at and, for an upsert, uri, created_at, edited_at,
+        username, user_id, lang, content_txt, content_html, hashtags, favourites, reblogs, replies,
+        visibility, is_bot, is_sensitive, in_reply_to_id. Times are datetimes in UTC.
+
+    Raises:
+        ContractError: The value is no message of the contract.
     """
     document = _parse(value)
     _check(document)
@@ -94,7 +104,7 @@ def decode(value: bytes | None, kafka_time: datetime) -> Message:
             "op": "delete",
             "instance": document["instance"],
             "status_id": document["id"],
-            "received_at": _time(document["received_at"]),
+            "received_at": parse_utc(document["received_at"]),
         }
     return _upsert(document)
 
@@ -105,7 +115,7 @@ def _parse(value: bytes | None) -> Any:
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError:
-        # orjson is right to refuse half of a surrogate pair; we keep such a post.
+        # orjson refuses half of a surrogate pair; such a post is kept.
         return _storable(_parse_leniently(value))
     return _storable(document) if b"\\u0000" in value else document
 
@@ -116,11 +126,11 @@ def _parse_leniently(value: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ContractError("not UTF-8") from error
     except RecursionError as error:
-        raise ContractError("not JSON: nested too deep") from error
+        raise ContractError("not JSON: nested too deeply") from error
     except json.JSONDecodeError as error:
         raise ContractError(f"not JSON: {error.msg} at character {error.pos}") from error
     except ValueError as error:
-        raise ContractError("not JSON: a number that is none") from error
+        raise ContractError("not JSON: NaN and Infinity are not numbers") from error
 
 
 def _refuse_constant(name: str) -> Any:
@@ -158,9 +168,9 @@ def _upsert(document: Message) -> Message:
         "instance": document["instance"],
         "status_id": document["id"],
         "uri": document["uri"],
-        "created_at": _time(document["created_at"]),
-        "edited_at": _time(edited_at) if edited_at else None,
-        "received_at": _time(document["received_at"]),
+        "created_at": parse_utc(document["created_at"]),
+        "edited_at": parse_utc(edited_at) if edited_at else None,
+        "received_at": parse_utc(document["received_at"]),
         "username": document["username"],
         "user_id": document.get("user_id"),
         "lang": document.get("language") or NO_LANGUAGE,
@@ -185,7 +195,7 @@ def _first_version(document: Message, kafka_time: datetime) -> Message:
         "instance": "unknown",
         "status_id": status_id,
         "uri": f"unknown/{status_id}",
-        "created_at": _time(document["created_at"]),
+        "created_at": parse_utc(document["created_at"]),
         "edited_at": None,
         "received_at": kafka_time,
         "username": document["username"],
@@ -205,9 +215,5 @@ def _first_version(document: Message, kafka_time: datetime) -> Message:
 
 
 def plain_tags(tags: list[str]) -> list[str]:
-    """Hashtags as the tables have them: lower case, unique, in their order."""
+    """Return hashtags as the tables hold them: lower case, unique, in their order."""
     return list(dict.fromkeys(tag.lower() for tag in tags))
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)

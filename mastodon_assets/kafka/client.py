@@ -1,7 +1,8 @@
-"""How clients of Kafka are configured: servers, encryption, who we are.
+"""Configuration of Kafka clients: servers, encryption, login.
 
-What belongs here: the settings in the words of librdkafka (confluent-kafka) and of Spark's reader,
-and what a broker had against us. What is asked of Kafka stands with whoever asks.
+What belongs here: the settings in the terms of librdkafka (confluent-kafka) and of Spark's reader,
+and the reasons for which brokers refuse a client. Requests to Kafka are in the modules that make
+them.
 """
 
 import ssl
@@ -17,51 +18,54 @@ _LOGIN_MODULES = {
     "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
     "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
 }
-# librdkafka's codes of "it is there, but we shall not talk": an encryption or a login that failed.
-_REFUSALS = (KafkaError._SSL, KafkaError._AUTHENTICATION)
+# librdkafka's codes for an encryption or a login that failed; it has no public names for them.
+_SSL_FAILED = KafkaError._SSL
+_LOGIN_FAILED = KafkaError._AUTHENTICATION
 
 
 class Refusals:
-    """What brokers had against a client; librdkafka itself only says that it timed out.
+    """Records why brokers refuse a client; librdkafka itself only reports a timeout.
 
-    `hear` is the client's `error_cb`; it is called while the client polls.
+    `record` is the client's `error_cb`; it is called while the client polls.
     """
 
     def __init__(self) -> None:
         self._newest: KafkaError | None = None
 
-    def hear(self, error: KafkaError) -> None:
-        if error.code() in _REFUSALS:
+    def record(self, error: KafkaError) -> None:
+        """Keep the newest failure of encryption or login."""
+        if error.code() in (_SSL_FAILED, _LOGIN_FAILED):
             self._newest = error
 
     def unavailable(self, servers: str) -> ServiceUnavailableError:
-        """The error for a client that got no answer."""
+        """Return the error for a client that got no answer."""
         if self._newest is None:
             return ServiceUnavailableError(
                 f"Kafka at {servers} does not answer; run: mastodon-assets up"
-                " (or look at KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL)"
+                " (or check KAFKA_BOOTSTRAP_SERVERS and KAFKA_SECURITY_PROTOCOL)"
             )
         reason = self._newest.str().splitlines()[0]
-        if self._newest.code() == KafkaError._SSL:
-            advice = "look at KAFKA_SSL_CA_LOCATION and KAFKA_SECURITY_PROTOCOL"
+        if self._newest.code() == _SSL_FAILED:
+            advice = "check KAFKA_SSL_CA_LOCATION and KAFKA_SECURITY_PROTOCOL"
         else:
-            advice = "look at KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM"
-        return ServiceUnavailableError(f"Kafka at {servers} refuses us ({reason}); {advice}")
+            advice = "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM"
+        return ServiceUnavailableError(f"Kafka at {servers} refuses access ({reason}); {advice}")
 
 
 def client_config(settings: Settings, refusals: Refusals | None = None) -> dict[str, Any]:
-    """librdkafka's configuration of any client; it holds the password: never print it.
+    """Return librdkafka's configuration for any client. It holds the password: never print it.
 
-    Raises: SettingsError where no broker is known or the CA's file cannot be read.
+    Raises:
+        SettingsError: No broker is known, or the CA's file cannot be read.
     """
     config: dict[str, Any] = {
         "bootstrap.servers": settings.kafka_servers,
         "security.protocol": settings.kafka_security_protocol,
-        # It would print to stderr; what matters arrives as an error or a delivery report.
+        # librdkafka prints to stderr; what matters arrives as an error or a delivery report.
         "log_level": 0,
     }
     if refusals is not None:
-        config["error_cb"] = refusals.hear
+        config["error_cb"] = refusals.record
     if settings.kafka_uses_sasl:
         assert settings.kafka_sasl_password is not None, "the settings demand it"
         config |= {
@@ -75,10 +79,12 @@ def client_config(settings: Settings, refusals: Refusals | None = None) -> dict[
 
 
 def spark_options(settings: Settings) -> dict[str, str]:
-    """The same for Spark's Kafka source; executors get all of it from the driver, files included.
+    """Return the options for Spark's Kafka source. Executors get all of it from the driver.
 
-    It holds the password: give it as options of the source, which no command line or plan shows.
-    Raises: as `client_config`.
+    They hold the password. Pass them as options of the source: no command line or plan shows those.
+
+    Raises:
+        SettingsError: No broker is known, or the CA's file cannot be read.
     """
     options = {
         "kafka.bootstrap.servers": settings.kafka_servers,
@@ -103,13 +109,13 @@ def spark_options(settings: Settings) -> dict[str, str]:
 
 
 def _quoted(value: str) -> str:
-    """A string as the JAAS configuration's parser reads it."""
+    """Quote a string for the parser of the JAAS configuration."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 def _certificates(settings: Settings) -> str | None:
-    """The CA's certificates as PEM text."""
+    """Return the CA's certificates as PEM text."""
     path = settings.kafka_ssl_ca_location
     if path is None:
         return None
@@ -117,7 +123,7 @@ def _certificates(settings: Settings) -> str | None:
         text = path.read_text(encoding="ascii")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except OSError as error:
-        # An SSLError is one too.
+        # An SSLError is an OSError too.
         reason = error.strerror or type(error).__name__
         raise SettingsError(
             f"KAFKA_SSL_CA_LOCATION={path}: no certificates ({reason}); allowed: a file of PEM"

@@ -1,7 +1,7 @@
-"""Messages to Kafka, each of them kept until all in-sync replicas have acknowledged it.
+"""The publisher of messages to Kafka. It keeps each one until all in-sync replicas acknowledge it.
 
-What belongs here: how something gets into the topics and what counts as done. What is published is
-decided in `intake`.
+What belongs here: how a message gets into a topic, and when it counts as done. What is published is
+decided in `ingest.handler`.
 """
 
 import json
@@ -25,9 +25,10 @@ _METADATA_SECONDS = 5
 FLUSH_SECONDS = 12
 _STUCK_SECONDS = 10
 _RENEWAL_SECONDS = 5
-_MOST_IN_FLIGHT = 10_000
-_MOST_KILOBYTES_IN_FLIGHT = 64 * 1024
+_MAX_IN_FLIGHT = 10_000
+_MAX_KILOBYTES_IN_FLIGHT = 64 * 1024
 _ERROR_LENGTH = 300
+_TOO_LARGE = "larger than Kafka accepts"
 
 
 @dataclass(frozen=True)
@@ -38,30 +39,30 @@ class _Record:
 
 
 class Publisher:
-    """Publishes to both topics; made and ended by `publishing`. Used by one thread.
+    """Publishes to both topics. `publishing` opens and closes it; one thread uses it.
 
-    Kafka may go away and come back: what it has not taken is kept and handed over again. What
-    waits is bounded as long as nothing is published while `has_room` is false.
+    Kafka may go away and come back: messages that it did not take are kept and sent again. The
+    number of waiting messages is bounded if nothing is published while `has_room` is false.
     """
 
     def __init__(
-        self, make_producer: Callable[[], Producer], *, topic: str, errors_topic: str, servers: str
+        self, new_producer: Callable[[], Producer], *, topic: str, errors_topic: str, servers: str
     ) -> None:
-        self._make_producer = make_producer
-        self._producer = make_producer()
+        self._new_producer = new_producer
+        self._producer = new_producer()
         self._topic = topic
         self._errors_topic = errors_topic
         self._servers = servers
         self._undelivered: list[_Record] = []
         self._failure = "no answer"
-        self._progress_at = self._made_at = time.monotonic()
+        self._progress_at = self._opened_at = time.monotonic()
 
     def has_room(self) -> bool:
-        """More may be published."""
-        return not self._undelivered and len(self._producer) < _MOST_IN_FLIGHT
+        """Return whether more may be published."""
+        return not self._undelivered and len(self._producer) < _MAX_IN_FLIGHT
 
     def is_stuck(self) -> bool:
-        """Kafka refuses, or has acknowledged nothing for seconds though something waits."""
+        """Return whether Kafka refuses messages or acknowledges none while some wait."""
         self._producer.poll(0)
         if self._undelivered:
             return True
@@ -70,41 +71,49 @@ class Publisher:
         return time.monotonic() - self._progress_at > _STUCK_SECONDS
 
     def in_flight(self) -> int:
-        """Messages that are handed over and not acknowledged; may be asked for by any thread."""
+        """Return the number of messages without acknowledgement. Any thread may call it."""
         return len(self._producer) + len(self._undelivered)
 
     def seconds_unacknowledged(self) -> float:
-        """How long Kafka has acknowledged nothing though something waits; for any thread."""
+        """Return how long messages have waited without an acknowledgement; for any thread."""
         return time.monotonic() - self._progress_at if self.in_flight() else 0.0
 
     def wait(self, seconds: float) -> None:
-        """Let Kafka work; what it refused is handed over again by a new producer now and then."""
+        """Wait for acknowledgements; from time to time send refused messages by a new producer."""
         self._producer.poll(seconds)
-        if self._undelivered and time.monotonic() - self._made_at > _RENEWAL_SECONDS:
+        if self._undelivered and time.monotonic() - self._opened_at > _RENEWAL_SECONDS:
             self._renew()
 
     def publish(self, message: Message) -> None:
-        """Hand over an upsert or a delete.
+        """Publish an upsert or a delete.
 
-        Raises: ContractError (nothing was published).
+        Raises:
+            ContractError: The message breaks the contract; nothing was published.
         """
         key = message_key(str(message["instance"]), str(message["id"]))
         self._produce(self._topic, encode(message), key)
 
     def publish_record(self, value: bytes, key: bytes | None) -> None:
-        """Hand over a message that is encoded already and keeps the contract, as it is.
+        """Publish a message that is already encoded and follows the contract, unchanged.
 
-        Raises: ContractError where it is larger than Kafka takes, ServiceUnavailableError.
+        Raises:
+            ContractError: It is larger than Kafka accepts.
         """
         self._produce(self._topic, value, key)
 
     def publish_error(
         self, *, reason: str, error: str, payload: str | None, origin: str, instance: str
     ) -> None:
-        """Hand over what could not be published.
+        """Publish a dead letter for something that could not be published.
 
-        `payload` is JSON text, None where it may not be kept. A payload too large for
-        Kafka is left out and the error says so.
+        A payload that is too large for Kafka is left out, and the error says so.
+
+        Args:
+            reason: The kind of failure, one word.
+            error: The failure in a sentence; cut to 300 characters.
+            payload: JSON text; None if it may not be kept.
+            origin: `stream`, `backfill`, `simulator` or `replay`.
+            instance: The server that was read.
         """
         document: dict[str, Any] = {
             "reason": reason,
@@ -121,23 +130,24 @@ class Publisher:
             self._produce(self._errors_topic, _json_bytes(document), None)
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Return when everything handed over is acknowledged.
+        """Wait until every message is acknowledged.
 
-        Raises: ServiceUnavailableError where something is not within `seconds`.
+        Raises:
+            ServiceUnavailableError: Some messages are not acknowledged after `seconds`.
         """
         missing = self._producer.flush(seconds) + len(self._undelivered)
         if missing:
             raise self.unavailable(f"{missing} messages are not acknowledged: {self._failure}")
 
     def unavailable(self, what: str) -> ServiceUnavailableError:
-        """The error for a run that cannot wait."""
+        """Return the error for a run that cannot wait."""
         return ServiceUnavailableError(
-            f"Kafka at {self._servers} did not take a message ({what}); nothing counts as done"
-            " that it has not acknowledged; see: mastodon-assets status"
+            f"Kafka at {self._servers} did not accept a message ({what}); messages without its"
+            " acknowledgement do not count as published; see: mastodon-assets status"
         )
 
     def close(self) -> None:
-        """Drop what is still in flight."""
+        """Drop the messages that are still in flight."""
         self._producer.purge()
         self._producer.flush(1)
 
@@ -150,12 +160,12 @@ class Publisher:
                 self._producer.produce(topic, value, key, on_delivery=self._on_delivery)
             except BufferError:
                 if time.monotonic() > deadline:
-                    return self._keep(_Record(topic, value, key), "its queue stays full")
+                    return self._keep(_Record(topic, value, key), "the producer's queue stays full")
                 self._producer.poll(0.1)
             except KafkaException as error:
                 cause = error.args[0]
                 if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                    raise ContractError("larger than Kafka takes") from error
+                    raise ContractError(_TOO_LARGE) from error
                 return self._keep(_Record(topic, value, key), cause.str())
             else:
                 self._producer.poll(0)
@@ -165,11 +175,11 @@ class Publisher:
         if error is None:
             self._progress_at = time.monotonic()
         elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            # The broker takes less than the producer: it would refuse it for ever.
+            # The broker accepts less than the producer: it would refuse the message for ever.
             document = json.loads(record.value())
             self.publish_error(
                 reason="contract",
-                error="larger than Kafka takes",
+                error=_TOO_LARGE,
                 payload=None,
                 origin=document["origin"],
                 instance=document["instance"],
@@ -182,23 +192,25 @@ class Publisher:
         self._failure = failure
 
     def _renew(self) -> None:
-        # A producer that has met a fatal error takes nothing any more. What is in flight comes back
-        # as undelivered, and perhaps twice into Kafka, which changes no table.
+        # A producer accepts nothing after a fatal error. Messages in flight come back undelivered
+        # and may reach Kafka twice, which changes no table.
         self.close()
         waiting, self._undelivered = self._undelivered, []
-        self._producer = self._make_producer()
-        self._made_at = time.monotonic()
+        self._producer = self._new_producer()
+        self._opened_at = time.monotonic()
         for record in waiting:
             self._produce(record.topic, record.value, record.key)
 
 
 @contextmanager
 def publishing(settings: Settings) -> Iterator[Publisher]:
-    """A publisher for the settings' topics; what is still in flight at the end is dropped.
+    """Open a publisher for the topics of the settings.
 
-    Call `flush` before the end.
-    Raises: ServiceUnavailableError where no broker answers within seconds or it refuses us,
-    TopicMissingError.
+    Call `flush` before the end: messages that are still in flight are dropped.
+
+    Raises:
+        ServiceUnavailableError: No broker answers within seconds, or it refuses access.
+        TopicMissingError: A topic does not exist.
     """
     topics = (settings.kafka_topic, settings.kafka_errors_topic)
     _check_topics(settings, topics)
@@ -215,7 +227,7 @@ def publishing(settings: Settings) -> Iterator[Publisher]:
 
 
 def producer_config(settings: Settings) -> dict[str, Any]:
-    """librdkafka's settings: every message once and in order, however long Kafka is away."""
+    """Return the producer's configuration: each message once, in order, without a time limit."""
     return {
         **client_config(settings),
         "client.id": "mastodon-assets-ingest",
@@ -224,7 +236,7 @@ def producer_config(settings: Settings) -> dict[str, Any]:
         "compression.type": "lz4",
         "linger.ms": 50,
         "message.timeout.ms": 0,
-        "queue.buffering.max.kbytes": _MOST_KILOBYTES_IN_FLIGHT,
+        "queue.buffering.max.kbytes": _MAX_KILOBYTES_IN_FLIGHT,
     }
 
 
@@ -232,7 +244,7 @@ def _check_topics(settings: Settings, topics: tuple[str, ...]) -> None:
     servers, refusals = settings.kafka_servers, Refusals()
     producer = Producer(client_config(settings, refusals))
     try:
-        # All topics: asking for one by name may make it.
+        # All topics: a request for one by name may create it.
         known = producer.list_topics(timeout=_METADATA_SECONDS).topics
     except KafkaException as error:
         producer.poll(0)

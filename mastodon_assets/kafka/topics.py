@@ -1,6 +1,7 @@
-"""What the broker says of a topic: its id, and each partition's first and end offset.
+"""Topics of Kafka: creating them, and their id and offsets as the broker reports them.
 
-What belongs here: bounded questions to Kafka. What follows from the answers stands in `ledger`.
+What belongs here: requests to Kafka with a time limit. What follows from the answers is in
+`stream.ledger`.
 """
 
 import time
@@ -16,20 +17,27 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 from mastodon_assets.kafka.client import Refusals, client_config
 
-_KNOWN_SECONDS = 30
-
+# Partition to offset.
 Offsets = Mapping[int, int]
 
+_CREATE_SECONDS = 30
 _RETRY_SECONDS = 0.2
 
 
 class TopicMissingError(PlatformError):
-    """The topic does not exist on this broker."""
+    """Raised if a topic does not exist on this broker."""
 
 
 @dataclass(frozen=True)
 class TopicState:
-    """`earliest` and `end` map partition to offset; `end` is the offset the next record gets."""
+    """A topic as the broker reports it.
+
+    Attributes:
+        topic: The name.
+        topic_id: The id; a topic that was deleted and created again has another one.
+        earliest: First offset per partition.
+        end: The offset that the next record gets, per partition.
+    """
 
     topic: str
     topic_id: str
@@ -37,15 +45,64 @@ class TopicState:
     end: Offsets
 
 
-def read_topic(settings: Settings, topic: str, *, timeout: float = 5) -> TopicState:
-    """Ask the broker, within `timeout` seconds a question.
+def admin_client(bootstrap_servers: str) -> AdminClient:
+    """Return a client for administration that logs nothing."""
+    # log_level 0: librdkafka would report each lost broker on the terminal, in many lines.
+    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
 
-    Raises: ServiceUnavailableError where it does not answer or refuses us, TopicMissingError.
+
+def create_topics(
+    bootstrap_servers: str,
+    names: Sequence[str],
+    partitions: int = 4,
+    *,
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """Create the topics that do not exist, with the broker's default number of replicas.
+
+    They can be used when it returns. Existing topics stay unchanged.
+
+    Args:
+        bootstrap_servers: Address of the broker.
+        names: The topics.
+        partitions: Number of partitions of a new topic.
+        config: `client.client_config`, for a broker that needs more than an address.
+
+    Raises:
+        ServiceUnavailableError: The broker does not answer or refuses.
+    """
+    topics = [NewTopic(name, num_partitions=partitions) for name in names]
+    if not topics:
+        return
+    admin = AdminClient(dict(config)) if config else admin_client(bootstrap_servers)
+    for name, created in admin.create_topics(topics, request_timeout=30).items():
+        try:
+            created.result()
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise ServiceUnavailableError(
+                    f"Kafka at {bootstrap_servers} did not create topic {name}: {reason.str()}"
+                ) from error
+    _wait_until_known(admin, bootstrap_servers, names)
+
+
+def read_topic(settings: Settings, topic: str, *, timeout: float = 5) -> TopicState:
+    """Read the state of a topic from the broker.
+
+    Args:
+        settings: They name the broker.
+        topic: The name.
+        timeout: Seconds per request.
+
+    Raises:
+        ServiceUnavailableError: The broker does not answer or refuses access.
+        TopicMissingError: The topic does not exist.
     """
     servers, refusals = settings.kafka_servers, Refusals()
     admin = AdminClient(client_config(settings, refusals))
     try:
-        # Metadata first: it fails after `timeout` where nothing listens, the others wait longer.
+        # Metadata first: it fails after `timeout` if nothing listens; the others wait longer.
         known = admin.list_topics(topic, timeout=timeout).topics[topic]
         if known.error is not None:
             raise TopicMissingError(
@@ -65,7 +122,7 @@ def read_topic(settings: Settings, topic: str, *, timeout: float = 5) -> TopicSt
 
 
 class TopicIdentity:
-    """Asks for a topic's id again and again, over one connection."""
+    """Reads a topic's id repeatedly over one connection."""
 
     def __init__(self, settings: Settings, topic: str, *, timeout: float = 5) -> None:
         self.admin_client = AdminClient(client_config(settings))
@@ -74,9 +131,10 @@ class TopicIdentity:
         self._timeout = timeout
 
     def ask(self) -> str:
-        """The broker's id of the topic now.
+        """Return the topic's present id.
 
-        Raises: ServiceUnavailableError where the broker does not answer or has no such topic.
+        Raises:
+            ServiceUnavailableError: The broker does not answer, or the topic does not exist.
         """
         try:
             described = self.admin_client.describe_topics(
@@ -85,15 +143,15 @@ class TopicIdentity:
             return str(described[self._topic].result(self._timeout).topic_id)
         except (KafkaException, TimeoutError) as error:
             raise ServiceUnavailableError(
-                f"Kafka at {self._servers} does not say which {self._topic} it has"
-                f" ({error}); run: mastodon-assets up (or look at KAFKA_BOOTSTRAP_SERVERS)"
+                f"Kafka at {self._servers} does not return the id of topic {self._topic}"
+                f" ({error}); run: mastodon-assets up (or check KAFKA_BOOTSTRAP_SERVERS)"
             ) from error
 
 
 def _offsets(
     admin: AdminClient, topic: str, partitions: list[int], spec: OffsetSpec, timeout: float
 ) -> dict[int, int]:
-    wanted = {TopicPartition(topic, partition): spec for partition in partitions}
+    requested = {TopicPartition(topic, partition): spec for partition in partitions}
     for attempt in Retrying(
         retry=retry_if_exception(_is_without_leader),
         stop=stop_after_delay(timeout),
@@ -101,64 +159,35 @@ def _offsets(
         reraise=True,
     ):
         with attempt:
-            futures = admin.list_offsets(wanted, request_timeout=timeout).items()
+            futures = admin.list_offsets(requested, request_timeout=timeout).items()
             offsets = {place.partition: future.result(timeout).offset for place, future in futures}
     return offsets
 
 
 def _is_without_leader(error: BaseException) -> bool:
-    """As a partition is for a moment after its topic was made, or its broker was started."""
+    """Return whether a partition has no leader, as for a moment after its creation."""
     return isinstance(error, KafkaException) and error.args[0].code() in (
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
     )
 
 
-def create_topics(
-    bootstrap_servers: str,
-    names: Sequence[str],
-    partitions: int = 4,
-    *,
-    config: Mapping[str, Any] | None = None,
-) -> None:
-    """Create the topics that are absent, with as many replicas as the broker gives by default.
-
-    They can be used when it returns. Those that are there stay as they are. `config` is
-    `kafka_client.client_config` for a broker that wants more than an address.
-    Raises: ServiceUnavailableError where the broker does not answer or refuses.
-    """
-    topics = [NewTopic(name, num_partitions=partitions) for name in names]
-    if not topics:
-        return
-    admin = AdminClient(dict(config)) if config else admin_client(bootstrap_servers)
-    for name, created in admin.create_topics(topics, request_timeout=30).items():
-        try:
-            created.result()
-        except KafkaException as error:
-            reason = error.args[0]
-            if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise ServiceUnavailableError(
-                    f"Kafka at {bootstrap_servers} does not create topic {name}: {reason.str()}"
-                ) from error
-    _wait_until_known(admin, bootstrap_servers, names)
-
-
 def _wait_until_known(admin: AdminClient, bootstrap_servers: str, names: Sequence[str]) -> None:
-    # A topic is made when the controller says so, and known to the broker a moment later.
-    deadline = time.monotonic() + _KNOWN_SECONDS
+    # The controller creates a topic; the broker knows it a moment later.
+    deadline = time.monotonic() + _CREATE_SECONDS
     while True:
         try:
-            known = admin.list_topics(timeout=_KNOWN_SECONDS).topics
+            known = admin.list_topics(timeout=_CREATE_SECONDS).topics
         except KafkaException as error:
             raise ServiceUnavailableError(
-                f"Kafka at {bootstrap_servers} made topics and does not answer any more"
+                f"Kafka at {bootstrap_servers} created the topics and stopped answering"
                 f" ({error.args[0].str()})"
             ) from error
         if all(name in known and _has_leaders(known[name]) for name in names):
             return
         if time.monotonic() > deadline:
             raise ServiceUnavailableError(
-                f"Kafka at {bootstrap_servers} made topics and does not know them yet; try again"
+                f"Kafka at {bootstrap_servers} created topics and does not list them yet; try again"
             )
         time.sleep(0.1)
 
@@ -167,9 +196,3 @@ def _has_leaders(topic: TopicMetadata) -> bool:
     return bool(topic.partitions) and all(
         partition.leader >= 0 for partition in topic.partitions.values()
     )
-
-
-def admin_client(bootstrap_servers: str) -> AdminClient:
-    """Return a client for administration that is silent about brokers that go away."""
-    # log_level 0: a broker that goes away would else be told on the terminal, in many lines.
-    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})

@@ -1,12 +1,12 @@
-"""An account or a server withdraws: everything of it goes, and nothing of it comes back.
+"""The purge of an account or a server: all its data is removed and never stored again.
 
-What belongs here: the order of a withdrawal, and under which names somebody may be stored. First
-the tables with the entry in the list, in one transaction, then the ingester's dead letters in
-Kafka. Doing it again is harmless, and mends a withdrawal that was broken off in between.
+What belongs here: the order of a purge, and the names under which an account may be stored. First
+the tables and the entry in the suppression list, in one transaction, then the ingester's dead
+letters in Kafka. A purge can be repeated, which completes one that was interrupted.
 
-Messages in the stream's topic stay there as long as Kafka keeps them (the embedded one for good);
-the sink stores none of them. An ingester that runs reads the list every half minute: a dead letter
-that it writes before that stays until the command is run again.
+Messages in the stream's topic stay as long as Kafka keeps them (the embedded one for good); the
+stream stores none of them. A running ingester reads the list every half minute. A dead letter that
+it writes before that stays until the command is run again.
 """
 
 import re
@@ -38,8 +38,8 @@ _DOMAIN = re.compile(r"\A[^@\s/]+\Z")
 
 
 @dataclass(frozen=True)
-class Named:
-    """Who withdraws: `user@domain`, or a server's domain."""
+class Subject:
+    """Whom a purge is about: an account (`user@domain`) or a server (its domain)."""
 
     kind: Kind
     name: str
@@ -47,59 +47,84 @@ class Named:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the list of the withdrawn."""
+    """An entry of the suppression list; it holds no name."""
 
     kind: Kind
     withdrawn_at: datetime
 
 
-def account(handle: str) -> Named:
-    """Raises: SettingsError where it is no full handle."""
+def account(handle: str) -> Subject:
+    """Return the account of a full handle.
+
+    Raises:
+        SettingsError: `handle` is no full handle.
+    """
     name = handle.removeprefix("@")
     if not _HANDLE.match(name):
         raise SettingsError(f"--account {handle!r}: allowed: a full handle such as ada@one.example")
-    return Named("account", name)
+    return Subject("account", name)
 
 
-def server(domain: str) -> Named:
-    """Raises: SettingsError where it is no domain."""
+def server(domain: str) -> Subject:
+    """Return the server of a domain.
+
+    Raises:
+        SettingsError: `domain` is no domain.
+    """
     if not _DOMAIN.match(domain):
         raise SettingsError(f"--server {domain!r}: allowed: a domain such as one.example")
-    return Named("server", domain)
+    return Subject("server", domain)
 
 
-def purge(settings: Settings, who: Named, *, dry_run: bool = False) -> Mapping[str, int]:
-    """Remove everything of an account or a server and enter it in the list; place to entries gone.
+def purge(settings: Settings, who: Subject, *, dry_run: bool = False) -> Mapping[str, int]:
+    """Remove all data of an account or a server and add it to the suppression list.
 
-    Places are tables, and the errors topic. A server's are the posts of its accounts, and all that
-    was read from it. With `dry_run` all is counted and nothing changed.
+    A server's data are the posts of its accounts and everything that was read from it.
 
-    Raises: WithdrawnKeyError, MissingTablesError, ServiceUnavailableError (which says what is done
-    already).
+    Args:
+        settings: They name database, broker and keys.
+        who: The account or server.
+        dry_run: Count only; nothing is changed.
+
+    Returns:
+        Number of removed entries per table, and for the errors topic.
+
+    Raises:
+        SuppressionKeyError: The list has no key, or another one.
+        MissingTablesError: The database has no tables.
+        ServiceUnavailableError: Database or broker fails; the message says what is done already.
     """
     key, names = _key(settings), _stored_names(settings, who)
-    covered = SuppressionList(key, frozenset(entry_hash(key, who.kind, name) for name in names))
+    purged = SuppressionList(key, frozenset(entry_hash(key, who.kind, name) for name in names))
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
         read_suppression_list(connection, key)
         add_entries(connection, key, who.kind, names)
-        removed = purge_rows(connection, covered)
+        removed = purge_rows(connection, purged)
         if dry_run:
             connection.rollback()
     try:
-        removed[settings.kafka_errors_topic] = remove_errors(settings, covered, dry_run=dry_run)
+        removed[settings.kafka_errors_topic] = remove_errors(settings, purged, dry_run=dry_run)
     except PlatformError as error:
         raise ServiceUnavailableError(
-            f"the tables are {'looked through' if dry_run else 'done'}, the topic"
+            f"the tables are {'checked' if dry_run else 'purged'}, the topic"
             f" {settings.kafka_errors_topic} is not: {error}; run the same command again"
         ) from error
     return removed
 
 
-def undo(settings: Settings, who: Named) -> bool:
-    """Take it off the list, so that it may be read again; false where it did not stand there.
+def undo(settings: Settings, who: Subject) -> bool:
+    """Remove an entry from the suppression list, so that the posts may be read again.
 
-    What was removed does not come back by itself. Raises: as `purge`.
+    Removed posts do not come back by themselves.
+
+    Returns:
+        Whether the entry was on the list.
+
+    Raises:
+        SuppressionKeyError: The list has no key, or another one.
+        MissingTablesError: The database has no tables.
+        ServiceUnavailableError: The database fails.
     """
     key = _key(settings)
     with transaction(settings.postgres_url) as connection:
@@ -109,9 +134,11 @@ def undo(settings: Settings, who: Named) -> bool:
 
 
 def entries(settings: Settings) -> list[Entry]:
-    """The list, newest first; it does not say who.
+    """Return the suppression list, newest first; it holds no names.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: The database fails.
+        MissingTablesError: The database has no tables.
     """
     with transaction(settings.postgres_url, snapshot=True) as connection:
         rows = connection.execute(
@@ -123,17 +150,14 @@ def entries(settings: Settings) -> list[Entry]:
 def _key(settings: Settings) -> SecretStr:
     if settings.suppression_key is None:
         raise SuppressionKeyError(
-            "there is no key for the list of the withdrawn; set WITHDRAWN_KEY to a random text and"
-            " keep it, such as one from: python -c 'import secrets; print(secrets.token_hex(32))'"
+            "the suppression list has no key; set WITHDRAWN_KEY to a random text and keep it, such"
+            " as one from: python -c 'import secrets; print(secrets.token_hex(32))'"
         )
     return settings.suppression_key
 
 
-def _stored_names(settings: Settings, who: Named) -> list[str]:
-    """The name, and under pseudonyms the one that messages have; posts from before have the first.
-
-    One transaction gives both entries one time.
-    """
+def _stored_names(settings: Settings, who: Subject) -> list[str]:
+    """Return the names under which posts may be stored: the plain one, and its pseudonym."""
     if settings.mastodon_handle_key is None:
         return [who.name]
     pseudonyms = Pseudonyms(settings.mastodon_handle_key)

@@ -6,12 +6,11 @@ What belongs here: how a file is written. `charts` and `queries` make its conten
 from __future__ import annotations
 
 import io
-import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,20 +58,9 @@ def _harmless(cell: object) -> object:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Replace `path` in one step: readers see the old or the new file."""
-    # In the same folder, as a rename is atomic only within one file system; a name of its own, as
-    # two runs may write at once; not by `tempfile`, whose files only their owner may read.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, content, mode=None)
     except OSError as error:
         raise ReportFileError(
             f"cannot write {path} ({error.strerror}); check the folder's permissions and space, "

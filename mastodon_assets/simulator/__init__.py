@@ -1,1 +1,1 @@
-"""A server with Mastodon's wire format and synthetic or recorded toots; for demo, tests, load."""
+"""A simulated Mastodon server with synthetic or recorded toots, for demo, tests and load."""

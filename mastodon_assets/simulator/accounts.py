@@ -1,6 +1,6 @@
-"""The accounts that write synthetic toots: who they are, how much they write, what they allow.
+"""The accounts that write synthetic toots: their profiles, activity and consent.
 
-What belongs here: account objects in the form of Mastodon 4.5. What they write is in `composing`.
+What belongs here: `Account` objects in the form of Mastodon 4.5. Their posts are in `statuses`.
 """
 
 import random
@@ -19,8 +19,8 @@ from mastodon_assets.simulator.phrases import (
 LOCAL_DOMAIN = "simulator.example"
 ACCOUNTS = 150
 _LOCAL_SHARE = 0.3
-# Positions in the order of activity: consent and bots are exercised by accounts that do write, but
-# not by the busiest ones.
+# Ranks by activity: accounts with a mark, and bots, write often enough to be seen, but are not the
+# busiest.
 _NOINDEX = (3, 9)
 _NOBOT = (5, 8)
 _BOTS = (4, 12)
@@ -28,7 +28,7 @@ _BOTS = (4, 12)
 
 @dataclass(frozen=True)
 class Author:
-    """An account with what the simulator knows about it beyond the wire."""
+    """An account, with what the simulator knows of it beyond the API's object."""
 
     account: dict[str, Any]
     domain: str
@@ -38,16 +38,22 @@ class Author:
 
     @property
     def username(self) -> str:
+        """Return the name without the domain."""
         username: str = self.account["username"]
         return username
 
 
-def accounts(seed: int, today: date, domain: str = LOCAL_DOMAIN) -> dict[str | None, list[Author]]:
-    """About `ACCOUNTS` authors by language, the most active first.
+def make_accounts(
+    seed: int, today: date, domain: str = LOCAL_DOMAIN
+) -> dict[str | None, list[Author]]:
+    """Return about `ACCOUNTS` authors by language, the most active first.
 
-    Activity falls with the rank inside a language as 1/rank, so a few write much and most little.
-    `today` bounds `last_status_at`; nothing else depends on it. `domain` is that of the simulated
-    server: the authors on other servers are the same for all of them.
+    Activity within a language is 1/rank, so a few write much and most write little.
+
+    Args:
+        seed: The same seed gives the same authors.
+        today: The date of `last_status_at`; nothing else depends on it.
+        domain: The simulated server. Authors on other servers are the same for all domains.
     """
     rng = random.Random(f"population {seed}")  # noqa: S311
     authors: dict[str | None, list[Author]] = {}
@@ -71,7 +77,7 @@ def _author(
     local: str,
 ) -> Author:
     is_english = language == "en"
-    # `noindex` is a setting of local users only; remote ones say it in their bio.
+    # Only local accounts have the setting `noindex`; remote ones write a tag in their bio.
     noindex = is_english and rank in _NOINDEX
     nobot = is_english and rank in _NOBOT
     is_local = noindex or (not nobot and rng.random() < _LOCAL_SHARE)

@@ -1,7 +1,7 @@
-"""What goes wrong between a server and its clients: scripted, so that it is the same in every run.
+"""Scripted faults between a server and its clients, the same in every run.
 
-What belongs here: which frames and answers do not come as they should. A fault changes what the
-stream tells, never what happened: the timeline and the statuses are those of the wrapped source.
+What belongs here: which frames and answers are lost or refused. A fault changes what the stream
+sends, never what happened: timeline and statuses are those of the wrapped source.
 """
 
 import threading
@@ -10,18 +10,19 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from mastodon_assets.simulator.sources import Frame, Interrupted, Source
+from mastodon_assets.simulator.sources import Frame, Source, StreamInterrupted
 from mastodon_assets.simulator.timeline import Entry, PageRequest
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer in place of the real one; `reset_seconds` is when a rate limit ends."""
+    """An error in place of the real answer; a rate limit ends after `reset_seconds`."""
 
     status_code: int
     reset_seconds: float | None = None
 
     def headers(self) -> dict[str, str]:
+        """Return the headers of a rate limit; none for other errors."""
         if self.reset_seconds is None:
             return {}
         reset = datetime.now(UTC) + timedelta(seconds=self.reset_seconds)
@@ -30,13 +31,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Fault:
-    """After `after` frames of the history all streams end, or stall with `is_stall`.
+    """The end or stall of all streams at a given frame of the history.
 
-    With `in_mid_event` half of the next frame is sent and the connection torn. The next `lost`
-    frames no client gets: they tell what happens while nobody is connected. Of the frames before,
-    the last `behind` posts come late: no client gets them, and the timeline lists them only now,
-    with the ids they have. `of_streams` are the answers to the next requests for a stream,
-    `of_pages` those to the next requests for anything else.
+    Attributes:
+        after: Number of frames that are sent before.
+        lost: Number of frames after that, which no client gets: nobody is connected then.
+        behind: Ids of earlier posts that the stream never sends. The timeline lists them only
+            after the fault, behind newer posts.
+        in_mid_event: Whether half of the next frame is sent before the connection is reset.
+        is_stall: Whether the streams fall silent and stay open.
+        stream_refusals: The answers to the next requests for a stream.
+        page_refusals: The answers to the next requests for posts.
     """
 
     after: int
@@ -44,18 +49,18 @@ class Fault:
     behind: frozenset[str] = frozenset()
     in_mid_event: bool = False
     is_stall: bool = False
-    of_streams: tuple[Refusal, ...] = ()
-    of_pages: tuple[Refusal, ...] = ()
+    stream_refusals: tuple[Refusal, ...] = ()
+    page_refusals: tuple[Refusal, ...] = ()
 
 
 @dataclass
 class _Refusals:
-    of_streams: deque[Refusal] = field(default_factory=deque)
-    of_pages: deque[Refusal] = field(default_factory=deque)
+    stream_refusals: deque[Refusal] = field(default_factory=deque)
+    page_refusals: deque[Refusal] = field(default_factory=deque)
 
 
 class Faults:
-    """`source` with what goes wrong. Its history goes on where it was when a server restarts."""
+    """A source with scripted faults. Its history continues after a restart of the server."""
 
     def __init__(self, source: Source, faults: Iterable[Fault]) -> None:
         self._source = source
@@ -68,53 +73,62 @@ class Faults:
 
     @property
     def greeting(self) -> bytes:
+        """Return the first bytes of a stream."""
         return self._source.greeting
 
     @property
     def is_over(self) -> bool:
-        """All that is in the script has happened."""
+        """Return whether every fault of the script has happened."""
         return not self._script
 
     def history(self) -> Iterator[Frame]:
+        """Return the frames; faults raise `StreamInterrupted` between them."""
         return self
 
     def __iter__(self) -> Iterator[Frame]:
         return self
 
     def __next__(self) -> Frame:
-        """The next frame. Raises: Interrupted where a fault stands in the script."""
+        """Return the next frame.
+
+        Raises:
+            StreamInterrupted: The script has a fault here.
+        """
         if self._script and self._sent >= self._script[0].after:
-            raise self._happen(self._script.popleft())
+            raise self._start(self._script.popleft())
         frame = next(self._frames)
         self._sent += 1
         return frame if not self._is_hidden(frame) else replace(frame, data=b"")
 
-    def live(self) -> AsyncIterator[Frame | Interrupted]:
+    def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
+        """Return what happens after the history."""
         return self._source.live()
 
     def page(self, request: PageRequest) -> list[Entry]:
+        """Return a page of the timeline, without posts that are not listed yet."""
         return [e for e in self._source.page(request) if e.status_id not in self._hidden]
 
     def status(self, status_id: str) -> bytes | None:
+        """Return the present version of a status; None if it is gone."""
         return self._source.status(status_id)
 
     def refusal(self, path: str) -> Refusal | None:
-        """The answer to a request for `path`, None for the real one."""
+        """Return the error for a request for `path`; None for the real answer."""
         is_stream = path.startswith(("/api/v1/streaming/public", "/api/v1/streaming/hashtag"))
         with self._lock:
-            waiting = self._refusals.of_streams if is_stream else self._refusals.of_pages
+            waiting = self._refusals.stream_refusals if is_stream else self._refusals.page_refusals
             is_of_kind = is_stream or path.startswith(("/api/v1/timelines", "/api/v1/statuses"))
             return waiting.popleft() if waiting and is_of_kind else None
 
-    def _happen(self, fault: Fault) -> Interrupted:
+    def _start(self, fault: Fault) -> StreamInterrupted:
         lost = [frame for _, frame in zip(range(fault.lost), self._frames, strict=False)]
         self._sent += len(lost)
         self._hidden -= fault.behind
         with self._lock:
-            self._refusals.of_streams.extend(fault.of_streams)
-            self._refusals.of_pages.extend(fault.of_pages)
+            self._refusals.stream_refusals.extend(fault.stream_refusals)
+            self._refusals.page_refusals.extend(fault.page_refusals)
         half = lost[0].data[: len(lost[0].data) // 2] if fault.in_mid_event and lost else b""
-        return Interrupted(half, is_stall=fault.is_stall)
+        return StreamInterrupted(half, is_stall=fault.is_stall)
 
     def _is_hidden(self, frame: Frame) -> bool:
         return any(f'"id":"{status_id}"'.encode() in frame.data for status_id in self._hidden)

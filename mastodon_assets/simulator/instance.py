@@ -13,7 +13,7 @@ _RULES = [{"id": "1", "text": "Everything here is made up.", "hint": ""}]
 
 
 def instance_v1(domain: str, streaming_url: str) -> dict[str, Any]:
-    """GET /api/v1/instance. `streaming_url` is the address of the streaming server, ws or wss."""
+    """Return the document of GET /api/v1/instance; `streaming_url` has the scheme ws or wss."""
     return {
         "uri": domain,
         "title": _TITLE,
@@ -35,7 +35,7 @@ def instance_v1(domain: str, streaming_url: str) -> dict[str, Any]:
 
 
 def instance_v2(domain: str, streaming_url: str) -> dict[str, Any]:
-    """GET /api/v2/instance. `streaming_url` is the address of the streaming server, ws or wss."""
+    """Return the document of GET /api/v2/instance; `streaming_url` has the scheme ws or wss."""
     return {
         "domain": domain,
         "title": _TITLE,
@@ -78,7 +78,7 @@ def instance_v2(domain: str, streaming_url: str) -> dict[str, Any]:
 
 
 def credential_account(domain: str) -> dict[str, Any]:
-    """GET /api/v1/accounts/verify_credentials: the owner of the token."""
+    """Return the document of GET /api/v1/accounts/verify_credentials: the token's owner."""
     return {
         "id": "100000000000000001",
         "username": "observer",

@@ -1,7 +1,7 @@
-"""How many requests the server takes, as Mastodon's own limits are.
+"""Rate limits as Mastodon has them.
 
-What belongs here: counting. Source: config/initializers/rack_attack.rb of Mastodon; a window begins
-at a multiple of its length, whenever the first request comes.
+What belongs here: counting requests. Source: config/initializers/rack_attack.rb of Mastodon. A
+window begins at a multiple of its length, not at the first request.
 """
 
 import threading
@@ -23,13 +23,13 @@ class Limit:
     seconds: float
 
 
-# Of one token; a request with a page parameter counts for both.
+# Per token; a request with a page parameter counts for both.
 ALL = Limit(300, 5 * 60)
 PAGED = Limit(300, 15 * 60)
 
 
 class RequestLimits:
-    """Counts what one token asks for; `clock` gives seconds since 1970."""
+    """Counts the requests of a token; `clock` returns seconds since 1970."""
 
     def __init__(
         self, *, every: Limit = ALL, paged: Limit = PAGED, clock: Callable[[], float] = time.time
@@ -41,10 +41,11 @@ class RequestLimits:
         self._lock = threading.Lock()
         self.refused = 0
 
-    def take(self, address: str) -> tuple[bool, dict[str, str]]:
-        """Whether a request for `address` (path and query) is answered, and its headers.
+    def count(self, address: str) -> tuple[bool, dict[str, str]]:
+        """Count a request for `address` (path and query); streams do not count.
 
-        They tell of the limit that is nearest. Streams do not count.
+        Returns:
+            Whether the request is allowed, and the headers of the limit that is nearest.
         """
         address_parts = urlsplit(address)
         if address_parts.path.startswith("/api/v1/streaming"):

@@ -1,8 +1,8 @@
 """The words of synthetic toots, per language and mood. All of it is written for this simulator.
 
-What belongs here: sentences, noun phrases, hashtags, names. How a toot is composed of them, and
-all chance, is in `composing`. `{thing}` stands for a noun phrase of the toot's topic; sentences are
-built so that it is a subject or a direct object, whatever its gender and number.
+What belongs here: sentences, noun phrases, hashtags, names. How a toot is composed from them is in
+`statuses`. `{thing}` is replaced by a noun phrase of the toot's topic. In each sentence it is a
+subject or a direct object, so gender and number do not matter.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Recorded `Status` objects, one a line, served as they stand in the file.
+"""Recorded `Status` objects, one per line, served unchanged.
 
-Ids of a recording come from several servers and softwares and are opaque text; what orders them is
-the line.
+Ids of a recording come from several servers and softwares. They are opaque text; the order of the
+lines is the order of the posts.
 """
 
 import json
@@ -13,17 +13,17 @@ from typing import Any
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.simulator import sse
-from mastodon_assets.simulator.sources import Frame, Interrupted, tags_of
+from mastodon_assets.simulator.sources import Frame, StreamInterrupted, tags_of
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
 
 
 class RecordingError(PlatformError):
-    """A file of recorded statuses cannot be read or has a line that is no status."""
+    """Raised if a file of statuses cannot be read or has a line that is no status."""
 
 
 @dataclass(frozen=True)
 class RecordedStatus:
-    """A line of the file, without the white space around it."""
+    """A line of the file, without surrounding white space."""
 
     status_id: str
     is_local: bool
@@ -32,16 +32,16 @@ class RecordedStatus:
 
 
 def read_statuses(path: Path) -> list[RecordedStatus]:
-    """The statuses of a file of newline-delimited JSON; empty lines do not count.
+    """Read the statuses of a file of newline-delimited JSON; empty lines are skipped.
 
     Raises:
-        RecordingError: the file cannot be read, or a line is not a JSON object with an `id`.
+        RecordingError: The file cannot be read, or a line is not a JSON object with an `id`.
     """
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise RecordingError(
-            f"cannot read {path}: {error.strerror}; give a readable file"
+            f"cannot read {path}: {error.strerror}; name a readable file"
         ) from error
     return [
         _parse(line.strip(), f"{path}, line {number}")
@@ -54,10 +54,10 @@ def _parse(line: bytes, place: str) -> RecordedStatus:
     try:
         status = json.loads(line.decode("utf-8"))
     except ValueError as error:
-        raise RecordingError(f"{place}: not JSON; expected one Status object a line") from error
+        raise RecordingError(f"{place}: not JSON; expected one Status object per line") from error
     if not isinstance(status, dict) or not isinstance(status.get("id"), str) or not status["id"]:
         raise RecordingError(
-            f"{place}: no JSON object with an id; expected one Status object a line"
+            f"{place}: no JSON object with an id; expected one Status object per line"
         )
     return RecordedStatus(status["id"], _is_local(status), line, tags_of(status))
 
@@ -69,10 +69,10 @@ def _is_local(status: dict[str, Any]) -> bool:
 
 
 class RecordedSource:
-    """Every status is an `update`, in the order of the file and whatever its visibility.
+    """A source that sends each status as an `update`, in the order of the file.
 
-    The timeline lists every line, the last line newest. An id that stands on several lines means
-    the last of them.
+    The visibility does not matter. The timeline lists every line, the last line as the newest. An
+    id that is on several lines means the last of them.
     """
 
     greeting = sse.GREETING
@@ -87,16 +87,20 @@ class RecordedSource:
         self._timeline = Timeline(entries, position_of=lambda key: self._positions.get(key, -1))
 
     def history(self) -> Iterator[Frame]:
+        """Yield one `update` per line."""
         for status in self._statuses:
             yield Frame(sse.event_frame("update", status.line), status.is_local, status.tags)
 
-    async def live(self) -> AsyncIterator[Frame | Interrupted]:
+    async def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
+        """Yield nothing: nothing is posted after the file."""
         return
         yield
 
     def page(self, request: PageRequest) -> list[Entry]:
+        """Return a page of the timeline, newest first."""
         return self._timeline.page(request)
 
     def status(self, status_id: str) -> bytes | None:
+        """Return the last line with this id; None if there is none."""
         position = self._positions.get(status_id)
         return None if position is None else self._statuses[position].line

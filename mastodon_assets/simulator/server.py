@@ -1,7 +1,7 @@
 """The simulated Mastodon server: routes, tokens, start and stop.
 
-It listens on 127.0.0.1 only and has no default token. What it tells is in `sources`, how the stream
-is shared among clients in `streaming`.
+It listens on 127.0.0.1 only and has no default token. Its content is in `sources`; how clients
+share the stream is in `streaming`.
 """
 
 import asyncio
@@ -38,19 +38,19 @@ HOST = "127.0.0.1"
 HEARTBEAT_SECONDS = 15.0
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 40
 _REQUESTS_PER_WINDOW, _WINDOW = 300, timedelta(minutes=5)
-# What is answered to a request for a path in place of the real answer; None: the real one.
+# Returns the error for a request for a path; None for the real answer.
 Refuse = Callable[[str], Refusal | None]
 
 _START_SECONDS, _STOP_SECONDS, _GRACE_SECONDS = 10, 10, 0.5
 
 
 class SimulatorError(PlatformError):
-    """The simulator cannot be started or stopped as asked."""
+    """Raised if the simulator cannot be started or stopped."""
 
 
 @dataclass(frozen=True)
 class SimulatorServer:
-    """A running simulator: where it is and the token it wants."""
+    """A running simulator: its address and the token that it requires."""
 
     base_url: str
     token: str
@@ -65,16 +65,21 @@ def create_app(
     refuse: Refuse | None = None,
     limits: RequestLimits | None = None,
 ) -> Starlette:
-    """The application. Streams and `verify_credentials` want `token`; a wrong one is always 401.
+    """Return the application. Streams and `verify_credentials` require `token`; others take none.
 
-    The server names itself `domain`. `refuse` gets the path of each request and returns what is
-    answered in place of the real answer. Without `limits` nobody is limited.
+    Args:
+        source: The content.
+        token: The access token; a wrong one is answered by 401 everywhere.
+        domain: The name of the server.
+        heartbeat_seconds: Seconds between heartbeats of a stream.
+        refuse: Returns the error for a path, or None for the real answer.
+        limits: The rate limits; without them nobody is limited.
     """
     broadcast = Broadcast(source, heartbeat_seconds=heartbeat_seconds)
     api = _Api(source, broadcast, token, domain, refuse or _refuse_nothing, limits)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with broadcast.posting():
             yield
 
@@ -84,10 +89,10 @@ def create_app(
 
 
 def serve(app: Starlette, port: int) -> None:
-    """Serve `app` on 127.0.0.1 until the process is told to stop. Port 0 takes a free one.
+    """Serve `app` on 127.0.0.1 until the process gets a signal to stop. Port 0 takes a free one.
 
     Raises:
-        SimulatorError: the port cannot be used.
+        SimulatorError: The port cannot be used.
     """
     _serve(app, _listen(port))
 
@@ -105,14 +110,23 @@ def run(
     domain: str = LOCAL_DOMAIN,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> None:
-    """Simulate a server until told to stop: recorded statuses of `from_file`, else synthetic toots.
+    """Simulate a server until the process gets a signal to stop.
 
-    `report` is called once, when clients may connect. Without `token` one is made. `rate` new posts
-    a second follow the synthetic history. The server names itself `domain`.
+    Args:
+        port: The port on 127.0.0.1; 0 takes a free one.
+        seed: The same seed gives the same synthetic toots.
+        toots: Number of synthetic toots in the history.
+        days: Number of days of the history.
+        report: Called once, when clients may connect.
+        from_file: Recorded statuses to serve in place of synthetic toots.
+        rate: New synthetic posts per second after the history.
+        token: The access token; without one, a new one is generated.
+        domain: The name of the server.
+        heartbeat_seconds: Seconds between heartbeats of a stream.
 
     Raises:
         SettingsError: `rate` is given with `from_file`.
-        SimulatorError: the port cannot be used.
+        SimulatorError: The port cannot be used.
         RecordingError: `from_file` cannot be read or has a line that is no status.
     """
     if from_file is None:
@@ -120,7 +134,7 @@ def run(
             toots=toots, days=days, seed=seed, rate=rate, domain=domain
         )
     elif rate:
-        raise SettingsError("a rate makes synthetic toots; leave it out to replay a file")
+        raise SettingsError("--rate is for synthetic toots; leave it out to replay a file")
     else:
         source = RecordedSource(read_statuses(from_file))
     token = token or new_token()
@@ -141,13 +155,19 @@ def running(
     refuse: Refuse | None = None,
     limits: RequestLimits | None = None,
 ) -> Iterator[SimulatorServer]:
-    """A simulator in a thread of this process, stopped at the end with all its streams.
+    """Run a simulator in a thread of this process; at the end it stops with all its streams.
 
-    The server names itself `domain`. `refuse` gets the path of each request and returns what is
-    answered in place of the real answer. Without `limits` nobody is limited.
+    Args:
+        source: The content.
+        port: The port on 127.0.0.1; 0 takes a free one.
+        token: The access token; without one, a new one is generated.
+        domain: The name of the server.
+        heartbeat_seconds: Seconds between heartbeats of a stream.
+        refuse: Returns the error for a path, or None for the real answer.
+        limits: The rate limits; without them nobody is limited.
 
     Raises:
-        SimulatorError: the port cannot be used, or the server does not start or stop in time.
+        SimulatorError: The port cannot be used, or the server does not start or stop in time.
     """
     token = token or new_token()
     listener = _listen(port)
@@ -185,9 +205,9 @@ def synthetic_source(
     now: datetime | None = None,
     domain: str = LOCAL_DOMAIN,
 ) -> SyntheticSource:
-    """A synthetic history before `now` (default: the present), then `rate` posts a second.
+    """Return a synthetic history before `now` (default: the present), then `rate` posts per second.
 
-    Of one seed, servers with other domains have other local posts and the same remote ones.
+    With the same seed, servers of different domains have different local and equal remote posts.
     """
     now = now or datetime.now(UTC)
     return SyntheticSource(
@@ -198,11 +218,12 @@ def synthetic_source(
 
 
 def new_token() -> str:
+    """Return a random access token."""
     return secrets.token_urlsafe(32)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, but open streams end at the stop; alone it would wait for their clients to go."""
+    """Uvicorn, but a stop ends open streams; alone it would wait for their clients."""
 
     def __init__(self, app: Starlette) -> None:
         super().__init__(
@@ -224,7 +245,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _abort_connections(self) -> None:
-        """A stream whose client does not read cannot end by itself."""
+        """Abort all connections; a stream whose client does not read cannot end by itself."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
@@ -261,7 +282,7 @@ def _wait_until_started(server: _Server, thread: threading.Thread) -> None:
 
 
 class _Api:
-    """The endpoints. Source of paths, parameters and errors: Mastodon's API documentation."""
+    """The endpoints. Paths, parameters and errors are those of Mastodon's API documentation."""
 
     def __init__(
         self,
@@ -293,11 +314,11 @@ class _Api:
             "/api/v1/statuses": self._statuses,
             "/api/v1/statuses/{status_id:str}": self._status,
             "/api/v1/accounts/verify_credentials": self._verify_credentials,
-            "/api/v1/blocks": self._nothing,
-            "/api/v1/mutes": self._nothing,
-            "/api/v1/domain_blocks": self._nothing,
+            "/api/v1/blocks": self._empty_list,
+            "/api/v1/mutes": self._empty_list,
+            "/api/v1/domain_blocks": self._empty_list,
         }
-        # Mastodon.py asks with a slash at the end for some of them, and a redirect costs a request.
+        # Mastodon.py adds a slash to some of them; a redirect would cost a request.
         return [
             Route(path + end, self._refusable(endpoint))
             for path, endpoint in endpoints.items()
@@ -314,8 +335,8 @@ class _Api:
             if self._limits is None:
                 response: Response = await endpoint(request)
                 return response
-            is_inside, headers = self._limits.take(f"{request.url.path}?{request.url.query}")
-            limited = await endpoint(request) if is_inside else _error(429, "Too many requests")
+            is_allowed, headers = self._limits.count(f"{request.url.path}?{request.url.query}")
+            limited = await endpoint(request) if is_allowed else _error(429, "Too many requests")
             limited.headers.update(headers)
             return limited
 
@@ -327,7 +348,7 @@ class _Api:
     async def _instance_v2(self, request: Request) -> Response:
         return JSONResponse(instance.instance_v2(self._domain, _streaming_url(request)))
 
-    async def _health(self, request: Request) -> Response:
+    async def _health(self, _request: Request) -> Response:
         return PlainTextResponse("OK")
 
     async def _stream(self, request: Request) -> Response:
@@ -360,10 +381,11 @@ class _Api:
     async def _timeline(self, request: Request) -> Response:
         if self._has_wrong_token(request):
             return _error(401, "The access token is invalid")
-        asked = _page_request(request)
-        page = self._source.page(asked)
+        requested = _page_request(request)
+        page = self._source.page(requested)
         return _json_array(
-            [entry.body() for entry in page], _rate_limit_headers() | _links(request, asked, page)
+            [entry.body() for entry in page],
+            _rate_limit_headers() | _links(request, requested, page),
         )
 
     async def _statuses(self, request: Request) -> Response:
@@ -388,8 +410,8 @@ class _Api:
             instance.credential_account(self._domain), headers=_rate_limit_headers()
         )
 
-    async def _nothing(self, request: Request) -> Response:
-        """The token's owner blocks and mutes nobody."""
+    async def _empty_list(self, request: Request) -> Response:
+        """Answer that the token's owner blocks and mutes nobody."""
         if not self._is_valid(_bearer_token(request)):
             return _error(401, "The access token is invalid")
         return _json_array([], _rate_limit_headers())
@@ -402,7 +424,7 @@ class _Api:
         return given is not None and secrets.compare_digest(given.encode(), self._token.encode())
 
 
-def _refuse_nothing(path: str) -> None:
+def _refuse_nothing(_path: str) -> None:
     return None
 
 
@@ -417,30 +439,30 @@ def _streaming_url(request: Request) -> str:
 
 
 def _page_request(request: Request) -> PageRequest:
-    asked = request.query_params
-    limit = asked.get("limit", "")
+    parameters = request.query_params
+    limit = parameters.get("limit", "")
     local, remote = (
-        asked.get(name, "").lower() in ("1", "t", "true") for name in ("local", "remote")
+        parameters.get(name, "").lower() in ("1", "t", "true") for name in ("local", "remote")
     )
     return PageRequest(
         limit=min(max(int(limit), 1), _MAX_LIMIT) if limit.isdecimal() else _DEFAULT_LIMIT,
-        max_id=asked.get("max_id") or None,
-        since_id=asked.get("since_id") or None,
-        min_id=asked.get("min_id") or None,
+        max_id=parameters.get("max_id") or None,
+        since_id=parameters.get("since_id") or None,
+        min_id=parameters.get("min_id") or None,
         is_local=None if local == remote else local,
         tag=request.path_params.get("tag"),
     )
 
 
-def _links(request: Request, asked: PageRequest, page: list[Entry]) -> dict[str, str]:
-    """The Link header: `next` is the page of older entries, `prev` that of newer ones."""
+def _links(request: Request, requested: PageRequest, page: list[Entry]) -> dict[str, str]:
+    """Return the Link header: `next` is the page of older entries, `prev` of newer ones."""
     if not page:
         return {}
     kept = {
         name: value
         for name, value in request.query_params.items()
         if name not in ("max_id", "since_id", "min_id", "limit")
-    } | {"limit": str(asked.limit)}
+    } | {"limit": str(requested.limit)}
     base = request.url.replace(query="")
 
     def address(name: str, status_id: str) -> str:
@@ -451,7 +473,7 @@ def _links(request: Request, asked: PageRequest, page: list[Entry]) -> dict[str,
 
 
 def _rate_limit_headers() -> dict[str, str]:
-    """The headers of a server that has just begun to count: the simulator limits nobody."""
+    """Return the headers of a client's first request: without `limits`, nobody is limited."""
     reset = datetime.now(UTC) + _WINDOW
     return {
         "X-RateLimit-Limit": str(_REQUESTS_PER_WINDOW),

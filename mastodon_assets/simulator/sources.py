@@ -1,6 +1,6 @@
-"""What a simulated server has to tell: the protocol, synthetic toots, a recorded stream.
+"""Sources of a simulated server: their protocol, synthetic toots, and a recorded stream.
 
-What belongs here: what is sent and listed. How it is served is in `server`, recorded statuses are
+What belongs here: what is sent and listed. How it is served is in `server`; recorded statuses are
 in `recorded`. A source does not know its clients.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mastodon_assets.simulator import sse
-from mastodon_assets.simulator.engagement import received
+from mastodon_assets.simulator.engagement import with_engagement
 from mastodon_assets.simulator.statuses import Status
 from mastodon_assets.simulator.synthetic import Event, LivePosts
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
@@ -21,9 +21,12 @@ from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
 
 @dataclass(frozen=True)
 class Frame:
-    """Bytes for the stream.
+    """Bytes for the streams.
 
-    `is_local` None goes to local and remote streams alike, `tags` None to those of all hashtags.
+    Attributes:
+        data: The bytes.
+        is_local: Which streams get it, local or remote ones; None for both.
+        tags: The hashtag streams that get it; None for all.
     """
 
     data: bytes
@@ -31,13 +34,12 @@ class Frame:
     tags: frozenset[str] | None = None
 
 
-class Interrupted(Exception):
-    """All streams are to end: a source's history raises it, and can be read on after that.
+class StreamInterrupted(Exception):
+    """Ends all streams. A source's history raises it and can be continued; `live` yields it.
 
-    Live, a source yields it; a stalled stream is ended by the next one.
-
-    `tail` are the last bytes before the connection is torn; an empty one ends it in good order.
-    With `is_stall` the streams do not end but fall silent, without heartbeats.
+    Attributes:
+        tail: The last bytes before the connection is reset; if empty, the stream ends properly.
+        is_stall: Whether the streams fall silent, without heartbeats, until the next one ends them.
     """
 
     def __init__(self, tail: bytes, *, is_stall: bool) -> None:
@@ -47,33 +49,35 @@ class Interrupted(Exception):
 
 
 class Source(Protocol):
-    """Everything a server needs to know about its content."""
+    """The content of a simulated server."""
 
     @property
     def greeting(self) -> bytes:
-        """The first bytes of a stream."""
+        """Return the first bytes of a stream."""
 
     def history(self) -> Iterator[Frame]:
-        """What the stream carries once, in this order. Called once."""
+        """Return what the stream sends once, in order. Called once."""
 
-    def live(self) -> AsyncIterator[Frame | Interrupted]:
-        """What happens after the history, as it happens."""
+    def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
+        """Return what happens after the history, as it happens."""
 
     def page(self, request: PageRequest) -> list[Entry]:
-        """A page of the public timeline, newest first."""
+        """Return a page of the public timeline, newest first."""
 
     def status(self, status_id: str) -> bytes | None:
-        """The present version of a status as JSON; None if it is unknown or deleted."""
+        """Return the present version of a status as JSON; None if unknown or deleted."""
 
 
 class SyntheticSource:
-    """Events of a synthetic history, then `rate` new posts a second (0: none)."""
+    """Events of a synthetic history, then `rate` new posts per second (0: none)."""
 
     greeting = sse.GREETING
 
     def __init__(self, events: Iterable[Event], *, live: LivePosts, rate: float = 0) -> None:
         self._events = list(events)
-        self._told = {event.status_id: event.status for event in self._events if event.status}
+        self._sent_statuses = {
+            event.status_id: event.status for event in self._events if event.status
+        }
         self._live = live
         self._rate = rate
         self._statuses = _present_statuses(self._events)
@@ -81,9 +85,11 @@ class SyntheticSource:
         self._timeline = Timeline(listed, position_of=_number)
 
     def history(self) -> Iterator[Frame]:
+        """Return the frames of the events."""
         return map(self._frame, self._events)
 
-    async def live(self) -> AsyncIterator[Frame | Interrupted]:
+    async def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
+        """Yield new posts at the given rate."""
         if self._rate <= 0:
             return
         clock = asyncio.get_running_loop().time
@@ -94,9 +100,11 @@ class SyntheticSource:
             yield self._post()
 
     def page(self, request: PageRequest) -> list[Entry]:
+        """Return a page of the timeline, newest first."""
         return self._timeline.page(request)
 
     def status(self, status_id: str) -> bytes | None:
+        """Return the present version of a status; private ones cannot be requested."""
         status = self._statuses.get(status_id)
         if status is None or status["visibility"] == "private":
             return None
@@ -110,11 +118,11 @@ class SyntheticSource:
         return self._frame(event)
 
     def _frame(self, event: Event) -> Frame:
-        return frame_of(event, event.status or self._told.get(event.status_id))
+        return frame_of(event, event.status or self._sent_statuses.get(event.status_id))
 
 
 class RawStream:
-    """A recorded stream: the file's bytes as they are, from its own greeting on. No timeline."""
+    """A recorded stream: the file's bytes, unchanged, with its own greeting. No timeline."""
 
     greeting = b""
 
@@ -122,21 +130,25 @@ class RawStream:
         self._data = path.read_bytes()
 
     def history(self) -> Iterator[Frame]:
+        """Yield the file as one frame."""
         yield Frame(self._data, is_local=None)
 
-    async def live(self) -> AsyncIterator[Frame | Interrupted]:
+    async def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
+        """Yield nothing."""
         return
         yield
 
-    def page(self, request: PageRequest) -> list[Entry]:
+    def page(self, _request: PageRequest) -> list[Entry]:
+        """Return an empty page."""
         return []
 
-    def status(self, status_id: str) -> bytes | None:
+    def status(self, _status_id: str) -> bytes | None:
+        """Return None: no status is known."""
         return None
 
 
 def _present_statuses(events: Iterable[Event]) -> dict[str, Status]:
-    """The latest version of every status that was not deleted, by id."""
+    """Return the latest version of every status that was not deleted, by id."""
     versions: dict[str, Status] = {}
     deleted = set()
     for event in events:
@@ -162,14 +174,14 @@ def _is_local(status: Status) -> bool:
 
 
 def tags_of(status: Mapping[str, Any]) -> frozenset[str]:
-    """Names of the hashtags, lower case."""
+    """Return the names of the hashtags, lower case."""
     tags = status.get("tags")
     names = [tag.get("name") for tag in tags if isinstance(tag, Mapping)] if tags else []
     return frozenset(name.lower() for name in names if isinstance(name, str))
 
 
 def frame_of(event: Event, status: Status | None) -> Frame:
-    """The event for the streams that `status` belongs to: a delete goes where its post went."""
+    """Return the frame of an event; a delete goes to the streams that got the post."""
     if event.status is not None:
         data = _json(event.status)
     else:
@@ -185,7 +197,7 @@ def _entry(status: Status) -> Entry:
 
 
 def entry_of(status: Status, *, position: int) -> Entry:
-    """A listed status; asked for, it has what it has received by then."""
+    """Return the entry of a status in the timeline; its body has the present counts."""
     return Entry(
         position,
         status["id"],
@@ -200,8 +212,8 @@ def _number(status_id: str) -> int:
 
 
 def _present_json(status: Status) -> bytes:
-    """What a request is answered with; the stream has told the post as it was when it was new."""
-    return _json(received(status, datetime.now(UTC)))
+    """Return the status with its present counts; the stream sent it with the initial ones."""
+    return _json(with_engagement(status, datetime.now(UTC)))
 
 
 def _json(status: Status) -> bytes:

@@ -1,6 +1,6 @@
-"""Statuses in the form of Mastodon 4.5, composed from phrases and accounts by a seeded chance.
+"""Synthetic statuses in the form of Mastodon 4.5, composed from phrases and accounts by a seed.
 
-What belongs here: one status at a time. When it is posted, edited or deleted is in `synthetic`.
+What belongs here: a single status. When it is posted, edited or deleted is in `synthetic`.
 """
 
 import random
@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from mastodon_assets.simulator import markup
-from mastodon_assets.simulator.accounts import LOCAL_DOMAIN, Author, accounts
+from mastodon_assets.simulator.accounts import LOCAL_DOMAIN, Author, make_accounts
 from mastodon_assets.simulator.phrases import (
     EMOJI,
     LANGUAGE_SHARES,
@@ -40,23 +40,23 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def timestamp(milliseconds: int) -> str:
-    """Milliseconds since 1970 as Mastodon writes a time: `2026-11-23T17:43:09.904Z`."""
+    """Format milliseconds since 1970 as Mastodon does: `2026-11-23T17:43:09.904Z`."""
     moment = _EPOCH + timedelta(milliseconds=milliseconds)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{milliseconds % 1000:03}Z"
 
 
 def snowflake(milliseconds: int, rank: int) -> str:
-    """An id as vanilla Mastodon makes it: 48 bits of milliseconds, 16 low bits.
+    """Return an id as Mastodon makes it: 48 bits of milliseconds, 16 low bits.
 
-    The low bits look random and differ for up to 65,536 neighbouring ranks, so ids are unique as
-    long as fewer posts than that share a millisecond.
+    The low bits look random and differ for up to 65,536 neighbouring ranks. Ids are unique if fewer
+    posts share a millisecond.
     """
     return str(milliseconds << 16 | rank * 40503 & 0xFFFF)
 
 
 @dataclass
 class Text:
-    """What a person writes, and what Mastodon reads out of it."""
+    """The text of a post, and what Mastodon extracts from it."""
 
     content: str
     tags: list[dict[str, str]] = field(default_factory=list)
@@ -65,11 +65,11 @@ class Text:
 
 
 class Composer:
-    """Writes statuses; the same seed and calls give the same statuses."""
+    """Composes statuses; the same seed and calls give the same statuses."""
 
     def __init__(self, seed: int, *, purpose: str, today: date, domain: str = LOCAL_DOMAIN) -> None:
         self._domain = domain
-        self.authors = accounts(seed, today, domain)
+        self.authors = make_accounts(seed, today, domain)
         self._rng = random.Random(f"{purpose} {seed}")  # noqa: S311
         self._everyone = [author for group in self.authors.values() for author in group]
         self._activity = {
@@ -83,17 +83,24 @@ class Composer:
         self._last_status_ids: dict[str, str] = {}
 
     def author(self) -> Author:
-        """An author, by the languages' shares and then by the authors' activity."""
+        """Return a random author, weighted by the language's share and the author's activity."""
         language = self._rng.choices(self._languages, self._language_weights)[0]
         return self._rng.choices(self.authors[language], self._activity[language])[0]
 
     def status(
         self, author: Author, moods: MoodWeights, *, arrived: int, created: int, rank: int
     ) -> Status:
-        """A new public status of `author`; times in milliseconds since 1970.
+        """Compose a new public status.
 
-        Its id tells when it arrived at the simulated server, its `uri` when its author's server
-        made it; for a local author these are one.
+        The id comes from the time of arrival, the `uri` from the time of creation on the author's
+        server. Both are the same for a local author.
+
+        Args:
+            author: The author.
+            moods: The weight of each mood.
+            arrived: When it arrives at the simulated server, in milliseconds since 1970.
+            created: When it was created, in milliseconds since 1970.
+            rank: Its number in the history, for a unique id.
         """
         rng = self._rng
         status_id = snowflake(arrived, rank)
@@ -143,7 +150,7 @@ class Composer:
         return status
 
     def edit(self, status: Status, author: Author, moods: MoodWeights, *, edited: int) -> Status:
-        """A later version of `status`, edited at `edited` milliseconds since 1970."""
+        """Compose a later version of `status`, edited at `edited` milliseconds since 1970."""
         written = self.text(author, moods)
         return status | {
             "edited_at": timestamp(edited),
@@ -155,7 +162,7 @@ class Composer:
         }
 
     def boost(self, original: Status, author: Author, *, arrived: int, rank: int) -> Status:
-        """`author` boosts `original`: a status around a status."""
+        """Return the boost of `original` by `author`: a status that contains a status."""
         status_id = snowflake(arrived, rank)
         address = f"{author.account['uri']}/statuses/{status_id}/activity"
         return original | {
@@ -170,6 +177,7 @@ class Composer:
         }
 
     def text(self, author: Author, moods: MoodWeights) -> Text:
+        """Compose a text in the author's language, in a random mood."""
         rng = self._rng
         mood = rng.choices(list(moods), list(moods.values()))[0]
         if author.language is None:

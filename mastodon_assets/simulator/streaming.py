@@ -1,8 +1,8 @@
-"""The stream endpoint: who gets what of a source, when.
+"""The stream endpoint: which client gets which frames of a source.
 
-The history goes to one client, once. What has been handed to a connection counts as sent, whether
-the client read it or not, as on a real server; if the client goes away in the middle, the next one
-gets the rest. What happens after the history goes to all clients that are there.
+The history goes to one client, once. Bytes that a connection accepted count as sent, even if the
+client did not read them, as on a real server. If the client disconnects in the middle, the next one
+gets the rest. Frames after the history go to all connected clients.
 """
 
 import asyncio
@@ -12,29 +12,30 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
-from mastodon_assets.simulator.sources import Frame, Interrupted, Source
+from mastodon_assets.simulator.sources import Frame, Source, StreamInterrupted
 from mastodon_assets.simulator.sse import HEARTBEAT
 
-# Frames are sent in chunks of about this size: a frame a chunk takes several times as long.
+# Frames are sent in chunks of about this size; one chunk per frame takes several times as long.
 _CHUNK_BYTES = 64 * 1024
 
 
 class EventStreamResponse(StreamingResponse):
-    """A stream that is closed as soon as its client is gone, and not when it is collected."""
+    """A stream that is closed as soon as its client disconnects, not when it is collected."""
 
     def __init__(self, stream: AsyncGenerator[bytes]) -> None:
         super().__init__(stream, headers={"Content-Type": "text/event-stream"})
         self._stream = stream
 
     async def stream_response(self, send: Send) -> None:
+        """Send the stream, and end it as the interruption says."""
         async with aclosing(self._stream):
             try:
                 await super().stream_response(send)
-            except Interrupted as interrupted:
+            except StreamInterrupted as interrupted:
                 if not interrupted.tail:
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                     return
-                # Without a last part, the server tears the connection.
+                # Without a last part, the server resets the connection.
                 part = {"type": "http.response.body", "body": interrupted.tail, "more_body": True}
                 await send(part)
 
@@ -53,7 +54,7 @@ class Broadcast:
 
     @asynccontextmanager
     async def posting(self) -> AsyncIterator[None]:
-        """While this is open, what the source posts after its history is sent."""
+        """Send what the source posts after its history, as long as the context is open."""
         task = asyncio.create_task(self._post())
         try:
             yield
@@ -63,14 +64,16 @@ class Broadcast:
                 await task
 
     def close(self) -> None:
-        """End all streams, those to come included."""
+        """End all streams, including later ones."""
         self._is_closed = True
         self._wake_clients()
 
     async def stream(self, is_local: bool | None, tag: str | None) -> AsyncGenerator[bytes]:
-        """The bytes for one client.
+        """Yield the bytes for one client.
 
-        `is_local` True or False leaves out the other kind, `tag` all that has not this hashtag.
+        Args:
+            is_local: Only local (True) or remote (False) posts; None for both.
+            tag: Only posts with this hashtag; None for all.
         """
         client = _Client(is_local, tag)
         self._clients.add(client)
@@ -84,15 +87,15 @@ class Broadcast:
                         async with aclosing(self._rest_of_history(client)) as chunks:
                             async for chunk in chunks:
                                 yield chunk
-                    except Interrupted as interrupted:
+                    except StreamInterrupted as interrupted:
                         if not interrupted.is_stall:
                             raise
                         await self._stall(client)
-                elif waiting := client.take():
+                elif waiting := client.take_waiting():
                     yield waiting
-                elif (told := client.take_interruption()) is not None:
-                    if not told.is_stall:
-                        raise told
+                elif (interruption := client.take_interruption()) is not None:
+                    if not interruption.is_stall:
+                        raise interruption
                     await self._stall(client)
                 elif clock() >= next_heartbeat:
                     next_heartbeat += self._heartbeat_seconds
@@ -107,8 +110,8 @@ class Broadcast:
         try:
             for chunk in _chunks(frame.data for frame in self._history if client.wants(frame)):
                 yield chunk
-                # Sending suspends only when the connection's buffer is full. Without this a whole
-                # history goes to a client that is already gone.
+                # Sending suspends only if the connection's buffer is full. Without this, a whole
+                # history goes to a client that has disconnected.
                 await asyncio.sleep(0)
                 if self._is_closed:
                     return
@@ -118,19 +121,19 @@ class Broadcast:
             self._wake_clients()
 
     async def _stall(self, client: "_Client") -> None:
-        """Send nothing, until the next interruption; what happens meanwhile is lost."""
+        """Send nothing until the next interruption; frames in between are lost."""
         client.is_stalled = True
         while not self._is_closed and not client.is_interrupted:
             await client.wait(self._heartbeat_seconds)
 
     async def _post(self) -> None:
         await self._history_is_sent.wait()
-        async for told in self._source.live():
+        async for item in self._source.live():
             for client in self._clients:
-                if isinstance(told, Interrupted):
-                    client.interrupt(told)
+                if isinstance(item, StreamInterrupted):
+                    client.interrupt(item)
                 else:
-                    client.give(told)
+                    client.enqueue(item)
 
     def _wake_clients(self) -> None:
         for client in self._clients:
@@ -138,51 +141,51 @@ class Broadcast:
 
 
 class _Client:
-    """What waits to be sent to one client."""
+    """The frames that wait to be sent to one client."""
 
     def __init__(self, is_local: bool | None, tag: str | None) -> None:
         self._is_local = is_local
         self._tag = None if tag is None else tag.lower()
         self._waiting = bytearray()
-        self._news = asyncio.Event()
-        self._interrupted: Interrupted | None = None
+        self._changed = asyncio.Event()
+        self._interruption: StreamInterrupted | None = None
         self.is_stalled = False
 
     @property
     def is_interrupted(self) -> bool:
-        return self._interrupted is not None
+        return self._interruption is not None
 
     def wants(self, frame: Frame) -> bool:
         has_tag = self._tag is None or frame.tags is None or self._tag in frame.tags
         return has_tag and (self._is_local is None or frame.is_local in (None, self._is_local))
 
-    def interrupt(self, interrupted: Interrupted) -> None:
-        """What waits is sent before the stream ends."""
-        self._interrupted = interrupted
+    def interrupt(self, interrupted: StreamInterrupted) -> None:
+        """End the stream after the waiting bytes are sent."""
+        self._interruption = interrupted
         self.wake()
 
-    def take_interruption(self) -> Interrupted | None:
-        taken, self._interrupted = self._interrupted, None
+    def take_interruption(self) -> StreamInterrupted | None:
+        taken, self._interruption = self._interruption, None
         return taken
 
-    def give(self, frame: Frame) -> None:
+    def enqueue(self, frame: Frame) -> None:
         if not (self.is_interrupted or self.is_stalled) and self.wants(frame):
             self._waiting += frame.data
             self.wake()
 
-    def take(self) -> bytes:
+    def take_waiting(self) -> bytes:
         taken = bytes(self._waiting)
         self._waiting.clear()
         return taken
 
     def wake(self) -> None:
-        self._news.set()
+        self._changed.set()
 
     async def wait(self, seconds: float) -> None:
-        """Return when there is news, or after `seconds`."""
+        """Return when something happens, or after `seconds`."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
-        self._news.clear()
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        self._changed.clear()
 
 
 def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
@@ -193,7 +196,7 @@ def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
             if len(chunk) >= _CHUNK_BYTES:
                 yield bytes(chunk)
                 chunk.clear()
-    except Interrupted:
+    except StreamInterrupted:
         yield bytes(chunk)
         raise
     if chunk:

@@ -1,7 +1,7 @@
 """A synthetic history of a Mastodon server: posts, edits and deletes in the order of arrival.
 
-What belongs here: what happens when. How a status looks is in `composing`, how an event is sent in
-`wire`. Everything is pure: the same arguments give the same events.
+What belongs here: which event happens when. Statuses are in `statuses`, the stream's format is in
+`sse`. Pure: the same arguments give the same events.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ REPEATED_SHARE = 0.005
 BOOSTED_SHARE = 0.004
 UNLISTED_SHARE = 0.004
 PRIVATE_SHARE = 0.002
-# Of the edits and deletes, how many overtake the post itself; seen in bursts on a real server.
+# Share of the edits and deletes that overtake the post itself; seen in bursts on a real server.
 _OVERTAKING_SHARE = 0.25
 _LONGEST_DELAY_HOURS = 18
 _FUTURE_LANGUAGES = ("en", "de", "ja")
@@ -42,11 +42,13 @@ _HOUR_WEIGHTS = (3, 2, 1, 1, 1, 2, 4, 7, 9, 9, 8, 9, 11, 10, 9, 9, 10, 12, 14, 1
 
 @dataclass(frozen=True)
 class Event:
-    """One event of the stream.
+    """An event of the stream.
 
-    `status` is the status of an `update` or `status.update` that a reader can parse; it is also in
-    the timeline. `data` replaces what the data line would hold, for payloads that break a naive
-    reader; then `status` is None.
+    Attributes:
+        kind: The kind of event.
+        status_id: The id of the post.
+        status: The status of an `update` or `status.update`; the timeline lists it too.
+        data: The data line of a payload that breaks a naive reader; `status` is then None.
     """
 
     kind: EventKind
@@ -57,7 +59,7 @@ class Event:
 
 @dataclass
 class _Post:
-    """A post of the history before it is put into the order of events. Times in milliseconds."""
+    """A post of the history with its events. Times are in milliseconds since 1970."""
 
     author: Author
     status: Status
@@ -69,12 +71,12 @@ class _Post:
 def history(
     *, toots: int, days: int, seed: int, now: datetime, domain: str = LOCAL_DOMAIN
 ) -> list[Event]:
-    """All that happened at `domain` on the `days` whole UTC days before the midnight before `now`.
+    """Return the events at `domain` on the `days` whole UTC days before the midnight before `now`.
 
-    There are `toots` distinct posts, `toots`/400 (rounded up) poisonous payloads on top, edits of
-    3 % and deletes of 2 % of the posts, and some posts twice. A few posts are created up to 18
-    hours before they arrive. At most one a language has a `created_at` four hours after `now`; it
-    has no hashtag, edit or delete, so that no count depends on the hour at which it is received.
+    There are `toots` distinct posts, edits of 3 % and deletes of 2 % of them, some posts twice, and
+    `toots`/400 (rounded up) poison payloads. A few posts are created up to 18 hours before they
+    arrive. At most one post per language has a `created_at` four hours after `now`. It has no
+    hashtag, edit or delete, so no count depends on the hour at which it is received.
 
     Raises:
         ValueError: `toots` or `days` is less than 1, or `now` has no time zone.
@@ -96,7 +98,7 @@ def history(
 
 
 class LivePosts:
-    """New posts one after the other, at the time they are asked for."""
+    """New posts one after the other, at the requested times."""
 
     def __init__(self, seed: int, *, today: datetime, domain: str = LOCAL_DOMAIN) -> None:
         self._composer = Composer(seed, purpose="live", today=today.date(), domain=domain)
@@ -104,7 +106,7 @@ class LivePosts:
         self._rank = 0
 
     def post(self, now: datetime) -> Event:
-        """The next post. Its id is greater than that of the one before."""
+        """Return the next post. Its id is greater than the one before."""
         self._last_arrived = max(_milliseconds(now), self._last_arrived + 1)
         self._rank += 1
         status = self._composer.status(
@@ -179,7 +181,7 @@ class _HistoryWriter:
             original = self._rng.choice([post for post in earlier[-20:] if post.is_plain])
             boost = self._composer.boost(original.status, author, arrived=arrived, rank=rank)
             return _Post(author, boost, arrived, is_plain=False)
-        # Late by hours, but never before the first day; else by the second that federation takes.
+        # Late by hours, but never before the first day; otherwise by the time of federation.
         longest = min(_LONGEST_DELAY_HOURS * _HOUR, arrived - self._start)
         is_late = index in special.late
         delay = int(longest * self._rng.uniform(0.1, 1)) if is_late else self._rng.randrange(900)
@@ -206,7 +208,7 @@ class _HistoryWriter:
                     break
 
     def _follow_up(self, post: _Post, index: int, special: "_Special") -> None:
-        """Add the post's edits, its deletion and its second arrival to its events."""
+        """Add the post's edits, its delete and its second arrival to its events."""
         rng = self._rng
         for _ in range(special.edits[index]):
             overtakes = rng.random() < _OVERTAKING_SHARE
@@ -228,7 +230,7 @@ class _HistoryWriter:
         return post.arrived - self._rng.randrange(1, 50)
 
     def _later(self, post: _Post, longest: int) -> int:
-        """A moment after the post's arrival and, if there is one, before the history's end."""
+        """Return a time after the post's arrival, if possible before the history's end."""
         latest = max(post.arrived, self._end - 1)
         return min(post.arrived + self._rng.randrange(10 * _SECOND, longest), latest)
 
@@ -249,7 +251,7 @@ class _HistoryWriter:
 
 @dataclass(frozen=True)
 class _Special:
-    """To which of the posts, by number, something out of the ordinary happens."""
+    """The numbers of the posts that are late, boosted, edited and so on."""
 
     late: frozenset[int]
     boosted: frozenset[int]
@@ -291,8 +293,8 @@ def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-# Poison: payloads that break a naive reader. A function gets a good status, which it may change,
-# and returns what is sent: a status that a server may well send, or the text of a data line.
+# Poison: payloads that break a naive reader. A function gets a valid status, which it may change.
+# It returns a status that a server may send, or the text of a data line.
 _Poison = Callable[[Status], Status | str]
 
 
@@ -301,7 +303,7 @@ def _cut_json(status: Status) -> str:
     return text[: len(text) // 2]
 
 
-def _null(status: Status) -> str:
+def _null(_status: Status) -> str:
     return "null"
 
 
@@ -324,20 +326,20 @@ def _absurd_time(status: Status) -> str:
 
 
 def _id_of_another_software(status: Status) -> str:
-    """Pleroma's ids are not numbers."""
+    """Return a status with an id as Pleroma has it, which is not a number."""
     flake = f"AuR{int(status['id']):x}"
     return json_text(status | {"id": flake, "uri": f"{status['account']['uri']}/objects/{flake}"})
 
 
 def _huge_hashtag(status: Status) -> Status:
-    """Longer than a key of a PostgreSQL index may be, compressed or not."""
+    """Return a status with a tag longer than a key of a PostgreSQL index may be."""
     name = hashlib.shake_256(b"a very long hashtag").hexdigest(4500)
     tag = {"name": name, "url": f"https://simulator.example/tags/{name}"}
     return status | {"tags": [*status["tags"], tag]}
 
 
 def _lone_surrogate(status: Status) -> Status:
-    """JSON may hold half an emoji, UTF-8 may not."""
+    """Return a status with half an emoji, which JSON allows and UTF-8 does not."""
     return status | {"content": "<p>half an emoji \ud83d and good night</p>"}
 
 

@@ -1,4 +1,4 @@
-"""The public timeline: which statuses it lists, and how a client pages through them."""
+"""The public timeline: the listed statuses, and paging through them."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
@@ -8,9 +8,14 @@ from itertools import islice
 
 @dataclass(frozen=True)
 class Entry:
-    """A listed status. `position` orders the timeline, `body` gives the status as JSON.
+    """A listed status.
 
-    `tags` are its hashtags, lower case.
+    Attributes:
+        position: Its place in the order of the timeline.
+        status_id: Its id.
+        is_local: Whether its author is of this server.
+        body: Returns the status as JSON.
+        tags: Its hashtags, lower case.
     """
 
     position: int
@@ -22,9 +27,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What a client asked for, under the API's own names.
+    """The parameters of a request, named as in the API.
 
-    `is_local` None asks for both kinds, `tag` None for posts with any hashtag and without.
+    Attributes:
+        limit: Size of the page.
+        max_id: Only older posts.
+        since_id: Only newer posts, the newest page.
+        min_id: Only newer posts, the page right after it.
+        is_local: Only local (True) or remote (False) posts; None for both.
+        tag: Only posts with this hashtag; None for all.
     """
 
     limit: int
@@ -35,6 +46,7 @@ class PageRequest:
     tag: str | None = None
 
     def wants(self, entry: Entry) -> bool:
+        """Return whether the request is for such an entry."""
         has_tag = self.tag is None or self.tag.lower() in entry.tags
         return has_tag and self.is_local in (None, entry.is_local)
 
@@ -42,7 +54,7 @@ class PageRequest:
 class Timeline:
     """Statuses in ascending order of position.
 
-    `position_of` gives an id's position and, for an id it does not know, one before all others.
+    `position_of` returns the position of an id; for an unknown id, one before all others.
     """
 
     def __init__(self, entries: Iterable[Entry], *, position_of: Callable[[str], int]) -> None:
@@ -50,18 +62,18 @@ class Timeline:
         self._position_of = position_of
 
     def insert(self, entry: Entry) -> None:
-        """Add an entry; most are the newest."""
+        """Add an entry; most entries are the newest."""
         insort(self._entries, entry, key=_position)
 
     def remove(self, position: int) -> None:
-        """Take away the entry at `position`, which must be there."""
+        """Remove the entry at `position`, which must exist."""
         del self._entries[bisect_left(self._entries, position, key=_position)]
 
     def page(self, request: PageRequest) -> list[Entry]:
-        """One page, newest first.
+        """Return a page, newest first.
 
-        `min_id` gives the page that follows right after it, so that a client can walk forward;
-        `since_id` gives the newest page above it and may leave a hole.
+        With `min_id` it is the page that follows right after that id, so that a client can walk
+        forward. With `since_id` it is the newest page above that id, which may leave a hole.
         """
         lowest, highest = 0, len(self._entries)
         for lower in (request.min_id, request.since_id):
@@ -77,8 +89,8 @@ class Timeline:
     def _take(self, indexes: range, request: PageRequest) -> list[Entry]:
         candidates = (self._entries[index] for index in indexes)
         page = list(islice(filter(request.wants, candidates), request.limit))
-        # The client goes on from the id of the last entry. If that id stands at another position
-        # too, it would go on from there, and skip entries or never end.
+        # The client continues from the id of the last entry. If that id is at another position too,
+        # the client would continue from there, and skip entries or never end.
         while len(page) > 1 and self._position_of(page[-1].status_id) != page[-1].position:
             page.pop()
         return page

@@ -146,7 +146,7 @@ def _arguments() -> argparse.Namespace:
 
 def soak(settings: Settings, plan: Plan, *, report: Callable[[str], None]) -> Result:
     """Run the plan and compare."""
-    storm = ChaosServer(
+    chaos = ChaosServer(
         seed=1, rate=plan.rate, fault_seconds=plan.fault_seconds, kinds=plan.kinds, ids=plan.ids
     )
     limits = RequestLimits(every=plan.every, paged=plan.paged)
@@ -157,23 +157,23 @@ def soak(settings: Settings, plan: Plan, *, report: Callable[[str], None]) -> Re
             "mastodon_access_token": SecretStr(_TOKEN),
         }
     )
-    with _as_from_far_away(plan), _serving(storm, plan, limits, port):
+    with _as_from_far_away(plan), _serving(chaos, plan, limits, port):
         reader = _Ingest(named, report)
         reader.start()
         reader.wait_until_connected()
         # What was posted before is not the stream's to tell.
-        before = set(storm.posts)
-        storm.begin()
+        before = set(chaos.posts)
+        chaos.start_faults()
         time.sleep(plan.seconds)
-        storm.calm()
+        chaos.stop_faults()
         # A gap whose walk was given up is closed by the next post that the stream tells.
         settled = _wait_until_settled(
             settings, plan.settle_seconds, quiet_seconds=3 * plan.commit_seconds
         )
-        storm.end()
-        settled = _wait_until_read(settings, storm, plan.settle_seconds) and settled
+        chaos.stop_posting()
+        settled = _wait_until_read(settings, chaos, plan.settle_seconds) and settled
         reader.end()
-    return _compare(settings, storm, before, settled=settled, refused=limits.refused)
+    return _compare(settings, chaos, before, settled=settled, refused=limits.refused)
 
 
 class _Ingest(threading.Thread):
@@ -238,24 +238,24 @@ def _as_from_far_away(plan: Plan) -> Iterator[None]:
 
 
 @contextmanager
-def _serving(storm: ChaosServer, plan: Plan, limits: RequestLimits, port: int) -> Iterator[None]:
-    """The server, down for a moment whenever the storm wants it to begin again."""
+def _serving(chaos: ChaosServer, plan: Plan, limits: RequestLimits, port: int) -> Iterator[None]:
+    """The server, down for a moment whenever the chaos wants it to begin again."""
     ending, is_up = threading.Event(), threading.Event()
 
     def serve() -> None:
         while not ending.is_set():
             with running(
-                storm,
+                chaos,
                 port=port,
                 token=_TOKEN,
                 heartbeat_seconds=plan.fault_seconds / _HEARTBEATS_A_FAULT,
-                refuse=storm.refusal,
+                refuse=chaos.refusal,
                 limits=limits,
             ):
                 is_up.set()
-                while not ending.is_set() and not storm.restart_wanted.wait(_POLL_SECONDS):
+                while not ending.is_set() and not chaos.restart_wanted.wait(_POLL_SECONDS):
                     pass
-            storm.restart_wanted.clear()
+            chaos.restart_wanted.clear()
             ending.wait(plan.fault_seconds / 5)
 
     thread = threading.Thread(target=serve, name="server")
@@ -282,12 +282,12 @@ def _wait_until_settled(settings: Settings, seconds: float, *, quiet_seconds: fl
     return False
 
 
-def _wait_until_read(settings: Settings, storm: ChaosServer, seconds: float) -> bool:
+def _wait_until_read(settings: Settings, chaos: ChaosServer, seconds: float) -> bool:
     """Everything told up to the newest post is acknowledged by Kafka, and no gap waits."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-        if _cursor(settings) == storm.newest_id() and "open" not in _gap_counts(settings):
+        if _cursor(settings) == chaos.newest_id() and "open" not in _gap_counts(settings):
             return True
     return False
 
@@ -309,38 +309,38 @@ def _gaps(settings: Settings) -> list[tuple[str, str | None, str | None]]:
 
 
 def _compare(
-    settings: Settings, storm: ChaosServer, before: set[str], *, settled: bool, refused: int
+    settings: Settings, chaos: ChaosServer, before: set[str], *, settled: bool, refused: int
 ) -> Result:
     messages = read_messages(settings)
     upserts = Counter(message["id"] for message in messages if message["op"] == "upsert")
     deleted = {message["id"] for message in messages if message["op"] == "delete"}
     wanted = {
         status_id
-        for status_id, status in storm.posts.items()
+        for status_id, status in chaos.posts.items()
         if status_id not in before and withheld_reason(status, policy="respect") is None
     }
-    alive = wanted - storm.deleted
+    alive = wanted - chaos.deleted
     missing = alive - set(upserts)
     in_ranges = {
         status_id
         for status, from_id, to_id in _gaps(settings)
         if status in ("partial", "unrecoverable")
         for status_id in alive
-        if storm.is_between(status_id, from_id, to_id)
+        if chaos.is_between(status_id, from_id, to_id)
     }
     return Result(
         posts=len(wanted),
-        deletes=len(storm.deleted & wanted),
+        deletes=len(chaos.deleted & wanted),
         published=len(messages),
         duplicates=sum(upserts.values()) - len(upserts),
-        faults=dict(storm.faults),
+        faults=dict(chaos.faults),
         gaps=_gap_counts(settings),
         refused=refused,
         settled=settled,
         missing=sorted(missing),
         recorded=sorted(missing & in_ranges),
         overstated=sorted(in_ranges - missing),
-        undeleted=sorted((storm.deleted & set(upserts)) - deleted),
+        undeleted=sorted((chaos.deleted & set(upserts)) - deleted),
     )
 
 

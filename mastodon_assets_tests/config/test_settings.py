@@ -37,9 +37,9 @@ def refusal(**overrides: object) -> str:
         ("MASTODON_API_BASE_URL", "https://a.example/@me", "a server's URL such as https://mas"),
         ("MASTODON_API_BASE_URL", "http://[::1", "a server's URL such as https://mastodon.example"),
         ("MASTODON_API_BASE_URL", "http://a:b", "a server's URL such as https://mastodon.example"),
-        ("KAFKA_BOOTSTRAP_SERVERS", "kafka", "host:port, several with commas between"),
-        ("KAFKA_BOOTSTRAP_SERVERS", "a:1, b:2", "host:port, several with commas between"),
-        ("KAFKA_BOOTSTRAP_SERVERS", "PLAINTEXT://a:1", "host:port, several with commas between"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka", "host:port, or a comma-separated list"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "a:1, b:2", "host:port, or a comma-separated list"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "PLAINTEXT://a:1", "host:port, or a comma-separated list"),
         ("KAFKA_TOPIC", "a,b", "letters, digits, `.`, `_` and `-`, at most 249"),
         ("KAFKA_TOPIC", "a\nb", "letters, digits, `.`, `_` and `-`, at most 249"),
         ("KAFKA_ACCEPT_DATA_LOSS", "maybe", "true or false"),
@@ -53,9 +53,9 @@ def refusal(**overrides: object) -> str:
         ("ACTIVITY_MIN_TOOTS", "many", "a whole number"),
         ("ACTIVITY_MIN_TOOTS", "1.5", "a whole number"),
         ("REFRESH_MIN_SECONDS", "-1", "at least 0"),
-        ("FILTER_LANGUAGES", "de;en", "languages with commas between, such as de,en"),
-        ("FILTER_LANGUAGES", "de-AT", "languages with commas between, such as de,en"),
-        ("FILTER_TAGS", "two words", "tags with commas between, such as news,#tea"),
+        ("FILTER_LANGUAGES", "de;en", "a comma-separated list of languages, such as de,en"),
+        ("FILTER_LANGUAGES", "de-AT", "a comma-separated list of languages, such as de,en"),
+        ("FILTER_TAGS", "two words", "a comma-separated list of tags, such as news,#tea"),
         ("FILTER_BOTS", "yes", "'keep' or 'drop'"),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_neutral_band_must_not_end_before_it_begins() -> None:
 
 def test_the_two_topics_must_differ() -> None:
     told = refusal(kafka_topic="a", kafka_errors_topic="a")
-    assert told == "KAFKA_ERRORS_TOPIC='a': allowed: another than KAFKA_TOPIC"
+    assert told == "KAFKA_ERRORS_TOPIC='a': allowed: not KAFKA_TOPIC's"
 
 
 @pytest.mark.parametrize(
@@ -102,17 +102,17 @@ def test_the_two_topics_must_differ() -> None:
     [
         (
             {"kafka_security_protocol": "SASL_SSL"},
-            "with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+            "this one only together with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
         ),
         (
             {"kafka_security_protocol": "SASL_PLAINTEXT", "kafka_sasl_username": "u"},
-            "with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+            "this one only together with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
         ),
         (
             {"kafka_security_protocol": "SSL", "kafka_sasl_password": SECRET},
-            "SASL_SSL or SASL_PLAINTEXT where KAFKA_SASL_… are set",
+            "SASL_SSL or SASL_PLAINTEXT if KAFKA_SASL_… are set",
         ),
-        ({"kafka_ssl_ca_location": "ca.pem"}, "SSL or SASL_SSL where KAFKA_SSL_CA_LOCATION is set"),
+        ({"kafka_ssl_ca_location": "ca.pem"}, "SSL or SASL_SSL if KAFKA_SSL_CA_LOCATION is set"),
     ],
 )
 def test_a_login_or_a_ca_that_would_not_be_used_is_told(

@@ -184,23 +184,23 @@ FAULTS = {
     "a clean end": (Fault(LOST_AT, LOST), "ended by the server"),
     "a stall": (Fault(LOST_AT, LOST, is_stall=True), "silence"),
     "a revoked token": (
-        Fault(LOST_AT, LOST, of_streams=(Refusal(401), Refusal(401))),
+        Fault(LOST_AT, LOST, stream_refusals=(Refusal(401), Refusal(401))),
         "token refused (401)",
     ),
     "a rate limit of streams": (
-        Fault(LOST_AT, LOST, of_streams=(Refusal(429, reset_seconds=0.2),)),
+        Fault(LOST_AT, LOST, stream_refusals=(Refusal(429, reset_seconds=0.2),)),
         "rate limit",
     ),
     "a server error": (
-        Fault(LOST_AT, LOST, of_streams=(Refusal(502), UNAVAILABLE)),
+        Fault(LOST_AT, LOST, stream_refusals=(Refusal(502), UNAVAILABLE)),
         "server error (503)",
     ),
     "a rate limit of pages": (
-        Fault(LOST_AT, LOST, of_pages=(Refusal(429, reset_seconds=0.2),)),
+        Fault(LOST_AT, LOST, page_refusals=(Refusal(429, reset_seconds=0.2),)),
         "ended by the server",
     ),
     "pages that fail": (
-        Fault(LOST_AT, LOST, of_pages=(Refusal(500), Refusal(502))),
+        Fault(LOST_AT, LOST, page_refusals=(Refusal(500), Refusal(502))),
         "ended by the server",
     ),
     "posts inserted behind the cursor": (
@@ -240,9 +240,9 @@ def test_one_fault_after_the_other_leaves_nothing_missing(
 ) -> None:
     script = [
         Fault(30, 10, in_mid_event=True),
-        Fault(70, 10, of_streams=(UNAVAILABLE,), of_pages=(UNAVAILABLE,)),
-        Fault(100, 10, of_streams=(Refusal(403),)),
-        Fault(LOST_AT, LOST, of_pages=(Refusal(429, reset_seconds=0.2),)),
+        Fault(70, 10, stream_refusals=(UNAVAILABLE,), page_refusals=(UNAVAILABLE,)),
+        Fault(100, 10, stream_refusals=(Refusal(403),)),
+        Fault(LOST_AT, LOST, page_refusals=(Refusal(429, reset_seconds=0.2),)),
         Fault(LOST_AT + 60, 10, in_mid_event=True),
     ]
     faults = Faults(source(), script)
@@ -298,7 +298,7 @@ def test_a_timeline_that_does_not_answer_is_tried_again_and_then_given_up(
     broker: Broker, gaps: dict[datetime, Gap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repairs_module, "SECONDS_BETWEEN_WALKS", 0.05)
-    faults = Faults(source(), [Fault(LOST_AT, LOST, of_pages=(UNAVAILABLE,) * 1000)])
+    faults = Faults(source(), [Fault(LOST_AT, LOST, page_refusals=(UNAVAILABLE,) * 1000)])
     with (
         running(faults, token=TOKEN, refuse=faults.refusal) as server,
         ingesting(broker, server.base_url) as thread,

@@ -74,7 +74,7 @@ def test_an_error_is_kept_whole(broker: Broker) -> None:
 
 def test_a_payload_too_large_for_kafka_leaves_its_reason(broker: Broker) -> None:
     with publishing(broker.settings()) as publisher:
-        with pytest.raises(ContractError, match="larger than Kafka takes"):
+        with pytest.raises(ContractError, match="larger than Kafka accepts"):
             publisher.publish(message(content="x" * 2_000_000))
         publisher.publish_error(
             reason="contract",
@@ -87,7 +87,7 @@ def test_a_payload_too_large_for_kafka_leaves_its_reason(broker: Broker) -> None
 
     (found,) = broker.messages(ERRORS)
     assert found["payload"] is None
-    assert found["error"] == "too large; larger than Kafka takes"
+    assert found["error"] == "too large; larger than Kafka accepts"
 
 
 def test_a_missing_topic_is_named(bare_broker: Broker) -> None:
@@ -185,7 +185,9 @@ def test_what_kafka_refuses_is_kept_for_a_new_producer(
     publisher.publish(message())
 
     assert (publisher.is_stuck(), publisher.has_room()) == (True, False)
-    with pytest.raises(ServiceUnavailableError, match=r"broker:1 did not take a message \(1 mess"):
+    with pytest.raises(
+        ServiceUnavailableError, match=r"broker:1 did not accept a message \(1 mess"
+    ):
         publisher.flush()
     publisher.wait(0)
 
@@ -201,7 +203,7 @@ def test_a_broker_that_takes_less_than_the_producer_leaves_a_reason() -> None:
 
     publisher.publish(message())
 
-    assert [error["error"] for error in taken] == ["larger than Kafka takes"]
+    assert [error["error"] for error in taken] == ["larger than Kafka accepts"]
     assert publisher.has_room()
 
 
@@ -223,7 +225,7 @@ def test_kafka_is_stuck_when_nothing_is_acknowledged(monkeypatch: pytest.MonkeyP
 
 
 def test_what_waits_for_kafka_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher_module, "_MOST_IN_FLIGHT", 3)
+    monkeypatch.setattr(publisher_module, "_MAX_IN_FLIGHT", 3)
     publisher = publisher_on(Producer())
     for _ in range(3):
         assert publisher.has_room()

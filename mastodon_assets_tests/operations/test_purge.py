@@ -123,7 +123,9 @@ def test_a_withdrawal_that_breaks_off_loses_no_dead_letter_and_can_be_repeated(
 
     with monkeypatch.context() as patched:
         patched.setattr(topic_dead_letters, "_delete_before", break_off)
-        with pytest.raises(ServiceUnavailableError, match=r"^the tables are done, .*same command"):
+        with pytest.raises(
+            ServiceUnavailableError, match=r"^the tables are purged, .*same command"
+        ):
             purge(platform, BOB)
     assert set(kept_dead_letters(platform)) >= {json.dumps(status("1")).encode()}
 

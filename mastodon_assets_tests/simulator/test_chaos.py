@@ -19,17 +19,17 @@ TIMELINE = "/api/v1/timelines/public"
 
 
 @contextmanager
-def stormy(*kinds: Kind, ids: Ids = "snowflake") -> Iterator[tuple[ChaosServer, SimulatorServer]]:
-    storm = ChaosServer(seed=3, rate=50, fault_seconds=0.3, kinds=kinds, ids=ids)
-    with running(storm, heartbeat_seconds=0.05, refuse=storm.refusal) as server:
-        yield storm, server
+def chaotic(*kinds: Kind, ids: Ids = "snowflake") -> Iterator[tuple[ChaosServer, SimulatorServer]]:
+    chaos = ChaosServer(seed=3, rate=50, fault_seconds=0.3, kinds=kinds, ids=ids)
+    with running(chaos, heartbeat_seconds=0.05, refuse=chaos.refusal) as server:
+        yield chaos, server
 
 
-def read(storm: ChaosServer, server: SimulatorServer, most: int = 400) -> list[ServerSentEvent]:
+def read(chaos: ChaosServer, server: SimulatorServer, most: int = 400) -> list[ServerSentEvent]:
     """Events of one stream until it ends, or there are `most`; faults begin with it."""
     events: list[ServerSentEvent] = []
     with client(server) as http, http.stream("GET", STREAM, timeout=2) as response:
-        storm.begin()
+        chaos.start_faults()
         for event in EventSource(response).iter_sse():
             events.append(event)
             if len(events) == most:
@@ -38,39 +38,39 @@ def read(storm: ChaosServer, server: SimulatorServer, most: int = 400) -> list[S
 
 
 def test_posts_and_deletes_of_the_stream_are_those_that_happened() -> None:
-    with stormy() as (storm, server):
-        events = read(storm, server, most=100)
+    with chaotic() as (chaos, server):
+        events = read(chaos, server, most=100)
 
     told = {json.loads(event.data)["id"] for event in events if event.event == "update"}
     deleted = {event.data for event in events if event.event == "delete"}
-    assert told <= set(storm.posts)
-    assert deleted <= storm.deleted
+    assert told <= set(chaos.posts)
+    assert deleted <= chaos.deleted
     assert len(deleted) > 0
 
 
 def test_a_clean_end_is_followed_by_refusals_for_a_while() -> None:
-    with stormy("clean end") as (storm, server), client(server) as http:
-        events = read(storm, server)
+    with chaotic("clean end") as (chaos, server), client(server) as http:
+        events = read(chaos, server)
         assert 0 < len(events) < 400
         assert http.get(STREAM).status_code == 503
-    assert storm.faults["clean end"] >= 1
+    assert chaos.faults["clean end"] >= 1
 
 
 def test_a_refused_token_is_one_answer() -> None:
-    with stormy("token refused") as (storm, server), client(server) as http:
-        read(storm, server)
+    with chaotic("token refused") as (chaos, server), client(server) as http:
+        read(chaos, server)
         assert http.get(STREAM).status_code == 401
         assert http.get(TIMELINE).status_code == 200
 
 
 def test_a_live_stream_is_torn_in_mid_event() -> None:
-    with stormy("cut in mid-event") as (storm, server), pytest.raises(httpx.RemoteProtocolError):
-        read(storm, server)
+    with chaotic("cut in mid-event") as (chaos, server), pytest.raises(httpx.RemoteProtocolError):
+        read(chaos, server)
 
 
 def test_a_live_stream_stalls_without_a_heartbeat() -> None:
-    with stormy("stall") as (storm, server), client(server) as http:
-        storm.begin()
+    with chaotic("stall") as (chaos, server), client(server) as http:
+        chaos.start_faults()
         with (
             http.stream("GET", STREAM, timeout=0.2) as response,
             pytest.raises(httpx.ReadTimeout),
@@ -80,17 +80,17 @@ def test_a_live_stream_stalls_without_a_heartbeat() -> None:
 
 
 def test_a_feed_of_deletes_alone_has_no_posts_for_a_while() -> None:
-    with stormy("deletes only") as (storm, server):
-        events = read(storm, server, most=60)
+    with chaotic("deletes only") as (chaos, server):
+        events = read(chaos, server, most=60)
     told = {json.loads(event.data)["id"] for event in events if event.event == "update"}
     newest = max(int(status_id) for status_id in told)
-    missed = {status_id for status_id in storm.posts if int(status_id) < newest} - told
+    missed = {status_id for status_id in chaos.posts if int(status_id) < newest} - told
     assert len(missed) >= 2
 
 
 def test_posts_behind_the_cursor_are_listed_and_not_told() -> None:
-    with stormy("posts behind the cursor") as (storm, server), client(server) as http:
-        events = read(storm, server)
+    with chaotic("posts behind the cursor") as (chaos, server), client(server) as http:
+        events = read(chaos, server)
         told = {json.loads(event.data)["id"] for event in events if event.event == "update"}
         page = http.get(TIMELINE, params={"min_id": "0", "limit": "40"}).json()
     oldest = min(told, key=int)
@@ -101,9 +101,9 @@ def test_posts_behind_the_cursor_are_listed_and_not_told() -> None:
 
 @pytest.mark.parametrize(("ids", "length"), [("flake", 18), ("ulid", 26)])
 def test_ids_of_other_software_are_paged_in_their_order(ids: Ids, length: int) -> None:
-    with stormy(ids=ids) as (storm, server), client(server) as http:
-        read(storm, server, most=100)
-        storm.end()
+    with chaotic(ids=ids) as (chaos, server), client(server) as http:
+        read(chaos, server, most=100)
+        chaos.stop_posting()
         found: list[str] = []
         last = "0"
         while page := http.get(TIMELINE, params={"min_id": last, "limit": "40"}).json():
@@ -112,4 +112,4 @@ def test_ids_of_other_software_are_paged_in_their_order(ids: Ids, length: int) -
     assert {len(status_id) for status_id in found} == {length}
     assert not any(status_id.isdecimal() for status_id in found)
     assert found == sorted(found)
-    assert set(found) == set(storm.posts) - storm.deleted
+    assert set(found) == set(chaos.posts) - chaos.deleted

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from mastodon_assets.simulator.engagement import received
+from mastodon_assets.simulator.engagement import with_engagement
 from mastodon_assets.simulator.synthetic import history
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -23,7 +23,8 @@ def test_numbers_grow_with_age_and_never_shrink(name: str) -> None:
     totals = []
     for age in ages:
         counts = [
-            received(post, datetime.fromisoformat(post["created_at"]) + age)[name] for post in POSTS
+            with_engagement(post, datetime.fromisoformat(post["created_at"]) + age)[name]
+            for post in POSTS
         ]
         totals.append(counts)
     assert totals[0] == totals[1] == [post[name] for post in POSTS]
@@ -33,4 +34,6 @@ def test_numbers_grow_with_age_and_never_shrink(name: str) -> None:
 
 
 def test_the_same_post_at_the_same_age_has_the_same_numbers() -> None:
-    assert [received(post, NOW) for post in POSTS] == [received(post, NOW) for post in POSTS]
+    assert [with_engagement(post, NOW) for post in POSTS] == [
+        with_engagement(post, NOW) for post in POSTS
+    ]

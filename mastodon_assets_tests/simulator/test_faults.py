@@ -11,7 +11,7 @@ from httpx_sse import EventSource
 
 from mastodon_assets.simulator.faults import Fault, Faults, Refusal
 from mastodon_assets.simulator.server import SimulatorServer, running
-from mastodon_assets.simulator.sources import Frame, Interrupted, SyntheticSource
+from mastodon_assets.simulator.sources import Frame, StreamInterrupted, SyntheticSource
 from mastodon_assets.simulator.synthetic import LivePosts, history
 from mastodon_assets_tests.support.simulator_client import client
 
@@ -70,12 +70,12 @@ def test_a_stalled_stream_has_no_heartbeat() -> None:
 
 def test_what_happens_during_a_stall_is_not_told_when_the_stream_ends() -> None:
     class Stalling(SyntheticSource):
-        async def live(self) -> AsyncIterator[Frame | Interrupted]:
+        async def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
             yield Frame(b"event: delete\ndata: before\n\n", is_local=None)
-            yield Interrupted(b"", is_stall=True)
+            yield StreamInterrupted(b"", is_stall=True)
             await asyncio.sleep(0.2)
             yield Frame(b"event: delete\ndata: meanwhile\n\n", is_local=None)
-            yield Interrupted(b"", is_stall=False)
+            yield StreamInterrupted(b"", is_stall=False)
 
     with running(Stalling([], live=LivePosts(3, today=NOW))) as server:
         assert list(read(server)) == ["before"]
@@ -83,7 +83,9 @@ def test_what_happens_during_a_stall_is_not_told_when_the_stream_ends() -> None:
 
 def test_refusals_come_after_the_fault_and_end() -> None:
     fault = Fault(
-        1, of_streams=(Refusal(401),), of_pages=(Refusal(429, reset_seconds=60), Refusal(503))
+        1,
+        stream_refusals=(Refusal(401),),
+        page_refusals=(Refusal(429, reset_seconds=60), Refusal(503)),
     )
     faults = faulty(fault)
     with running(faults, refuse=faults.refusal) as server, client(server) as http:

@@ -16,18 +16,18 @@ def test_paged_requests_have_a_limit_of_their_own_that_ends_with_its_window() ->
     limits = RequestLimits(every=Limit(5, 100), paged=Limit(2, 300), clock=lambda: now)
     paged, plain = f"{TIMELINE}?min_id=1&limit=40", f"{TIMELINE}?limit=40"
 
-    assert [limits.take(paged)[0] for _ in range(3)] == [True, True, False]
-    assert [limits.take(plain)[0] for _ in range(3)] == [True, True, False]
+    assert [limits.count(paged)[0] for _ in range(3)] == [True, True, False]
+    assert [limits.count(plain)[0] for _ in range(3)] == [True, True, False]
     assert limits.refused == 2
     now += 100
-    assert (limits.take(plain)[0], limits.take(paged)[0]) == (True, False)
+    assert (limits.count(plain)[0], limits.count(paged)[0]) == (True, False)
     now += 200
-    assert limits.take(paged)[0]
+    assert limits.count(paged)[0]
 
 
 def test_the_headers_tell_of_the_nearest_limit() -> None:
     limits = RequestLimits(every=Limit(5, 100), paged=Limit(2, 300), clock=lambda: 1_000_000.0)
-    _, headers = limits.take(f"{TIMELINE}?max_id=1")
+    _, headers = limits.count(f"{TIMELINE}?max_id=1")
     assert headers["X-RateLimit-Limit"] == "2"
     assert headers["X-RateLimit-Remaining"] == "1"
     reset = datetime.fromisoformat(headers["X-RateLimit-Reset"])

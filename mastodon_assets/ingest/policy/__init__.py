@@ -1,1 +1,1 @@
-"""What may be kept of a post: consent, suppression, filters, pseudonyms. Pure functions."""
+"""The rules for what is kept of a post: consent, suppression, filters, pseudonyms. Pure."""

@@ -1,7 +1,7 @@
-"""What the operator's settings make of a status: consent, withdrawal, filters, pseudonyms, in turn.
+"""The admission policy: consent, suppression list, filters and pseudonyms, in this order.
 
-What belongs here: the order of the rules, for everything that publishes posts (stream, timelines,
-imports, replay). What each rule says stands in `consent`, `toots.suppression_list`, `filters` and
+What belongs here: the order of the rules for everything that publishes posts (stream, timelines,
+imports, replay). The rules are in `consent`, `warehouse.suppression_list`, `filters` and
 `pseudonyms`.
 """
 
@@ -23,7 +23,7 @@ WITHDRAWN = "withdrawn"
 
 
 class DroppedError(Exception):
-    """A filter leaves the post out; `rule` says which."""
+    """Raised if a filter drops the post; `rule` names the filter."""
 
     def __init__(self, rule: str) -> None:
         super().__init__(f"dropped: {rule}")
@@ -32,7 +32,7 @@ class DroppedError(Exception):
 
 @dataclass(frozen=True)
 class AdmissionPolicy:
-    """`str()` is what a run's state says: versions and fingerprints, no key and no word."""
+    """The rules of the settings. `str()` gives versions and fingerprints, no key and no word."""
 
     consent: ConsentPolicy = "respect"
     filters: Filters = field(default_factory=Filters)
@@ -41,23 +41,27 @@ class AdmissionPolicy:
     def withheld_reason(
         self, status: object, *, instance: str, suppression_list: SuppressionList
     ) -> str | None:
-        """Why nothing of `status` may be published; None where it may be.
+        """Return why nothing of `status` may be published; None if it may be.
 
-        A reason of `consent.withheld_reason`, or `suppression_list`: the author or a server has.
+        Returns:
+            A reason of `consent.withheld_reason`, or `withdrawn` if the suppression list has the
+            author or the server.
         """
         reason = withheld_reason(status, policy=self.consent)
         if reason is not None:
             return reason
-        assert isinstance(status, Mapping), "else it is unreadable"
+        assert isinstance(status, Mapping), "anything else is unreadable"
         handle = full_handle(status.get("account"), instance)
         return WITHDRAWN if suppression_list.matches(handle, instance) else None
 
     def to_message(
         self, status: Mapping[str, Any], *, instance: str, received_at: datetime, origin: str
     ) -> Message:
-        """The message for a status that is not withheld.
+        """Return the message for a status that is not withheld.
 
-        Raises: NormaliseError, DroppedError.
+        Raises:
+            NormalizeError: The status lacks what a message needs.
+            DroppedError: A filter drops it.
         """
         message = to_upsert(status, instance=instance, received_at=received_at, origin=origin)
         rule = self.filters.dropped_by(message)
@@ -66,9 +70,9 @@ class AdmissionPolicy:
         return self.pseudonyms.applied(message, status) if self.pseudonyms else message
 
     def keeps_payload(self, status: Mapping[str, Any], instance: str) -> bool:
-        """Whether a dead letter may hold the status.
+        """Return whether a dead letter may hold the status.
 
-        Not under pseudonyms, and not where nobody can tell whose it is, for that one may withdraw.
+        It may not under pseudonyms, and not without a known author, who could not be purged.
         """
         return not self.pseudonyms and full_handle(status.get("account"), instance) is not None
 
@@ -78,7 +82,7 @@ class AdmissionPolicy:
 
 
 def admission_policy(settings: Settings) -> AdmissionPolicy:
-    """The rules of the settings."""
+    """Return the rules of the settings."""
     key = settings.mastodon_handle_key
     return AdmissionPolicy(
         consent=settings.mastodon_consent,

@@ -1,7 +1,7 @@
-"""Whether a post may be read: pure, before anything of it is kept or published.
+"""Consent: whether a post may be read, decided before anything of it is kept. Pure.
 
-What belongs here: the rules of consent and how they are read from a `Status` document. What is done
-with a post that is withheld stands in `intake`.
+What belongs here: the rules of consent, read from a `Status` document. How a withheld post is
+handled is in `ingest.handler`.
 """
 
 import re
@@ -10,23 +10,24 @@ from typing import Literal
 
 from mastodon_assets.ingest.api.html_text import html_to_text
 
-# Goes up with every change of what is withheld; each run's state tells it.
+# Increased with every change of what is withheld; each run's state contains it.
 CONSENT_VERSION = 1
 
 ConsentPolicy = Literal["respect", "opt-in"]
 
-# The whole tag, in either form of the sign that Mastodon takes: not "#nobotany", not "a#nobot".
+# The whole tag, with either number sign of Mastodon: not "#nobotany", not "a#nobot".
 _OPT_OUT_TAG = re.compile(r"(?<!\w)[#＃](?:nobot|noindex)(?!\w)", re.IGNORECASE)
 
 
 def withheld_reason(status: object, *, policy: ConsentPolicy) -> str | None:
-    """Why `status` must not be published; None where it may be.
+    """Return why `status` must not be published; None if it may be.
 
-    One of `unreadable` (the document does not say enough to tell: nothing of it may be kept),
-    `not_public`, `boost` (not a post), `noindex` (the account's setting), `nobot` (#nobot or
-    #noindex in the text of the bio) and, under `opt-in`, `not_indexable`.
+    A missing field and null mean the same, as in what Mastodon.py returns.
 
-    Missing and null are the same thing, as they are in what Mastodon.py returns.
+    Returns:
+        `unreadable` (the document does not say enough to decide: nothing of it may be kept),
+        `not_public`, `boost` (not a post), `noindex` (the account's setting), `nobot` (#nobot or
+        #noindex in the bio) or, under `opt-in`, `not_indexable`.
     """
     if not isinstance(status, Mapping) or not isinstance(status.get("account"), Mapping):
         return "unreadable"

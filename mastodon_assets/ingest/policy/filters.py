@@ -1,13 +1,13 @@
-"""Which posts the operator wants at all: pure, decided after consent.
+"""The operator's filters, applied after consent. Pure.
 
-What belongs here: the rules of the FILTER_ settings. What is done with a post that is left out
-stands in `handler`.
+What belongs here: the rules of the FILTER_ settings. How a dropped post is handled is in
+`ingest.handler`.
 
-A word is found between word boundaries, in any case and width (NFKC and case folding on both
-sides): `ai` is found in "AI!", "#AI", "j'ai" and "AI's", not in "said" or "ai_2". Scripts that put
-no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) have no such
-boundary: a word in one of them is found anywhere, and where one of them meets another script there
-is a boundary, so `ai` is found in "AIとは".
+A word matches between word boundaries, in any case and width (NFKC and case folding on both
+sides): `ai` matches in "AI!", "#AI", "j'ai" and "AI's", not in "said" or "ai_2". Scripts without
+spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) have no such boundary:
+a word in one of them matches anywhere. There is a boundary between one of them and another script,
+so `ai` matches in "AIとは".
 """
 
 import unicodedata
@@ -24,17 +24,21 @@ from mastodon_assets.contract.messages import Message
 _WITHOUT_SPACES = (
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 )
-# `\w` of the package regex holds combining marks, which those of many Indian scripts are.
+# `\w` of the package regex includes combining marks, which many Indian scripts need.
 _JOINED = rf"[\w--{_WITHOUT_SPACES}]"
 _UNKNOWN_LANGUAGE = "und"
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What is let through; everything where nothing is set.
+    """The rules for which posts pass; without rules all do.
 
-    `languages` are primary subtags, `und` for posts that declare none. `words` and `tags` each let
-    a post through that has any of them. An answer is a reply to whomever, the author included.
+    Attributes:
+        languages: Primary subtags that pass; `und` for posts that declare none.
+        words: A post passes if it has any of them.
+        tags: A post passes if it has any of them.
+        drops_bots: Whether posts of bots are dropped.
+        drops_replies: Whether replies are dropped, including those of authors to themselves.
     """
 
     languages: frozenset[str] = frozenset()
@@ -44,10 +48,13 @@ class Filters:
     drops_replies: bool = False
 
     def dropped_by(self, message: Message) -> str | None:
-        """The rule that leaves the post out; None where it passes.
+        """Return the first rule that drops the post; None if it passes.
 
-        One of `language`, `bot`, `reply`, `tags`, `words`: the first that applies. `message` is
-        an upsert before pseudonyms; words are looked for in text and content warning.
+        Args:
+            message: An upsert before pseudonyms. Words are searched in text and content warning.
+
+        Returns:
+            `language`, `bot`, `reply`, `tags` or `words`.
         """
         if self.languages and _primary_subtag(message["language"]) not in self.languages:
             return "language"
@@ -62,7 +69,7 @@ class Filters:
         return None
 
     def __str__(self) -> str:
-        """Which rules are set, with a fingerprint of what they say; `none` without any."""
+        """Return a fingerprint of the rules and the names of those that are set, or `none`."""
         rules = {
             "languages": sorted(self.languages),
             "words": sorted(self.words),
@@ -86,7 +93,7 @@ class Filters:
 
 
 def filters_from(settings: Settings) -> Filters:
-    """The filters of the settings."""
+    """Return the filters of the settings."""
     return Filters(
         languages=frozenset(map(_primary_subtag, _items(settings.filter_languages))),
         words=frozenset(map(_folded, _items(settings.filter_words))),
@@ -111,7 +118,7 @@ def _primary_subtag(language: object) -> str:
 
 
 def _word_pattern(word: str) -> str:
-    """Spaces within a word stand for any white space."""
+    """Return the pattern of a word; a space in it matches any white space."""
     body = r"\s+".join(map(regex.escape, word.split()))
     before = f"(?<!{_JOINED})" if _is_joined(word[0]) else ""
     after = f"(?!{_JOINED})" if _is_joined(word[-1]) else ""

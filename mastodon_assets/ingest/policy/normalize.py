@@ -1,9 +1,9 @@
-"""A `Status` document to a message of the contract: pure.
+"""Conversion of a `Status` document to a message of the contract. Pure.
 
-What belongs here: which field of Mastodon's becomes which field of ours. The same functions take
+What belongs here: which field of Mastodon becomes which field of a message. The functions take
 documents of the stream (times are text, keys may be missing) and of Mastodon.py's REST calls (times
-are datetimes in the local zone, missing keys are None). What a message must look like is decided by
-`toots.contract` alone: an odd value is passed on as it is and refused there.
+are datetimes in the local zone, missing keys are None). `contract.messages` alone decides what a
+message looks like: an invalid value is passed on and refused there.
 """
 
 from collections.abc import Mapping
@@ -21,15 +21,22 @@ VERSION = 1
 
 
 class NormalizeError(PlatformError):
-    """A status lacks what a message needs; says what, without any value of it."""
+    """Raised if a status lacks what a message needs. It names the field, never its value."""
 
 
 def to_upsert(
     status: Mapping[str, Any], *, instance: str, received_at: datetime, origin: str
 ) -> Message:
-    """The message for a post or an edit of it; `instance` is the server it was read from.
+    """Return the message for a post or for an edit of it.
 
-    Raises: NormaliseError where id, uri and url, author, text or a time cannot be read.
+    Args:
+        status: A `Status` document.
+        instance: The server that was read.
+        received_at: When the document was received.
+        origin: `stream`, `backfill`, `simulator` or `replay`.
+
+    Raises:
+        NormalizeError: id, uri and url, author, text or a time cannot be read.
     """
     content_html = status.get("content")
     if not isinstance(content_html, str):
@@ -68,7 +75,7 @@ def to_upsert(
 
 
 def to_delete(status_id: str, *, instance: str, received_at: datetime, origin: str) -> Message:
-    """The message that takes a post away, for good."""
+    """Return the message that deletes a post for good."""
     return {
         "v": VERSION,
         "op": "delete",
@@ -109,7 +116,7 @@ def _handle(account: Mapping[str, Any], instance: str) -> str:
 
 
 def _hashtags(tags: object) -> list[str]:
-    """Names, lower case, each once; in the stream they are objects, elsewhere plain text too."""
+    """Return the names, lower case, each once. Some servers send plain text, not objects."""
     if not isinstance(tags, list):
         return []
     names = (tag.get("name") if isinstance(tag, Mapping) else tag for tag in tags)
@@ -125,7 +132,11 @@ def _optional_time(name: str, value: object) -> str | None:
 
 
 def _time(name: str, value: object) -> str:
-    """Raises: NormaliseError where `value` is no time, or one without a zone."""
+    """Return a time as the contract writes it.
+
+    Raises:
+        NormalizeError: `value` is no time, or has no zone.
+    """
     try:
         time = datetime.fromisoformat(value) if isinstance(value, str) else value
         if isinstance(time, datetime) and time.tzinfo is not None:

@@ -1,15 +1,18 @@
-"""Keyed hashes in place of everything that names a person, before anything reaches Kafka: pure.
+"""Pseudonyms: keyed hashes that replace everything that names a person, before Kafka. Pure.
 
-What belongs here: which parts of a message name somebody, and what stands in their place. A hash is
-keyed BLAKE2b (RFC 7693) of 128 bits, with the kind of value as its personalization, so that equal
-values of different kinds differ. The same value has the same hash from every server and in every
-run with the same key: one uri stays one row, one author one author.
+What belongs here: which parts of a message name somebody, and what replaces them. A hash is keyed
+BLAKE2b (RFC 7693) of 128 bits. The kind of value is its personalization, so equal values of
+different kinds differ. The same value has the same hash from every server and in every run with the
+same key: one uri stays one row, one author stays one author.
 
-What this does not protect: the text itself (who reads or searches it may find its author), the
-server a post was read from and its id there, which deletes need and with which anybody can ask that
-server for the post, and times and counts. Whoever has the key can try handles. Another key gives
-other hashes: posts read before and after have different authors and uris, and a withdrawal finds
-only those of the present key, so withdraw first, then change it.
+What this does not protect:
+- the text itself: whoever reads or searches it may find its author;
+- the server a post was read from and its id there: deletes need them, and anybody can ask that
+  server for the post;
+- times and counts.
+Whoever has the key can try handles. Another key gives other hashes: posts read before and after the
+change have different authors and uris, and a purge finds only those of the present key. Purge
+first, then change the key.
 """
 
 import re
@@ -25,14 +28,14 @@ from mastodon_assets.contract.messages import Message
 from mastodon_assets.ingest.api.html_text import html_to_text
 
 _DIGEST_BYTES = 16
-# A literal shorter than this is no address of anything.
-_SHORTEST_ADDRESS = 8
+# Shorter text is not the address of anything.
+_MIN_ADDRESS_LENGTH = 8
 
 _NAME = r"[\w.+-]++"
-# A search begins where a name or its signs begin, never within, or long texts would take for ever.
+# A search begins at the start of a name or its signs only; otherwise long texts take for ever.
 _SIGNS = "(?<!@)@++"
 _NAME_BEGINS = r"(?<![\w.+-])"
-# Where a profile, or a post below it, stands on most servers; the scheme may have been hidden.
+# The address of a profile, or of a post below it, on most servers; the scheme may be hidden.
 _PROFILE = (
     rf"(?:https?://)?{_NAME_BEGINS}(?P<host>{_NAME})(?::\d+)?/(?:[^\s@/]++/){{0,6}}?"
     rf"(?:@|(?:users|u|profile|accounts|channel)/)"
@@ -46,7 +49,7 @@ _ASCII = re.compile(r"[\x00-\x7f]+")
 
 
 class Pseudonyms:
-    """Made from the operator's key."""
+    """The pseudonyms of one operator's key."""
 
     def __init__(self, key: SecretStr) -> None:
         secret = key.get_secret_value().encode()
@@ -56,11 +59,11 @@ class Pseudonyms:
         return "Pseudonyms()"
 
     def applied(self, message: Message, status: Mapping[str, Any]) -> Message:
-        """`message`, made from `status`, without a name in it.
+        """Return `message`, which was made from `status`, without names.
 
-        Username, account id, uri and url are hashes, mentions in the texts the hash of the full
-        handle, there is no HTML. An `@name` of nobody whom the status mentions is taken, as
-        Mastodon does, for an account of the author's server; e-mail addresses go the same way.
+        Username, account id, uri and url become hashes, mentions in the texts the hash of the full
+        handle, and the HTML is dropped. An `@name` that the status does not mention counts as an
+        account of the author's server, as in Mastodon. E-mail addresses are treated the same way.
         """
         people = _People(message, status)
         user_id, url, spoiler = (message[name] for name in ("user_id", "url", "spoiler_text"))
@@ -78,12 +81,12 @@ class Pseudonyms:
         }
 
     def handle(self, handle: str) -> str:
-        """`user@domain` as two hashes; the first is of the whole handle, in any case."""
+        """Return the pseudonym of `user@domain`: hash of the handle, `@`, hash of the domain."""
         _, _, domain = handle.partition("@")
         return f"{self._of_handle(handle)}@{self.domain(domain)}"
 
     def domain(self, domain: str) -> str:
-        """The hash that stands for a server in handles."""
+        """Return the hash of a server, as pseudonyms of handles contain it."""
         return self._hash("domain", domain.casefold())
 
     def _of_handle(self, handle: str) -> str:
@@ -102,7 +105,7 @@ class Pseudonyms:
 
 
 class _People:
-    """Whom a status names: its author and those it mentions, by what stands for them in a text."""
+    """The author of a status and the people it mentions, by their names in a text."""
 
     def __init__(self, message: Message, status: Mapping[str, Any]) -> None:
         author, instance = message["username"], message["instance"]
@@ -118,7 +121,7 @@ class _People:
         self._add(author, (message["uri"], message["url"], account.get("url"), account.get("uri")))
 
     def linked(self, address: str) -> str | None:
-        """What is shown for a link to one of them, or to whatever else looks like a profile."""
+        """Return the text for a link to one of them, or to any other address of a profile."""
         known = self._by_address.get(address.rstrip("/"))
         if known is not None:
             return f"@{known}"
@@ -126,9 +129,9 @@ class _People:
         return f"@{self._named(profile)[0]}" if profile else None
 
     def replaced(self, text: str, pseudonym: Callable[[str], str]) -> str:
-        """`text` with `pseudonym` of a full handle where one, or an address of one, stood.
+        """Return `text` with `pseudonym(handle)` for each handle or address of a person.
 
-        An escaped @ becomes one.
+        An escaped @ becomes a plain one.
         """
         text = text.replace("%40", "@")
         for address in sorted(self._by_address, key=len, reverse=True):
@@ -144,7 +147,7 @@ class _People:
         self._by_name.setdefault(handle.casefold(), handle)
         self._by_name.setdefault(handle.partition("@")[0].casefold(), handle)
         for address in addresses:
-            if not isinstance(address, str) or len(address) < _SHORTEST_ADDRESS:
+            if not isinstance(address, str) or len(address) < _MIN_ADDRESS_LENGTH:
                 continue
             profile = _PROFILE_LINK.match(unquote(address))
             if profile:
@@ -153,28 +156,28 @@ class _People:
                 self._by_address.setdefault(str(address).rstrip("/"), handle)
 
     def _named(self, found: "re.Match[str]") -> tuple[str, str]:
-        """The full handle that is meant, and what of the match is text after it."""
+        """Return the full handle of a match, and the part of the match that is text after it."""
         part = found.groupdict()
         if part["host"]:
-            # A server's accounts may have another domain than its pages.
+            # The domain of a server's accounts may differ from the host of its pages.
             owner = _owner(found)
             return self._by_profile.get(owner, owner), ""
         if part["local"]:
-            for name, rest in _readings(part["local"]):
+            for name, rest in _possible_names(part["local"]):
                 if name.casefold() in self._by_name:
                     return self._by_name[name.casefold()], rest
-            name, rest = next(_readings(part["local"]))
+            name, rest = next(_possible_names(part["local"]))
             return f"{name}@{self._domain}", rest
-        for domain, rest in _readings(part["domain"]):
+        for domain, rest in _possible_names(part["domain"]):
             handle = f"{part['name']}@{domain}"
             if handle.casefold() in self._by_name:
                 return handle, rest
-        domain, rest = next(_readings(part["domain"]))
+        domain, rest = next(_possible_names(part["domain"]))
         return f"{part['name']}@{domain}", rest
 
 
 def _owner(profile: "re.Match[str]") -> str:
-    """Whose page an address is, as the address alone says it."""
+    """Return the owner of a profile page according to its address."""
     domain = profile["owner_domain"] or profile["host"]
     return f"{profile['owner']}@{domain}".casefold()
 
@@ -185,10 +188,10 @@ def _mentions(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from (mention for mention in mentions if isinstance(mention, Mapping))
 
 
-def _readings(text: str) -> Iterator[tuple[str, str]]:
-    """What of `text` may be the name, and the rest: all but punctuation at its end, then less.
+def _possible_names(text: str) -> Iterator[tuple[str, str]]:
+    """Yield possible names at the start of `text`, each with the rest, the longest first.
 
-    A script without spaces may go on right behind a name: "@adaさん".
+    A script without spaces may continue right after a name: "@adaさん".
     """
     name = text.rstrip(".+-")
     yield name, text[len(name) :]

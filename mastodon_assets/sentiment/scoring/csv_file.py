@@ -4,20 +4,19 @@ What belongs here: reading and writing such files, in chunks. What a label means
 """
 
 import csv
-import os
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.files import atomic_file
 from mastodon_assets.sentiment.models.store import LoadedModel
 from mastodon_assets.sentiment.scoring.score import score
 
@@ -133,21 +132,13 @@ def _checked(name: str, header: Row, reader: Any) -> Iterator[Row]:
 
 
 @contextmanager
-def _writing(target: str) -> Iterator[TextIO]:
+def _writing(target: str) -> Iterator[IO[str]]:
     """A file that takes its name when all is written, or standard output."""
     if target == STANDARD:
         yield sys.stdout
         return
-    path = Path(target)
-    # In the same folder, as a rename is atomic only within one file system.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with partial.open("x", encoding="utf-8", newline="") as file:
+        with atomic_file(Path(target), mode=None) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         raise TextFileError(f"cannot write {target}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
