@@ -270,7 +270,6 @@ def ingest(
             until_caught_up=until_caught_up,
             since=began_at,
             registry=registry,
-            report=_report,
             should_stop=_stop_on_signal(),
         )
     _print_ingest(summary)

@@ -1,11 +1,15 @@
-"""Backfill of the time before the first start, as far back as was asked for."""
+"""Backfill of the time before the first start, as far back as `since` asks for.
 
+What belongs here: when the walk back starts, continues or is given up, and what it logs. Which
+requests it makes is in `recovery.history_walk`.
+"""
+
+import logging
 import time
-from collections.abc import Callable
 from datetime import datetime
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.ingest.checkpoint import Progress
+from mastodon_assets.ingest.checkpoint import Checkpoint
 from mastodon_assets.ingest.event_queue import EventQueue
 from mastodon_assets.ingest.gap_repair import SECONDS_BETWEEN_WALKS, WALKS_PER_GAP
 from mastodon_assets.ingest.handler import EventHandler
@@ -16,8 +20,11 @@ from mastodon_assets.ingest.recovery.history_walk import (
     HistoryPage,
     HistoryStatus,
 )
+from mastodon_assets.ingest.source_log import SourceLog
 
-_REPORT_SECONDS = 60
+logger = logging.getLogger(__name__)
+
+_LOG_SECONDS = 60
 
 
 class Backfill:
@@ -27,39 +34,40 @@ class Backfill:
         self,
         queue: EventQueue,
         handler: EventHandler,
-        progress: Progress,
+        checkpoint: Checkpoint,
+        name: str,
         *,
         since: datetime | None,
-        report: Callable[[str], None],
     ) -> None:
+        self._log = SourceLog(logger, name)
         self._queue = queue
         self._handler = handler
-        self._progress = progress
+        self._checkpoint = checkpoint
         self._since = since
-        self._report = report
-        self._goes_on_at: str | None = None
+        self._oldest_listed: str | None = None
         self._reached: datetime | None = None
         self._posts = self._failures = 0
         self._has_begun = False
         self._try_again_at: float | None = None
-        self._told_at = time.monotonic()
-        self.is_wanted = since is not None
+        self._logged_at = time.monotonic()
+        self.is_pending = since is not None
 
     def begin(self) -> None:
-        """Walk back, from the cursor where there is one: what is newer is walked as a gap."""
+        """Start the walk at the cursor, if there is one; newer posts are read as a gap."""
         if self._since is None or self._has_begun:
             return
         self._has_begun = True
-        self._goes_on_at = self._progress.position
+        self._oldest_listed = self._checkpoint.position
         self._walk(self._since)
 
     def try_again_in_time(self) -> None:
+        """Continue a failed walk when its pause is over."""
         if self._try_again_at is not None and time.monotonic() >= self._try_again_at:
             assert self._since is not None, "only a walk that has begun fails"
             self._walk(self._since)
 
-    def take(self, item: HistoryItem) -> None:
-        """What the walk brings."""
+    def handle(self, item: HistoryItem) -> None:
+        """Handle an item of the walk."""
         match item:
             case HistoryStatus():
                 self._handler.handle_listed(item.status, item.received_at)
@@ -67,40 +75,46 @@ class Backfill:
             case HistoryPage():
                 self._handle_page(item)
             case HistoryEnded():
-                self.is_wanted = False
-                self._report(self._end_text(is_complete=item.is_complete))
+                self.is_pending = False
+                self._log_end(is_complete=item.is_complete)
             case HistoryFailed():
-                self._report(self._fail(item.error))
+                self._fail(item.error)
 
     def _walk(self, since: datetime) -> None:
         self._try_again_at = None
-        self._queue.walk_back(since, self._goes_on_at)
+        self._queue.walk_back(since, self._oldest_listed)
 
     def _handle_page(self, page: HistoryPage) -> None:
-        if self._progress.position is None:
-            self._progress.move_to(page.newest)
-        self._goes_on_at, self._reached, self._failures = page.oldest, page.reached, 0
-        if time.monotonic() - self._told_at >= _REPORT_SECONDS:
-            self._told_at = time.monotonic()
+        if self._checkpoint.position is None:
+            self._checkpoint.move_to(page.newest)
+        self._oldest_listed, self._reached, self._failures = page.oldest, page.reached, 0
+        if time.monotonic() - self._logged_at >= _LOG_SECONDS:
+            self._logged_at = time.monotonic()
             left = "" if page.requests_left is None else f", {page.requests_left} requests left"
-            self._report(f"history: back at {self._reached_text()}, {self._posts} posts{left}")
+            self._log.info("backfill: back to %s, %s posts%s", self._place(), self._posts, left)
 
-    def _fail(self, error: ServiceUnavailableError) -> str:
+    def _fail(self, error: ServiceUnavailableError) -> None:
         self._failures += 1
         if self._failures < WALKS_PER_GAP:
             self._try_again_at = time.monotonic() + SECONDS_BETWEEN_WALKS
             minutes = SECONDS_BETWEEN_WALKS / 60
-            return f"history: {error}; trying again in {minutes:.0f} minutes"
-        self.is_wanted = False
-        return f"history: given up at {self._reached_text()}, {self._posts} posts: {error}"
-
-    def _end_text(self, *, is_complete: bool) -> str:
-        if is_complete:
-            return f"history: read back to {self._reached_text()}, {self._posts} posts"
-        return (
-            f"history: the server lists nothing before {self._reached_text()}, {self._posts} posts;"
-            f" {self._since:%Y-%m-%d %H:%M}Z was asked for"
+            self._log.warning("backfill: %s; trying again in %.0f minutes", error, minutes)
+            return
+        self.is_pending = False
+        self._log.warning(
+            "backfill: given up at %s, %s posts: %s", self._place(), self._posts, error
         )
 
-    def _reached_text(self) -> str:
+    def _log_end(self, *, is_complete: bool) -> None:
+        if is_complete:
+            self._log.info("backfill: read back to %s, %s posts", self._place(), self._posts)
+        else:
+            self._log.warning(
+                "backfill: the server lists nothing before %s, %s posts; requested: since %s",
+                self._place(),
+                self._posts,
+                f"{self._since:%Y-%m-%d %H:%M}Z",
+            )
+
+    def _place(self) -> str:
         return "the newest post" if self._reached is None else f"{self._reached:%Y-%m-%d %H:%M}Z"

@@ -1,6 +1,6 @@
-"""What a run has done so far: the cursor and the gaps, recorded after Kafka's acknowledgement.
+"""Cursor, gaps and state of one source, recorded after Kafka's acknowledgement.
 
-What belongs here: what is written when. When a gap begins and ends is decided in `source_run`,
+What belongs here: what is written when. When a gap begins and ends is decided in `source_worker`,
 and when it is closed in `gap_repair`.
 """
 
@@ -19,27 +19,33 @@ from mastodon_assets.ingest.source_states import SourceState, read_state, save_s
 from mastodon_assets.kafka.publisher import Publisher
 
 _START = "no ingest was running"
-_REPORT_SECONDS = 15
+_RECORD_SECONDS = 15
 
 
-class Progress:
-    """`position` is the id up to which everything is published; `open_gaps` wait for a walk.
+class Checkpoint:
+    """How far one source has been read, and what is recorded of it.
 
-    `last_streamed` is the newest post that the stream told of, with gaps before it or without.
+    `position` is the id up to which everything is published. `open_gaps` wait for a walk.
+    `last_streamed` is the newest post of the stream, whether or not there are gaps before it.
     """
 
     def __init__(
         self, postgres_url: SecretStr, publisher: Publisher, summary: IngestSummary, source: str
     ) -> None:
-        """Reads where the last run ended. Raises: ServiceUnavailableError, MissingTablesError."""
+        """Read where the last run ended.
+
+        Raises:
+            ServiceUnavailableError: PostgreSQL does not answer.
+            MissingTablesError: The tables are missing.
+        """
         self._postgres_url = postgres_url
         self._publisher = publisher
         self._summary = summary
         self._source = source
         self._unsaved: list[Gap] = []
         self._closed: list[Gap] = []
-        self._told: SourceState | None = None
-        self._told_at = 0.0
+        self._recorded: SourceState | None = None
+        self._recorded_at = 0.0
         self.closed_gaps: Counter[str] = Counter()
         self.last_streamed: str | None = None
         self.last_state = read_state(postgres_url, summary.instance, source)
@@ -48,35 +54,32 @@ class Progress:
         self.open_gaps = [] if saved is None else self._gaps_since(saved)
 
     def stored_posts(self, limit: int) -> list[tuple[str, datetime | None]]:
-        """Ids and edits of the server's posts that came last into the tables, newest first."""
+        """Return ids and edit times of the newest posts in the tables, newest first."""
         return read_stored_posts(self._postgres_url, self._summary.instance, limit)
 
     def move_to(self, status_id: str) -> None:
-        """All up to `status_id` is published."""
+        """Note that everything up to `status_id` is published."""
         self.position = status_id
 
     def open_gap(self, at: datetime, reason: str) -> None:
-        """Nobody reads the stream from `at` on; a gap that has not ended goes on."""
+        """Begin a gap at `at`; if one has not ended yet, it continues."""
         if not any(gap.ended_at is None for gap in self.open_gaps):
             # While an earlier gap is walked, the position is far behind the stream.
-            told = self.last_streamed
-            from_id = self.position if told is None else later_id(self.position, told)
+            newest = self.last_streamed
+            from_id = self.position if newest is None else later_id(self.position, newest)
             gap = Gap(at, reason, from_id)
             self.open_gaps.append(gap)
             self._unsaved.append(gap)
 
     def end_gaps(self, at: datetime, known_ids: list[str]) -> None:
-        """The stream is open since `at`; the posts known by then came before it broke."""
+        """End the open gaps at `at`; `known_ids` were published before the stream broke."""
         for gap in self.open_gaps:
             if gap.ended_at is None:
                 gap.ended_at, gap.known_ids = at, known_ids
                 self._unsaved.append(gap)
 
     def bound_gaps(self, status_id: str) -> None:
-        """The stream tells a post, after the gaps that have ended and before one that has not.
-
-        What was missed is then a range that stays as it is.
-        """
+        """Use a post of the stream as a bound: after ended gaps, before one that continues."""
         for gap in self.open_gaps:
             if gap.ended_at is None:
                 gap.from_id = later_id(gap.from_id, status_id)
@@ -85,7 +88,7 @@ class Progress:
                 self._unsaved.append(gap)
 
     def reopen_gaps(self, reason: str) -> None:
-        """Gaps after which the stream told no post go on, now for `reason` too."""
+        """Continue the gaps after which the stream sent no post, now also for `reason`."""
         for gap in self.open_gaps:
             if gap.to_id is None:
                 gap.ended_at = None
@@ -96,10 +99,13 @@ class Progress:
     def close_gaps(
         self, gaps: Iterable[Gap], failure: str | None, *, are_posts_missing: bool
     ) -> None:
-        """Nothing more can be done for `gaps`; `failure` says what is missing, None: nothing.
+        """Close `gaps`, because nothing more can be done for them.
 
-        Posts are missing from the present position on: of a gap that lies before it none is, and
-        its range is empty.
+        Args:
+            gaps: The gaps to close.
+            failure: What is missing; None if nothing is.
+            are_posts_missing: Whether posts after the present position are missing. A gap before
+                it is complete, and its range becomes empty.
         """
         for gap in gaps:
             read_to = _read_to(gap, self.position) if are_posts_missing else gap.from_id
@@ -111,7 +117,7 @@ class Progress:
                 gap.status = "unrecoverable" if is_hopeless else "partial"
                 gap.reason = f"{gap.reason}; {failure}"
             gap.from_id = read_to
-            # It is closed for others to see only when Kafka has acknowledged what came of it.
+            # The closed state is saved only after Kafka has acknowledged the recovered posts.
             self._unsaved = [each for each in self._unsaved if each is not gap]
             self._closed.append(gap)
             self.closed_gaps[gap.status] += 1
@@ -119,16 +125,20 @@ class Progress:
     def save_gaps(self) -> None:
         """Record gaps that have begun or ended.
 
-        Raises: ServiceUnavailableError, MissingTablesError.
+        Raises:
+            ServiceUnavailableError: PostgreSQL does not answer.
+            MissingTablesError: The tables are missing.
         """
         while self._unsaved:
             save_gap(self._postgres_url, self._summary.instance, self._source, self._unsaved[0])
             del self._unsaved[0]
 
     def commit(self, seconds: float) -> None:
-        """Wait at most `seconds` for Kafka's acknowledgement of all, then record all.
+        """Wait at most `seconds` until Kafka has acknowledged everything, then record it.
 
-        Raises: ServiceUnavailableError (nothing counts as done then), MissingTablesError.
+        Raises:
+            ServiceUnavailableError: Kafka or PostgreSQL does not answer; nothing counts as done.
+            MissingTablesError: The tables are missing.
         """
         self.save_gaps()
         self._publisher.flush(seconds)
@@ -142,19 +152,21 @@ class Progress:
             save_gap(self._postgres_url, self._summary.instance, self._source, self._closed[0])
             del self._closed[0]
 
-    def tell(self, state: SourceState) -> None:
-        """Record what the source does: at once where it changes, else now and then.
+    def record_state(self, state: SourceState) -> None:
+        """Record the state of the source: at once if it changes, otherwise every 15 seconds.
 
-        Raises: ServiceUnavailableError, MissingTablesError.
+        Raises:
+            ServiceUnavailableError: PostgreSQL does not answer.
+            MissingTablesError: The tables are missing.
         """
-        told = self._told
-        is_new = told is None or (told.name, told.detail) != (state.name, state.detail)
-        if is_new or time.monotonic() - self._told_at >= _REPORT_SECONDS:
+        last = self._recorded
+        is_new = last is None or (last.name, last.detail) != (state.name, state.detail)
+        if is_new or time.monotonic() - self._recorded_at >= _RECORD_SECONDS:
             save_state(self._postgres_url, self._summary.instance, self._source, state)
-            self._told, self._told_at = state, time.monotonic()
+            self._recorded, self._recorded_at = state, time.monotonic()
 
     def _gaps_since(self, saved: Cursor) -> list[Gap]:
-        """Those an earlier run left open, and the one from its end until now."""
+        """Return the gaps that an earlier run left open, and the one from its end until now."""
         left = read_open_gaps(self._postgres_url, self._summary.instance, self._source)
         unbounded = [gap for gap in left if gap.to_id is None]
         if unbounded:
@@ -167,9 +179,9 @@ class Progress:
 
 
 def _read_to(gap: Gap, position: str | None) -> str | None:
-    """The last post of the gap's range that is there once all up to `position` is.
+    """Return the last recovered post of the gap's range, if all up to `position` is recovered.
 
-    Ids that are no numbers cannot be compared: then it may be the whole range that is missing.
+    Ids that are not numbers cannot be compared; then the whole range may be missing.
     """
     ids = [each for each in (gap.from_id, position, gap.to_id) if each is not None]
     if position is None or not all(map(is_number, ids)):
@@ -181,11 +193,11 @@ def _read_to(gap: Gap, position: str | None) -> str | None:
 
 
 def later_id(known: str | None, new: str) -> str:
-    """The id to go on from after `new` came by the stream.
+    """Return the id to continue from after the stream sent `new`.
 
     Numbers are compared by length and digits, because a stream does not keep their order. Ids of
-    another form say nothing about time: among them the one that came last counts. A number and
-    another form cannot be compared, and the known one stays: to read a post again does no harm.
+    another form say nothing about time, so the latest arrival counts. A number and another form
+    cannot be compared, and the known id stays: reading a post twice does no harm.
     """
     if known is None or (not is_number(known) and not is_number(new)):
         return new

@@ -1,9 +1,9 @@
-"""Dead letters of the ingester, the topic `mastodon_errors`: read, and put through today's code.
+"""Dead letters of the ingester in the topic `mastodon_errors`: listing, replay, removal.
 
-What belongs here: entries of that topic, which `publisher.publish_error` writes. Only a withdrawal
-takes entries away; how far a replay got is the committed position of a consumer group in Kafka,
-moved after the acknowledgement of what was published. The broker forgets it a week after the last
-replay (`offsets.retention.minutes`) or with the topic: then a replay begins with the oldest entry
+What belongs here: entries of that topic, which `Publisher.publish_error` writes. Only a purge
+removes entries. The progress of a replay is the committed position of a consumer group in Kafka,
+moved after the replayed messages are acknowledged. The broker forgets it a week after the last
+replay (`offsets.retention.minutes`) or with the topic. A replay then begins with the oldest entry
 again, which repeats messages and changes no row.
 """
 
@@ -46,18 +46,17 @@ _TIMEOUT_MS = 30_000
 _NO_ENTRY = "not an entry of the ingester"
 _NO_PAYLOAD = "without a payload"
 
-
-# What reading a document of another form than ours ends in.
+# What reading a document of another form raises.
 _UNREADABLE = (ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError)
 
 
 class _WithheldError(Exception):
-    """The post may not be published under today's rules of consent."""
+    """Raised if the post may not be published under the present consent rules."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A dead letter with the server and the origin that its message gets; None for no server."""
+    """A dead letter with the server and the origin of its message; None if it has no server."""
 
     dead_letter: DeadLetter
     instance: str | None
@@ -67,9 +66,14 @@ class _Entry:
 def newest_errors(
     settings: Settings, *, reason: str, limit: int
 ) -> tuple[list[DeadLetter], Counter[str]]:
-    """The newest entries whose reason contains `reason` (any case), and all of those by reason.
+    """Read the whole topic for entries whose reason contains `reason`, in any case.
 
-    Reads the whole topic. Raises: ServiceUnavailableError, TopicMissingError.
+    Returns:
+        The newest `limit` of them, newest first, and the counts of all of them by reason.
+
+    Raises:
+        ServiceUnavailableError: Kafka does not answer.
+        TopicMissingError: Kafka has no such topic.
     """
     counts: Counter[str] = Counter()
     newest: list[tuple[datetime, int, int, DeadLetter]] = []
@@ -92,9 +96,12 @@ def newest_errors(
 
 
 def read_error(settings: Settings, partition: int, offset: int) -> DeadLetter:
-    """One entry, its payload being the status that could not be published.
+    """Read one entry; its payload is the status that could not be published.
 
-    Raises: NoDeadLetterError, ServiceUnavailableError, TopicMissingError.
+    Raises:
+        NoDeadLetterError: There is no such entry.
+        ServiceUnavailableError: Kafka does not answer.
+        TopicMissingError: Kafka has no such topic.
     """
     topic = settings.kafka_errors_topic
     first, end = _bounds(settings).get(partition, (0, 0))
@@ -115,17 +122,29 @@ def replay_errors(
     limit: int | None = None,
     again: bool = False,
 ) -> ReplaySummary:
-    """Publish what passes today's rules, normalising and contract, from where the last one ended.
+    """Publish the entries that pass the present admission policy and contract.
 
-    Server, time of receipt and origin are the entry's own, so that a repetition is the same
-    message. `again` begins with the oldest entry, as one does after an upgrade; `limit` ends it
-    after so many messages published. With `reason` (contained, any case) the position stays,
-    because other entries are passed over. Without a publisher nothing is done, only counted.
+    Server, time of receipt and origin are those of the entry, so a repetition is the same message.
 
-    Raises: ServiceUnavailableError, TopicMissingError, MissingTablesError, WithdrawnKeyError.
+    Args:
+        settings: Kafka, PostgreSQL and the admission policy.
+        publisher: Publishes; None only counts.
+        reason: Part of the reason of the entries to replay, in any case. The position then stays,
+            because other entries are skipped.
+        limit: End after that many published messages.
+        again: Begin with the oldest entry, as after an upgrade, not at the end of the last replay.
+
+    Returns:
+        The counts of published entries and, by reason, of those that are still refused.
+
+    Raises:
+        ServiceUnavailableError: Kafka or PostgreSQL does not answer.
+        TopicMissingError: Kafka has no such topic.
+        MissingTablesError: PostgreSQL has no such tables.
+        WithdrawnKeyError: The suppression list cannot be read with the key of the settings.
     """
     summary = ReplaySummary()
-    rules, suppression_list = admission_policy(settings), watched_suppression_list(settings)
+    policy, suppression_list = admission_policy(settings), watched_suppression_list(settings)
     bounds = _bounds(settings)
     done: dict[int, int] = {}
     with _reading(settings) as consumer:
@@ -133,7 +152,7 @@ def replay_errors(
         for read, entry in enumerate(_entries(settings, consumer, starts), start=1):
             dead_letter = entry.dead_letter
             if reason.lower() in dead_letter.reason.lower():
-                problem = _replay(publisher, entry, rules, suppression_list())
+                problem = _replay(publisher, entry, policy, suppression_list())
                 if problem is None:
                     summary.published += 1
                 else:
@@ -148,16 +167,21 @@ def replay_errors(
     return summary
 
 
-def remove_errors(settings: Settings, covered: SuppressionList, *, dry_run: bool = False) -> int:
-    """Take the entries of those who are covered out of the topic; how many they are.
+def remove_errors(settings: Settings, suppressed: SuppressionList, *, dry_run: bool = False) -> int:
+    """Remove the entries of everybody on `suppressed` from the topic.
 
-    Kafka removes only from the beginning of a partition. What stands before the last entry to go,
-    and is to stay, is published again at the end, byte for byte and with its time; when that is
-    acknowledged, the beginning goes. Broken off in between, it leaves entries twice, and a replay
-    of those changes no row. What is written meanwhile comes after what is looked at and stays. No
-    client can read what is gone; the broker frees its disk when it closes the segment.
+    Kafka removes records only from the beginning of a partition. Entries to keep that come before
+    the last one to remove are published again at the end, byte for byte and with their time. When
+    they are acknowledged, the beginning is removed. An interruption in between leaves entries
+    twice, and their replay changes no row. Entries written during the removal stay. No client can
+    read what is removed; the broker frees the disk when it closes the segment.
 
-    Raises: ServiceUnavailableError, TopicMissingError.
+    Returns:
+        The number of entries to remove, also for a `dry_run`, which removes nothing.
+
+    Raises:
+        ServiceUnavailableError: Kafka does not answer.
+        TopicMissingError: Kafka has no such topic.
     """
     found = 0
     with _reading(settings) as consumer:
@@ -165,7 +189,7 @@ def remove_errors(settings: Settings, covered: SuppressionList, *, dry_run: bool
             places = {
                 entry.dead_letter.offset
                 for entry in _entries(settings, consumer, {partition: (first, end)})
-                if _is_covered(entry, covered)
+                if _is_suppressed(entry, suppressed)
             }
             found += len(places)
             if places and not dry_run:
@@ -180,8 +204,8 @@ def remove_errors(settings: Settings, covered: SuppressionList, *, dry_run: bool
     return found
 
 
-def _is_covered(entry: _Entry, covered: SuppressionList) -> bool:
-    if entry.instance is not None and covered.matches(None, entry.instance):
+def _is_suppressed(entry: _Entry, suppressed: SuppressionList) -> bool:
+    if entry.instance is not None and suppressed.matches(None, entry.instance):
         return True
     if entry.dead_letter.payload is None:
         return False
@@ -190,13 +214,13 @@ def _is_covered(entry: _Entry, covered: SuppressionList) -> bool:
     except _UNREADABLE:
         handle = None
     if handle is not None:
-        return covered.matches(handle, None)
-    return covered.matches_record(entry.dead_letter.payload)
+        return suppressed.matches(handle, None)
+    return suppressed.matches_record(entry.dead_letter.payload)
 
 
 def _publish_again(settings: Settings, records: Iterator[Record]) -> None:
-    """Raises: ServiceUnavailableError where one is not acknowledged; then nothing may go."""
-    # Not without end, as the ingester's is: somebody waits for the command.
+    """Publish all records; raise ServiceUnavailableError if one is not acknowledged."""
+    # Unlike the ingester, a command does not wait for ever.
     config = {**producer_config(settings), "message.timeout.ms": _TIMEOUT_MS}
     failures: list[KafkaError] = []
 
@@ -212,13 +236,13 @@ def _publish_again(settings: Settings, records: Iterator[Record]) -> None:
     waiting = producer.flush()
     if waiting or failures:
         raise ServiceUnavailableError(
-            f"Kafka at {settings.kafka_servers} did not take all dead letters that are to stay;"
-            " none was removed"
+            f"Kafka at {settings.kafka_servers} did not take all dead letters that stay; none was"
+            " removed; try again, see: mastodon-assets status"
         )
 
 
 def _hand_over(producer: Producer, record: Record, note: Any) -> bool:
-    """False where the producer's queue is full."""
+    """Hand a record to the producer; return False if its queue is full."""
     topic = record.topic()
     assert topic is not None, "it was read"
     kind, milliseconds = record.timestamp()
@@ -243,7 +267,8 @@ def _delete_before(settings: Settings, partition: int, offset: int) -> None:
             future.result(2 * _ANSWER_SECONDS)
     except TimeoutError as error:
         raise ServiceUnavailableError(
-            f"Kafka at {settings.kafka_servers} does not say that it removed dead letters"
+            f"Kafka at {settings.kafka_servers} did not confirm that it removed dead letters;"
+            " try again, see: mastodon-assets status"
         ) from error
 
 
@@ -269,7 +294,7 @@ def _reading(settings: Settings) -> Iterator[Consumer]:
 
 
 def _bounds(settings: Settings) -> dict[int, tuple[int, int]]:
-    """First and end offset of each partition."""
+    """Return first and end offset of each partition."""
     state = read_topic(settings, settings.kafka_errors_topic)
     return {partition: (state.earliest[partition], end) for partition, end in state.end.items()}
 
@@ -281,7 +306,7 @@ def _from_position(
     starts = dict(bounds)
     for place in consumer.committed(places, timeout=_ANSWER_SECONDS):
         first, end = bounds[place.partition]
-        # None is below zero; past the end it is of a topic that was made anew.
+        # None is below zero; an offset past the end is from a topic that was created again.
         if first <= place.offset <= end:
             starts[place.partition] = (place.offset, end)
     return starts
@@ -290,7 +315,7 @@ def _from_position(
 def _entries(
     settings: Settings, consumer: Consumer, bounds: Mapping[int, tuple[int, int]]
 ) -> Iterator[_Entry]:
-    """The entries between the bounds, one partition after the other."""
+    """Yield the entries between the bounds, one partition after the other."""
     for record in _records(settings, consumer, bounds):
         partition, offset = record.partition(), record.offset()
         assert partition is not None, "a record without an error has a place"
@@ -324,7 +349,7 @@ def _records(
 
 
 def _entry(topic: str, partition: int, offset: int, value: bytes | None) -> _Entry:
-    """What stands there; what the ingester cannot have written is an entry without a server."""
+    """Parse a record; one that the ingester did not write becomes an entry without a server."""
     try:
         document = json.loads(value or b"")
         payload = document["payload"]
@@ -344,16 +369,16 @@ def _entry(topic: str, partition: int, offset: int, value: bytes | None) -> _Ent
 def _replay(
     publisher: Publisher | None,
     entry: _Entry,
-    rules: AdmissionPolicy,
+    policy: AdmissionPolicy,
     suppression_list: SuppressionList,
 ) -> str | None:
-    """Publish it; the reason where it is still refused."""
+    """Publish an entry; return the reason if it is still refused."""
     if entry.instance is None:
         return _NO_ENTRY
     if entry.dead_letter.payload is None:
         return _NO_PAYLOAD
     try:
-        message = _message(entry, json.loads(entry.dead_letter.payload), rules, suppression_list)
+        message = _message(entry, json.loads(entry.dead_letter.payload), policy, suppression_list)
         encode(message)
         if publisher is not None:
             publisher.publish(message)
@@ -365,17 +390,17 @@ def _replay(
 
 
 def _message(
-    entry: _Entry, status: Any, rules: AdmissionPolicy, suppression_list: SuppressionList
+    entry: _Entry, status: Any, policy: AdmissionPolicy, suppression_list: SuppressionList
 ) -> Message:
-    """Raises: _WithheldError, DroppedError, NormaliseError."""
+    """Build the message; raise _WithheldError, DroppedError or NormalizeError if refused."""
     assert entry.instance is not None, "checked by the caller"
-    withheld = rules.withheld_reason(
+    withheld = policy.withheld_reason(
         status, instance=entry.instance, suppression_list=suppression_list
     )
     if withheld is not None:
         raise _WithheldError(f"withheld: {withheld}")
     assert entry.dead_letter.at is not None, "an entry of the ingester has a time"
-    return rules.to_message(
+    return policy.to_message(
         status, instance=entry.instance, received_at=entry.dead_letter.at, origin=entry.origin
     )
 
@@ -383,7 +408,7 @@ def _message(
 def _acknowledge(
     settings: Settings, consumer: Consumer, publisher: Publisher, done: Offsets
 ) -> None:
-    """Wait for what was published, then move the position to `done`."""
+    """Wait until the messages are acknowledged, then move the position to `done`."""
     publisher.flush()
     if done:
         topic = settings.kafka_errors_topic

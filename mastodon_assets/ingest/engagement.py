@@ -1,8 +1,7 @@
-"""How posts are received: read again from their server an hour and a day after they were posted.
+"""Engagement: posts are read again from their server an hour and a day after they were posted.
 
-What belongs here: which posts are due, the requests for them, and `masto.toots_engagement`. This
-part of the network does not go through Kafka: a reading is no change of a status, and one that is
-lost is made again.
+What belongs here: which posts are due, the requests for them, and `masto.toots_engagement`.
+Readings do not go through Kafka: they do not change a status, and a lost one is made again.
 """
 
 import time
@@ -25,17 +24,17 @@ from mastodon_assets.ingest.policy.consent import ConsentPolicy, withheld_reason
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
 
-# Of the 300 requests that a token has in five minutes (rack_attack.rb) most are left to the
-# ingester. A refresh is asked for once a minute at most.
+# A token has 300 requests in five minutes (rack_attack.rb), and the ingester needs most of them.
+# This runs once per minute at most.
 _MOST_REQUESTS = 30
-# A refresh does not wait longer for a server that is slow.
+# Nobody waits longer for a slow server.
 _LONGEST_SECONDS = 60
-# Later than this is told as overdue.
-_LATE = timedelta(hours=2)
+# After this delay a reading counts as overdue.
+_OVERDUE_AFTER = timedelta(hours=2)
 _LARGEST = 2**31 - 1
 
-# Each reading with the age at which it is due, and from which it would tell nothing any more. The
-# widest range is said once more for the planner, which takes the index for it.
+# Each reading with the ages at which it is due and at which it is too old. The widest range is
+# repeated so that the planner uses the index for it.
 _DUE = """
   FROM (VALUES (1::smallint, interval '1 hour', interval '24 hours'),
                (24::smallint, interval '24 hours', interval '7 days')) d (due_hours, due, too_old)
@@ -46,15 +45,15 @@ _DUE = """
  WHERE NOT EXISTS (SELECT FROM masto.toots_engagement e
                     WHERE e.id = t.id AND e.due_hours = d.due_hours)
 """
-# What fell due last comes first: where there are more than the limits let be read, most are then
-# read in time, where the oldest first would have all of them late.
+# The latest due comes first: if there are more than the limits allow, most are still read in time.
+# With the oldest first all of them would be late.
 _NEXT_DUE = f"""
 SELECT t.id, t.status_id, d.due_hours {_DUE} ORDER BY t.event_at + d.due DESC, t.id LIMIT %(limit)s
 """
 _COUNT_OVERDUE = f"SELECT count(*) {_DUE} AND t.event_at + d.due < %(now)s - %(late)s"
 _IS_ANY_DUE = f"SELECT EXISTS (SELECT {_DUE})"
 
-# A post that was deleted meanwhile gets no reading.
+# A post that was deleted in the meantime gets no reading.
 _STORE = """
 INSERT INTO masto.toots_engagement (id, due_hours, read_at, favourites, reblogs, replies)
 SELECT t.id, %s, %s, %s, %s, %s FROM masto.toots_raw t WHERE t.id = %s
@@ -64,7 +63,7 @@ SELECT t.id, %s, %s, %s, %s, %s FROM masto.toots_raw t WHERE t.id = %s
 
 @dataclass(frozen=True)
 class _Due:
-    """A reading to be made: of which row, under which id of the server."""
+    """A reading to be made: row of the table, id at the server, and age in hours."""
 
     id: int
     status_id: str
@@ -73,11 +72,11 @@ class _Due:
 
 @dataclass
 class ServerReadings:
-    """What came of one server.
+    """The readings of one server.
 
-    `read` counts readings with numbers, `unseen` those of posts that the server did not show or
-    that may not be read any more, `overdue` those that were due more than two hours ago and wait
-    on. `problem` says why it ended early, None where it did not.
+    `read` counts readings with numbers. `unseen` counts posts that the server did not show or that
+    may not be read any more. `overdue` counts readings that were due more than two hours ago and
+    still wait. `problem` says why reading ended early; None if it did not.
     """
 
     server: str
@@ -88,22 +87,26 @@ class ServerReadings:
 
 
 def read_engagement(settings: Settings) -> list[ServerReadings]:
-    """Read what is due from the servers of the settings, as much as the limits let be.
+    """Read what is due from the servers of the settings, within the rate limits.
 
-    A post that the server does not show gets a reading without numbers: it is no delete (it may be
-    hidden for other reasons), and is asked for again only when its next reading is due. A server
-    that does not answer, or wants fewer requests, ends its readings for this time; what it has told
-    is kept.
+    A post that the server does not show gets a reading without numbers. It is not deleted, because
+    it may be hidden for other reasons, and it is asked for again when its next reading is due. If a
+    server does not answer or limits the rate, its other readings wait for the next run.
 
-    Raises: ServiceUnavailableError, MissingTablesError of PostgreSQL; SettingsError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
+        SettingsError: Servers, sources and tokens do not fit together.
     """
     return [_read_server(settings, server) for server in servers_of(settings)]
 
 
 def is_any_due(settings: Settings) -> bool:
-    """A reading is due of a post of a server that was ever ingested from.
+    """Return whether a reading is due for any server that was ever ingested from.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
     """
     with transaction(settings.postgres_url, snapshot=True) as connection:
         servers = connection.execute("SELECT DISTINCT instance FROM masto.ingest_cursors")
@@ -122,46 +125,46 @@ def _read_server(settings: Settings, server: Server) -> ServerReadings:
         return result
     most_posts = None if client.is_on_this_machine else _MOST_REQUESTS * MOST_IDS
     waiting = _next_due(settings.postgres_url, result.server, most_posts)
-    told, result.problem = _ask(client, waiting, settings.mastodon_consent)
+    readings, result.problem = _request(client, waiting, settings.mastodon_consent)
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
-        _store(connection, told)
+        _store(connection, readings)
         result.overdue = _overdue(connection, result.server)
-    result.read = sum(counts is not None for _, _, counts in told)
-    result.unseen = len(told) - result.read
+    result.read = sum(counts is not None for _, _, counts in readings)
+    result.unseen = len(readings) - result.read
     return result
 
 
-_Told = tuple[_Due, datetime, tuple[int | None, ...] | None]
+_Reading = tuple[_Due, datetime, tuple[int | None, ...] | None]
 
 
-def _ask(
+def _request(
     client: MastodonClient, waiting: Sequence[_Due], policy: ConsentPolicy
-) -> tuple[list[_Told], str | None]:
-    """What the server tells of each, with the time; and why not all were asked for, if so."""
-    told: list[_Told] = []
+) -> tuple[list[_Reading], str | None]:
+    """Return the readings with their times, and why not all were requested, if so."""
+    readings: list[_Reading] = []
     deadline = time.monotonic() + _LONGEST_SECONDS
     for first in range(0, len(waiting), MOST_IDS):
         if time.monotonic() > deadline:
-            return told, f"{len(waiting) - first} readings wait: the server is slow"
+            return readings, f"{len(waiting) - first} readings wait: the server is slow"
         batch = waiting[first : first + MOST_IDS]
         try:
             statuses = client.statuses([due.status_id for due in batch])
         except RefusedError as error:
             is_too_old = error.status_code == httpx.codes.NOT_FOUND
-            return told, NOT_SERVED_BY_IDS if is_too_old else str(error)
+            return readings, NOT_SERVED_BY_IDS if is_too_old else str(error)
         except PlatformError as error:
-            return told, str(error)
+            return readings, str(error)
         now = datetime.now(UTC)
         shown = _counts_by_id(statuses, policy)
-        told.extend((due, now, shown.get(due.status_id)) for due in batch)
-    return told, None
+        readings.extend((due, now, shown.get(due.status_id)) for due in batch)
+    return readings, None
 
 
 def _counts_by_id(
     statuses: Iterable[Any], policy: ConsentPolicy
 ) -> dict[str, tuple[int | None, ...]]:
-    """Favourites, boosts and replies of those that may be read."""
+    """Return favourites, boosts and replies of the statuses that may be read."""
     counts = {}
     for status in statuses:
         if withheld_reason(status, policy=policy) is not None:
@@ -185,19 +188,21 @@ def _next_due(postgres_url: SecretStr, instance: str, limit: int | None) -> list
     return [_Due(*row) for row in rows]
 
 
-def _store(connection: Connection[Any], told: Iterable[_Told]) -> None:
+def _store(connection: Connection[Any], readings: Iterable[_Reading]) -> None:
     with connection.cursor() as cursor:
         cursor.executemany(
             _STORE,
             [
                 (due.due_hours, at, *(counts or (None, None, None)), due.id)
-                for due, at, counts in told
+                for due, at, counts in readings
             ],
         )
 
 
 def _overdue(connection: Connection[Any], instance: str) -> int:
-    row = connection.execute(_COUNT_OVERDUE, {**_at_present([instance]), "late": _LATE}).fetchone()
+    row = connection.execute(
+        _COUNT_OVERDUE, {**_at_present([instance]), "late": _OVERDUE_AFTER}
+    ).fetchone()
     assert row is not None
     return int(row[0])
 

@@ -1,7 +1,7 @@
-"""The stream, kept open, and walks of the timeline, each read by a thread, in one bounded queue.
+"""The bounded queue of everything one source sends, filled by one thread per kind of reading.
 
-What belongs here: who reads what when, how a stream that broke is opened again, and how the reading
-ends. What an arrival means stands in `handler`, which requests a walk makes in `walk`.
+What belongs here: which thread reads what, how a broken stream is reopened, and how reading ends.
+What an item means is in `handler`; which requests a walk makes is in `recovery`.
 """
 
 import queue
@@ -44,7 +44,7 @@ from mastodon_assets.ingest.recovery.timeline_walk import TimelineWalker, WalkIt
 _QUEUE_SIZE = 2_000
 _STOP_SECONDS = 0.3
 _BACKOFF = wait_random_exponential(multiplier=1, min=0.2, max=60)
-# Tokens come back, but to ask every minute for a week is hammering.
+# A token may become valid again, but a request per minute for a week would be hammering.
 REFUSED_TOKEN_SECONDS = 15 * 60
 _REMEMBERED_STREAMED_IDS = 50_000
 
@@ -53,14 +53,14 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Connected:
-    """The stream is open; what follows it in the queue was told since."""
+    """The stream is open; the items that follow in the queue came later."""
 
     at: datetime
 
 
 @dataclass(frozen=True)
 class Disconnected:
-    """The stream broke, or could not be opened; it is tried again after `retry_seconds`."""
+    """The stream broke or could not be opened; the next attempt is in `retry_seconds`."""
 
     at: datetime
     error: ServiceUnavailableError
@@ -68,7 +68,7 @@ class Disconnected:
 
     @property
     def reason(self) -> str:
-        """What kind of failure this is, in a word or two that can be counted."""
+        """The kind of failure, short enough to count by it."""
         error = self.error
         if isinstance(error, RateLimitedError):
             return "rate limit"
@@ -90,7 +90,7 @@ QueueItem = StreamEvent | Connected | Disconnected | WalkItem | HistoryItem
 
 
 class EventQueue:
-    """Items in the order in which to handle them; opened and closed by `opened_event_queue`."""
+    """Items in the order to handle them in; opened and closed by `opened_event_queue`."""
 
     def __init__(self, client: MastodonClient, rate_limits: RateLimits) -> None:
         self._client = client
@@ -99,91 +99,96 @@ class EventQueue:
         self._may_read = threading.Event()
         self._may_read.set()
         self._stream: EventStream | None = None
-        self._has_told = False
+        self._has_received = False
         self._streamed_ids: set[str] = set()
         self._walker = TimelineWalker(
             client,
-            asker=RateLimitedCaller(self._stopping),
+            caller=RateLimitedCaller(self._stopping),
             rate_limits=rate_limits,
             put=self._put,
             streamed_ids=self._streamed_ids,
         )
         self._history_walker = HistoryWalker(
             client,
-            asker=RateLimitedCaller(self._stopping, spare=SPARE_REQUESTS),
+            caller=RateLimitedCaller(self._stopping, spare=SPARE_REQUESTS),
             rate_limits=rate_limits,
             put=self._put,
         )
-        self._readers: dict[str, Future[None]] = {}
+        self._threads: dict[str, Future[None]] = {}
         self._start("stream-reader", self._keep_reading)
 
     def next(self, seconds: float) -> QueueItem | None:
-        """The next arrival; None if there is none within `seconds`.
+        """Return the next item, or None if there is none within `seconds`.
 
-        Raises: what ended a reader that must not end.
+        Raises whatever ended a reading thread that should not end.
         """
         try:
             return self._queue.get(timeout=seconds)
         except queue.Empty:
-            for reader in self._readers.values():
-                if reader.done():
-                    reader.result()
+            for thread in self._threads.values():
+                if thread.done():
+                    thread.result()
             return None
 
     def waiting(self) -> int:
-        """How many arrivals are read and not yet taken."""
+        """Return the number of items that wait to be handled."""
         return self._queue.qsize()
 
-    def seconds_since_heard(self) -> float | None:
-        """How long the stream has sent nothing, not even a heartbeat; None while there is none."""
+    def seconds_since_last_bytes(self) -> float | None:
+        """Return the seconds without a byte, heartbeats included; None without an open stream."""
         stream = self._stream
-        return None if stream is None else time.monotonic() - stream.heard_at
+        return None if stream is None else time.monotonic() - stream.last_bytes_at
 
     def walk(self, request: WalkRequest) -> None:
-        """Walk `request` beside the stream. One walk at a time: the one before must have ended."""
+        """Start a walk of the timeline; the previous one must have ended."""
         self._streamed_ids.clear()
         self._start("timeline-walker", lambda: self._walker.walk(request))
 
     def walk_back(self, since: datetime, max_id: str | None) -> None:
-        """Walk back beside both. One such walk at a time: the one before must have ended."""
+        """Start a walk back to `since`; the previous one must have ended."""
         self._start("history-walker", lambda: self._history_walker.walk(since, max_id))
 
     def note_streamed(self, status_id: str) -> None:
-        """A post came by the stream: a walk that meets such posts alone has arrived."""
+        """Remember a post of the stream: a page of such posts alone ends the walk."""
         if len(self._streamed_ids) < _REMEMBERED_STREAMED_IDS:
             self._streamed_ids.add(status_id)
 
     def pause(self) -> None:
-        """Close the stream, and do not open it before `resume`."""
+        """Close the stream until `resume` is called."""
         self._may_read.clear()
         if (stream := self._stream) is not None:
             stream.close()
 
     def resume(self) -> None:
+        """Open the stream again."""
         self._may_read.set()
 
     def stop(self) -> None:
-        """End all readers; what they still read is dropped."""
+        """End all reading threads and drop what they still read."""
         self._stopping.set()
         self.pause()
-        # A reader that waits for an answer of the server ends on its own, later.
-        wait(self._readers.values(), _STOP_SECONDS)
+        # A thread that waits for the server ends by itself, later.
+        wait(self._threads.values(), _STOP_SECONDS)
 
     def _start(self, name: str, work: Callable[[], None]) -> None:
-        self._readers[name] = start_thread(name, work)
+        self._threads[name] = start_thread(name, work)
 
     def _keep_reading(self) -> None:
         Retrying(
             retry=retry_if_exception_type(ServiceUnavailableError),
             wait=self._seconds_to_retry,
-            before_sleep=self._report_disconnected,
+            before_sleep=self._put_disconnected,
             sleep=sleep_using_event(self._stopping),
             stop=stop_when_event_set(self._stopping),
             retry_error_callback=lambda _state: None,
         )(self._read_stream)
 
     def _read_stream(self) -> None:
-        """Read one stream to its end. Raises: ServiceUnavailableError unless stopping."""
+        """Read one stream to its end.
+
+        Raises:
+            ServiceUnavailableError: Always, unless stopping.
+        """
         while not self._may_read.wait(0.1):
             if self._stopping.is_set():
                 return
@@ -193,7 +198,7 @@ class EventQueue:
                 self._put(Connected(datetime.now(UTC)))
                 if self._may_read.is_set():
                     for event in stream:
-                        self._has_told = True
+                        self._has_received = True
                         if not self._put(event):
                             return
             finally:
@@ -202,20 +207,20 @@ class EventQueue:
 
     def _seconds_to_retry(self, state: RetryCallState) -> float:
         error = _error_of(state)
-        if self._has_told:
-            state.attempt_number, self._has_told = 1, False
+        if self._has_received:
+            state.attempt_number, self._has_received = 1, False
         if isinstance(error, RateLimitedError):
-            # A server that goes on refusing after its own reset is asked less and less often.
+            # A server that still refuses after its own reset is asked less and less often.
             return max(pause_seconds(error.reset_at), _BACKOFF(state))
         if isinstance(error, RefusedError) and error.is_of_token:
             return REFUSED_TOKEN_SECONDS
         return _BACKOFF(state)
 
-    def _report_disconnected(self, state: RetryCallState) -> None:
+    def _put_disconnected(self, state: RetryCallState) -> None:
         self._put(Disconnected(datetime.now(UTC), _error_of(state), state.upcoming_sleep))
 
     def _put(self, item: QueueItem) -> bool:
-        """Wait for room in the queue; False when stopping."""
+        """Wait for room in the queue; return False when stopping."""
         while not self._stopping.is_set():
             try:
                 self._queue.put(item, timeout=0.2)
@@ -227,7 +232,7 @@ class EventQueue:
 
 @contextmanager
 def opened_event_queue(client: MastodonClient, rate_limits: RateLimits) -> Iterator[EventQueue]:
-    """Connect to the stream, again and again, until the end of the block."""
+    """Keep the stream connected until the end of the block."""
     queue = EventQueue(client, rate_limits)
     try:
         yield queue
@@ -237,18 +242,18 @@ def opened_event_queue(client: MastodonClient, rate_limits: RateLimits) -> Itera
 
 def _error_of(state: RetryCallState) -> ServiceUnavailableError:
     error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, ServiceUnavailableError), "no other error is tried again"
+    assert isinstance(error, ServiceUnavailableError), "no other error is retried"
     return error
 
 
 def start_thread(name: str, work: Callable[[], _Result]) -> "Future[_Result]":
-    """Run `work` in a thread that does not keep the process alive."""
+    """Run `work` in a thread that does not keep the process alive; return its future result."""
     future: Future[_Result] = Future()
 
     def run() -> None:
         try:
             result = work()
-        except Exception as error:
+        except Exception as error:  # the future raises it
             future.set_exception(error)
         else:
             future.set_result(result)

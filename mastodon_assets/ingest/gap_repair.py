@@ -1,9 +1,10 @@
-"""What the stream did not tell, brought back beside it: gaps, and the past that was asked for.
+"""Repair of gaps: posts and deletes that the stream missed, read from the timeline.
 
-What belongs here: when a walk is begun, begun again or given up, what it means for the cursor and
-what is told of it. Which requests a walk makes stands in `walk` and `history`.
+What belongs here: when a walk starts, restarts or is given up, and what it means for the cursor.
+Which requests a walk makes is in `recovery.timeline_walk`.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,7 +12,7 @@ from itertools import chain, islice, zip_longest
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.client import OLDEST
-from mastodon_assets.ingest.checkpoint import Progress, later_id
+from mastodon_assets.ingest.checkpoint import Checkpoint, later_id
 from mastodon_assets.ingest.event_queue import EventQueue
 from mastodon_assets.ingest.handler import EventHandler
 from mastodon_assets.ingest.recovery.gaps import Gap
@@ -21,24 +22,34 @@ from mastodon_assets.ingest.recovery.timeline_walk import (
     WalkReachedStream,
     WalkRequest,
 )
+from mastodon_assets.ingest.source_log import SourceLog
 
-# A walk that the server does not answer is begun again, seldom and not without end.
+logger = logging.getLogger(__name__)
+
+# A walk that the server does not answer is restarted this often, after a pause.
 WALKS_PER_GAP = 4
 SECONDS_BETWEEN_WALKS = 15 * 60
-# Asked for again after a gap, in a hundred requests, and after several in twice as many, which is
-# what five minutes allow: most posts that go, go young.
+# Posts asked for again after one gap, in 100 requests, and after several, in 200: that many are
+# allowed in five minutes. Most deleted posts are deleted young.
 _KNOWN_IDS, _MOST_KNOWN_IDS = 2_000, 4_000
 
 
 class GapRepair:
-    """Walks for the gaps, one after the other; who may move the cursor meanwhile."""
+    """Walks that fill the gaps, one after the other, and the rules for moving the cursor."""
 
     def __init__(
-        self, queue: EventQueue, handler: EventHandler, progress: Progress, *, from_oldest: bool
+        self,
+        queue: EventQueue,
+        handler: EventHandler,
+        checkpoint: Checkpoint,
+        name: str,
+        *,
+        from_oldest: bool,
     ) -> None:
+        self._log = SourceLog(logger, name)
         self._queue = queue
         self._handler = handler
-        self._progress = progress
+        self._checkpoint = checkpoint
         self._from_oldest = from_oldest
         self._walked: list[Gap] = []
         self._given_up: str | None = None
@@ -51,31 +62,32 @@ class GapRepair:
         self.is_walking = False
 
     def open_gap(self, at: datetime, reason: str) -> None:
-        """Nobody reads the stream from `at` on."""
+        """Begin a gap at `at`."""
         if self._given_up is not None:
             self._given_up = None
-            self._progress.reopen_gaps(reason)
-        self._progress.open_gap(at, reason)
+            self._checkpoint.reopen_gaps(reason)
+        self._checkpoint.open_gap(at, reason)
 
     def end_gap(self, at: datetime) -> WalkRequest | None:
-        """The stream is open since `at`. Returns the walk that this begins, if it does."""
-        self._progress.end_gaps(at, self._handler.published_ids(_KNOWN_IDS))
+        """End the gap at `at`; return the walk that this starts, if any."""
+        self._checkpoint.end_gaps(at, self._handler.published_ids(_KNOWN_IDS))
         return self.begin()
 
     def begin(self) -> WalkRequest | None:
-        """Walk for all gaps that wait; None where nothing waits or a walk is under way.
+        """Start a walk for all waiting gaps and return it.
 
-        A gap before which nothing is known cannot be walked.
+        Returns:
+            None if nothing waits, if a walk is running, or if no post before the gap is known.
         """
-        gaps = self._progress.open_gaps
+        gaps = self._checkpoint.open_gaps
         if self.is_walking or self._given_up or any(gap.ended_at is None for gap in gaps):
             return None
-        start = self._progress.position
+        start = self._checkpoint.position
         if start is None and self._from_oldest:
             start = OLDEST
         if start is None:
             self._walked, self._is_behind_stream = list(gaps), bool(gaps)
-            self._give_up("nothing is known from before it")
+            self._give_up("no post before the gap is known")
             return None
         if not gaps and (start != OLDEST or self._has_walked):
             return None
@@ -88,82 +100,89 @@ class GapRepair:
         return request
 
     def note_streamed(self, status_id: str) -> None:
-        """A post came by the stream.
-
-        While something before it is missing, a cursor from there would leave that out.
-        """
-        progress = self._progress
-        progress.last_streamed = later_id(progress.last_streamed, status_id)
-        progress.bound_gaps(status_id)
+        """Note a post of the stream; it moves the cursor unless posts before it are missing."""
+        checkpoint = self._checkpoint
+        checkpoint.last_streamed = later_id(checkpoint.last_streamed, status_id)
+        checkpoint.bound_gaps(status_id)
         if self._given_up is not None:
             self._close(self._given_up)
         if self.is_walking:
             self._queue.note_streamed(status_id)
             self._newest_streamed = later_id(self._newest_streamed, status_id)
         if not self._is_behind_stream and not self._is_gap_waiting():
-            self._progress.move_to(later_id(self._progress.position, status_id))
+            self._checkpoint.move_to(later_id(self._checkpoint.position, status_id))
 
-    def take(self, item: ListedStatus | GoneStatus | WalkReachedStream) -> None:
-        """What a walk brings."""
+    def handle(self, item: ListedStatus | GoneStatus | WalkReachedStream) -> None:
+        """Handle an item of the walk."""
         summary = self._handler.summary
         published = summary.upserts + summary.deletes
         if isinstance(item, ListedStatus):
             self._handler.handle_listed(item.status, item.received_at)
             if item.cursor is not None:
-                self._progress.move_to(item.cursor)
+                self._checkpoint.move_to(item.cursor)
         elif isinstance(item, GoneStatus):
             self._handler.handle_gone(item.status_id, item.received_at)
         else:
             self._is_behind_stream = False
-            # The walk of a gap ends where the stream is, not at the timeline's end.
+            # The walk of a gap ends where the stream began again, not at the timeline's end.
             if self._walked and self._newest_streamed and not self._is_gap_waiting():
-                position = later_id(self._progress.position, self._newest_streamed)
-                self._progress.move_to(position)
+                position = later_id(self._checkpoint.position, self._newest_streamed)
+                self._checkpoint.move_to(position)
         self._recovered += summary.upserts + summary.deletes - published
 
-    def end(self, failure: str | None) -> str:
-        """The walk has ended; what began meanwhile is walked next. Returns the line for it."""
+    def end(self, failure: str | None) -> None:
+        """Close the gaps of the walk that has ended, and start the walk for those that wait."""
         self._failures, self._try_again_at = 0, None
         self._has_walked = True
         self.is_walking = False
-        missing = "" if failure is None else f"; what is missing: {failure}"
-        line = f"the timeline is read, {self._recovered} messages came of it{missing}"
         if failure is None:
+            self._log.info("gap backfilled: %s messages recovered", self._recovered)
             self._close(None)
         else:
+            self._log.warning(
+                "gap partly backfilled: %s messages recovered; missing: %s",
+                self._recovered,
+                failure,
+            )
             self._give_up(failure)
         self.begin()
-        return line
 
-    def fail(self, error: ServiceUnavailableError) -> str:
-        """The walk got no answer; it is begun again later, or given up. Returns the line for it."""
+    def fail(self, error: ServiceUnavailableError) -> None:
+        """Restart the walk that got no answer later, or give it up."""
         self.is_walking = False
-        # A walk that is begun between, after a reconnect, is one more chance and counts as none.
+        # A walk that starts earlier, after a reconnect, is an extra attempt and does not count.
         if self._try_again_at is None:
             self._failures += 1
             if self._failures == WALKS_PER_GAP:
                 self._failures = 0
                 self._give_up("the timeline could not be read")
                 self.begin()
-                return f"the timeline cannot be read: {error}; what was missed stays missing"
+                self._log.warning(
+                    "the timeline cannot be read: %s; the gap stays, see: mastodon-assets status",
+                    error,
+                )
+                return
             self._try_again_at = time.monotonic() + SECONDS_BETWEEN_WALKS
         self._note_recovered()
         minutes = max(0, self._try_again_at - time.monotonic()) / 60
-        return f"the timeline cannot be read: {error}; trying again in {minutes:.0f} minutes"
+        self._log.warning(
+            "the timeline cannot be read: %s; trying again in %.0f minutes", error, minutes
+        )
 
     def try_again_in_time(self) -> None:
+        """Restart a failed walk when its pause is over."""
         if self._try_again_at is not None and time.monotonic() >= self._try_again_at:
             self._try_again_at = None
             self.begin()
 
     def _known_ids(self, gaps: Sequence[Gap]) -> list[str]:
-        """What was published last before each of them: of every gap the newest, then the next."""
+        """Return what was published last before each gap: the newest of each gap, then the next."""
         in_turn = chain.from_iterable(zip_longest(*(gap.known_ids for gap in gaps)))
         ids = dict.fromkeys(status_id for status_id in in_turn if status_id is not None)
         return list(islice(ids, _MOST_KNOWN_IDS))
 
     def _give_up(self, failure: str) -> None:
-        """Close what was walked for, as soon as the stream tells where what is missing ends."""
+        """Close the walked gaps as soon as the stream shows where the missing range ends."""
         self._note_recovered()
         is_bounded = all(gap.to_id is not None for gap in self._walked)
         if is_bounded or not self._is_behind_stream:
@@ -172,7 +191,7 @@ class GapRepair:
             self._given_up = failure
 
     def _note_recovered(self) -> None:
-        """Of what one walk brought, nobody can tell which gap it was missing from: the first."""
+        """Count recovered messages for the first gap; a walk cannot tell gaps apart."""
         if self._walked:
             self._walked[0].recovered_count += self._recovered
         self._recovered = 0
@@ -180,17 +199,17 @@ class GapRepair:
     def _close(self, failure: str | None) -> None:
         self._note_recovered()
         closed = self._walked
-        self._progress.close_gaps(closed, failure, are_posts_missing=self._is_behind_stream)
-        self._progress.open_gaps = [
-            gap for gap in self._progress.open_gaps if not any(gap is each for each in closed)
+        self._checkpoint.close_gaps(closed, failure, are_posts_missing=self._is_behind_stream)
+        self._checkpoint.open_gaps = [
+            gap for gap in self._checkpoint.open_gaps if not any(gap is each for each in closed)
         ]
-        # What a gap leaves missing is on record: the next walk does not begin in the middle of it.
-        if self._is_behind_stream and closed and (told := closed[-1].to_id) is not None:
-            self._progress.move_to(later_id(self._progress.position, told))
+        # The missing range is recorded: the next walk should not start in the middle of it.
+        if self._is_behind_stream and closed and (end := closed[-1].to_id) is not None:
+            self._checkpoint.move_to(later_id(self._checkpoint.position, end))
         self._walked, self._given_up = [], None
         self._is_behind_stream = False
 
     def _is_gap_waiting(self) -> bool:
         return any(
-            not any(gap is walked for walked in self._walked) for gap in self._progress.open_gaps
+            not any(gap is walked for walked in self._walked) for gap in self._checkpoint.open_gaps
         )

@@ -1,11 +1,12 @@
-"""What becomes of one arrival: an upsert, a delete, a line in the errors topic, or nothing.
+"""The event handler: what becomes of an event or a listed status.
 
-What belongs here: the decisions, and their counts. Where arrivals come from stands in `queue`.
+What belongs here: the decision between an upsert, a delete, a dead letter and nothing, and the
+counts. Where events come from is in `event_queue`.
 
-A withheld post becomes a delete where it may be stored: at every `status.update`, and at an
-`update` or a page of the timeline if this run has published the post before. A withheld post that
-is met for the first time leaves nothing behind, because a delete stands for ever and would be a
-list of those who do not want to be listed.
+A withheld post becomes a delete if it may be stored: at every `status.update`, and at an `update`
+or a page of the timeline if this run has published the post before. A withheld post that is met for
+the first time leaves nothing behind. A delete stays for ever and would list people who do not want
+to be listed.
 """
 
 import json
@@ -37,19 +38,18 @@ _PUBLISHED, _DELETED, _NEVER_EDITED = "published", "deleted", "never edited"
 
 
 class SuppressedServerError(PlatformError):
-    """Nothing may be read from this server any more."""
+    """Raised if the server is on the suppression list: nothing may be read from it."""
 
 
 @dataclass
 class IngestSummary:
-    """Counts of a run under `rules`.
+    """Counts of a run under the admission policy `rules`.
 
-    `received` is `upserts` and `duplicates` and the sums of `withheld`, `dropped` (by the filters'
-    rules) and `errors`, and the deletes that the server sent or that were missed and found;
-    `deletes` counts those published, for withheld and dropped posts too. Those withheld as
-    `unreadable` also leave a line in the errors topic. A dropped post is not remembered: from
-    stream and timeline it counts twice. `ignored` are events of other kinds. `cursor` is the last
-    one saved.
+    `received` is the sum of `upserts`, `duplicates`, `withheld`, `dropped` (by filter rule),
+    `errors`, and the deletes that the server sent or that were found missing. `deletes` counts the
+    published ones, also those of withheld and dropped posts. Posts withheld as `unreadable` are
+    dead letters too. A dropped post is not remembered: from stream and timeline it counts twice.
+    `ignored` are events of other kinds. `cursor` is the last one saved.
     """
 
     instance: str
@@ -66,9 +66,9 @@ class IngestSummary:
 
 
 class EventHandler:
-    """Takes arrivals one by one and publishes what they become.
+    """Publishes what each event or listed status becomes.
 
-    `suppression_list` gives the list of the withdrawn as it is now; what it raises ends the run.
+    `suppression_list` returns the present suppression list; whatever it raises ends the run.
     """
 
     def __init__(
@@ -76,43 +76,47 @@ class EventHandler:
         publisher: Publisher,
         *,
         instance: str,
-        rules: AdmissionPolicy,
+        policy: AdmissionPolicy,
         suppression_list: Callable[[], SuppressionList],
     ) -> None:
-        """Raises: WithdrawnServerError where `instance` has withdrawn."""
+        """Check that the server may be read.
+
+        Raises:
+            SuppressedServerError: `instance` is on the suppression list.
+        """
         if suppression_list().matches(None, instance):
             raise SuppressedServerError(
-                f"{instance} has withdrawn: nothing is read from it; name another server in"
-                " MASTODON_API_BASE_URL"
+                f"{instance} is on the suppression list, so nothing is read from it; set"
+                " MASTODON_API_BASE_URL to another server"
             )
         self._publisher = publisher
         self._instance = instance
-        self._rules = rules
+        self._policy = policy
         self._read_suppression_list = suppression_list
         self._suppression_list = suppression_list()
-        self._seen = _Seen(_REMEMBERED_POSTS)
-        self.summary = IngestSummary(instance, str(rules))
+        self._recent = _RecentPosts(_REMEMBERED_POSTS)
+        self.summary = IngestSummary(instance, str(policy))
 
     def remember(self, status_id: str, edited_at: datetime | None) -> None:
-        """An earlier run has published this version, and the tables hold it."""
-        self._seen.add(status_id, _NEVER_EDITED if edited_at is None else utc_text(edited_at))
-        self._seen.add(status_id, _PUBLISHED)
+        """Note a version that an earlier run has published and the tables hold."""
+        self._recent.add(status_id, _NEVER_EDITED if edited_at is None else utc_text(edited_at))
+        self._recent.add(status_id, _PUBLISHED)
 
     def handle_event(self, event: StreamEvent) -> str | None:
-        """Returns the id of the post that an `update` tells of, withheld or not; else None."""
-        with self._dead_letter("stream") as origin:
+        """Handle an event; return the post's id if it is an `update`, withheld or not."""
+        with self._dead_letter_on_error("stream") as origin:
             return self._handle_event(event, origin)
         return None
 
     def handle_listed(self, status: Mapping[str, Any], received_at: datetime) -> None:
-        """A status of the timeline, as Mastodon.py gives it."""
-        with self._dead_letter("backfill") as origin:
+        """Handle a status of the timeline."""
+        with self._dead_letter_on_error("backfill") as origin:
             self.summary.received += 1
             self._handle_status(status, None, is_edit=False, received_at=received_at, origin=origin)
 
     def handle_recorded(self, line: bytes, received_at: datetime) -> None:
-        """A status of a recording, as a line of JSON in UTF-8."""
-        with self._dead_letter("backfill") as origin:
+        """Handle a recorded status, one line of JSON in UTF-8."""
+        with self._dead_letter_on_error("backfill") as origin:
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError:
@@ -122,27 +126,27 @@ class EventHandler:
             self._handle_document(text, is_edit=False, received_at=received_at, origin=origin)
 
     def handle_gone(self, status_id: str, received_at: datetime) -> None:
-        """A post that the server has no more; its delete may have been missed."""
-        with self._dead_letter("backfill") as origin:
+        """Handle a post that the server does not have any more."""
+        with self._dead_letter_on_error("backfill") as origin:
             self.summary.received += 1
-            if self._seen.has(status_id, _DELETED):
+            if self._recent.has(status_id, _DELETED):
                 self.summary.duplicates += 1
             elif not self._publish_delete(status_id, received_at, origin):
                 self._fail("bad_delete", "the payload is not an id", None, origin)
 
     def published_ids(self, limit: int) -> list[str]:
-        """The newest posts published by this run of which no delete was seen, newest first."""
-        return self._seen.newest(_PUBLISHED, without=_DELETED, limit=limit)
+        """Return the newest posts that this run has published and not deleted, newest first."""
+        return self._recent.newest(_PUBLISHED, without=_DELETED, limit=limit)
 
     @contextmanager
-    def _dead_letter(self, origin: str) -> Iterator[str]:
-        """Whatever a payload makes fail that nobody has thought of: it is told, the run goes on."""
-        # Not for a payload to catch: who has withdrawn must be known, or the run ends.
+    def _dead_letter_on_error(self, origin: str) -> Iterator[str]:
+        """Turn an unexpected failure into a dead letter; yield the origin."""
+        # Outside the try: a suppression list that cannot be read must end the run.
         self._suppression_list = self._read_suppression_list()
         origin = self._origin(origin)
         try:
             yield origin
-        except Exception as error:
+        except Exception as error:  # a payload must not end the run
             # Nothing says that the payload may be kept.
             self._fail("unexpected", type(error).__name__, None, origin)
 
@@ -176,7 +180,7 @@ class EventHandler:
     def _handle_delete(self, event: StreamEvent, origin: str) -> None:
         self.summary.received += 1
         if not self._publish_delete(event.data.strip(), event.received_at, origin):
-            # What is no id could be a whole post, of which nothing says that it may be kept.
+            # This could be a whole post, and nothing says that it may be kept.
             self._fail("bad_delete", "the payload is not an id", None, origin)
 
     def _handle_status(
@@ -188,14 +192,14 @@ class EventHandler:
         received_at: datetime,
         origin: str,
     ) -> None:
-        reason = self._rules.withheld_reason(
+        reason = self._policy.withheld_reason(
             status, instance=self._instance, suppression_list=self._suppression_list
         )
         if reason is not None:
             self._withhold(status, reason, is_edit=is_edit, received_at=received_at, origin=origin)
             return
         try:
-            message = self._rules.to_message(
+            message = self._policy.to_message(
                 status, instance=self._instance, received_at=received_at, origin=origin
             )
             self._publish_upsert(message)
@@ -211,19 +215,19 @@ class EventHandler:
 
     def _publish_upsert(self, message: Message) -> None:
         status_id, version = str(message["id"]), message["edited_at"] or _NEVER_EDITED
-        if self._seen.has(status_id, version):
+        if self._recent.has(status_id, version):
             self.summary.duplicates += 1
             return
         self._publisher.publish(message)
-        self._seen.add(status_id, version)
-        self._seen.add(status_id, _PUBLISHED)
+        self._recent.add(status_id, version)
+        self._recent.add(status_id, _PUBLISHED)
         self.summary.upserts += 1
 
     def _withhold(
         self, status: Any, reason: str, *, is_edit: bool, received_at: datetime, origin: str
     ) -> None:
         status_id = readable_id(status.get("id")) if isinstance(status, Mapping) else None
-        if status_id is not None and not is_edit and self._seen.has(status_id, reason):
+        if status_id is not None and not is_edit and self._recent.has(status_id, reason):
             self.summary.duplicates += 1
             return
         self.summary.withheld[reason] += 1
@@ -233,17 +237,17 @@ class EventHandler:
             return
         self._delete_if_stored(status_id, is_edit, received_at=received_at, origin=origin)
         if status_id is not None:
-            self._seen.add(status_id, reason)
+            self._recent.add(status_id, reason)
 
     def _delete_if_stored(
         self, status_id: str | None, is_edit: bool, *, received_at: datetime, origin: str
     ) -> None:
-        """Of an edit nobody knows here whether its post is stored."""
-        if status_id is not None and (is_edit or self._seen.has(status_id, _PUBLISHED)):
+        """Publish a delete if the post may be stored; for an edit this is unknown here."""
+        if status_id is not None and (is_edit or self._recent.has(status_id, _PUBLISHED)):
             self._publish_delete(status_id, received_at, origin)
 
     def _publish_delete(self, status_id: str, received_at: datetime, origin: str) -> bool:
-        """False where `status_id` cannot be one."""
+        """Publish a delete; return False if `status_id` cannot be an id."""
         message = to_delete(
             status_id, instance=self._instance, received_at=received_at, origin=origin
         )
@@ -252,13 +256,13 @@ class EventHandler:
         except ContractError:
             return False
         self.summary.deletes += 1
-        if self._seen.has(status_id, _PUBLISHED):
-            self._seen.add(status_id, _DELETED)
+        if self._recent.has(status_id, _PUBLISHED):
+            self._recent.add(status_id, _DELETED)
         return True
 
     def _payload(self, status: Mapping[str, Any], text: str | None) -> str | None:
-        """The document as it came, or as near to it as Mastodon.py leaves it, if it may be kept."""
-        if not self._rules.keeps_payload(status, self._instance):
+        """Return the document as JSON text, or None if it may not be kept."""
+        if not self._policy.keeps_payload(status, self._instance):
             return None
         return text if text is not None else json.dumps(status, default=_json_value)
 
@@ -275,38 +279,40 @@ class EventHandler:
         return "simulator" if self._instance == _SIMULATED_INSTANCE else origin
 
 
-class _Seen:
-    """What was seen of the last `limit` posts of this run; older ones are forgotten."""
+class _RecentPosts:
+    """Notes about the last `limit` posts of this run; older ones are forgotten."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # A plain dict looks for its first key past all those that were taken away.
+        # A plain dict finds its first key slowly after many removals.
         self._notes: OrderedDict[str, set[str]] = OrderedDict()
 
     def has(self, status_id: str, note: str) -> bool:
+        """Return whether the post has the note."""
         return note in self._notes.get(status_id, ())
 
     def add(self, status_id: str, note: str) -> None:
+        """Add a note to a post."""
         self._notes.setdefault(status_id, set()).add(note)
         if len(self._notes) > self._limit:
             self._notes.popitem(last=False)
 
     def newest(self, note: str, *, without: str, limit: int) -> list[str]:
-        """Ids with `note` and without `without`, the one met last first."""
-        wanted = (
+        """Return ids with `note` and without `without`, the newest first."""
+        found = (
             status_id
             for status_id, notes in reversed(self._notes.items())
             if note in notes and without not in notes
         )
-        return list(islice(wanted, limit))
+        return list(islice(found, limit))
 
 
 def _parse(text: str) -> Any:
-    """Raises: ValueError, RecursionError."""
+    """Parse JSON; raise ValueError or RecursionError."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        # orjson is right to refuse half of a surrogate pair; we keep such a post.
+        # orjson refuses half of a surrogate pair; such a post is kept.
         return json.loads(text, parse_constant=_refuse_constant)
 
 

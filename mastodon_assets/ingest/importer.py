@@ -1,7 +1,7 @@
-"""Recorded `Status` objects, one a line, into Kafka, as if a server's timeline had listed them.
+"""Import of recorded `Status` objects, one per line, as if a server's timeline had listed them.
 
 What belongs here: how a file becomes lines. What becomes of a line is decided in `handler`, so
-consent and contract are those of live posts.
+consent and contract are the same as for live posts.
 """
 
 import gzip
@@ -20,31 +20,39 @@ from mastodon_assets.warehouse.suppression_list import watched_suppression_list
 
 _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# More than any server sends of a post; what is longer is cut, and so no JSON any more.
+# More than any server sends for one post; a longer line is cut and so is no JSON any more.
 _LONGEST_LINE = 16 * 1024 * 1024
 _WAIT_SECONDS = 0.1
 
 
 class RecordingUnreadableError(PlatformError):
-    """A file of recorded statuses breaks off; what stands before that has been published."""
+    """Raised if a file of recorded statuses is damaged; everything before that is published."""
 
 
 def import_statuses(settings: Settings, file: BinaryIO, *, instance: str) -> IngestSummary:
-    """Publish the statuses of `file`, newline-delimited JSON, plain or gzipped, to its end.
+    """Publish all statuses of a file; at the end everything is acknowledged.
 
-    `instance` is the server they were recorded at: with the id it is what a delete names. Blank
-    lines do not count. At the end all is acknowledged. A second import publishes the same posts
-    with a later time of receipt, by which the first is the one that stays.
+    A second import publishes the same posts with a later time of receipt, so the first one stays.
 
-    Raises: RecordingUnreadableError where the file cannot be read to its end,
-    ServiceUnavailableError, TopicMissingError, MissingTablesError, WithdrawnKeyError,
-    WithdrawnServerError.
+    Args:
+        settings: Kafka, PostgreSQL and the admission policy.
+        file: Newline-delimited JSON, plain or gzipped; blank lines do not count.
+        instance: The server at which the statuses were recorded. A delete names a post by its id
+            at this server.
+
+    Raises:
+        RecordingUnreadableError: The file cannot be read to its end.
+        ServiceUnavailableError: Kafka or PostgreSQL does not answer.
+        TopicMissingError: Kafka has no such topic.
+        MissingTablesError: PostgreSQL has no such tables.
+        WithdrawnKeyError: The suppression list cannot be read with the key of the settings.
+        SuppressedServerError: The server is on the suppression list.
     """
     with publishing(settings) as publisher:
         handler = EventHandler(
             publisher,
             instance=instance,
-            rules=admission_policy(settings),
+            policy=admission_policy(settings),
             suppression_list=watched_suppression_list(settings),
         )
         try:
@@ -54,16 +62,17 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str) -> Ing
         except (OSError, EOFError, zlib.error) as error:
             publisher.flush()
             raise RecordingUnreadableError(
-                f"the file breaks off after {handler.summary.received} statuses, which are"
-                f" published ({error}); get it whole and import it again, nothing comes twice"
+                f"the file is damaged after {handler.summary.received} statuses, which are"
+                f" published ({error}); get a complete copy and import it again, nothing is stored"
+                " twice"
             ) from error
         publisher.flush()
     return handler.summary
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines that are not blank, without their ends and a byte order mark."""
-    # rich's reader, which counts what is read, has no `peek`.
+    """Yield lines that are not blank, without line ends and a byte order mark."""
+    # rich's reader, which shows the progress, has no `peek`.
     source = io.BufferedReader(file)  # type: ignore[type-var]
     is_zipped = source.peek(len(_GZIP))[: len(_GZIP)] == _GZIP
     text: BinaryIO = gzip.GzipFile(fileobj=source) if is_zipped else source  # type: ignore[assignment]
@@ -79,7 +88,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _wait_for_room(publisher: Publisher) -> None:
-    """Raises: ServiceUnavailableError where Kafka takes nothing any more."""
+    """Wait until Kafka takes messages; raise ServiceUnavailableError if it is stuck."""
     while not publisher.has_room():
         if publisher.is_stuck():
             raise publisher.unavailable("no acknowledgement")

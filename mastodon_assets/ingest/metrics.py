@@ -1,6 +1,7 @@
-"""The ingester's numbers for Prometheus, read from what the runs count anyway.
+"""The ingester's metrics for Prometheus, collected from the counts of the workers.
 
-What belongs here: names and labels of the metrics. The endpoint stands in `metrics`.
+What belongs here: names and labels of the metrics. The endpoint is in
+`operations.metrics_endpoint`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,11 +16,11 @@ _PREFIX = "mastodon_assets_ingest_"
 
 @dataclass(frozen=True)
 class Reading:
-    """The numbers of one source at one moment; of one that is not read, zeros.
+    """The metrics of one source at one moment; zeros for a source that is not read.
 
-    `lag_seconds` is how old the last event was when it was taken, plus the time for which Kafka has
-    acknowledged nothing though something waits. `seconds_since_heard` counts heartbeats too; None
-    while there is no stream.
+    `lag_seconds` is the age of the last event when it was handled, plus the time without an
+    acknowledgement while messages wait for one. `seconds_since_last_bytes` counts heartbeats too;
+    None without an open stream.
     """
 
     instance: str
@@ -33,24 +34,25 @@ class Reading:
     reconnects: int = 0
     is_connected: bool = False
     is_silent: bool = False
-    seconds_since_heard: float | None = None
-    arrivals_waiting: int = 0
+    seconds_since_last_bytes: float | None = None
+    events_waiting: int = 0
     messages_in_flight: int = 0
     lag_seconds: float = 0
     gaps: Mapping[str, int] = field(default_factory=dict)
 
 
 class IngestCollector(Collector):
-    """Asks for the readings whenever Prometheus does."""
+    """Collects the readings on each request of Prometheus."""
 
     def __init__(self, readings: Callable[[], Iterable[Reading]]) -> None:
         self._readings = readings
 
     def describe(self) -> Iterable[Metric]:
-        """Without readings: a registry asks for names before there are any."""
+        """Return the metrics without samples; a registry asks for names first."""
         return _metrics([])
 
     def collect(self) -> Iterable[Metric]:
+        """Return the metrics of every source."""
         return _metrics(list(self._readings()))
 
 
@@ -64,14 +66,19 @@ def _metrics(readings: list[Reading]) -> list[Metric]:
         _counters("dropped", "Posts filtered out.", "rule", readings, lambda r: r.dropped),
         _counters("errors", "Dead letters.", "reason", readings, lambda r: r.errors),
         _gauge("connected", "1 while the stream is open.", readings, lambda r: r.is_connected),
-        _gauge("silent", "1 while posts are missing.", readings, lambda r: r.is_silent),
+        _gauge(
+            "silent",
+            "1 while the stream is open but sends no posts.",
+            readings,
+            lambda r: r.is_silent,
+        ),
         _gauge(
             "seconds_since_heard",
-            "Since the stream's last bytes, heartbeats included.",
+            "Seconds since the stream's last bytes, heartbeats included.",
             readings,
-            lambda r: r.seconds_since_heard,
+            lambda r: r.seconds_since_last_bytes,
         ),
-        _gauge("arrivals_waiting", "Read, not yet taken.", readings, lambda r: r.arrivals_waiting),
+        _gauge("arrivals_waiting", "Read, not yet handled.", readings, lambda r: r.events_waiting),
         _gauge(
             "messages_in_flight",
             "Handed to Kafka, not yet acknowledged.",

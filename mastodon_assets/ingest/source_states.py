@@ -1,6 +1,6 @@
-"""What each source was last seen to do: `masto.ingest_sources`, written by `ingest`, for `status`.
+"""The table `masto.ingest_sources`: the last known state of each source, shown by `status`.
 
-What belongs here: the record. What a source is seen to do is decided in `source_run`.
+What belongs here: reading and writing the records. States are decided in `source_worker`.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,18 @@ from mastodon_assets.warehouse.database import transaction
 
 StateName = Literal["connected", "silent", "disconnected", "refused", "paused", "stopped"]
 
-# The ingester tells every fifteen seconds; a source that cannot be begun, whenever that is tried.
-_LONGEST_WITHOUT_WORD = timedelta(minutes=1)
+# The ingester records every 15 seconds; for a source that cannot start, at every attempt.
+_LONGEST_WITHOUT_RECORD = timedelta(minutes=1)
 _LONGEST_BETWEEN_STARTS = timedelta(minutes=16)
 
 
 @dataclass(frozen=True)
 class SourceState:
-    """`paused` is while Kafka takes nothing; `longest_pause` lies between two of the last posts."""
+    """What a source does now.
+
+    `paused` means that Kafka takes nothing. `longest_pause` is the longest time between two of the
+    latest posts.
+    """
 
     name: StateName
     detail: str | None
@@ -32,7 +36,7 @@ class SourceState:
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """A source as `status` shows it; times in UTC, `open_gaps` counted."""
+    """One source as `status` shows it; `told_at` is when the state was recorded, in UTC."""
 
     instance: str
     source: str
@@ -45,18 +49,20 @@ class SourceStatus:
     open_gaps: int
 
     def present_state(self, now: datetime) -> str:
-        """`state`, or `not running` where the ingester ended without a word."""
+        """Return the state, or `not running` if the ingester ended without recording it."""
         if self.state == "stopped":
             return self.state
         is_waiting = self.state in ("refused", "disconnected")
-        longest = _LONGEST_BETWEEN_STARTS if is_waiting else _LONGEST_WITHOUT_WORD
+        longest = _LONGEST_BETWEEN_STARTS if is_waiting else _LONGEST_WITHOUT_RECORD
         return "not running" if now - self.told_at > longest else self.state
 
 
 def save_state(postgres_url: SecretStr, instance: str, source: str, state: SourceState) -> None:
-    """Record what the source does now.
+    """Record the present state of a source.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
     """
     pause = state.longest_pause
     with transaction(postgres_url) as connection:
@@ -85,9 +91,11 @@ def save_state(postgres_url: SecretStr, instance: str, source: str, state: Sourc
 
 
 def read_state(postgres_url: SecretStr, instance: str, source: str) -> SourceState | None:
-    """What was recorded last; None of a source that was never read.
+    """Return the last recorded state, or None if the source was never read.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
     """
     with transaction(postgres_url) as connection:
         row: Any = connection.execute(
@@ -102,9 +110,11 @@ def read_state(postgres_url: SecretStr, instance: str, source: str) -> SourceSta
 
 
 def read_sources(postgres_url: SecretStr) -> list[SourceStatus]:
-    """All sources that were ever read, by server and name.
+    """Return all sources that were ever read, ordered by server and name.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
     """
     with (
         transaction(postgres_url, snapshot=True) as connection,

@@ -1,12 +1,15 @@
-"""One source, read: from its stream and timeline into Kafka.
+"""The worker of one source: from its stream and timeline into Kafka.
 
-What belongs here: the order of a run, and what it tells. A run walks the timeline from the cursor
-on, beside the open stream, after its start and after each time in which nobody read the stream;
-without a cursor only `until_caught_up` walks, from the oldest post served, unless `since` says how
-far back to go. A run whose first connection succeeds is not ended by the server, by a payload or by
-Kafka: it waits, tries again and tells. Several runs beside each other are the matter of `ingest`.
+What belongs here: the order of a run, and what it logs. While the stream is open, a run walks the
+timeline from the cursor on: after its start, and after each interruption of the stream. Without a
+cursor only `until_caught_up` walks, from the oldest post served, unless `since` names a time.
+
+A run that has connected once is not ended by the server, by a payload or by Kafka: it survives
+disconnects, stalls, rate limits and outages, logs them, and tries again. Several sources together
+are in `supervisor`.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +21,7 @@ from mastodon_assets.ingest.api.client import OLDEST
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.event_stream import StreamEvent
 from mastodon_assets.ingest.backfill import Backfill
-from mastodon_assets.ingest.checkpoint import Progress
+from mastodon_assets.ingest.checkpoint import Checkpoint
 from mastodon_assets.ingest.event_queue import Connected, Disconnected, EventQueue, QueueItem
 from mastodon_assets.ingest.gap_repair import GapRepair
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
@@ -38,61 +41,62 @@ from mastodon_assets.ingest.recovery.timeline_walk import (
     WalkReachedStream,
     WalkRequest,
 )
+from mastodon_assets.ingest.source_log import SourceLog
 from mastodon_assets.ingest.source_states import SourceState, StateName
 from mastodon_assets.kafka.publisher import FLUSH_SECONDS, Publisher
 
-Report = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 _COMMIT_SECONDS = 5
-_REPORT_SECONDS = 60
+_LOG_SECONDS = 60
 _POLL_SECONDS = 0.1
-# What Kafka does not acknowledge in this time it is asked for at the next commit.
+# What Kafka has not acknowledged by then waits for the next commit.
 _SHORT_FLUSH_SECONDS = 1
-# Of the time left at the end; then come the cursor and the end of the readers.
+# Of the time left at the end; the rest is for the cursor and the end of the threads.
 _LAST_FLUSH_SHARE = 0.5
-# Caught up: the timeline is at its end and the stream is quiet, or has had its time to tell what
-# happened before and has nothing waiting (a busy server is never quiet).
+# Caught up means that the timeline is read to its end and the stream is quiet. A busy stream is
+# never quiet: it gets this time to send what happened before.
 _QUIET_SECONDS = 1
 _LONGEST_DRAIN_SECONDS = 5
 _RECONNECTS_WHEN_CATCHING_UP = 5
-# Those of half an hour on a server with ten posts a second: what a walk lists of them is no news.
+# Half an hour at ten posts per second; a walk that lists them again publishes nothing.
 _STORED_POSTS = 20_000
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How far back a run goes, and whether it ends when it has caught up."""
+    """How far back a run reads, and whether it ends when it has caught up."""
 
     until_caught_up: bool
     since: datetime | None
 
 
 class SourceWorker:
-    """The loop of a run."""
+    """The loop of one run of one source."""
 
     def __init__(
         self,
         queue: EventQueue,
         handler: EventHandler,
         publisher: Publisher,
-        progress: Progress,
+        checkpoint: Checkpoint,
         *,
         source: str,
         bounds: Bounds,
-        report: Report,
     ) -> None:
         self._queue = queue
         self._handler = handler
         self._publisher = publisher
-        self._progress = progress
+        self._checkpoint = checkpoint
         self._source = source
         self._until_caught_up = bounds.until_caught_up
-        self._report = report
+        name = f"{handler.summary.instance}/{source}"
+        self._log = SourceLog(logger, name)
         from_oldest = bounds.until_caught_up and bounds.since is None
-        self._gap_repair = GapRepair(queue, handler, progress, from_oldest=from_oldest)
-        self._backfill = Backfill(queue, handler, progress, since=bounds.since, report=report)
-        last = progress.last_state
-        self._watch = LivenessMonitor(
+        self._gap_repair = GapRepair(queue, handler, checkpoint, name, from_oldest=from_oldest)
+        self._backfill = Backfill(queue, handler, checkpoint, name, since=bounds.since)
+        last = checkpoint.last_state
+        self._liveness = LivenessMonitor(
             last_post_at=None if last is None else last.last_post_at,
             longest_pause=None if last is None else last.longest_pause,
         )
@@ -101,49 +105,54 @@ class SourceWorker:
         self._is_connected = False
         self._is_paused = False
         self._last_failure: Disconnected | None = None
-        self._complaint: str | None = None
+        self._last_write_error: str | None = None
         self._lag_seconds = 0.0
-        self._walk_ended_at = self._last_arrival_at = self._committed_at = time.monotonic()
+        self._walk_ended_at = self._last_item_at = self._committed_at = time.monotonic()
         self._minute = _Minute()
 
     @property
     def summary(self) -> IngestSummary:
+        """The counts so far."""
         return self._handler.summary
 
     @property
     def has_connected(self) -> bool:
-        """The server has let this run read; what fails from now on is waited for."""
+        """Whether the stream was open once; failures after that are waited out."""
         return self._connections > 0
 
-    def receive(self, is_over: Callable[[], bool], seconds_left: Callable[[], float]) -> None:
-        """Take arrivals until one of the ends is reached, then commit.
+    def run(self, is_over: Callable[[], bool], seconds_left: Callable[[], float]) -> None:
+        """Handle items until one of the ends is reached, then commit.
 
-        Kafka gets half of `seconds_left` to acknowledge what it has not.
-        Raises: ServiceUnavailableError; what was taken before is committed first.
+        Args:
+            is_over: Asked before each item.
+            seconds_left: The time for the end; Kafka gets half of it to acknowledge.
+
+        Raises:
+            ServiceUnavailableError: The run cannot go on; what was handled before is committed.
         """
         try:
-            for status_id, edited_at in reversed(self._progress.stored_posts(_STORED_POSTS)):
+            for status_id, edited_at in reversed(self._checkpoint.stored_posts(_STORED_POSTS)):
                 self._handler.remember(status_id, edited_at)
             while not is_over():
                 if self._can_publish():
                     item = self._queue.next(_POLL_SECONDS)
                     if item is not None:
-                        self._take(item)
+                        self._handle(item)
                     elif self._until_caught_up and self._has_caught_up():
                         return
                     self._gap_repair.try_again_in_time()
                     self._backfill.try_again_in_time()
                 self._commit_now_and_then()
-                self._report_now_and_then()
+                self._log_now_and_then()
         finally:
-            self._progress.commit(min(FLUSH_SECONDS, _LAST_FLUSH_SHARE * seconds_left()))
-            self._record(lambda: self._progress.tell(self._last_state()))
+            self._checkpoint.commit(min(FLUSH_SECONDS, _LAST_FLUSH_SHARE * seconds_left()))
+            self._record(lambda: self._checkpoint.record_state(self._last_state()))
 
     def reading(self) -> Reading:
-        """The numbers of this moment; may be asked for by any thread."""
+        """Return the present metrics; may be called from any thread."""
         summary = self._handler.summary
-        gaps = dict(self._progress.closed_gaps)
-        gaps["open"] = len(self._progress.open_gaps)
+        gaps = dict(self._checkpoint.closed_gaps)
+        gaps["open"] = len(self._checkpoint.open_gaps)
         return Reading(
             instance=summary.instance,
             source=self._source,
@@ -156,17 +165,18 @@ class SourceWorker:
             reconnects=self._reconnects(),
             is_connected=self._is_connected,
             is_silent=self._anomaly is not None,
-            seconds_since_heard=self._queue.seconds_since_heard(),
-            arrivals_waiting=self._queue.waiting(),
+            seconds_since_last_bytes=self._queue.seconds_since_last_bytes(),
+            events_waiting=self._queue.waiting(),
             messages_in_flight=self._publisher.in_flight(),
             lag_seconds=self._lag(),
             gaps=gaps,
         )
 
     def _can_publish(self) -> bool:
-        """While Kafka is away the stream is closed, and what is read already waits.
+        """Return whether Kafka takes messages; while it is away the stream is closed.
 
-        Raises: ServiceUnavailableError where this run is not to wait for Kafka.
+        Raises:
+            ServiceUnavailableError: Kafka is away and this run should not wait for it.
         """
         if self._publisher.is_stuck():
             if self._until_caught_up:
@@ -175,20 +185,20 @@ class SourceWorker:
                 self._is_paused = True
                 self._queue.pause()
                 self._gap_repair.open_gap(datetime.now(UTC), "Kafka away")
-                self._report("Kafka takes no messages: reading pauses until it does")
+                self._log.warning("Kafka takes no messages: reading pauses until it does")
                 self._record_state()
             self._publisher.wait(_POLL_SECONDS)
             return False
         if self._is_paused:
             self._is_paused = False
             self._queue.resume()
-            self._report("Kafka takes messages again: reading goes on")
+            self._log.info("Kafka takes messages again: reading continues")
         if not self._publisher.has_room():
             self._publisher.wait(_POLL_SECONDS)
             return False
         return True
 
-    def _take(self, item: QueueItem) -> None:
+    def _handle(self, item: QueueItem) -> None:
         match item:
             case StreamEvent():
                 self._handle_event(item)
@@ -197,44 +207,46 @@ class SourceWorker:
             case Disconnected():
                 self._handle_disconnected(item)
             case ListedStatus() | GoneStatus() | WalkReachedStream():
-                self._gap_repair.take(item)
+                self._gap_repair.handle(item)
             case WalkEnded():
                 self._walk_ended_at = time.monotonic()
-                self._report(self._gap_repair.end(item.failure))
+                self._gap_repair.end(item.failure)
             case WalkFailed():
                 if self._until_caught_up:
                     raise item.error
-                self._report(self._gap_repair.fail(item.error))
+                self._gap_repair.fail(item.error)
             case HistoryFailed() if self._until_caught_up:
                 raise item.error
             case HistoryStatus() | HistoryPage() | HistoryEnded() | HistoryFailed():
                 self._walk_ended_at = time.monotonic()
-                self._backfill.take(item)
-        self._last_arrival_at = time.monotonic()
+                self._backfill.handle(item)
+        self._last_item_at = time.monotonic()
 
     def _handle_event(self, event: StreamEvent) -> None:
         status_id = self._handler.handle_event(event)
         if status_id is None:
-            self._watch.note_other(event.received_at, is_delete=event.name == "delete")
+            self._liveness.note_other(event.received_at, is_delete=event.name == "delete")
         else:
-            self._watch.note_post(event.received_at)
+            self._liveness.note_post(event.received_at)
             self._gap_repair.note_streamed(status_id)
         self._lag_seconds = (datetime.now(UTC) - event.received_at).total_seconds()
 
     def _handle_connected(self, connected: Connected) -> None:
         self._connections += 1
         self._is_connected = True
-        self._watch.connected(connected.at)
+        self._liveness.connected(connected.at)
         request = self._gap_repair.end_gap(connected.at)
         self._backfill.begin()
         again = " again" if self._connections > 1 else ""
-        self._report(f"connected{again}, {_request_text(request, self._gap_repair.is_walking)}")
+        self._log.info(
+            "connected%s, %s", again, _request_text(request, self._gap_repair.is_walking)
+        )
         self._record_state()
 
     def _handle_disconnected(self, disconnected: Disconnected) -> None:
         self._is_connected = False
         self._last_failure = disconnected
-        self._watch.disconnected()
+        self._liveness.disconnected()
         self._disconnections += 1
         error = disconnected.error
         is_last = self._until_caught_up and (
@@ -246,49 +258,53 @@ class SourceWorker:
         self._gap_repair.open_gap(disconnected.at, disconnected.reason)
         self._record_state()
         if not self._is_paused:
-            seconds = disconnected.retry_seconds
-            self._report(f"{disconnected.reason}: {error}; connecting again in {seconds:.0f} s")
+            self._log.warning(
+                "%s: %s; reconnecting in %.0f s",
+                disconnected.reason,
+                error,
+                disconnected.retry_seconds,
+            )
 
     def _has_caught_up(self) -> bool:
-        if self._gap_repair.is_walking or self._backfill.is_wanted or not self._is_connected:
+        if self._gap_repair.is_walking or self._backfill.is_pending or not self._is_connected:
             return False
         now = time.monotonic()
         return (
-            now - self._last_arrival_at >= _QUIET_SECONDS
+            now - self._last_item_at >= _QUIET_SECONDS
             or now - self._walk_ended_at >= _LONGEST_DRAIN_SECONDS
         )
 
     def _commit_now_and_then(self) -> None:
         if time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
-            # While Kafka is away there is nothing to commit, but to tell that the run goes on.
+            # While Kafka is away nothing can be committed, but the state is recorded.
             if not self._is_paused:
                 self._check_liveness()
-                self._record(lambda: self._progress.commit(_SHORT_FLUSH_SECONDS))
+                self._record(lambda: self._checkpoint.commit(_SHORT_FLUSH_SECONDS))
             self._record_state()
             self._committed_at = time.monotonic()
 
     def _check_liveness(self) -> None:
-        anomaly = self._watch.anomaly(datetime.now(UTC))
+        anomaly = self._liveness.anomaly(datetime.now(UTC))
         if anomaly is not None and self._anomaly is None:
-            self._report(anomaly)
+            self._log.warning("%s", anomaly)
         elif anomaly is None and self._anomaly is not None and self._is_connected:
-            self._report("posts arrive again")
+            self._log.info("posts arrive again")
         self._anomaly = anomaly
 
     def _record_state(self) -> None:
-        self._record(self._progress.save_gaps)
-        self._record(lambda: self._progress.tell(self._present_state()))
+        self._record(self._checkpoint.save_gaps)
+        self._record(lambda: self._checkpoint.record_state(self._present_state()))
 
     def _record(self, write: Callable[[], None]) -> None:
-        """Where it cannot be written now it is later; the end of the run tells if it never was."""
+        """Write, or log the failure once and leave it to the next attempt."""
         try:
             write()
         except ServiceUnavailableError as error:
-            if str(error) != self._complaint:
-                self._report(f"{error}; this run goes on and tries again")
-            self._complaint = str(error)
+            if str(error) != self._last_write_error:
+                self._log.warning("%s; this run continues and tries again", error)
+            self._last_write_error = str(error)
         else:
-            self._complaint = None
+            self._last_write_error = None
 
     def _present_state(self) -> SourceState:
         if self._is_paused:
@@ -301,38 +317,45 @@ class SourceWorker:
         return self._state("silent" if self._anomaly else "connected", self._anomaly)
 
     def _last_state(self) -> SourceState:
-        """Of a source that could not be begun, why."""
+        """Return `stopped`, or why the source could not be started."""
         return self._state("stopped", None) if self.has_connected else self._present_state()
 
     def _state(self, name: StateName, detail: str | None) -> SourceState:
-        watch = self._watch
+        liveness = self._liveness
         return SourceState(
-            name, detail, watch.last_event_at, watch.last_post_at, watch.longest_pause
+            name,
+            detail,
+            liveness.last_event_at,
+            liveness.last_post_at,
+            liveness.longest_pause,
         )
 
     def _reconnects(self) -> int:
         return max(0, self._connections - 1)
 
     def _lag(self) -> float:
-        """How old the last event was when it was taken, and how long Kafka owes an answer."""
+        """Return the age of the last event when it was handled, plus Kafka's delay."""
         return self._lag_seconds + self._publisher.seconds_unacknowledged()
 
-    def _report_now_and_then(self) -> None:
+    def _log_now_and_then(self) -> None:
         summary = self._handler.summary
         rate = self._minute.rate_when_over(summary.received)
         if rate is None:
             return
-        heard = self._queue.seconds_since_heard()
-        self._report(
-            f"{rate:.1f} events/s; {counts_text(summary)}; lag {self._lag():.1f} s,"
-            f" {self._reconnects()} reconnects,"
-            f" {'not connected' if heard is None else f'last heard from {heard:.0f} s ago'},"
-            f" {self._queue.waiting()} waiting"
+        silent = self._queue.seconds_since_last_bytes()
+        self._log.info(
+            "%.1f events/s; %s; lag %.1f s, %s reconnects, %s, %s waiting",
+            rate,
+            counts_text(summary),
+            self._lag(),
+            self._reconnects(),
+            "not connected" if silent is None else f"last bytes {silent:.0f} s ago",
+            self._queue.waiting(),
         )
 
 
 class _Minute:
-    """Events a second since the last line about them."""
+    """The events per second since the last log message about them."""
 
     def __init__(self) -> None:
         self._began_at = time.monotonic()
@@ -340,7 +363,7 @@ class _Minute:
 
     def rate_when_over(self, received: int) -> float | None:
         seconds = time.monotonic() - self._began_at
-        if seconds < _REPORT_SECONDS:
+        if seconds < _LOG_SECONDS:
             return None
         rate = (received - self._received) / max(seconds, 0.001)
         self._began_at, self._received = time.monotonic(), received
@@ -348,7 +371,7 @@ class _Minute:
 
 
 def counts_text(summary: IngestSummary) -> str:
-    """The counts of a run so far, in a line."""
+    """Return the counts of a run so far, in one line."""
     return (
         f"{summary.received} received, {summary.upserts} published, {summary.deletes} deleted,"
         f" {_by_reason(summary.withheld)} withheld, {_by_reason(summary.dropped)} dropped,"
@@ -363,7 +386,7 @@ def _by_reason(counts: Counter[str]) -> str:
 
 def _request_text(request: WalkRequest | None, is_walking: bool) -> str:
     if request is None:
-        return "the timeline is being read" if is_walking else "reading the stream from now on"
+        return "a gap is being backfilled" if is_walking else "reading the stream from now on"
     if request.start == OLDEST:
-        return "reading the timeline from the oldest post served, and the stream"
-    return "reading the timeline from the last post known, and the stream"
+        return "backfilling from the oldest post served, and reading the stream"
+    return "backfilling from the last known post, and reading the stream"

@@ -1,10 +1,10 @@
-"""The ingester: every source of every server that the settings name, read beside each other.
+"""The ingester: reads every source of every server in the settings, one thread per source.
 
-What belongs here: which sources are read, each in a thread with its own publisher, cursor and gaps;
-what the failure of one means for the others; when all of it ends. What a source does is in
-`source_run`.
+What belongs here: which sources are read, what the failure of one means for the others, and when
+the run ends. What one source does is in `source_worker`.
 """
 
+import logging
 import math
 import threading
 import time
@@ -25,7 +25,7 @@ from mastodon_assets.errors import PlatformError, ServiceUnavailableError, Setti
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.rate_limits import RateLimits
-from mastodon_assets.ingest.checkpoint import Progress
+from mastodon_assets.ingest.checkpoint import Checkpoint
 from mastodon_assets.ingest.event_queue import (
     REFUSED_TOKEN_SECONDS,
     opened_event_queue,
@@ -34,13 +34,16 @@ from mastodon_assets.ingest.event_queue import (
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.metrics import IngestCollector, Reading
 from mastodon_assets.ingest.policy.admission import admission_policy
-from mastodon_assets.ingest.source_worker import Bounds, Report, SourceWorker, counts_text
+from mastodon_assets.ingest.source_log import SourceLog
+from mastodon_assets.ingest.source_worker import Bounds, SourceWorker, counts_text
 from mastodon_assets.kafka.publisher import publishing
 from mastodon_assets.warehouse.suppression_list import watched_suppression_list
 
+logger = logging.getLogger(__name__)
+
 _POLL_SECONDS = 0.1
-# From the wish to end to the end of all waits. With what Python needs to see the wish and to end
-# itself these are two seconds, on a busy machine too.
+# From the request to end until all waits are given up. Python needs about another second to notice
+# the request and to end itself, on a busy machine too.
 _END_SECONDS = 1
 _BACKOFF = wait_random_exponential(multiplier=2, min=2, max=5 * 60)
 
@@ -50,29 +53,39 @@ def ingest(
     *,
     max_events: int | None,
     until_caught_up: bool,
-    report: Report,
     should_stop: Callable[[], bool],
     since: datetime | None = None,
     registry: CollectorRegistry | None = None,
 ) -> IngestSummary:
-    """Read the servers of the settings into Kafka; the counts of all sources together.
+    """Read the servers of the settings into Kafka until one of the ends is reached.
 
-    Ends when `should_stop()` is true, after `max_events` received events of all sources (updates,
-    edits, deletes and statuses of the timelines, withheld ones included; of n sources each may take
-    one more) or, with `until_caught_up`, when every source has read its timeline to the end and its
-    stream has told what it had. At the end everything published is acknowledged and the cursors are
-    saved. `since` walks the timelines back to that time beside all else. `report` gets a line a
-    minute and source, and one for whatever goes wrong or is mended; several threads call it.
-    `registry` gets the
-    collector of the numbers that the caller serves for Prometheus.
+    The run ends when `should_stop()` is true or after `max_events`. With `until_caught_up` it ends
+    when every source has read its timeline to the end and its stream is quiet. At the end
+    everything published is acknowledged and the cursors are saved.
 
-    A source that fails stops alone, tells and is begun again later. That ends the run where no
-    source is left that works, and with `until_caught_up` when the others have ended.
+    A source that fails stops alone, logs why, and is started again later. The run fails when no
+    working source is left, and with `until_caught_up` once the other sources have ended.
 
-    Raises: SettingsError, WithdrawnServerError, WithdrawnKeyError, TopicMissingError,
-    MissingTablesError; ServiceUnavailableError where a service does not answer or
-    refuses at the start of all sources, where Kafka or PostgreSQL are away at the end, and with
-    `until_caught_up` at once, or after five reconnects to a stream.
+    Args:
+        settings: Servers, sources, tokens, Kafka and PostgreSQL.
+        max_events: Events to receive from all sources together: updates, edits, deletes and listed
+            statuses, withheld ones included. Each further source may receive one more.
+        until_caught_up: End when nothing more is to be read.
+        should_stop: Asked several times per second.
+        since: Backfill the timelines to this time, while everything else goes on.
+        registry: Gets the collector of the ingester's metrics.
+
+    Returns:
+        The counts of all sources together.
+
+    Raises:
+        SettingsError: No server is named, or two addresses are one server.
+        SuppressedServerError: A server is on the suppression list.
+        WithdrawnKeyError: The suppression list cannot be read with the key of the settings.
+        TopicMissingError: Kafka has no such topic.
+        MissingTablesError: PostgreSQL has no such tables.
+        ServiceUnavailableError: No source can be started, or Kafka or PostgreSQL is away at the
+            end. With `until_caught_up` also if a stream breaks more than five times.
     """
     servers = servers_of(settings)
     if not servers:
@@ -81,68 +94,74 @@ def ingest(
         )
     bounds = Bounds(until_caught_up, since)
     supervisor = _Supervisor(max_events)
-    readers = [
-        _Reader(settings, server, source, rate_limits, bounds, supervisor, report)
+    runners = [
+        _SourceRunner(settings, server, source, rate_limits, bounds, supervisor)
         for server in servers
         for rate_limits in [_rate_limits_of(server)]
         for source in server.sources
     ]
-    supervisor.add(readers)
+    supervisor.add(runners)
     if registry is not None:
         registry.register(IngestCollector(supervisor.readings))
-    _follow(supervisor, should_stop)
-    return _sum([summary for reader in readers for summary in reader.summaries])
+    _run_all(supervisor, should_stop)
+    return _total([summary for runner in runners for summary in runner.summaries])
 
 
 class _Supervisor:
-    """What the readers know of each other. Its methods are called by all their threads."""
+    """The state that all sources share; every method may be called from any thread."""
 
     def __init__(self, max_events: int | None) -> None:
         self._max_events = max_events
-        self._readers: list[_Reader] = []
-        self._failing: set[_Reader] = set()
-        self._taken: dict[tuple[str, str], str] = {}
+        self._runners: list[_SourceRunner] = []
+        self._failing: set[_SourceRunner] = set()
+        self._addresses: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
         self._stops_at = math.inf
         self.ending = threading.Event()
 
     @property
-    def readers(self) -> "Sequence[_Reader]":
-        return self._readers
+    def runners(self) -> "Sequence[_SourceRunner]":
+        return self._runners
 
-    def add(self, readers: "list[_Reader]") -> None:
-        self._readers = readers
+    def add(self, runners: "list[_SourceRunner]") -> None:
+        self._runners = runners
 
     def stop(self) -> None:
-        """All readers are to end soon; without this, an end lets Kafka take what it was given."""
+        """End all sources soon; otherwise an end waits until Kafka has acknowledged everything."""
         self._stops_at = min(self._stops_at, time.monotonic() + _END_SECONDS)
         self.ending.set()
 
     def seconds_left(self) -> float:
-        """The time that is left to all readers together."""
+        """Return the seconds left until all waits are given up."""
         return max(0, self._stops_at - time.monotonic())
 
     def is_over(self) -> bool:
-        """All readers are to end: there is a wish for it, or enough was received."""
+        """Return whether all sources should end: it was requested, or enough was received."""
         return self.ending.is_set() or (
             self._max_events is not None
-            and sum(reader.received for reader in self._readers) >= self._max_events
+            and sum(runner.received for runner in self._runners) >= self._max_events
         )
 
-    def note_failure(self, reader: "_Reader") -> None:
+    def note_failure(self, runner: "_SourceRunner") -> None:
+        """Count a source as failing; if all are, end the run."""
         with self._lock:
-            self._failing.add(reader)
-            if len(self._failing) == len(self._readers):
+            self._failing.add(runner)
+            if len(self._failing) == len(self._runners):
                 self.ending.set()
 
-    def note_success(self, reader: "_Reader") -> None:
+    def note_success(self, runner: "_SourceRunner") -> None:
+        """Count a source as working."""
         with self._lock:
-            self._failing.discard(reader)
+            self._failing.discard(runner)
 
     def claim(self, instance: str, source: Source, address: str) -> None:
-        """Two addresses of one server would move one cursor. Raises: SettingsError."""
+        """Reserve a source for one address; two addresses of one server would share a cursor.
+
+        Raises:
+            SettingsError: Another address has the same source.
+        """
         with self._lock:
-            other = self._taken.setdefault((instance, source.name), address)
+            other = self._addresses.setdefault((instance, source.name), address)
         if other != address:
             raise SettingsError(
                 f"{other} and {address} are both {instance}; leave one of them out of"
@@ -150,11 +169,12 @@ class _Supervisor:
             )
 
     def readings(self) -> list[Reading]:
-        return [reader.reading() for reader in self._readers]
+        """Return the present metrics of every source."""
+        return [runner.reading() for runner in self._runners]
 
 
-class _Reader:
-    """Keeps one source read: one run after the other, as long as a run fails."""
+class _SourceRunner:
+    """Runs the worker of one source, again after each failure."""
 
     def __init__(
         self,
@@ -164,7 +184,6 @@ class _Reader:
         rate_limits: RateLimits,
         bounds: Bounds,
         supervisor: _Supervisor,
-        report: Report,
     ) -> None:
         self._settings = settings
         self._server = server
@@ -173,83 +192,88 @@ class _Reader:
         self._rate_limits = rate_limits
         self._bounds = bounds
         self._supervisor = supervisor
-        self._report_line = report
-        self._run: SourceWorker | None = None
+        self._worker: SourceWorker | None = None
         self._is_failing = False
         self.instance = server.address
         self.summaries: list[IngestSummary] = []
 
     @property
     def received(self) -> int:
+        """Events received by all runs of this source."""
         return sum(summary.received for summary in self.summaries)
 
     @property
     def is_reading(self) -> bool:
-        """Something may have been published that is not acknowledged yet."""
-        run = self._run
-        return run is not None and run.has_connected
+        """Whether something may have been published that is not acknowledged yet."""
+        worker = self._worker
+        return worker is not None and worker.has_connected
 
     @property
     def name(self) -> str:
+        """The server and the source, as in log messages."""
         return f"{self.instance}/{self._source.name}"
 
     def reading(self) -> Reading:
-        run = self._run
-        return Reading(self.instance, self._source.name) if run is None else run.reading()
+        """Return the present metrics."""
+        worker = self._worker
+        return Reading(self.instance, self._source.name) if worker is None else worker.reading()
 
-    def keep_reading(self) -> None:
-        """Returns at one of the ends. Raises: PlatformError where it is not to be tried again."""
+    def run(self) -> None:
+        """Run workers until one of the ends is reached.
+
+        Raises:
+            PlatformError: The last worker failed, and another attempt is not wanted.
+        """
         Retrying(
             retry=retry_if_exception(self._may_try_again),
             wait=_seconds_to_retry,
-            before_sleep=self._report_failure,
+            before_sleep=self._log_failure,
             sleep=self._sleep,
             reraise=True,
-        )(self._read)
+        )(self._run_once)
 
-    def _read(self) -> None:
+    def _run_once(self) -> None:
         if self._supervisor.is_over():
             return
         try:
-            with self._running() as run:
-                run.receive(self._is_over, self._supervisor.seconds_left)
+            with self._opened_worker() as worker:
+                worker.run(self._is_over, self._supervisor.seconds_left)
         except PlatformError:
             self._is_failing = True
             self._supervisor.note_failure(self)
             raise
         finally:
-            self._run = None
-        self._report(f"{counts_text(run.summary)}; all acknowledged")
+            self._worker = None
+        self._log.info("%s; all acknowledged", counts_text(worker.summary))
 
     @contextmanager
-    def _running(self) -> Iterator[SourceWorker]:
+    def _opened_worker(self) -> Iterator[SourceWorker]:
         settings = self._settings
         with publishing(settings) as publisher:
             self.instance = self._client.instance_domain()
             self._supervisor.claim(self.instance, self._source, self._server.address)
-            rules = admission_policy(settings)
-            self._report(str(rules))
+            policy = admission_policy(settings)
+            self._log.info("admission policy: %s", policy)
             handler = EventHandler(
                 publisher,
                 instance=self.instance,
-                rules=rules,
+                policy=policy,
                 suppression_list=watched_suppression_list(settings),
             )
-            progress = Progress(
+            checkpoint = Checkpoint(
                 settings.postgres_url, publisher, handler.summary, self._source.name
             )
             self.summaries.append(handler.summary)
             with opened_event_queue(self._client, self._rate_limits) as queue:
-                self._run = SourceWorker(
+                self._worker = SourceWorker(
                     queue,
                     handler,
                     publisher,
-                    progress,
+                    checkpoint,
                     source=self._source.name,
                     bounds=self._bounds,
-                    report=self._report,
                 )
-                yield self._run
+                yield self._worker
 
     def _is_over(self) -> bool:
         if self._is_failing and self.is_reading:
@@ -264,20 +288,21 @@ class _Reader:
             and not self._supervisor.is_over()
         )
 
-    def _report_failure(self, state: RetryCallState) -> None:
+    def _log_failure(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self._report(f"{error}; this source is tried again in {state.upcoming_sleep:.0f} s")
+        self._log.warning("%s; this source is tried again in %.0f s", error, state.upcoming_sleep)
 
     def _sleep(self, seconds: float) -> None:
         self._supervisor.ending.wait(seconds)
 
-    def _report(self, line: str) -> None:
-        self._report_line(f"{self.name}: {line}")
+    @property
+    def _log(self) -> SourceLog:
+        return SourceLog(logger, self.name)
 
 
-def _follow(supervisor: _Supervisor, should_stop: Callable[[], bool]) -> None:
-    """Let all readers read until they have ended. Raises: the first failure among them."""
-    futures = {start_thread(r.name, r.keep_reading): r for r in supervisor.readers}
+def _run_all(supervisor: _Supervisor, should_stop: Callable[[], bool]) -> None:
+    """Run all sources in threads until they have ended; then raise the first failure."""
+    futures = {start_thread(runner.name, runner.run): runner for runner in supervisor.runners}
     waiting: set[Future[None]] = set(futures)
     while waiting and supervisor.seconds_left() > 0:
         done, waiting = wait(waiting, _POLL_SECONDS)
@@ -288,8 +313,10 @@ def _follow(supervisor: _Supervisor, should_stop: Callable[[], bool]) -> None:
     _raise_first(futures, waiting)
 
 
-def _raise_first(futures: "Mapping[Future[None], _Reader]", late: "set[Future[None]]") -> None:
-    """A mistake of ours before all others, then what the sources met in the order of settings."""
+def _raise_first(
+    futures: "Mapping[Future[None], _SourceRunner]", late: "set[Future[None]]"
+) -> None:
+    """Raise a programming error if there is one, otherwise the first error in source order."""
     errors = [error for future in futures if future not in late and (error := future.exception())]
     for error in sorted(errors, key=lambda error: isinstance(error, PlatformError)):
         raise error
@@ -318,8 +345,8 @@ def _seconds_to_retry(state: RetryCallState) -> float:
     return _BACKOFF(state)
 
 
-def _sum(summaries: Sequence[IngestSummary]) -> IngestSummary:
-    """Counts added up; of several runs `instance` names all servers, and there is no one cursor."""
+def _total(summaries: Sequence[IngestSummary]) -> IngestSummary:
+    """Add counts up; `instance` names all servers, and several runs have no common cursor."""
     first, *others = summaries or [IngestSummary("")]
     if not others:
         return first

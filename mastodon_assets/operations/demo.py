@@ -88,7 +88,7 @@ def running_demo(
         # The server stays up for the assets, because one of them reads engagement from it.
         with _simulated_server(source, settings, report) as with_server:
             with _timed(seconds, "posts to Kafka"):
-                ingested = _ingest(with_server, report)
+                ingested = _ingest(with_server)
             with _timed(seconds, "assets"):
                 materialize_all(with_server, report)
         yield DemoResult(
@@ -271,14 +271,13 @@ def _simulated_server(source: "Source", settings: Settings, report: Report) -> I
         )
 
 
-def _ingest(settings: Settings, report: Report) -> "IngestSummary":
+def _ingest(settings: Settings) -> "IngestSummary":
     from mastodon_assets.ingest.supervisor import ingest
 
     return ingest(
         settings,
         max_events=None,
         until_caught_up=True,
-        report=report,
         should_stop=lambda: False,
     )
 

@@ -47,7 +47,7 @@ def main() -> None:
         intake = EventHandler(
             publisher,
             instance="firehose.example",
-            rules=admission_policy(settings),
+            policy=admission_policy(settings),
             suppression_list=watched_suppression_list(settings),
         )
         try:

@@ -14,6 +14,7 @@ half an hour at 200.
 
 import argparse
 import json
+import logging
 import tempfile
 import threading
 import time
@@ -176,6 +177,15 @@ def soak(settings: Settings, plan: Plan, *, report: Callable[[str], None]) -> Re
     return _compare(settings, chaos, before, settled=settled, refused=limits.refused)
 
 
+class _LineHandler(logging.Handler):
+    def __init__(self, report: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report(record.getMessage())
+
+
 class _Ingest(threading.Thread):
     def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
         super().__init__(name="ingest", daemon=True)
@@ -186,17 +196,22 @@ class _Ingest(threading.Thread):
         self._error: BaseException | None = None
 
     def run(self) -> None:
+        handler = _LineHandler(self._tell)
+        logger = logging.getLogger("mastodon_assets.ingest")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
         try:
             ingest(
                 self._settings,
                 max_events=None,
                 until_caught_up=False,
-                report=self._tell,
                 should_stop=self._stopped.is_set,
             )
         except BaseException as error:
             self._error = error
             self._is_connected.set()
+        finally:
+            logger.removeHandler(handler)
 
     def wait_until_connected(self) -> None:
         assert self._is_connected.wait(30), "no connection"

@@ -18,7 +18,7 @@ LEFT_AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What stands in for `masto.ingest_cursors`: instance to id, of the public source.
+    """A replacement of `masto.ingest_cursors`: instance to id, of the public source.
 
     Other sources have keys such as `one.example/local`. No gap, state or post is stored, and nobody
     has withdrawn.
@@ -48,7 +48,7 @@ def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch, cursors: dict[str, str]) -> list[tuple[str, str]]:
-    """What stands in for `masto.ingest_sources`: source and state, each as it was told."""
+    """A replacement of `masto.ingest_sources`: source and state, each as it was told."""
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(
         checkpoint,
@@ -60,7 +60,7 @@ def states(monkeypatch: pytest.MonkeyPatch, cursors: dict[str, str]) -> list[tup
 
 @pytest.fixture
 def gaps(monkeypatch: pytest.MonkeyPatch, cursors: dict[str, str]) -> dict[datetime, Gap]:
-    """What stands in for `masto.stream_gaps`: a copy of each gap as it was saved last."""
+    """A replacement of `masto.stream_gaps`: a copy of each gap as it was saved last."""
     saved: dict[datetime, Gap] = {}
     monkeypatch.setattr(
         checkpoint,

@@ -73,11 +73,11 @@ def showing(*documents: dict[str, Any]) -> dict[str, Answer]:
     return {STATUSES: Answer(json.dumps(documents).encode())}
 
 
-def asked(server: OddServer) -> list[str]:
+def requested(server: OddServer) -> list[str]:
     return [path for path, _ in server.requests if path.startswith(f"{STATUSES}?")]
 
 
-def test_a_reading_is_made_at_its_age_and_not_when_it_tells_nothing_any_more(
+def test_a_reading_is_made_at_its_age_and_not_when_it_is_too_old(
     store: Store, fresh_database_url: SecretStr
 ) -> None:
     ages = {
@@ -91,8 +91,8 @@ def test_a_reading_is_made_at_its_age_and_not_when_it_tells_nothing_any_more(
     store(*(post(name, age) for name, age in ages.items()))
     shown = [status(name, favourites_count=5) for name in ages]
     with odd_server(showing(*shown)) as server:
-        (told,) = read_engagement(settings_of(server, fresh_database_url))
-        assert (told.server, told.read, told.unseen, told.problem) == (ODD, 4, 0, None)
+        (result,) = read_engagement(settings_of(server, fresh_database_url))
+        assert (result.server, result.read, result.unseen, result.problem) == (ODD, 4, 0, None)
         assert [row[:3] for row in readings(fresh_database_url)] == [
             ("almost", 1, 5),
             ("day", 24, 5),
@@ -101,18 +101,18 @@ def test_a_reading_is_made_at_its_age_and_not_when_it_tells_nothing_any_more(
         ]
         (again,) = read_engagement(settings_of(server, fresh_database_url))
         assert (again.read, again.overdue) == (0, 0)
-        assert len(asked(server)) == 1
+        assert len(requested(server)) == 1
 
 
-def test_a_post_that_is_not_shown_is_no_delete_and_is_not_asked_for_again(
+def test_a_post_that_is_not_shown_is_no_delete_and_is_not_requested_again(
     store: Store, fresh_database_url: SecretStr
 ) -> None:
     store(post("1", timedelta(hours=2)), post("2", timedelta(hours=2)))
     with odd_server(showing(status("1"))) as server:
-        (told,) = read_engagement(settings_of(server, fresh_database_url))
+        (result,) = read_engagement(settings_of(server, fresh_database_url))
         read_engagement(settings_of(server, fresh_database_url))
-        assert len(asked(server)) == 1
-    assert (told.read, told.unseen) == (1, 1)
+        assert len(requested(server)) == 1
+    assert (result.read, result.unseen) == (1, 1)
     assert readings(fresh_database_url) == [("1", 1, 1, 2, 3), ("2", 1, None, None, None)]
 
 
@@ -133,7 +133,7 @@ def test_a_post_that_may_not_be_read_any_more_has_no_numbers(
     assert readings(fresh_database_url) == [("1", 1, None, None, None)]
 
 
-def test_numbers_that_are_none_are_null(store: Store, fresh_database_url: SecretStr) -> None:
+def test_counts_that_are_not_numbers_are_null(store: Store, fresh_database_url: SecretStr) -> None:
     store(post("1", timedelta(hours=2)))
     odd = status("1", favourites_count="many", reblogs_count=-1, replies_count=2**31)
     with odd_server(showing(odd)) as server:
@@ -141,7 +141,7 @@ def test_numbers_that_are_none_are_null(store: Store, fresh_database_url: Secret
     assert readings(fresh_database_url) == [("1", 1, None, None, None)]
 
 
-def test_a_rate_limit_ends_the_readings_and_what_was_told_before_is_kept(
+def test_a_rate_limit_ends_the_readings_and_earlier_ones_are_kept(
     store: Store, fresh_database_url: SecretStr
 ) -> None:
     store(*(post(str(number), timedelta(hours=4, minutes=number)) for number in range(30)))
@@ -152,33 +152,35 @@ def test_a_rate_limit_ends_the_readings_and_what_was_told_before_is_kept(
         return next(answers, limit)
 
     with odd_server({STATUSES: answer}) as server:
-        (told,) = read_engagement(settings_of(server, fresh_database_url))
-        assert len(asked(server)) == 2
-    assert (told.read, told.unseen, told.overdue) == (1, 19, 10)
-    assert told.problem is not None
-    assert "wants fewer requests" in told.problem
+        (result,) = read_engagement(settings_of(server, fresh_database_url))
+        assert len(requested(server)) == 2
+    assert (result.read, result.unseen, result.overdue) == (1, 19, 10)
+    assert result.problem is not None
+    assert "wants fewer requests" in result.problem
     assert len(readings(fresh_database_url)) == 20
 
 
-def test_a_foreign_server_gets_no_more_requests_than_are_bounded_for_those_due_last(
+def test_a_foreign_server_gets_a_bounded_number_of_requests_for_the_latest_due(
     store: Store, fresh_database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MastodonClient, "is_on_this_machine", False)
     monkeypatch.setattr(engagement, "_MOST_REQUESTS", 2)
     store(*(post(str(number), timedelta(hours=2, minutes=number)) for number in range(50)))
     with odd_server(showing()) as server:
-        (told,) = read_engagement(settings_of(server, fresh_database_url))
-        assert len(asked(server)) == 2
-    assert (told.unseen, told.problem) == (40, None)
+        (result,) = read_engagement(settings_of(server, fresh_database_url))
+        assert len(requested(server)) == 2
+    assert (result.unseen, result.problem) == (40, None)
     read = {int(row[0]) for row in readings(fresh_database_url)}
     assert read == set(range(40))
 
 
-def test_a_server_without_posts_by_ids_is_told(store: Store, fresh_database_url: SecretStr) -> None:
+def test_a_server_without_posts_by_ids_is_reported(
+    store: Store, fresh_database_url: SecretStr
+) -> None:
     store(post("1", timedelta(hours=2)))
     with odd_server({}) as server:
-        (told,) = read_engagement(settings_of(server, fresh_database_url))
-    assert told.problem == "the server does not serve posts by their ids (Mastodon 4.3 does)"
+        (result,) = read_engagement(settings_of(server, fresh_database_url))
+    assert result.problem == "the server does not serve posts by their ids (Mastodon 4.3 does)"
     assert readings(fresh_database_url) == []
 
 
@@ -187,27 +189,27 @@ def test_a_server_that_is_away_is_a_problem_and_no_error(
 ) -> None:
     store(post("1", timedelta(hours=2)))
     away = f"http://127.0.0.1:{free_port()}"
-    (told,) = read_engagement(settings_of(away, fresh_database_url))
-    assert told.problem is not None
-    assert "is the server up" in told.problem
+    (result,) = read_engagement(settings_of(away, fresh_database_url))
+    assert result.problem is not None
+    assert "is the server up" in result.problem
 
 
 def test_without_a_server_nothing_is_read(fresh_database_url: SecretStr) -> None:
     assert read_engagement(settings_of(None, fresh_database_url)) == []
 
 
-def test_posts_of_another_server_are_not_asked_for(
+def test_posts_of_another_server_are_not_requested(
     store: Store, fresh_database_url: SecretStr
 ) -> None:
     store(post("1", timedelta(hours=2), instance="unknown"))
     with odd_server(showing(status("1"))) as server:
-        (told,) = read_engagement(settings_of(server, fresh_database_url))
-        assert asked(server) == []
-    assert (told.read, told.unseen) == (0, 0)
+        (result,) = read_engagement(settings_of(server, fresh_database_url))
+        assert requested(server) == []
+    assert (result.read, result.unseen) == (0, 0)
     assert not is_any_due(settings_of(None, fresh_database_url))
 
 
-def test_readings_go_with_their_post(store: Store, fresh_database_url: SecretStr) -> None:
+def test_readings_are_deleted_with_their_post(store: Store, fresh_database_url: SecretStr) -> None:
     store(post("1", timedelta(hours=2)), post("2", timedelta(hours=2)))
     with odd_server(showing(status("1"), status("2"))) as server:
         read_engagement(settings_of(server, fresh_database_url))
@@ -232,12 +234,12 @@ def test_the_simulators_posts_are_read_again_through_the_real_client(
         page = MastodonClient(server.base_url, SecretStr(server.token)).timeline_page(OLDEST)
         ids = [str(each["id"]) for each in page]
         store(*(post(each, timedelta(hours=30), "simulator.example") for each in ids))
-        (told,) = read_engagement(
+        (result,) = read_engagement(
             settings_of(server.base_url, fresh_database_url).model_copy(
                 update={"mastodon_access_token": SecretStr(server.token)}
             )
         )
-    assert told.problem is None
-    assert told.read + told.unseen == len(ids)
+    assert result.problem is None
+    assert result.read + result.unseen == len(ids)
     favourites = [row[2] for row in readings(fresh_database_url) if row[2] is not None]
     assert sum(favourites) > 0

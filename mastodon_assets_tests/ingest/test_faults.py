@@ -16,18 +16,13 @@ from tenacity import wait_none
 
 from mastodon_assets.contract.messages import encode
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.ingest import checkpoint as progress_module
-from mastodon_assets.ingest import event_queue as arrivals_module
-from mastodon_assets.ingest import gap_repair as repairs_module
-from mastodon_assets.ingest import source_worker as run_module
-from mastodon_assets.ingest import supervisor as ingest_module
-from mastodon_assets.ingest.api import event_stream
-from mastodon_assets.ingest.api import rate_limits as pacing_module
+from mastodon_assets.ingest import checkpoint, event_queue, gap_repair, source_worker, supervisor
+from mastodon_assets.ingest.api import event_stream, rate_limits
 from mastodon_assets.ingest.api.event_stream import StreamEvent
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.ingest.policy.consent import withheld_reason
-from mastodon_assets.ingest.recovery import timeline_walk as walk_module
+from mastodon_assets.ingest.recovery import timeline_walk
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets.kafka import publisher as publisher_module
@@ -39,6 +34,7 @@ from mastodon_assets.simulator.sse import json_text
 from mastodon_assets.simulator.synthetic import Event, LivePosts, history
 from mastodon_assets.simulator.timeline import PageRequest
 from mastodon_assets.warehouse.suppression_list import SuppressionList
+from mastodon_assets_tests.support.log_lines import log_lines
 from mastodon_assets_tests.support.mock_broker import Broker
 
 pytestmark = pytest.mark.usefixtures("processes")
@@ -64,11 +60,11 @@ LOST_AT, LOST = _first_missed(), 40
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits of minutes, in a test, are none."""
-    monkeypatch.setattr(arrivals_module, "_BACKOFF", wait_none())
-    monkeypatch.setattr(arrivals_module, "REFUSED_TOKEN_SECONDS", 0.1)
-    monkeypatch.setattr(run_module, "_COMMIT_SECONDS", 0.2)
-    monkeypatch.setattr(pacing_module, "_BACKOFF", wait_none())
-    monkeypatch.setattr(pacing_module, "_SHORTEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(event_queue, "_BACKOFF", wait_none())
+    monkeypatch.setattr(event_queue, "REFUSED_TOKEN_SECONDS", 0.1)
+    monkeypatch.setattr(source_worker, "_COMMIT_SECONDS", 0.2)
+    monkeypatch.setattr(rate_limits, "_BACKOFF", wait_none())
+    monkeypatch.setattr(rate_limits, "_SHORTEST_PAUSE_SECONDS", 0.05)
 
 
 def source() -> SyntheticSource:
@@ -93,7 +89,7 @@ def expected() -> dict[str, tuple[str, str]]:
     handler = EventHandler(
         publisher,  # type: ignore[arg-type]
         instance="simulator.example",
-        rules=AdmissionPolicy(),
+        policy=AdmissionPolicy(),
         suppression_list=SuppressionList,
     )
     for event in EVENTS:
@@ -118,7 +114,7 @@ class Collecting:
 
 
 class Ingest(threading.Thread):
-    """An ingester that runs until it is told to stop."""
+    """An ingester that runs until it is stopped."""
 
     def __init__(self, broker: Broker, base_url: str) -> None:
         super().__init__()
@@ -130,13 +126,13 @@ class Ingest(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.summary = ingest(
-                self.settings,
-                max_events=None,
-                until_caught_up=False,
-                report=self.lines.append,
-                should_stop=self.stopped.is_set,
-            )
+            with log_lines() as self.lines:
+                self.summary = ingest(
+                    self.settings,
+                    max_events=None,
+                    until_caught_up=False,
+                    should_stop=self.stopped.is_set,
+                )
         except BaseException as error:
             self.error = error
 
@@ -152,7 +148,7 @@ class Ingest(threading.Thread):
         self.join(20)
         assert not self.is_alive()
 
-    def has_told(self, text: str) -> bool:
+    def has_logged(self, text: str) -> bool:
         return any(text in line for line in list(self.lines))
 
 
@@ -210,14 +206,14 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("fault", "told"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(("fault", "logged"), FAULTS.values(), ids=FAULTS)
 def test_after_a_fault_nothing_is_missing(
     broker: Broker,
     gaps: dict[datetime, Gap],
     monkeypatch: pytest.MonkeyPatch,
     expected: dict[str, tuple[str, str]],
     fault: Fault,
-    told: str,
+    logged: str,
 ) -> None:
     monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 1)
     faults = Faults(source(), [fault])
@@ -225,11 +221,11 @@ def test_after_a_fault_nothing_is_missing(
         running(faults, token=TOKEN, heartbeat_seconds=0.3, refuse=faults.refusal) as server,
         ingesting(broker, server.base_url) as thread,
     ):
-        thread.wait_until(lambda: thread.has_told("the timeline is read"))
+        thread.wait_until(lambda: thread.has_logged("gap backfilled"))
         thread.wait_until(lambda: tables(broker.messages()) == expected)
 
     assert faults.is_over
-    assert thread.has_told(told)
+    assert thread.has_logged(logged)
     (gap,) = gaps.values()
     assert (gap.status, gap.from_id is None, gap.ended_at is None) == ("recovered", False, False)
     assert gap.recovered_count > 0
@@ -256,7 +252,7 @@ def test_one_fault_after_the_other_leaves_nothing_missing(
     assert len(gaps) >= 3
 
 
-def test_a_server_that_restarts_is_read_on(
+def test_a_server_that_restarts_is_still_read(
     broker: Broker, gaps: dict[datetime, Gap], expected: dict[str, tuple[str, str]]
 ) -> None:
     faults = Faults(source(), [Fault(LOST_AT, LOST, is_stall=True)])
@@ -266,7 +262,7 @@ def test_a_server_that_restarts_is_read_on(
         thread.start()
         thread.wait_until(lambda: faults.is_over)
     try:
-        thread.wait_until(lambda: thread.has_told("cut: 127.0.0.1: no stream"))
+        thread.wait_until(lambda: thread.has_logged("cut: 127.0.0.1: no stream"))
         with running(faults, port=port, token=TOKEN):
             thread.wait_until(lambda: tables(broker.messages()) == expected)
             thread.end()
@@ -276,16 +272,16 @@ def test_a_server_that_restarts_is_read_on(
     assert thread.error is None
 
 
-def test_what_no_walk_can_bring_stands_in_the_gap(
+def test_posts_that_no_walk_can_recover_stay_in_the_gap(
     broker: Broker, gaps: dict[datetime, Gap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk_module, "_LONGEST_WALK_SECONDS", -1)
+    monkeypatch.setattr(timeline_walk, "_LONGEST_WALK_SECONDS", -1)
     faults = Faults(source(), [Fault(LOST_AT, LOST)])
     with (
         running(faults, token=TOKEN) as server,
         ingesting(broker, server.base_url) as thread,
     ):
-        thread.wait_until(lambda: thread.has_told("what is missing: more was posted than"))
+        thread.wait_until(lambda: thread.has_logged("missing: more was posted than"))
 
     (gap,) = gaps.values()
     assert gap.status == "partial"
@@ -297,13 +293,13 @@ def test_what_no_walk_can_bring_stands_in_the_gap(
 def test_a_timeline_that_does_not_answer_is_tried_again_and_then_given_up(
     broker: Broker, gaps: dict[datetime, Gap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repairs_module, "SECONDS_BETWEEN_WALKS", 0.05)
+    monkeypatch.setattr(gap_repair, "SECONDS_BETWEEN_WALKS", 0.05)
     faults = Faults(source(), [Fault(LOST_AT, LOST, page_refusals=(UNAVAILABLE,) * 1000)])
     with (
         running(faults, token=TOKEN, refuse=faults.refusal) as server,
         ingesting(broker, server.base_url) as thread,
     ):
-        thread.wait_until(lambda: thread.has_told("what was missed stays missing"))
+        thread.wait_until(lambda: thread.has_logged("the gap stays"))
 
     (gap,) = gaps.values()
     assert gap.status == "unrecoverable"
@@ -349,11 +345,11 @@ def test_kafka_may_go_away_and_come_back(
     with running(posting, token=TOKEN) as server, ingesting(broker, server.base_url) as thread:
         thread.wait_until(lambda: len(broker.messages()) > len(EVENTS))
         process.send_signal(signal.SIGSTOP)
-        thread.wait_until(lambda: thread.has_told("reading pauses"))
+        thread.wait_until(lambda: thread.has_logged("reading pauses"))
         thread.wait_until(lambda: bool(gaps))
         assert [gap.status for gap in gaps.values()] == ["open"]
         process.send_signal(signal.SIGCONT)
-        thread.wait_until(lambda: thread.has_told("the timeline is read"))
+        thread.wait_until(lambda: thread.has_logged("gap backfilled"))
 
     posted = posting.page(
         PageRequest(limit=1000, max_id=str(int(cursors["simulator.example"]) + 1))
@@ -365,22 +361,22 @@ def test_kafka_may_go_away_and_come_back(
     assert [(gap.reason, gap.status) for gap in gaps.values()] == [("Kafka away", "recovered")]
 
 
-def test_while_kafka_is_away_the_source_is_told_to_wait(
+def test_the_state_says_paused_while_kafka_is_away(
     broker_process: tuple[Broker, "subprocess.Popen[str]"],
     states: list[tuple[str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else `status` would take it for an ingester that does not run."""
     monkeypatch.setattr(publisher_module, "_STUCK_SECONDS", 0.5)
-    monkeypatch.setattr(progress_module, "_REPORT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint, "_RECORD_SECONDS", 0)
     broker, process = broker_process
     posting = SyntheticSource(EVENTS, live=LivePosts(5, today=NOW), rate=30)
     with running(posting, token=TOKEN) as server, ingesting(broker, server.base_url) as thread:
-        thread.wait_until(lambda: thread.has_told("connected"))
+        thread.wait_until(lambda: thread.has_logged("connected"))
         process.send_signal(signal.SIGSTOP)
         thread.wait_until(lambda: states.count(("public", "paused")) >= 3)
         process.send_signal(signal.SIGCONT)
-        thread.wait_until(lambda: thread.has_told("reading goes on"))
+        thread.wait_until(lambda: thread.has_logged("reading continues"))
 
 
 def withheld(posting: SyntheticSource, ids: set[str]) -> set[str]:
@@ -397,13 +393,13 @@ def test_a_stop_does_not_wait_for_kafka(
     cursors: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_module, "FLUSH_SECONDS", 600)
+    monkeypatch.setattr(source_worker, "FLUSH_SECONDS", 600)
     broker, process = broker_process
     posting = SyntheticSource(EVENTS, live=LivePosts(5, today=NOW), rate=30)
     with running(posting, token=TOKEN) as server:
         thread = Ingest(broker, server.base_url)
         thread.start()
-        thread.wait_until(lambda: thread.has_told("connected"))
+        thread.wait_until(lambda: thread.has_logged("connected"))
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.5)
         thread.stopped.set()
@@ -431,9 +427,9 @@ def test_a_stop_does_not_wait_for_postgresql(
         flushes.append(seconds)
         flush(publisher, seconds)
 
-    monkeypatch.setattr(run_module, "_COMMIT_SECONDS", 600)
+    monkeypatch.setattr(source_worker, "_COMMIT_SECONDS", 600)
     monkeypatch.setattr(Publisher, "flush", noted_flush)
-    monkeypatch.setattr(progress_module, "save_cursor", save_cursor)
+    monkeypatch.setattr(checkpoint, "save_cursor", save_cursor)
     posting = SyntheticSource(EVENTS, live=LivePosts(5, today=NOW), rate=30)
     try:
         with running(posting, token=TOKEN) as server:
@@ -448,4 +444,4 @@ def test_a_stop_does_not_wait_for_postgresql(
         is_back.set()
 
     assert "simulator.example/public did not end in time" in str(thread.error)
-    assert [seconds <= ingest_module._END_SECONDS / 2 for seconds in flushes] == [True]
+    assert [seconds <= supervisor._END_SECONDS / 2 for seconds in flushes] == [True]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mastodon_assets.ingest import handler as intake_module
+from mastodon_assets.ingest import handler
 from mastodon_assets.ingest.handler import SuppressedServerError
 from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.ingest.policy.filters import Filters
@@ -38,9 +38,7 @@ def test_updates_edits_and_deletes_are_published() -> None:
     )
 
 
-def test_what_an_earlier_run_has_published_is_not_published_again_but_its_edits_and_end_are() -> (
-    None
-):
+def test_posts_of_an_earlier_run_are_not_published_again_but_their_edits_and_deletes_are() -> None:
     handling = Handling()
     edited = "2026-11-20T12:00:00.5Z"
     handling.handler.remember("1", None)
@@ -60,7 +58,7 @@ def test_what_an_earlier_run_has_published_is_not_published_again_but_its_edits_
     assert handling.handler.published_ids(10) == ["2", "1"]
 
 
-def test_a_delete_that_was_told_and_looked_for_is_published_once() -> None:
+def test_a_delete_from_stream_and_walk_is_published_once() -> None:
     handling = Handling()
     for status_id in ("1", "2"):
         handling.event("update", status(status_id))
@@ -72,7 +70,7 @@ def test_a_delete_that_was_told_and_looked_for_is_published_once() -> None:
     assert (handling.summary.received, handling.summary.duplicates) == (5, 1)
 
 
-def test_the_mocks_name_of_an_edit_is_known() -> None:
+def test_the_mock_servers_name_of_an_edit_is_known() -> None:
     handling = Handling()
     handling.event("status_update", status(visibility="private"))
 
@@ -102,7 +100,7 @@ def test_other_events_are_counted_and_not_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("data", ["", "undefined", "{", "NaN", "[" * 100_000, "9" * 5000 + "x"])
-def test_of_a_payload_that_is_no_json_only_the_reason_is_kept(data: str) -> None:
+def test_only_the_reason_is_kept_of_a_payload_that_is_not_json(data: str) -> None:
     handling = Handling()
     handling.event("update", data)
 
@@ -111,7 +109,7 @@ def test_of_a_payload_that_is_no_json_only_the_reason_is_kept(data: str) -> None
 
 
 @pytest.mark.parametrize("document", [None, 5, [], {}, status(account=None)])
-def test_where_consent_cannot_be_read_only_the_reason_is_kept(document: Any) -> None:
+def test_only_the_reason_is_kept_if_consent_cannot_be_read(document: Any) -> None:
     handling = Handling()
     handling.event("update", document)
     handling.listed(document)
@@ -197,7 +195,7 @@ def test_a_withheld_post_from_both_counts_once() -> None:
 
 
 def test_old_posts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake_module, "_REMEMBERED_POSTS", 2)
+    monkeypatch.setattr(handler, "_REMEMBERED_POSTS", 2)
     handling = Handling()
     for status_id in ("1", "2", "3", "1", "3"):
         handling.event("update", status(status_id))
@@ -206,7 +204,7 @@ def test_old_posts_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_opt_in_is_passed_on() -> None:
-    handling = Handling(rules=AdmissionPolicy("opt-in"))
+    handling = Handling(policy=AdmissionPolicy("opt-in"))
     handling.event("update", status(account=account(indexable=False)))
 
     assert handling.summary.withheld == {"not_indexable": 1}
@@ -216,7 +214,7 @@ GERMAN = AdmissionPolicy(filters=Filters(languages=frozenset({"de"})))
 
 
 def test_a_dropped_post_leaves_nothing_behind_but_its_rule() -> None:
-    handling = Handling(rules=GERMAN)
+    handling = Handling(policy=GERMAN)
     handling.event("update", status("1", language="de"))
     handling.event("update", status("2", language="en"))
     handling.listed(status("3", language=None))
@@ -228,7 +226,7 @@ def test_a_dropped_post_leaves_nothing_behind_but_its_rule() -> None:
 
 
 def test_consent_is_decided_before_filters() -> None:
-    handling = Handling(rules=GERMAN)
+    handling = Handling(policy=GERMAN)
     handling.event("update", status("1", visibility="private", language="en"))
 
     assert handling.summary.withheld == {"not_public": 1}
@@ -236,7 +234,7 @@ def test_consent_is_decided_before_filters() -> None:
 
 
 def test_a_post_that_no_longer_passes_the_filters_is_deleted() -> None:
-    handling = Handling(rules=GERMAN)
+    handling = Handling(policy=GERMAN)
     handling.event("update", status("1", language="de"))
     handling.listed(status("1", language="en"))
     handling.event("status.update", status("2", language="en"))
@@ -259,7 +257,7 @@ def suppression_list(kind: Kind, name: str) -> SuppressionList:
         suppression_list("server", "one.example"),
     ],
 )
-def test_of_somebody_who_has_withdrawn_nothing_is_left(listed: SuppressionList) -> None:
+def test_nothing_is_left_of_somebody_on_the_suppression_list(listed: SuppressionList) -> None:
     handling = Handling(instance="two.example", suppression_list=lambda: listed)
     handling.event("update", status("1"))
     handling.event("status.update", status("1", edited_at="2026-11-20T12:00:00Z"))
@@ -273,7 +271,7 @@ def test_of_somebody_who_has_withdrawn_nothing_is_left(listed: SuppressionList) 
     assert handling.topics.errors == []
 
 
-def test_a_withdrawal_counts_from_the_moment_it_is_known() -> None:
+def test_a_suppression_counts_from_the_moment_it_is_known() -> None:
     lists = [SuppressionList()]
     handling = Handling(suppression_list=lambda: lists[-1])
     handling.event("update", status("1"))
@@ -297,12 +295,12 @@ def test_a_list_that_cannot_be_read_ends_the_run() -> None:
         handling.event("update", status("1"))
 
 
-def test_a_server_that_has_withdrawn_is_not_read() -> None:
-    with pytest.raises(SuppressedServerError, match=r"^one\.example has withdrawn: "):
+def test_a_suppressed_server_is_not_read() -> None:
+    with pytest.raises(SuppressedServerError, match=r"^one\.example is on the suppression list"):
         Handling(suppression_list=lambda: suppression_list("server", "ONE.example"))
 
 
-def test_where_nobody_can_tell_whose_a_post_is_no_payload_is_kept() -> None:
+def test_no_payload_is_kept_if_the_author_is_unknown() -> None:
     handling = Handling()
     handling.event("update", status(account=account(acct=None, username=None)))
 
@@ -312,7 +310,7 @@ def test_where_nobody_can_tell_whose_a_post_is_no_payload_is_kept() -> None:
 
 def test_the_summary_says_under_which_rules_it_was_counted() -> None:
     assert (
-        Handling(rules=AdmissionPolicy("opt-in")).summary.rules == "consent 1 opt-in; filters none"
+        Handling(policy=AdmissionPolicy("opt-in")).summary.rules == "consent 1 opt-in; filters none"
     )
 
 
@@ -356,7 +354,7 @@ RULES = st.builds(
 def test_whatever_a_status_holds_ends_as_a_message_a_dead_letter_or_a_count(
     name: str, changes: dict[str, Any], account_changes: dict[str, Any], rules: AdmissionPolicy
 ) -> None:
-    handling = Handling(rules=rules)
+    handling = Handling(policy=rules)
     handling.event(name, {**status(account=account(**account_changes)), **changes})
     summary = handling.summary
 

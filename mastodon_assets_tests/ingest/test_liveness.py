@@ -30,7 +30,7 @@ def at(minutes: float) -> datetime:
         (150, 30, 0, True),
     ],
 )
-def test_silence_is_odd_after_several_of_the_usual_pauses_and_ten_minutes_at_least(
+def test_silence_is_an_anomaly_after_several_usual_pauses_and_ten_minutes(
     silence: float, longest_pause: float | None, deletes: int, odd: bool
 ) -> None:
     pause = None if longest_pause is None else timedelta(minutes=longest_pause)
@@ -45,7 +45,7 @@ def busy() -> LivenessMonitor:
     return watch
 
 
-def test_a_busy_feed_that_goes_silent_is_told_and_posts_end_it() -> None:
+def test_a_busy_feed_that_goes_silent_is_an_anomaly_until_posts_arrive() -> None:
     watch = busy()
     assert watch.anomaly(at(5)) is None
     assert watch.anomaly(at(11)) == (
@@ -58,7 +58,7 @@ def test_a_busy_feed_that_goes_silent_is_told_and_posts_end_it() -> None:
     assert watch.anomaly(at(12)) is None
 
 
-def test_a_feed_that_only_ever_told_deletes_is_odd() -> None:
+def test_a_feed_of_nothing_but_deletes_is_an_anomaly() -> None:
     watch = LivenessMonitor()
     watch.connected(NOON)
     for minute in range(20):
@@ -67,7 +67,7 @@ def test_a_feed_that_only_ever_told_deletes_is_odd() -> None:
     assert watch.anomaly(at(20)) is not None
 
 
-def test_a_feed_that_never_told_a_post_is_just_quiet() -> None:
+def test_a_feed_that_never_sent_a_post_is_just_quiet() -> None:
     watch = LivenessMonitor()
     watch.connected(NOON)
     assert watch.anomaly(at(60 * 24)) is None
@@ -83,7 +83,7 @@ def test_the_time_without_a_stream_is_no_silence_of_the_server() -> None:
     assert watch.longest_pause == timedelta(seconds=1)
 
 
-def test_what_an_earlier_run_knew_goes_on_counting() -> None:
+def test_pauses_of_an_earlier_run_still_count() -> None:
     watch = LivenessMonitor(last_post_at=at(-600), longest_pause=timedelta(minutes=4))
     watch.connected(NOON)
     assert watch.anomaly(at(19)) is None

@@ -51,16 +51,16 @@ def frames(path: Path) -> list[tuple[str, str]]:
 
 def read(path: Path) -> list[StreamEvent]:
     """All events of the file, as our client has them from a server that sends its bytes."""
-    told: list[StreamEvent] = []
+    read_events: list[StreamEvent] = []
     expected = len(frames(path))
     with running(RawStream(path)) as server:
         client = MastodonClient(server.base_url, SecretStr(server.token))
         with client.open_stream() as stream:
             for event in stream:
-                told.append(event)
-                if len(told) == expected:
+                read_events.append(event)
+                if len(read_events) == expected:
                     break
-    return told
+    return read_events
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -93,7 +93,7 @@ def test_every_event_of_a_recorded_stream_is_accounted_for(name: str) -> None:
     handler = EventHandler(
         kafka,  # type: ignore[arg-type]
         instance="one.example",
-        rules=AdmissionPolicy(),
+        policy=AdmissionPolicy(),
         suppression_list=SuppressionList,
     )
     for event in read(path):
@@ -109,7 +109,7 @@ def test_every_event_of_a_recorded_stream_is_accounted_for(name: str) -> None:
     assert summary.upserts > 0
 
 
-def test_the_recorded_refusal_is_one_of_the_token() -> None:
+def test_the_recorded_refusal_is_about_the_token() -> None:
     head, body = recorded("error_401_no_token.http.txt").read_bytes().split(b"\r\n\r\n")
     status = int(head.split()[1])
     with odd_server({"/api/v1/streaming/public": Answer(body, status)}) as server:

@@ -17,17 +17,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from tenacity import wait_none
 
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.ingest import liveness as silence_module
-from mastodon_assets.ingest import source_worker as run_module
-from mastodon_assets.ingest import supervisor as ingest_module
-from mastodon_assets.ingest.api import client as client_module
-from mastodon_assets.ingest.api import event_stream
+from mastodon_assets.ingest import liveness, source_worker, supervisor
+from mastodon_assets.ingest.api import client, event_stream
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets.operations.metrics_endpoint import serving_metrics
 from mastodon_assets.simulator.faults import Refusal
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.log_lines import log_lines
 from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
 from mastodon_assets_tests.support.ports import free_port
@@ -39,8 +37,8 @@ ONE, TWO = "one.example", "two.example"
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "_QUIET_SECONDS", 0.4)
-    monkeypatch.setattr(run_module, "_COMMIT_SECONDS", 0.2)
+    monkeypatch.setattr(source_worker, "_QUIET_SECONDS", 0.4)
+    monkeypatch.setattr(source_worker, "_COMMIT_SECONDS", 0.2)
 
 
 def address(base_url: str) -> str:
@@ -55,7 +53,6 @@ def run(
     max_events: int | None = None,
     until_caught_up: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
-    report: Callable[[str], None] = lambda _line: None,
     **options: Any,
 ) -> IngestSummary:
     """Read the servers, by address, with their tokens."""
@@ -69,7 +66,6 @@ def run(
         max_events=max_events,
         until_caught_up=until_caught_up,
         should_stop=should_stop,
-        report=report,
         **options,
     )
 
@@ -86,13 +82,13 @@ class Running(threading.Thread):
             broker,
             tokens,
             should_stop=self.stopped.is_set,
-            report=self.lines.append,
             **options,
         )
 
     def run(self) -> None:
         try:
-            self._read()
+            with log_lines() as self.lines:
+                self._read()
         except BaseException as error:
             self.error = error
 
@@ -133,7 +129,7 @@ def named(domain: str) -> Answer:
     return Answer(json.dumps({"domain": domain}).encode())
 
 
-def test_local_remote_and_a_hashtag_are_read_beside_each_other_with_a_cursor_each(
+def test_local_remote_and_a_hashtag_are_read_together_with_a_cursor_each(
     broker: Broker, cursors: dict[str, str]
 ) -> None:
     tag = "photography"
@@ -165,16 +161,15 @@ def test_local_remote_and_a_hashtag_are_read_beside_each_other_with_a_cursor_eac
 
 
 def test_two_servers_are_read_into_one_topic(broker: Broker, cursors: dict[str, str]) -> None:
-    lines: list[str] = []
     with (
         running(synthetic_source(toots=60, days=1, seed=5, domain=ONE), domain=ONE) as one,
         running(synthetic_source(toots=60, days=1, seed=5, domain=TWO), domain=TWO) as two,
+        log_lines() as lines,
     ):
         summary = run(
             broker,
             {one.base_url: one.token, two.base_url: two.token},
             until_caught_up=True,
-            report=lines.append,
         )
 
     messages = [message for message in broker.messages() if message["op"] == "upsert"]
@@ -213,7 +208,7 @@ def test_a_source_whose_token_is_refused_stops_alone(
 def test_a_source_that_comes_up_later_is_read_then(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "_BACKOFF", wait_none())
+    monkeypatch.setattr(supervisor, "_BACKOFF", wait_none())
     refused = iter([Answer(b"{}", 503), Answer(b"{}", 503)])
     routes: dict[str, Route] = {
         "/api/v2/instance/": named(TWO),
@@ -229,7 +224,7 @@ def test_a_source_that_comes_up_later_is_read_then(
     assert sum("tried again" in line for line in thread.lines) == 2
 
 
-def test_where_no_source_can_be_read_the_run_ends_with_one_line(
+def test_a_run_ends_with_one_line_if_no_source_can_be_read(
     broker: Broker, cursors: dict[str, str]
 ) -> None:
     refusal = {STREAM: Answer(b"{}", 401)}
@@ -303,7 +298,7 @@ def test_a_stop_does_not_wait_for_a_server(
     routes: dict[str, Route],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "_REST_SECONDS", 600)
+    monkeypatch.setattr(client, "_REST_SECONDS", 600)
     monkeypatch.setattr(event_stream, "SILENCE_SECONDS", 600)
     cursors["two.example"] = "7"
     with (
@@ -320,10 +315,10 @@ def test_a_stop_does_not_wait_for_a_server(
     assert cursors["odd.example"] == "1"
 
 
-def test_a_feed_that_goes_silent_is_told_and_stands_in_the_state(
+def test_a_feed_that_goes_silent_is_logged_and_is_in_the_state(
     broker: Broker, states: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(silence_module, "SHORTEST_SILENCE", timedelta(seconds=0.5))
+    monkeypatch.setattr(liveness, "SHORTEST_SILENCE", timedelta(seconds=0.5))
     posts = events(*(status(str(number)) for number in range(1, 9)))
     with (
         odd_server({STREAM: stream(posts)}) as server,
@@ -335,13 +330,12 @@ def test_a_feed_that_goes_silent_is_told_and_stands_in_the_state(
     assert sum("no posts since" in line for line in thread.lines) == 1
 
 
-def test_history_is_walked_back_to_the_time_asked_for(
+def test_the_timeline_is_backfilled_to_the_requested_time(
     broker: Broker, cursors: dict[str, str]
 ) -> None:
     source = synthetic_source(toots=400, days=8, seed=7)
     since = datetime.now(UTC) - timedelta(days=4)
-    lines: list[str] = []
-    with running(source) as server:
+    with running(source) as server, log_lines() as lines:
         # The stream tells its history once; here somebody else takes it.
         run(broker, {server.base_url: server.token}, until_caught_up=True)
         cursors.clear()
@@ -351,7 +345,6 @@ def test_history_is_walked_back_to_the_time_asked_for(
             {server.base_url: server.token},
             since=since,
             until_caught_up=True,
-            report=lines.append,
         )
         newest = source_newest(server.base_url)
 
@@ -364,28 +357,28 @@ def test_history_is_walked_back_to_the_time_asked_for(
     # A page further at most, of eight days.
     assert since - timedelta(days=2) < min(arrived) <= since
     assert cursors["simulator.example"] == newest
-    assert any("history: read back to" in line for line in lines)
+    assert any("backfill: read back to" in line for line in lines)
 
 
 def source_newest(base_url: str) -> str:
     return str(httpx.get(f"{base_url}{TIMELINE}?limit=1").json()[0]["id"])
 
 
-def test_what_the_server_does_not_list_is_told(broker: Broker, cursors: dict[str, str]) -> None:
-    lines: list[str] = []
-    with running(synthetic_source(toots=100, days=2, seed=7)) as server:
+def test_a_time_that_the_server_does_not_list_is_logged(
+    broker: Broker, cursors: dict[str, str]
+) -> None:
+    with running(synthetic_source(toots=100, days=2, seed=7)) as server, log_lines() as lines:
         run(
             broker,
             {server.base_url: server.token},
             since=datetime.now(UTC) - timedelta(days=30),
             until_caught_up=True,
-            report=lines.append,
         )
 
-    assert any("history: the server lists nothing before 20" in line for line in lines)
+    assert any("backfill: the server lists nothing before 20" in line for line in lines)
 
 
-def test_history_goes_back_from_the_cursor_while_the_gap_is_filled_from_it(
+def test_backfill_goes_back_from_the_cursor_while_the_gap_is_filled_from_it(
     broker: Broker, cursors: dict[str, str]
 ) -> None:
     documents = {number: status(str(number)) for number in range(1, 10)}
@@ -409,7 +402,7 @@ def test_history_goes_back_from_the_cursor_while_the_gap_is_filled_from_it(
     assert cursors == {"odd.example": "9"}
 
 
-def test_the_numbers_of_every_source_can_be_read_while_they_are_counted(
+def test_the_metrics_of_every_source_can_be_read_during_the_run(
     broker: Broker, cursors: dict[str, str]
 ) -> None:
     port = free_port()
@@ -481,5 +474,5 @@ def test_a_server_that_is_limited_does_not_hold_up_the_other(
     ):
         cursors |= {ONE: "1", TWO: "1"}
         with reading(broker, {one.base_url: one.token, two.base_url: two.token}) as thread:
-            thread.wait_for(f"{ONE}/public: the timeline is read")
-            assert not any(f"{TWO}/public: the timeline is" in line for line in thread.lines)
+            thread.wait_for(f"{ONE}/public: gap backfilled")
+            assert not any(f"{TWO}/public: gap" in line for line in thread.lines)

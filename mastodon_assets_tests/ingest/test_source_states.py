@@ -59,7 +59,7 @@ def test_status_shows_each_source_with_its_cursor_and_open_gaps(
         ("stopped", 9999, "stopped"),
     ],
 )
-def test_a_source_that_tells_nothing_for_a_minute_is_not_running(
+def test_a_source_without_a_record_for_a_minute_is_not_running(
     state: str, age: int, shown: str
 ) -> None:
     told = NOON - timedelta(seconds=age)

@@ -10,9 +10,8 @@ import pytest
 from tenacity import wait_none
 
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.ingest import event_queue as arrivals_module
-from mastodon_assets.ingest import source_worker as run_module
-from mastodon_assets.ingest.api import rate_limits as pacing_module
+from mastodon_assets.ingest import event_queue, source_worker
+from mastodon_assets.ingest.api import rate_limits
 from mastodon_assets.ingest.checkpoint import later_id
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.supervisor import ingest
@@ -21,6 +20,7 @@ from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets.simulator.sources import RawStream, Source
 from mastodon_assets_tests.support.documents import account, status
+from mastodon_assets_tests.support.log_lines import log_lines
 from mastodon_assets_tests.support.mock_broker import ERRORS, Broker
 from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
 from mastodon_assets_tests.support.shared_data import RECORDED
@@ -32,7 +32,7 @@ TOKEN = "token"
 
 @pytest.fixture(autouse=True)
 def _soon_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "_QUIET_SECONDS", 0.4)
+    monkeypatch.setattr(source_worker, "_QUIET_SECONDS", 0.4)
 
 
 def run(
@@ -49,7 +49,6 @@ def run(
         broker.settings(mastodon_api_base_url=base_url, mastodon_access_token=token, **settings),
         max_events=max_events,
         until_caught_up=until_caught_up,
-        report=lambda _line: None,
         should_stop=should_stop,
     )
 
@@ -103,7 +102,7 @@ def test_every_recorded_post_that_consents_is_published_once(
     assert broker.messages(ERRORS) == []
 
 
-def test_the_walk_alone_reads_every_recorded_post(
+def test_the_timeline_walk_alone_reads_every_recorded_post(
     broker: Broker, cursors: dict[str, str], recorded: RecordedSource
 ) -> None:
     with running(recorded, token=TOKEN) as server:
@@ -130,7 +129,7 @@ def test_synthetic_events_arrive_as_what_they_are(broker: Broker, cursors: dict[
 def test_a_busy_server_is_caught_up_with(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_LONGEST_DRAIN_SECONDS", 1)
+    monkeypatch.setattr(source_worker, "_LONGEST_DRAIN_SECONDS", 1)
 
     # Never silent as long as that.
     summary = catch_up(broker, synthetic_source(toots=20, days=1, seed=7, rate=8))
@@ -177,7 +176,7 @@ def test_max_events_counts_what_is_withheld_and_deleted(
     assert [error["reason"] for error in broker.messages(ERRORS)] == ["not_json"]
 
 
-def test_a_run_without_cursor_that_is_not_bounded_reads_the_stream_alone(
+def test_an_unbounded_run_without_a_cursor_reads_only_the_stream(
     broker: Broker, cursors: dict[str, str]
 ) -> None:
     routes: dict[str, Route] = {
@@ -202,7 +201,7 @@ def test_what_was_posted_between_two_runs_is_read(broker: Broker, cursors: dict[
     assert cursors == {"odd.example": "5"}
 
 
-def test_ids_that_are_no_numbers_are_walked_in_the_order_of_the_pages(
+def test_ids_that_are_not_numbers_are_read_in_the_order_of_the_pages(
     broker: Broker, cursors: dict[str, str]
 ) -> None:
     documents = [status(each) for each in ("zz", "Aa", "01FV", "7", "b-b")]
@@ -216,7 +215,7 @@ def test_ids_that_are_no_numbers_are_walked_in_the_order_of_the_pages(
 def test_the_stream_does_not_move_the_cursor_past_an_unfinished_walk(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pacing_module, "_BACKOFF", wait_none())
+    monkeypatch.setattr(rate_limits, "_BACKOFF", wait_none())
     asked = []
 
     def page(query: Mapping[str, str]) -> Answer:
@@ -239,7 +238,9 @@ def test_the_stream_does_not_move_the_cursor_past_an_unfinished_walk(
     assert {message["id"] for message in broker.messages()} >= {"1", "2"}
 
 
-def test_a_stop_ends_the_run_with_all_acknowledged(broker: Broker, cursors: dict[str, str]) -> None:
+def test_a_stop_ends_the_run_with_everything_acknowledged(
+    broker: Broker, cursors: dict[str, str]
+) -> None:
     body = event("update", status("1")) + event("update", status("2"))
     started = time.monotonic()
     with odd_server({STREAM: stream(body)}) as server:
@@ -265,18 +266,19 @@ def test_the_cursor_stays_where_kafka_did_not_acknowledge(
     assert cursors == {}
 
 
-def test_progress_is_committed_and_reported_in_between(
+def test_progress_is_committed_and_logged_during_a_run(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_COMMIT_SECONDS", 0)
-    monkeypatch.setattr(run_module, "_REPORT_SECONDS", 0)
-    seen: list[str] = []
-    with odd_server({STREAM: stream(event("update", status("1")))}) as server:
+    monkeypatch.setattr(source_worker, "_COMMIT_SECONDS", 0)
+    monkeypatch.setattr(source_worker, "_LOG_SECONDS", 0)
+    with (
+        odd_server({STREAM: stream(event("update", status("1")))}) as server,
+        log_lines() as seen,
+    ):
         ingest(
             broker.settings(mastodon_api_base_url=server.base_url, mastodon_access_token=TOKEN),
             max_events=None,
             until_caught_up=False,
-            report=seen.append,
             should_stop=lambda: cursors == {"odd.example": "1"},
         )
 
@@ -284,7 +286,7 @@ def test_progress_is_committed_and_reported_in_between(
     assert any(
         re.search(
             r"events/s; 1 received, 1 published, 0 deleted, 0 withheld, 0 dropped, 0 rejected;"
-            r" lag \d\.\d s, 0 reconnects, last heard from 0 s ago, 0 waiting$",
+            r" lag \d\.\d s, 0 reconnects, last bytes 0 s ago, 0 waiting$",
             line,
         )
         for line in seen
@@ -295,8 +297,8 @@ def test_progress_is_committed_and_reported_in_between(
 def test_catching_up_with_a_server_that_ends_every_stream_is_an_error_in_the_end(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals_module, "_BACKOFF", wait_none())
-    monkeypatch.setattr(run_module, "_RECONNECTS_WHEN_CATCHING_UP", 2)
+    monkeypatch.setattr(event_queue, "_BACKOFF", wait_none())
+    monkeypatch.setattr(source_worker, "_RECONNECTS_WHEN_CATCHING_UP", 2)
     ended = stream(event("update", status("1")), is_open=False)
     with (
         odd_server({STREAM: ended, TIMELINE: timeline([status("1")])}) as server,
@@ -323,12 +325,12 @@ def test_a_timeline_that_never_ends_is_an_error(broker: Broker, cursors: dict[st
     assert len(broker.messages()) == 2
 
 
-def test_a_page_of_what_is_no_status_is_an_error_that_names_it(
+def test_a_page_without_statuses_is_an_error_that_says_so(
     broker: Broker, cursors: dict[str, str]
 ) -> None:
     with (
         odd_server({STREAM: stream(b""), TIMELINE: Answer(b'["a", {"b": 1}]')}) as server,
-        pytest.raises(ServiceUnavailableError, match="does not go on"),
+        pytest.raises(ServiceUnavailableError, match="does not continue"),
     ):
         run(broker, server.base_url, until_caught_up=True)
 
@@ -338,7 +340,7 @@ def test_a_page_of_what_is_no_status_is_an_error_that_names_it(
 def test_a_rate_limit_is_waited_for(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pacing_module, "_SHORTEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(rate_limits, "_SHORTEST_PAUSE_SECONDS", 0.1)
     pages = timeline([status("1"), status("2"), status("3")])
     asked = []
     backfill = (datetime.now(UTC) + timedelta(seconds=0.2)).isoformat()
@@ -358,8 +360,8 @@ def test_a_rate_limit_is_waited_for(
 def test_a_rate_limit_without_end_is_an_error(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pacing_module, "_SHORTEST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(pacing_module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(rate_limits, "_SHORTEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(rate_limits, "_LONGEST_PAUSE_SECONDS", 0.01)
     with (
         odd_server({STREAM: stream(b""), TIMELINE: Answer(b"{}", 429)}) as server,
         pytest.raises(ServiceUnavailableError, match="wants fewer requests"),
@@ -372,7 +374,7 @@ def test_a_rate_limit_without_end_is_an_error(
 def test_a_stop_does_not_wait_for_a_rate_limit(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pacing_module, "_SHORTEST_PAUSE_SECONDS", 15 * 60)
+    monkeypatch.setattr(rate_limits, "_SHORTEST_PAUSE_SECONDS", 15 * 60)
     started = time.monotonic()
     with odd_server({STREAM: stream(b""), TIMELINE: Answer(b"{}", 429)}) as server:
         run(
@@ -466,12 +468,11 @@ def test_there_is_no_default_server(broker: Broker) -> None:
             broker.settings(),
             max_events=1,
             until_caught_up=False,
-            report=print,
             should_stop=lambda: False,
         )
 
 
-def test_a_wrong_token_is_one_line(broker: Broker, cursors: dict[str, str]) -> None:
+def test_a_wrong_token_ends_the_run_with_one_line(broker: Broker, cursors: dict[str, str]) -> None:
     with (
         running(synthetic_source(toots=5, days=1, seed=1), token=TOKEN) as server,
         pytest.raises(ServiceUnavailableError, match="401: it does not accept the token"),

@@ -53,7 +53,6 @@ def _ingest(settings: Settings, source: Source) -> IngestSummary:
             ),
             max_events=None,
             until_caught_up=True,
-            report=print,
             should_stop=lambda: False,
         )
 

@@ -28,9 +28,7 @@ def catch_up(settings: Settings, *servers: SimulatorServer) -> IngestSummary:
             "mastodon_access_token": tokens,
         }
     )
-    return ingest(
-        read, max_events=None, until_caught_up=True, report=print, should_stop=lambda: False
-    )
+    return ingest(read, max_events=None, until_caught_up=True, should_stop=lambda: False)
 
 
 def test_a_post_that_two_servers_tell_is_one_row_and_a_second_start_publishes_nothing_again(

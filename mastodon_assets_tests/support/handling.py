@@ -38,14 +38,14 @@ class Handling:
         self,
         *,
         instance: str = "one.example",
-        rules: AdmissionPolicy | None = None,
+        policy: AdmissionPolicy | None = None,
         suppression_list: Callable[[], SuppressionList] = SuppressionList,
     ) -> None:
         self.topics = Topics()
         self.handler = EventHandler(
             self.topics,  # type: ignore[arg-type]
             instance=instance,
-            rules=rules or AdmissionPolicy(),
+            policy=policy or AdmissionPolicy(),
             suppression_list=suppression_list,
         )
         self.summary = self.handler.summary

@@ -45,7 +45,7 @@ _ODD_ANSWER = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErr
 # What a server says of itself is printed and stored.
 _DOMAIN = re.compile(r"[\w.-]{1,250}(?::\d{1,5})?")
 
-_Told = TypeVar("_Told")
+_Value = TypeVar("_Value")
 
 
 class MastodonClient:
@@ -329,10 +329,10 @@ def _of_number(seconds: float | str) -> datetime:
     return datetime.fromtimestamp(float(seconds), UTC)
 
 
-def _parsed(parse: Callable[[_Told], datetime], told: _Told) -> datetime | None:
+def _parsed(parse: Callable[[_Value], datetime], value: _Value) -> datetime | None:
     """A time without a zone is one in UTC; None for what is no time."""
     try:
-        found = parse(told)
+        found = parse(value)
     except (ValueError, OverflowError, OSError):
         return None
     return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What a server answers instead of what was asked for."""
+"""Errors of requests to a Mastodon server."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from mastodon_assets.errors import ServiceUnavailableError
 
 
 class RefusedError(ServiceUnavailableError):
-    """The server answered, with `status_code`, which is no success."""
+    """Raised if the server answers with a `status_code` that is not a success."""
 
     def __init__(self, message: str, status_code: int) -> None:
         super().__init__(message)
@@ -16,22 +16,22 @@ class RefusedError(ServiceUnavailableError):
 
     @property
     def is_of_token(self) -> bool:
-        """The token is the reason: to ask again soon is of no use."""
+        """Whether the token is the reason, so that a retry soon is useless."""
         return self.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
 
 class StreamSilentError(ServiceUnavailableError):
-    """Three heartbeats in a row did not come."""
+    """Raised if three heartbeats in a row are missing."""
 
 
 class StreamEndedError(ServiceUnavailableError):
-    """The stream is over, without an error on the way."""
+    """Raised if the server ends the stream in good order."""
 
 
 class RateLimitedError(ServiceUnavailableError):
-    """The server wants fewer requests; `reset_at` is when it takes more, if it said so.
+    """Raised if the server wants fewer requests.
 
-    By our clock, whatever the server's shows.
+    `reset_at` is when it takes more, by this machine's clock; None if the server does not say.
     """
 
     def __init__(self, message: str, reset_at: datetime | None) -> None:
@@ -40,6 +40,7 @@ class RateLimitedError(ServiceUnavailableError):
 
 
 def unreachable(host: str, what: str, error: BaseException) -> ServiceUnavailableError:
+    """Return the error for a request that got no usable answer."""
     return ServiceUnavailableError(
         f"{host}: {what} ({type(error).__name__}); is the server up and the address right?"
     )

@@ -1,4 +1,4 @@
-"""The stream of server-sent events: one connection, read event by event."""
+"""A stream of server-sent events: one connection, read event by event."""
 
 import socket
 import time
@@ -16,7 +16,7 @@ from mastodon_assets.ingest.api.errors import (
     unreachable,
 )
 
-# Three heartbeats: a server sends one every 15 s (streaming/index.js).
+# Three heartbeats; a server sends one every 15 s (streaming/index.js).
 SILENCE_SECONDS = 45
 # Posts have a few kilobytes.
 _LONGEST_EVENT_BYTES = 16 * 1024 * 1024
@@ -24,7 +24,7 @@ _LONGEST_EVENT_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """An event as it came; `data` is the payload's text, `received_at` our clock."""
+    """An event; `data` is the text of the payload, `received_at` is by this machine's clock."""
 
     name: str
     data: str
@@ -32,7 +32,7 @@ class StreamEvent:
 
 
 class EventStream:
-    """An open stream: iterate it in one thread, `close` it from any."""
+    """An open stream; iterate it in one thread, `close` it from any."""
 
     def __init__(self, response: httpx.Response, host: str) -> None:
         self._response = response
@@ -41,17 +41,19 @@ class EventStream:
         self._is_closed = False
 
     @property
-    def heard_at(self) -> float:
-        """When the last bytes came, heartbeats included, by `time.monotonic`."""
-        return self._bytes.heard_at
+    def last_bytes_at(self) -> float:
+        """The time of the last bytes, heartbeats included, by `time.monotonic`."""
+        return self._bytes.last_bytes_at
 
     def __iter__(self) -> Iterator[StreamEvent]:
-        """Events until the server or `close` ends the stream; heartbeats are no events.
+        """Yield events until the server or `close` ends the stream; heartbeats are no events.
 
-        Raises: StreamSilentError after 45 s without a byte, StreamEndedError at a clean end,
-        ServiceUnavailableError where the connection breaks.
+        Raises:
+            StreamSilentError: No byte came for 45 s.
+            StreamEndedError: The server ended the stream.
+            ServiceUnavailableError: The connection broke.
         """
-        # By the standard a stream is UTF-8, whatever its header says.
+        # The standard says UTF-8, whatever the header says.
         self._response.encoding = "utf-8"
         try:
             for event in EventSource(self._response).iter_sse():
@@ -71,31 +73,31 @@ class EventStream:
             raise StreamEndedError(f"{self._host} ended the stream")
 
     def close(self) -> None:
-        """End the stream, and the wait of the thread that reads it."""
+        """End the stream and wake the thread that reads it."""
         self._is_closed = True
         sock = self._response.extensions["network_stream"].get_extra_info("socket")
         try:
-            # A reader that waits for bytes is not woken by a mere close of the socket.
+            # Closing the socket would not wake a thread that waits for bytes.
             sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             return  # the connection was gone already
 
 
 class _TimedBytes(httpx.SyncByteStream):
-    """The bytes of a response, and when the last of them came.
+    """The bytes of a response, with the time of the last ones.
 
-    Raises: httpx.StreamError where an event does not end, which somebody would have to hold.
+    Iteration raises httpx.StreamError if an event is too long.
     """
 
     def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
         assert isinstance(stream, httpx.SyncByteStream)
         self._stream = stream
-        self.heard_at = time.monotonic()
+        self.last_bytes_at = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
         unended = 0
         for chunk in self._stream:
-            self.heard_at = time.monotonic()
+            self.last_bytes_at = time.monotonic()
             end = max(chunk.rfind(b"\n\n"), chunk.rfind(b"\n\r\n"))
             unended = unended + len(chunk) if end < 0 else len(chunk) - end
             if unended > _LONGEST_EVENT_BYTES:

@@ -1,6 +1,6 @@
-"""HTML of a post or a bio to plain text.
+"""Conversion of the HTML of a post or a bio to plain text.
 
-What belongs here: what a reader would see, as text. Nothing about consent or fields.
+What belongs here: the text that a reader would see. Nothing about consent or fields.
 """
 
 import re
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _BLOCKS = frozenset({"blockquote", "div", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "hr"})
 _BLOCKS |= {"ol", "p", "pre", "section", "table", "ul"}
 _LINES = frozenset({"br", "dd", "dt", "li", "tr"})
-_UNSEEN = frozenset({"script", "style", "template", "title", "iframe", "noembed", "noframes"})
+_HIDDEN = frozenset({"script", "style", "template", "title", "iframe", "noembed", "noframes"})
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACES = re.compile(r"[ \t\f\r]+")
@@ -24,51 +24,53 @@ _BREAKS = re.compile(r"\n{3,}")
 
 
 def html_to_text(html: str, shown_for: Callable[[str], str | None] | None = None) -> str:
-    """The text a reader of `html` sees.
+    """Return the text that a reader of `html` sees.
 
-    Paragraphs, lists and other blocks are kept apart by an empty line, breaks and list items by a
-    line end; a line end in the text stays one, as Mastodon's own page shows it. Entities are
-    resolved. Of a shortened link the visible part is left, with "…" where it was cut: Mastodon
-    marks the parts with the classes `invisible` and `ellipsis`. Text without tags stays as it is,
-    but for runs of white space. `shown_for` says, by its address, what stands in place of a link;
-    None leaves it.
+    An empty line separates paragraphs, lists and other blocks; a line end separates list items and
+    breaks. A line end in the text stays one, as on Mastodon's own page. Entities are resolved. Text
+    without tags stays as it is, except for runs of white space. A shortened link keeps its visible
+    part and "…": Mastodon marks the parts with the classes `invisible` and `ellipsis`.
+
+    Args:
+        html: A fragment of HTML.
+        shown_for: Returns the text to show for a link by its address; None leaves the link.
     """
-    # The parser takes UTF-8, which has no halves of surrogate pairs.
+    # The parser takes UTF-8, which has no half surrogate pairs.
     body = LexborHTMLParser(_SURROGATE.sub("\ufffd", html)).body
     if body is None:
         return ""
-    text = _SPACES.sub(" ", "".join(_pieces(body, shown_for)))
+    text = _SPACES.sub(" ", "".join(_texts(body, shown_for)))
     text = _SPACES_AROUND_BREAK.sub("\n", text)
     return _BREAKS.sub("\n\n", text).strip()
 
 
-def _pieces(body: "LexborNode", shown_for: Callable[[str], str | None] | None) -> list[str]:
-    # Not recursive: a post may nest its tags deeper than Python's stack.
-    pieces: list[str] = []
+def _texts(body: "LexborNode", shown_for: Callable[[str], str | None] | None) -> list[str]:
+    # Not recursive: the tags of a post may be nested deeper than Python's stack.
+    texts: list[str] = []
     waiting: list[LexborNode | str] = [body]
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
-            pieces.append(item)
+            texts.append(item)
         elif item.tag == "-text":
-            pieces.append(item.text_content or "")
-        elif _is_unseen(item, classes := _classes(item)):
+            texts.append(item.text_content or "")
+        elif _is_hidden(item, classes := _classes(item)):
             continue
         elif shown_for is not None and (shown := shown_for(_address(item))) is not None:
-            pieces.append(shown)
+            texts.append(shown)
         else:
             before, after = _separators(item, classes)
-            pieces.append(before)
+            texts.append(before)
             waiting.append(after)
             waiting.extend(_children_last_first(item))
-    return pieces
+    return texts
 
 
-def _is_unseen(node: "LexborNode", classes: list[str]) -> bool:
+def _is_hidden(node: "LexborNode", classes: list[str]) -> bool:
     return (
         node.tag is None
         or node.tag.startswith("-")
-        or node.tag in _UNSEEN
+        or node.tag in _HIDDEN
         or "invisible" in classes
     )
 

@@ -1,6 +1,6 @@
-"""Requests inside a server's limits: how many, how long to wait, which failures to try again.
+"""Rate limits of a server: how many requests, how long to wait, which failures to retry.
 
-What belongs here: the patience. What is asked for stands in `walk` and `history`.
+What belongs here: limits, pauses and retries. What is requested is in `recovery`.
 """
 
 import math
@@ -22,32 +22,31 @@ from tenacity import (
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.errors import RateLimitedError, RefusedError
 
-# rack_attack.rb counts requests with min_id or max_id so, and all of a token by 300 in five
-# minutes. Some are left to other programs of the same account, and to what opens a stream: a walk
-# that used them up would keep it closed.
+# rack_attack.rb allows 300 requests with min_id or max_id in 15 minutes, and 300 of a token in five.
+# Of the latter some are left to other programs of the account and to opening the stream.
 _PAGED_REQUESTS, _PAGED_SECONDS = 300, 15 * 60
 _EVERY_REQUESTS, _EVERY_SECONDS = 200, 5 * 60
 _LONGEST_PAUSE_SECONDS = 15 * 60
 _SHORTEST_PAUSE_SECONDS = 5
 _PAUSES_IN_A_ROW = 3
-_TRIES = 3
+_ATTEMPTS = 3
 _BACKOFF = wait_random_exponential(multiplier=1, max=10)
 
 _Answer = TypeVar("_Answer")
 
 
 class StoppedError(Exception):
-    """The run ends; nothing more is to be asked."""
+    """Raised if the run ends: nothing more should be requested."""
 
 
 class OutOfTimeError(Exception):
-    """The next request may be made only when there is no time left for it."""
+    """Raised if the next request is allowed only after the deadline."""
 
 
 class RateLimit:
-    """At most `requests` in any `seconds`, of all threads together; None does not limit.
+    """A limit of `requests` in any `seconds`, of all threads together; None is no limit.
 
-    Each of them counts in the budget `within`, too.
+    Each request also counts in the limit `within`.
     """
 
     def __init__(
@@ -66,9 +65,13 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def take(self, *, spare: int = 0) -> float:
-        """0 where a request may be made now, which counts it; else the seconds until one may.
+        """Count a request if it is allowed now.
 
-        `spare` requests are left to those who ask with a smaller one.
+        Args:
+            spare: Requests that are left to callers with a smaller `spare`.
+
+        Returns:
+            0 if the request may be made, otherwise the seconds until one may.
         """
         if self._limit is None:
             return 0
@@ -80,11 +83,11 @@ class RateLimit:
                 if not seconds:
                     self._made_at.append(self._clock())
                 return seconds
-            # Two clock readings may be equal: then this one is asked again at once.
+            # Two clock readings may be equal; then the caller asks again at once.
             return max(0.01, self._made_at[too_many] + self._seconds - self._clock())
 
     def left(self) -> int | None:
-        """How many requests may be made now; None without a limit."""
+        """Return how many requests may be made now; None without a limit."""
         if self._limit is None:
             return None
         with self._lock:
@@ -97,7 +100,7 @@ class RateLimit:
 
 
 class RateLimits:
-    """What one server allows one token: pages of a timeline, and requests of every kind."""
+    """The limits of one server for one token: for pages of timelines, and for every request."""
 
     def __init__(self, *, is_limited: bool) -> None:
         every, paged = (_EVERY_REQUESTS, _PAGED_REQUESTS) if is_limited else (None, None)
@@ -106,45 +109,54 @@ class RateLimits:
 
 
 class RateLimitedCaller:
-    """Asks, with pauses and a few tries; `spare` is left of each budget to more urgent askers."""
+    """Makes requests with pauses and retries; leaves `spare` of each limit to urgent callers."""
 
     def __init__(self, stopping: threading.Event, *, spare: int = 0) -> None:
         self._stopping = stopping
         self._spare = spare
 
-    def ask(
+    def call(
         self,
-        budget: RateLimit,
-        ask: Callable[[], _Answer],
+        limit: RateLimit,
+        request: Callable[[], _Answer],
         *,
         deadline: float = math.inf,
     ) -> _Answer:
-        """The answer. Raises: StoppedError, OutOfTimeError, ServiceUnavailableError.
+        """Make a request within a limit, and return its answer.
 
-        A limit that was reached is waited for, unless that is after `deadline` (of
-        `time.monotonic`); what no second try can mend is not tried again.
+        Args:
+            limit: Counts the request.
+            request: Makes the request.
+            deadline: A time of `time.monotonic`; no pause goes beyond it.
+
+        Raises:
+            StoppedError: The run ends.
+            OutOfTimeError: The limit allows the request only after the deadline.
+            ServiceUnavailableError: The server does not answer, or refuses.
         """
         for attempt in range(_PAUSES_IN_A_ROW + 1):
             try:
-                return self._try(budget, ask, deadline)
+                return self._attempt(limit, request, deadline)
             except RateLimitedError as error:
                 if attempt == _PAUSES_IN_A_ROW:
                     raise
                 self._pause(pause_seconds(error.reset_at), deadline)
         raise AssertionError("the last attempt returns or raises")
 
-    def _try(self, budget: RateLimit, ask: Callable[[], _Answer], deadline: float) -> _Answer:
+    def _attempt(
+        self, limit: RateLimit, request: Callable[[], _Answer], deadline: float
+    ) -> _Answer:
         def once() -> _Answer:
-            while seconds := budget.take(spare=self._spare):
+            while seconds := limit.take(spare=self._spare):
                 self._pause(seconds, deadline)
             if self._stopping.is_set():
                 raise StoppedError
-            return ask()
+            return request()
 
         return Retrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(_is_transient),
             wait=_BACKOFF,
-            stop=stop_after_attempt(_TRIES),
+            stop=stop_after_attempt(_ATTEMPTS),
             sleep=sleep_using_event(self._stopping),
             reraise=True,
         )(once)
@@ -157,12 +169,12 @@ class RateLimitedCaller:
 
 
 def pause_seconds(reset_at: datetime | None) -> float:
-    """How long to wait for a limit that ends at `reset_at`."""
-    wanted = 60 if reset_at is None else (reset_at - datetime.now(UTC)).total_seconds()
-    return min(max(wanted, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+    """Return the seconds to wait for a limit that ends at `reset_at`."""
+    seconds = 60 if reset_at is None else (reset_at - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     if isinstance(error, RefusedError):
         return error.status_code >= 500
     return isinstance(error, ServiceUnavailableError) and not isinstance(error, RateLimitedError)

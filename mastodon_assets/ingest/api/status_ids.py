@@ -1,4 +1,4 @@
-"""Identifiers of statuses: opaque text that some servers make of numbers or times."""
+"""Identifiers of statuses: opaque text, which some servers build from times."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ _FIRST_SNOWFLAKE = datetime(2016, 1, 1, tzinfo=UTC).timestamp()
 
 
 def readable_id(value: object) -> str | None:
-    """An id as text; None where `value` is none. Ids are opaque, some servers send numbers."""
+    """Return an id as text, or None if `value` is none. Some servers send numbers."""
     if isinstance(value, str):
         return str(value) or None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -18,9 +18,9 @@ def readable_id(value: object) -> str | None:
 
 
 def snowflake_time(status_id: str) -> datetime | None:
-    """When an id of vanilla Mastodon was made; None for an id that is none.
+    """Return the time of an id of Mastodon; None for another form.
 
-    48 bits of milliseconds since 1970, 16 bits of chance (lib/mastodon/snowflake.rb).
+    The id has 48 bits of milliseconds since 1970 and 16 random bits (lib/mastodon/snowflake.rb).
     """
     if not is_number(status_id):
         return None
@@ -31,14 +31,15 @@ def snowflake_time(status_id: str) -> datetime | None:
 
 
 def is_number(status_id: str) -> bool:
-    """Ids are opaque, but numbers can be compared."""
+    """Return whether the id is a number, which can be compared."""
     return status_id.isascii() and status_id.isdecimal()
 
 
 def newest_id(page: Iterable[Mapping[str, Any]]) -> str | None:
-    """A page stands newest first; that order counts, ids are opaque."""
-    return next((found for status in page if (found := _status_id(status))), None)
+    """Return the id of the first status of a page that has one; pages are newest first."""
+    return next((found for status in page if (found := listed_id(status))), None)
 
 
-def _status_id(status: object) -> str | None:
+def listed_id(status: object) -> str | None:
+    """Return the id of a status document, or None if it has none."""
     return readable_id(status.get("id")) if isinstance(status, Mapping) else None

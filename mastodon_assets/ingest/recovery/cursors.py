@@ -1,4 +1,4 @@
-"""How far a timeline has been read: two functions on `masto.ingest_cursors`."""
+"""The table `masto.ingest_cursors`: how far each timeline has been read."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,16 +10,18 @@ from mastodon_assets.warehouse.database import transaction
 
 @dataclass(frozen=True)
 class Cursor:
-    """The newest status id that Kafka has, and when that became known."""
+    """The newest status id that Kafka has acknowledged, and when."""
 
     last_acked_id: str
     updated_at: datetime
 
 
 def read_cursor(postgres_url: SecretStr, instance: str, source: str) -> Cursor | None:
-    """Where the timeline of `source` was left; None at a first start.
+    """Return how far `source` was read; None at the first start.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
     """
     with transaction(postgres_url) as connection:
         row = connection.execute(
@@ -33,9 +35,11 @@ def read_cursor(postgres_url: SecretStr, instance: str, source: str) -> Cursor |
 def save_cursor(
     postgres_url: SecretStr, instance: str, source: str, last_acked_id: str, rules: str
 ) -> None:
-    """Move the cursor; call it after Kafka's acknowledgement. `rules` are those of the run.
+    """Move the cursor, after Kafka's acknowledgement; `rules` is the run's admission policy.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
     """
     with transaction(postgres_url) as connection:
         connection.execute(

@@ -1,6 +1,6 @@
-"""Times in which nobody read the stream: `masto.stream_gaps`, and what may be missing from them.
+"""The table `masto.stream_gaps`: times in which the stream was not read.
 
-What belongs here: the record of a gap. How it is filled stands in `walk`.
+What belongs here: the records. How a gap is filled is in `timeline_walk`.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.warehouse.database import transaction
 
-# The first is enough for a busy server.
+# The first span is enough for a busy server.
 _STORED_SPANS = (timedelta(hours=2), timedelta(days=2))
 
 GapStatus = Literal["open", "recovered", "partial", "unrecoverable"]
@@ -21,10 +21,10 @@ GapStatus = Literal["open", "recovered", "partial", "unrecoverable"]
 class Gap:
     """A gap of the stream of one source.
 
-    `from_id` is the last post before it and `to_id` the first that the stream told after it, as far
-    as they are known; of a `partial` gap, `from_id` is the last post that came back. `ended_at` is
-    None until the stream is open again. `known_ids` are the posts published last before it, newest
-    first, of which a delete may have been missed; they are known when it has ended, and not stored.
+    `from_id` is the last post before the gap and `to_id` the first post of the stream after it, if
+    known. For a `partial` gap, `from_id` is the last recovered post. `ended_at` is None until the
+    stream is open again. `known_ids` are the posts published last before the gap, newest first;
+    their deletes may have been missed. They are set at the end of the gap, and not stored.
     """
 
     started_at: datetime
@@ -38,9 +38,11 @@ class Gap:
 
 
 def read_open_gaps(postgres_url: SecretStr, instance: str, source: str) -> list[Gap]:
-    """Gaps that an earlier run did not come to fill, oldest first.
+    """Return the gaps that earlier runs have not filled, oldest first.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
     """
     with transaction(postgres_url) as connection:
         rows = connection.execute(
@@ -58,7 +60,9 @@ def read_open_gaps(postgres_url: SecretStr, instance: str, source: str) -> list[
 def save_gap(postgres_url: SecretStr, instance: str, source: str, gap: Gap) -> None:
     """Record the present state of `gap`.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
     """
     with transaction(postgres_url) as connection:
         connection.execute(
@@ -89,11 +93,14 @@ def save_gap(postgres_url: SecretStr, instance: str, source: str, gap: Gap) -> N
 def read_stored_posts(
     postgres_url: SecretStr, instance: str, limit: int
 ) -> list[tuple[str, datetime | None]]:
-    """Id at `instance` and last edit of the newest posts in `toots_raw`, newest first.
+    """Return id and last edit of the newest stored posts of `instance`, newest first.
 
-    Of the two days before its cursors were moved last; without a cursor there are none to know.
+    Only posts of the two days before the cursors were last moved count; without a cursor there are
+    none.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
     """
     with transaction(postgres_url, snapshot=True) as connection:
         row = connection.execute(
@@ -102,7 +109,7 @@ def read_stored_posts(
         if row is None or row[0] is None:
             return []
         posts: list[tuple[str, datetime | None]] = []
-        # A table of years is not read for posts of hours; there is an index on `event_at`.
+        # Hours of posts, not years of them, are read; there is an index on `event_at`.
         for span in _STORED_SPANS:
             posts = connection.execute(
                 """

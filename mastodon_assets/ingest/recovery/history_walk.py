@@ -1,7 +1,7 @@
-"""What was posted before anybody read the stream: the timeline, walked back to a given time.
+"""The walk of a timeline back to a given time, for posts from before the first start.
 
-What belongs here: which pages are asked for and when the walk is at its end. What becomes of the
-posts stands in `handler`.
+What belongs here: which pages are requested and when the walk ends. What becomes of the posts is in
+`handler`.
 """
 
 import re
@@ -16,7 +16,7 @@ from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits, StoppedError
 from mastodon_assets.ingest.api.status_ids import newest_id, snowflake_time
 
-# Of the paged requests so many are left to gaps, which are filled meanwhile and matter more.
+# Paged requests that are left to gaps, which are filled at the same time and matter more.
 SPARE_REQUESTS = 100
 _AGO = re.compile(r"\A([1-9][0-9]{0,4})([dhm])\Z")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
@@ -32,9 +32,9 @@ class HistoryStatus:
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """A page was listed; its statuses stand before this in the queue.
+    """A page was listed; its statuses come before this in the queue.
 
-    `newest` and `oldest` are ids, `reached` is the time of the oldest, None where nothing tells it.
+    `newest` and `oldest` are ids. `reached` is the time of the oldest post, None if unknown.
     `requests_left` is None on a server without a limit.
     """
 
@@ -46,14 +46,14 @@ class HistoryPage:
 
 @dataclass(frozen=True)
 class HistoryEnded:
-    """Nothing is left to ask for: the time is reached, or else the server lists nothing older."""
+    """The walk has ended; it is complete if the time is reached, not if the timeline is shorter."""
 
     is_complete: bool
 
 
 @dataclass(frozen=True)
 class HistoryFailed:
-    """The server did not answer; what was listed before stands before this in the queue."""
+    """The server did not answer; what it listed before comes before this in the queue."""
 
     error: ServiceUnavailableError
 
@@ -62,26 +62,26 @@ HistoryItem = HistoryStatus | HistoryPage | HistoryEnded | HistoryFailed
 
 
 class HistoryWalker:
-    """Walks back, in whatever thread calls `walk`."""
+    """Walks a timeline back, in the thread that calls `walk`."""
 
     def __init__(
         self,
         client: MastodonClient,
         *,
-        asker: RateLimitedCaller,
+        caller: RateLimitedCaller,
         rate_limits: RateLimits,
         put: Callable[[HistoryItem], bool],
     ) -> None:
-        """`put` waits for room and is false when stopping."""
+        """Keep the tools of the walk; `put` waits for room and returns False when stopping."""
         self._client = client
-        self._asker = asker
+        self._caller = caller
         self._rate_limits = rate_limits
         self._put_item = put
 
     def walk(self, since: datetime, max_id: str | None) -> None:
         """Put the pages from before `max_id` (None: from the newest post) down to `since`.
 
-        At the end `HistoryEnded` or `HistoryFailed`.
+        The last item is `HistoryEnded` or `HistoryFailed`.
         """
         try:
             self._put(HistoryEnded(self._has_reached(since, max_id)))
@@ -110,15 +110,18 @@ class HistoryWalker:
 
     def _page(self, max_id: str | None) -> list[Mapping[str, Any]]:
         if max_id is None:
-            return self._asker.ask(self._rate_limits.every, self._client.newest_page)
-        ask = partial(self._client.timeline_page_before, max_id)
-        return self._asker.ask(self._rate_limits.paged, ask)
+            return self._caller.call(self._rate_limits.every, self._client.newest_page)
+        request = partial(self._client.timeline_page_before, max_id)
+        return self._caller.call(self._rate_limits.paged, request)
 
 
 def parse_since(text: str, now: datetime) -> datetime:
-    """`7d`, `12h`, `90m` before `now`, or a date or time by ISO 8601 (UTC where it names no zone).
+    """Parse an age before `now`, such as `7d`, `12h` or `90m`, or a date or time in ISO 8601.
 
-    Raises: ValueError for another form or a time that is not before `now`.
+    A time without a zone is in UTC.
+
+    Raises:
+        ValueError: The text has another form, or the time is not before `now`.
     """
     if ago := _AGO.fullmatch(text):
         since = now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
@@ -131,16 +134,16 @@ def parse_since(text: str, now: datetime) -> datetime:
 
 
 def _time_of(page: list[Mapping[str, Any]]) -> datetime | None:
-    """The time of the oldest post: by its id, else what its author's server says.
+    """Return the time of the oldest post, by its id or else by `created_at`.
 
-    What servers say may be wrong, so the latest of the page counts there.
+    Authors' servers may claim wrong times, so the latest `created_at` of the page counts.
     """
     oldest = newest_id(page[::-1])
     by_id = None if oldest is None else snowflake_time(oldest)
     if by_id is not None:
         return by_id
-    told = [_created_at(status) for status in page]
-    return max((each for each in told if each is not None), default=None)
+    claimed = [_created_at(status) for status in page]
+    return max((each for each in claimed if each is not None), default=None)
 
 
 def _created_at(status: object) -> datetime | None:

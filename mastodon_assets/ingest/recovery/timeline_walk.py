@@ -1,7 +1,7 @@
-"""What the stream did not tell, asked for by REST, inside the server's limits.
+"""The walk of a timeline for a gap, within the server's rate limits.
 
 What belongs here: which requests are made for a gap, in which order and how fast. What becomes of
-the answers stands in `handler`, what is recorded of a gap in `gaps`.
+the answers is in `handler`; what is recorded of a gap is in `gaps`.
 """
 
 import math
@@ -21,20 +21,20 @@ from mastodon_assets.ingest.api.rate_limits import (
     RateLimits,
     StoppedError,
 )
-from mastodon_assets.ingest.api.status_ids import _status_id, newest_id, snowflake_time
+from mastodon_assets.ingest.api.status_ids import listed_id, newest_id, snowflake_time
 
-# Posts that a server fetches late get an id of their own time and land behind the cursor.
+# Posts that a server fetches late get an id of their own time, which is behind the cursor.
 OVERLAP = timedelta(minutes=30)
-# What the budget does not bring in this time, a server is too busy for.
+# If the rate limits allow no more in this time, the server is too busy.
 _LONGEST_WALK_SECONDS = 60 * 60
-# 30 minutes of five posts a second; of 300 pages in 15 minutes some are left for what was missed.
+# 30 minutes at five posts per second; of 300 pages in 15 minutes some are left for the gap itself.
 _MOST_PAGES_OF_OVERLAP = 225
-_TOO_MANY_POSTS = "more was posted than the server's limits let be read"
+_TOO_MANY_POSTS = "more was posted than the server's rate limits allow to be read"
 
 
 @dataclass(frozen=True)
 class ListedStatus:
-    """A status of the timeline; `cursor` is its id where all before it has been listed too."""
+    """A status of the timeline; `cursor` is its id if all before it has been listed too."""
 
     status: Mapping[str, Any]
     cursor: str | None
@@ -43,7 +43,7 @@ class ListedStatus:
 
 @dataclass(frozen=True)
 class GoneStatus:
-    """A post that the server has no more."""
+    """A post that the server does not have any more."""
 
     status_id: str
     received_at: datetime
@@ -51,14 +51,14 @@ class GoneStatus:
 
 @dataclass(frozen=True)
 class WalkReachedStream:
-    """From here on the stream has told all that the timeline lists."""
+    """From here on the stream has sent everything that the timeline lists."""
 
 
 @dataclass(frozen=True)
 class WalkEnded:
-    """Everything that could be had stands before this in the queue.
+    """The walk has ended; everything it found comes before this in the queue.
 
-    `failure` says what could not be had, None where nothing is known to be missing.
+    `failure` says what could not be recovered; None if nothing is known to be missing.
     """
 
     failure: str | None
@@ -66,7 +66,7 @@ class WalkEnded:
 
 @dataclass(frozen=True)
 class WalkFailed:
-    """The server did not answer; what was listed before stands before this in the queue."""
+    """The server did not answer; what it listed before comes before this in the queue."""
 
     error: ServiceUnavailableError
 
@@ -78,7 +78,7 @@ WalkItem = ListedStatus | GoneStatus | WalkReachedStream | WalkEnded | WalkFaile
 class WalkRequest:
     """A walk from `start` on, or from the oldest post served.
 
-    `known_ids` are asked for again, because a delete of one may have been missed.
+    `known_ids` are requested again, because their deletes may have been missed.
     """
 
     start: str
@@ -86,26 +86,34 @@ class WalkRequest:
 
 
 class TimelineWalker:
-    """Walks one route at a time, in whatever thread calls `walk`."""
+    """Walks for one request at a time, in the thread that calls `walk`."""
 
     def __init__(
         self,
         client: MastodonClient,
         *,
-        asker: RateLimitedCaller,
+        caller: RateLimitedCaller,
         rate_limits: RateLimits,
         put: Callable[[WalkItem], bool],
         streamed_ids: set[str],
     ) -> None:
-        """`put` waits for room and is false when stopping; `streamed_ids` is filled by others."""
+        """Keep the tools of the walk.
+
+        Args:
+            client: Requests the pages.
+            caller: Makes requests with pauses and retries.
+            rate_limits: The limits of the server.
+            put: Waits for room in the queue; returns False when stopping.
+            streamed_ids: Posts of the stream during the walk, added by another thread.
+        """
         self._client = client
-        self._asker = asker
+        self._caller = caller
         self._rate_limits = rate_limits
         self._put_item = put
         self._streamed_ids = streamed_ids
 
     def walk(self, request: WalkRequest) -> None:
-        """Put what `request` brings, and at the end `WalkEnded` or `WalkFailed`."""
+        """Put everything that the walk finds; the last item is `WalkEnded` or `WalkFailed`."""
         try:
             self._put(WalkEnded(self._failure_of(request)))
         except StoppedError:
@@ -114,9 +122,9 @@ class TimelineWalker:
             self._put_item(WalkFailed(error))
 
     def _failure_of(self, request: WalkRequest) -> str | None:
-        listed, has_arrived = self._walk_forward(request.start)
-        if not has_arrived:
-            # Deletes are asked for by requests of another limit, which may be left.
+        listed, reached_stream = self._walk_forward(request.start)
+        if not reached_stream:
+            # Deletes are looked for by requests of another limit.
             unasked = self._look_for_deletes(request.known_ids)
             return "; ".join(filter(None, (_TOO_MANY_POSTS, unasked)))
         if request.start == OLDEST:
@@ -130,10 +138,10 @@ class TimelineWalker:
         return self._look_for_deletes(request.known_ids)
 
     def _walk_forward(self, start: str) -> tuple[int, bool]:
-        """How many posts were listed, and whether the walk arrived where the stream is."""
+        """Return the number of listed posts, and whether the walk reached the stream."""
         deadline = math.inf if start == OLDEST else time.monotonic() + _LONGEST_WALK_SECONDS
-        has_arrived = self._is_streamed if start != OLDEST else _End(self._newest_ids()).is_passed
-        min_id, asked, listed = start, {start}, 0
+        is_end = self._is_streamed if start != OLDEST else _End(self._newest_ids()).is_passed
+        min_id, requested, listed = start, {start}, 0
         while True:
             try:
                 page = self._page(self._client.timeline_page, min_id, deadline)
@@ -143,31 +151,33 @@ class TimelineWalker:
                 return listed, True
             self._put_page(page, moves_cursor=True)
             listed += len(page)
-            if has_arrived(page):
+            if is_end(page):
                 return listed, True
             min_id = newest_id(page) or min_id
-            if min_id in asked:
+            if min_id in requested:
                 raise ServiceUnavailableError(
-                    "the server's timeline does not go on: it lists the same page again;"
-                    " report it to its software's makers, the stream alone works"
+                    "the server's timeline does not continue: it lists the same page again;"
+                    " report this to the makers of its software, the stream is still read"
                 )
-            asked.add(min_id)
+            requested.add(min_id)
             if time.monotonic() > deadline:
                 return listed, False
 
     def _newest_ids(self) -> list[str]:
-        page = self._asker.ask(self._rate_limits.every, self._client.newest_page)
-        return [status_id for status in page if (status_id := _status_id(status))]
+        page = self._caller.call(self._rate_limits.every, self._client.newest_page)
+        return [status_id for status in page if (status_id := listed_id(status))]
 
     def _is_streamed(self, page: list[Mapping[str, Any]]) -> bool:
-        """The stream told all of it, so what follows too: a busy timeline has no empty page."""
-        return all(_status_id(status) in self._streamed_ids for status in page)
+        """Return whether the stream sent the whole page, and so everything after it."""
+        return all(listed_id(status) in self._streamed_ids for status in page)
 
     def _walk_back(self, start: str) -> int:
-        """List what lies up to 30 minutes before `start`, by the ids' time; else one page.
+        """List the 30 minutes before `start` by the ids' times; one page if ids have none.
 
-        On a server so busy that this would take most of what the limits allow, as many pages as
-        they leave: what comes late there is rarely worth what was missed elsewhere.
+        The number of pages is bounded, so that requests are left for the gap itself.
+
+        Returns:
+            The number of listed posts.
         """
         began_at, max_id, listed = snowflake_time(start), start, 0
         for _ in range(_MOST_PAGES_OF_OVERLAP):
@@ -184,15 +194,18 @@ class TimelineWalker:
         return listed
 
     def _look_for_deletes(self, known_ids: list[str]) -> str | None:
-        """Ask again for posts that were published; what was missed of one is an edit or a delete.
+        """Request published posts again, because edits and deletes may have been missed.
 
-        A post that is missing in a list may be hidden for other reasons: only its own 404 or 410
-        counts.
+        A post that is missing in the answer may be hidden for other reasons; only a 404 or 410 of
+        its own counts as a delete.
+
+        Returns:
+            What could not be requested; None if everything was.
         """
         for first in range(0, len(known_ids), MOST_IDS):
             ids = known_ids[first : first + MOST_IDS]
             try:
-                statuses = self._asker.ask(
+                statuses = self._caller.call(
                     self._rate_limits.every, partial(self._client.statuses, ids)
                 )
             except RefusedError as error:
@@ -200,16 +213,16 @@ class TimelineWalker:
                     raise
                 return NOT_SERVED_BY_IDS
             self._put_page(statuses, moves_cursor=False)
-            shown = {_status_id(status) for status in statuses}
+            shown = {listed_id(status) for status in statuses}
             for status_id in (each for each in ids if each not in shown):
                 is_gone = partial(self._client.is_gone, status_id)
-                if self._asker.ask(self._rate_limits.every, is_gone):
+                if self._caller.call(self._rate_limits.every, is_gone):
                     self._put(GoneStatus(status_id, datetime.now(UTC)))
         return None
 
     def _put_page(self, page: list[Mapping[str, Any]], *, moves_cursor: bool) -> None:
         for status in reversed(page):
-            cursor = _status_id(status) if moves_cursor else None
+            cursor = listed_id(status) if moves_cursor else None
             self._put(ListedStatus(status, cursor, datetime.now(UTC)))
 
     def _put(self, item: WalkItem) -> None:
@@ -218,15 +231,17 @@ class TimelineWalker:
 
     def _page(
         self,
-        ask: Callable[[str], list[Mapping[str, Any]]],
+        request: Callable[[str], list[Mapping[str, Any]]],
         status_id: str,
         deadline: float = math.inf,
     ) -> list[Mapping[str, Any]]:
-        return self._asker.ask(self._rate_limits.paged, partial(ask, status_id), deadline=deadline)
+        return self._caller.call(
+            self._rate_limits.paged, partial(request, status_id), deadline=deadline
+        )
 
 
 class _End:
-    """Where a timeline ended when its walk began, with an open stream that tells what is newer.
+    """The end of a timeline when its walk began; newer posts come by the open stream.
 
     On a busy server no page is ever empty.
     """
@@ -236,8 +251,8 @@ class _End:
         self._was_near = False
 
     def is_passed(self, page: list[Mapping[str, Any]]) -> bool:
-        """The newest post of then is in `page`, or was deleted and those before it are passed."""
-        listed = {_status_id(status) for status in page}
+        """Return whether `page` holds the newest post, or is past it if it was deleted."""
+        listed = {listed_id(status) for status in page}
         if self._newest_ids[:1] and self._newest_ids[0] in listed:
             return True
         is_near = not listed.isdisjoint(self._newest_ids)

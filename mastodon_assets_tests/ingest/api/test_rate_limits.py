@@ -14,30 +14,30 @@ from mastodon_assets.ingest.api.rate_limits import (
 )
 
 
-def test_a_budget_lets_so_many_requests_through_in_any_window() -> None:
+def test_a_limit_allows_that_many_requests_in_any_window() -> None:
     now = 0.0
-    budget = RateLimit(3, 900, clock=lambda: now)
+    limit = RateLimit(3, 900, clock=lambda: now)
     for now in (0.0, 10.0, 20.0):  # noqa: B007
-        assert budget.take() == 0
+        assert limit.take() == 0
     now = 30.0
-    assert (budget.take(), budget.left()) == (870, 0)
+    assert (limit.take(), limit.left()) == (870, 0)
     now = 900.0
-    assert (budget.take(), budget.left()) == (0, 0)
-    assert budget.take() == 10
+    assert (limit.take(), limit.left()) == (0, 0)
+    assert limit.take() == 10
 
 
-def test_what_is_spared_is_left_to_others() -> None:
+def test_spare_requests_are_left_to_others() -> None:
     now = 0.0
-    budget = RateLimit(3, 900, clock=lambda: now)
-    assert budget.take(spare=2) == 0
+    limit = RateLimit(3, 900, clock=lambda: now)
+    assert limit.take(spare=2) == 0
     now = 10.0
-    assert budget.take(spare=2) == 890
-    assert [budget.take(), budget.take()] == [0, 0]
-    assert budget.take() == 890
+    assert limit.take(spare=2) == 890
+    assert [limit.take(), limit.take()] == [0, 0]
+    assert limit.take() == 890
     # Of what is free again, the one who spares gets nothing as long as others use it.
     now = 900.0
-    assert budget.take(spare=2) == 10
-    assert budget.take() == 0
+    assert limit.take(spare=2) == 10
+    assert limit.take() == 0
 
 
 def test_a_page_counts_as_a_request_too() -> None:
@@ -51,10 +51,10 @@ def test_a_page_counts_as_a_request_too() -> None:
     assert [paged.take(), every.take(), paged.take()] == [0, 0, 600]
 
 
-def test_no_budget_is_no_limit() -> None:
-    budget = RateLimit(None, 900)
-    assert {budget.take(spare=100) for _ in range(1000)} == {0}
-    assert budget.left() is None
+def test_a_limit_of_none_allows_everything() -> None:
+    limit = RateLimit(None, 900)
+    assert {limit.take(spare=100) for _ in range(1000)} == {0}
+    assert limit.left() is None
 
 
 def test_a_pause_without_a_usable_end_is_neither_none_nor_endless() -> None:
@@ -63,8 +63,8 @@ def test_a_pause_without_a_usable_end_is_neither_none_nor_endless() -> None:
 
 
 def test_nobody_waits_for_a_request_that_comes_too_late() -> None:
-    budget = RateLimit(1, 900)
-    asker, deadline = RateLimitedCaller(threading.Event()), time.monotonic() + 60
-    assert asker.ask(budget, lambda: "answer", deadline=deadline) == "answer"
+    limit = RateLimit(1, 900)
+    caller, deadline = RateLimitedCaller(threading.Event()), time.monotonic() + 60
+    assert caller.call(limit, lambda: "answer", deadline=deadline) == "answer"
     with pytest.raises(OutOfTimeError):
-        asker.ask(budget, lambda: "answer", deadline=deadline)
+        caller.call(limit, lambda: "answer", deadline=deadline)

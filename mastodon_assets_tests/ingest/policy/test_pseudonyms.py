@@ -245,7 +245,7 @@ def test_no_name_uri_url_or_account_id_is_in_any_byte_for_kafka(
     drawn: tuple[dict[str, Any], list[str]],
 ) -> None:
     document, secrets = drawn
-    handling = Handling(rules=AdmissionPolicy(pseudonyms=Pseudonyms(KEY)))
+    handling = Handling(policy=AdmissionPolicy(pseudonyms=Pseudonyms(KEY)))
     handling.event("update", document)
 
     produced = json.dumps([handling.topics.messages, handling.topics.errors]).lower()
@@ -266,7 +266,7 @@ def test_a_long_text_does_not_hold_up_the_ingester(unit: str) -> None:
 
 
 def test_a_dead_letter_holds_no_payload_under_pseudonyms() -> None:
-    handling = Handling(rules=AdmissionPolicy(pseudonyms=Pseudonyms(KEY)))
+    handling = Handling(policy=AdmissionPolicy(pseudonyms=Pseudonyms(KEY)))
     handling.event("update", status(created_at="yesterday"))
     handling.event("update", status("2", favourites_count=-1))
 

@@ -9,11 +9,12 @@ import pytest
 from pydantic import SecretStr
 
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.ingest.checkpoint import Progress
+from mastodon_assets.ingest.checkpoint import Checkpoint
 from mastodon_assets.ingest.gap_repair import GapRepair
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.ingest.recovery.timeline_walk import WalkRequest
+from mastodon_assets_tests.support.log_lines import log_lines
 
 BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -22,14 +23,14 @@ def closed(
     ranges: Sequence[tuple[str, str | None]], position: str | None, recovered: int
 ) -> list[tuple[str, str | None, str | None]]:
     """Status and range of each gap after a walk that ended at `position`."""
-    progress = Progress(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
-    progress.position = position
+    checkpoint = Checkpoint(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
+    checkpoint.position = position
     gaps = [
         Gap(BEGAN + timedelta(minutes=number), "cut", from_id, to_id)
         for number, (from_id, to_id) in enumerate(ranges)
     ]
     gaps[0].recovered_count = recovered
-    progress.close_gaps(gaps, "too much", are_posts_missing=True)
+    checkpoint.close_gaps(gaps, "too much", are_posts_missing=True)
     return [(gap.status, gap.from_id, gap.to_id) for gap in gaps]
 
 
@@ -44,28 +45,28 @@ def test_a_gap_before_the_position_is_empty_and_one_after_it_is_whole() -> None:
 
 
 @pytest.mark.usefixtures("cursors")
-def test_a_gap_whose_end_nobody_told_is_missing_from_the_position_on() -> None:
+def test_a_gap_without_a_known_end_is_missing_from_the_position_on() -> None:
     assert closed([("100", None)], "105", recovered=5) == [("partial", "105", None)]
     assert closed([("100", None)], "99", recovered=0) == [("unrecoverable", "100", None)]
 
 
 @pytest.mark.usefixtures("cursors")
-def test_of_ids_that_cannot_be_compared_the_whole_range_may_be_missing() -> None:
+def test_the_whole_range_may_be_missing_if_ids_cannot_be_compared() -> None:
     assert closed([("AbC", "AcD")], "AbZ", recovered=3) == [("partial", "AbC", "AcD")]
 
 
 @pytest.mark.usefixtures("cursors")
 def test_a_gap_that_begins_while_another_is_walked_begins_where_the_stream_was() -> None:
-    progress = Progress(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
-    progress.position, progress.last_streamed = "100", "300"
-    progress.open_gap(BEGAN, "cut")
-    assert [gap.from_id for gap in progress.open_gaps] == ["300"]
+    checkpoint = Checkpoint(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
+    checkpoint.position, checkpoint.last_streamed = "100", "300"
+    checkpoint.open_gap(BEGAN, "cut")
+    assert [gap.from_id for gap in checkpoint.open_gaps] == ["300"]
 
 
 @pytest.mark.usefixtures("cursors")
-def test_what_came_before_a_gap_is_asked_for_again_however_long_the_gap_waits() -> None:
+def test_posts_from_before_a_gap_are_requested_again_however_long_it_waits() -> None:
     published: list[str] = []
-    gap_repair, _, routes = at_position("100", published)
+    gap_repair, _, requests = at_position("100", published)
 
     # The first gap's walk goes on while two others come, and many posts after each of them.
     for number, ids in enumerate((["1", "2", "3"], ["4", "5"], ["6"])):
@@ -74,13 +75,13 @@ def test_what_came_before_a_gap_is_asked_for_again_however_long_the_gap_waits() 
     published += ["7", "8", "9"]
     gap_repair.end(None)
 
-    assert [request.known_ids for request in routes] == [["3", "2"], ["5", "6", "4"]]
+    assert [request.known_ids for request in requests] == [["3", "2"], ["5", "6", "4"]]
 
 
 @pytest.mark.usefixtures("cursors")
-def test_what_was_read_before_kafka_went_away_lies_before_the_gap() -> None:
+def test_posts_read_before_kafka_went_away_are_before_the_gap() -> None:
     published = ["1", "2"]
-    gap_repair, progress, routes = at_position("100", published)
+    gap_repair, checkpoint, requests = at_position("100", published)
     gap_repair.open_gap(BEGAN, "Kafka away")
     # Kafka is back: what waited is taken, then the stream is open again.
     published.append("150")
@@ -88,28 +89,28 @@ def test_what_was_read_before_kafka_went_away_lies_before_the_gap() -> None:
     gap_repair.end_gap(BEGAN + timedelta(minutes=5))
     gap_repair.note_streamed("300")
 
-    assert [(gap.from_id, gap.to_id) for gap in progress.open_gaps] == [("150", "300")]
-    assert [(request.start, request.known_ids) for request in routes] == [("100", ["150", "2"])]
+    assert [(gap.from_id, gap.to_id) for gap in checkpoint.open_gaps] == [("150", "300")]
+    assert [(request.start, request.known_ids) for request in requests] == [("100", ["150", "2"])]
 
 
 @pytest.mark.usefixtures("cursors")
-def test_a_gap_is_given_up_when_the_stream_tells_where_it_ends() -> None:
-    gap_repair, progress, routes = at_position("100", [])
+def test_a_gap_is_given_up_when_the_stream_shows_where_it_ends() -> None:
+    gap_repair, checkpoint, requests = at_position("100", [])
     interrupt(gap_repair, 0)
-    (gap,) = progress.open_gaps
+    (gap,) = checkpoint.open_gaps
 
     gap_repair.end("too much")
-    assert (gap.status, gap.to_id, len(routes)) == ("open", None, 1)
+    assert (gap.status, gap.to_id, len(requests)) == ("open", None, 1)
 
     gap_repair.note_streamed("300")
     gap_repair.note_streamed("301")
     assert (gap.status, gap.from_id, gap.to_id) == ("unrecoverable", "100", "300")
-    assert (progress.open_gaps, progress.position) == ([], "301")
+    assert (checkpoint.open_gaps, checkpoint.position) == ([], "301")
 
 
 @pytest.mark.usefixtures("cursors")
-def test_a_gap_after_which_the_stream_tells_nothing_goes_on() -> None:
-    gap_repair, progress, routes = at_position("100", [])
+def test_a_gap_continues_if_the_stream_sends_nothing_after_it() -> None:
+    gap_repair, checkpoint, requests = at_position("100", [])
     interrupt(gap_repair, 0)
     gap_repair.end("too much")
 
@@ -117,45 +118,50 @@ def test_a_gap_after_which_the_stream_tells_nothing_goes_on() -> None:
     gap_repair.note_streamed("300")
     gap_repair.end("too much")
 
-    assert len(routes) == 2
-    assert progress.closed_gaps == {"unrecoverable": 1}
+    assert len(requests) == 2
+    assert checkpoint.closed_gaps == {"unrecoverable": 1}
 
 
 @pytest.mark.usefixtures("cursors")
-def test_a_gap_before_which_nothing_is_known_ends_with_the_first_post() -> None:
-    gap_repair, progress, routes = at_position(None, [])
+def test_a_gap_without_a_known_post_before_it_ends_with_the_first_post() -> None:
+    gap_repair, checkpoint, requests = at_position(None, [])
     interrupt(gap_repair, 0)
-    (gap,) = progress.open_gaps
+    (gap,) = checkpoint.open_gaps
 
     gap_repair.note_streamed("300")
 
     assert (gap.status, gap.from_id, gap.to_id) == ("unrecoverable", None, "300")
-    assert routes == []
+    assert requests == []
 
 
 @pytest.mark.usefixtures("cursors")
-def test_a_walk_that_fails_after_a_reconnect_is_tried_again_at_its_time_all_the_same() -> None:
+def test_a_walk_that_fails_after_a_reconnect_does_not_use_up_an_attempt() -> None:
     """A server that comes and goes for a minute does not use up the tries of an hour."""
-    gap_repair, progress, routes = at_position("100", [])
+    gap_repair, checkpoint, requests = at_position("100", [])
     for minute in range(10):
         interrupt(gap_repair, minute)
-        told = gap_repair.fail(ServiceUnavailableError("503"))
-        assert "trying again in 15 minutes" in told
+        with log_lines() as lines:
+            gap_repair.fail(ServiceUnavailableError("503"))
+        assert "trying again in 15 minutes" in lines[0]
 
-    assert len(routes) == 10
-    assert {gap.status for gap in progress.open_gaps} == {"open"}
+    assert len(requests) == 10
+    assert {gap.status for gap in checkpoint.open_gaps} == {"open"}
 
 
 def at_position(
     position: str | None, published: list[str]
-) -> tuple[GapRepair, Progress, list[WalkRequest]]:
+) -> tuple[GapRepair, Checkpoint, list[WalkRequest]]:
     """Of `published` the last two are known; the walks that are begun come into the list."""
-    progress = Progress(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
-    progress.position = position
-    routes: list[WalkRequest] = []
+    checkpoint = Checkpoint(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
+    checkpoint.position = position
+    requests: list[WalkRequest] = []
     handler: Any = SimpleNamespace(published_ids=lambda _limit: published[:-3:-1])
-    queue: Any = SimpleNamespace(walk=routes.append, note_streamed=lambda _status_id: None)
-    return GapRepair(queue, handler, progress, from_oldest=False), progress, routes
+    queue: Any = SimpleNamespace(walk=requests.append, note_streamed=lambda _status_id: None)
+    return (
+        GapRepair(queue, handler, checkpoint, "one.example/public", from_oldest=False),
+        checkpoint,
+        requests,
+    )
 
 
 def interrupt(gap_repair: GapRepair, minute: int, reason: str = "cut") -> None:

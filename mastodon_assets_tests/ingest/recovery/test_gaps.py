@@ -117,7 +117,6 @@ def test_what_happened_between_two_runs_is_a_gap_that_is_filled(
                 broker.settings(mastodon_api_base_url=server.base_url, database_url=database_url),
                 max_events=None,
                 until_caught_up=True,
-                report=lambda _line: None,
                 should_stop=lambda: False,
             )
 

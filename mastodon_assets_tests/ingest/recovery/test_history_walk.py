@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tenacity import wait_none
 
-from mastodon_assets.ingest.api import rate_limits as pacing_module
+from mastodon_assets.ingest.api import rate_limits
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits
 from mastodon_assets.ingest.recovery.history_walk import (
@@ -62,7 +62,7 @@ def walk(route: Route, since: datetime, max_id: str | None = None) -> list[Histo
     with odd_server({TIMELINE: route}) as server:
         walker = HistoryWalker(
             MastodonClient(server.base_url, None),
-            asker=RateLimitedCaller(threading.Event()),
+            caller=RateLimitedCaller(threading.Event()),
             rate_limits=RateLimits(is_limited=False),
             put=put,
         )
@@ -86,19 +86,19 @@ def test_pages_are_asked_for_until_the_time_is_reached() -> None:
     assert found[-1] == HistoryEnded(is_complete=True)
 
 
-def test_the_walk_goes_on_from_where_it_was() -> None:
+def test_the_walk_continues_from_where_it_was() -> None:
     ids = [status_id(number) for number in range(-20, 0)]
     assert listed(walk(timeline(ids), hour(-12), max_id=ids[10])) == ids[7:10][::-1]
 
 
-def test_a_server_that_lists_nothing_older_is_told() -> None:
+def test_a_server_that_lists_nothing_older_is_reported() -> None:
     ids = [status_id(number) for number in range(-4, 0)]
     found = walk(timeline(ids), since=hour(-100))
     assert listed(found) == ids[::-1]
     assert found[-1] == HistoryEnded(is_complete=False)
 
 
-def test_of_ids_that_tell_no_time_the_latest_claim_of_a_page_counts() -> None:
+def test_the_latest_claimed_time_of_a_page_counts_if_ids_have_no_time() -> None:
     claims = {each: hour(number).isoformat() for number, each in enumerate("abcdef", start=-6)}
     # Six hours old, as its author's server says, and listed among the newest.
     claims["e"] = hour(-100).isoformat()
@@ -109,10 +109,10 @@ def test_of_ids_that_tell_no_time_the_latest_claim_of_a_page_counts() -> None:
     assert found[-1] == HistoryEnded(is_complete=False)
 
 
-def test_a_server_that_does_not_answer_is_told_after_what_it_listed(
+def test_a_failure_comes_after_what_the_server_listed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pacing_module, "_BACKOFF", wait_none())
+    monkeypatch.setattr(rate_limits, "_BACKOFF", wait_none())
     ids = [status_id(number) for number in range(-6, 0)]
     answer = timeline(ids)
 
@@ -136,7 +136,7 @@ def test_a_server_that_does_not_answer_is_told_after_what_it_listed(
         ("2026-11-20T10:00:00+02:00", datetime(2026, 11, 20, 8, 0, tzinfo=UTC)),
     ],
 )
-def test_a_time_is_given_as_an_age_or_a_date(text: str, since: datetime) -> None:
+def test_a_time_is_an_age_or_a_date(text: str, since: datetime) -> None:
     assert parse_since(text, NOON) == since
 
 

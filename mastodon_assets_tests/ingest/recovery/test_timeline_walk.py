@@ -8,11 +8,11 @@ import pytest
 from pydantic import SecretStr
 from tenacity import wait_none
 
-from mastodon_assets.ingest.api import rate_limits as pacing_module
+from mastodon_assets.ingest.api import rate_limits
 from mastodon_assets.ingest.api.client import OLDEST, MastodonClient
 from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits
 from mastodon_assets.ingest.api.status_ids import snowflake_time
-from mastodon_assets.ingest.recovery import timeline_walk as walk_module
+from mastodon_assets.ingest.recovery import timeline_walk
 from mastodon_assets.ingest.recovery.timeline_walk import (
     GoneStatus,
     ListedStatus,
@@ -48,7 +48,7 @@ def walk(routes: dict[str, Answering], request: WalkRequest, *streamed: str) -> 
     with odd_server(routes) as server:
         walker = TimelineWalker(
             MastodonClient(server.base_url, SecretStr("token")),
-            asker=RateLimitedCaller(threading.Event()),
+            caller=RateLimitedCaller(threading.Event()),
             rate_limits=RateLimits(is_limited=False),
             put=put,
             streamed_ids=set(streamed),
@@ -91,10 +91,10 @@ def test_half_an_hour_before_the_cursor_is_read_again() -> None:
     assert found[-1] == WalkEnded(None)
 
 
-def test_of_a_busy_server_as_much_is_read_again_as_leaves_requests_for_what_was_missed(
+def test_the_overlap_on_a_busy_server_leaves_requests_for_the_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(walk_module, "_MOST_PAGES_OF_OVERLAP", 2)
+    monkeypatch.setattr(timeline_walk, "_MOST_PAGES_OF_OVERLAP", 2)
     ids = [minute(number) for number in range(-60, 12)]
 
     found = walk({TIMELINE: timeline(*ids)}, WalkRequest(minute(0), []))
@@ -103,13 +103,13 @@ def test_of_a_busy_server_as_much_is_read_again_as_leaves_requests_for_what_was_
     assert found[-1] == WalkEnded(None)
 
 
-def test_of_ids_that_tell_no_time_one_page_is_read_again() -> None:
+def test_one_page_is_read_again_if_ids_have_no_time() -> None:
     found = walk({TIMELINE: timeline(*map(str, range(1, 30)))}, WalkRequest("20", []))
 
     assert listed(found) == [str(each) for each in (*range(21, 30), *range(15, 20))]
 
 
-def test_a_walk_ends_where_the_stream_has_told_all() -> None:
+def test_a_walk_ends_where_the_stream_has_sent_everything() -> None:
     ids = [str(each) for each in range(1, 40)]
 
     found = walk({TIMELINE: timeline(*ids)}, WalkRequest("9", []), *ids[19:])
@@ -168,7 +168,7 @@ def test_a_post_that_is_missing_is_deleted_only_by_its_own_answer() -> None:
 def test_deletes_are_looked_for_although_there_was_no_time_for_all_posts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(walk_module, "_LONGEST_WALK_SECONDS", -1)
+    monkeypatch.setattr(timeline_walk, "_LONGEST_WALK_SECONDS", -1)
     routes: dict[str, Answering] = {
         TIMELINE: timeline(*map(str, range(1, 30))),
         STATUSES: Answer(b'[{"id": "2"}]'),
@@ -179,12 +179,12 @@ def test_deletes_are_looked_for_although_there_was_no_time_for_all_posts(
 
     assert [each.status_id for each in found if isinstance(each, GoneStatus)] == ["1"]
     assert WalkReachedStream() not in found
-    assert found[-1] == WalkEnded("more was posted than the server's limits let be read")
+    assert found[-1] == WalkEnded("more was posted than the server's rate limits allow to be read")
 
 
 @pytest.mark.parametrize("status_code", [401, 403, 500, 503])
 def test_a_refusal_deletes_nothing(status_code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacing_module, "_BACKOFF", wait_none())
+    monkeypatch.setattr(rate_limits, "_BACKOFF", wait_none())
     routes: dict[str, Answering] = {
         TIMELINE: timeline("1", "2"),
         STATUSES: Answer(b"[]"),
@@ -197,7 +197,7 @@ def test_a_refusal_deletes_nothing(status_code: int, monkeypatch: pytest.MonkeyP
     assert isinstance(found[-1], WalkFailed)
 
 
-def test_a_server_without_posts_by_id_is_told() -> None:
+def test_a_server_without_posts_by_ids_is_reported() -> None:
     found = walk({TIMELINE: timeline("1", "2")}, WalkRequest("2", ["1"]))
 
     assert not any(isinstance(each, GoneStatus) for each in found)
@@ -206,16 +206,16 @@ def test_a_server_without_posts_by_id_is_told() -> None:
     )
 
 
-def test_a_server_that_lists_nothing_is_told() -> None:
+def test_a_server_that_lists_nothing_is_reported() -> None:
     found = walk({TIMELINE: Answer(b"[]")}, WalkRequest("2", ["1"]))
 
     assert found == [WalkEnded("the server lists no posts")]
 
 
 @pytest.mark.parametrize("status_id", ["1", "1763640000000", "01FV", "9" * 40, "", "１２"])
-def test_an_id_that_is_no_snowflake_tells_no_time(status_id: str) -> None:
+def test_an_id_that_is_no_snowflake_has_no_time(status_id: str) -> None:
     assert snowflake_time(status_id) is None
 
 
-def test_a_snowflake_tells_its_time() -> None:
+def test_a_snowflake_has_a_time() -> None:
     assert snowflake_time(minute(0)) == NOON
