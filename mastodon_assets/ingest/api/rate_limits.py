@@ -22,8 +22,8 @@ from tenacity import (
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.errors import RateLimitedError, RefusedError
 
-# rack_attack.rb allows 300 requests with min_id or max_id in 15 minutes, and 300 of a token in five.
-# Of the latter some are left to other programs of the account and to opening the stream.
+# rack_attack.rb allows a token 300 requests in five minutes, and 300 with min_id or max_id in 15.
+# Of the former some are left to other programs of the account and to opening the stream.
 _PAGED_REQUESTS, _PAGED_SECONDS = 300, 15 * 60
 _EVERY_REQUESTS, _EVERY_SECONDS = 200, 5 * 60
 _LONGEST_PAUSE_SECONDS = 15 * 60
