@@ -1,6 +1,6 @@
 """Recorded `Status` objects, one per line, served unchanged.
 
-Ids of a recording come from several servers and softwares. They are opaque text; the order of the
+Ids of a recording come from several servers and software. They are opaque text; the order of the
 lines is the order of the posts.
 """
 
