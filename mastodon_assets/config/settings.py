@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     masto_owner_password: SecretStr | None = None
     masto_writer_password: SecretStr | None = None
+    masto_moderator_password: SecretStr | None = None
     masto_reader_password: SecretStr | None = None
 
     spark_master: str = "local[*]"

@@ -1,11 +1,12 @@
-"""Database roles: `masto_owner`, `masto_writer`, `masto_reader`.
+"""Database roles: `masto_owner`, `masto_writer`, `masto_moderator`, `masto_reader`.
 
 What belongs here: creating the roles, once per server, and granting their rights on the tables.
 Rights follow from the table catalog and are granted again after each migration. Roles are optional:
 without them, whoever migrated owns everything.
 
 `masto_owner` owns the schema and alone may change it; `masto_writer` reads and writes rows;
-`masto_reader` reads what does not lead to a person.
+`masto_moderator` also reads posts and scores by row; `masto_reader` reads what does not lead to a
+person.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 
 OWNER, WRITER, READER = "masto_owner", "masto_writer", "masto_reader"
+MODERATOR = "masto_moderator"
+ROLES = (OWNER, WRITER, MODERATOR, READER)
 _SCHEMA = sql.Identifier(SCHEMA)
 # Since then there is a right to ANALYZE without owning the table; before, PostgreSQL skips it.
 _MAINTAIN_SINCE = 170_000
@@ -45,7 +48,7 @@ def create_roles(postgres_url: SecretStr, passwords: Mapping[str, SecretStr | No
     """
     try:
         with connect(postgres_url) as connection:
-            for role in (OWNER, WRITER, READER):
+            for role in ROLES:
                 _create_role(connection, role)
                 if password := passwords.get(role):
                     _let_log_in(connection, role, password)
@@ -82,7 +85,7 @@ def grant_rights(connection: Connection[Any]) -> None:
     roles = {
         name
         for (name,) in connection.execute(
-            "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", ([WRITER, READER],)
+            "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", ([WRITER, MODERATOR, READER],)
         )
     }
     for role in roles:
@@ -96,8 +99,8 @@ def grant_rights(connection: Connection[Any]) -> None:
             )
     if WRITER in roles:
         _let_write(connection)
-    if READER in roles:
-        _let_read(connection)
+    for role in roles & {MODERATOR, READER}:
+        _let_read(connection, role)
 
 
 def _let_write(connection: Connection[Any]) -> None:
@@ -112,14 +115,17 @@ def _let_write(connection: Connection[Any]) -> None:
     _grant(connection, "USAGE ON ALL SEQUENCES IN SCHEMA {}", _SCHEMA, to=WRITER)
 
 
-def _let_read(connection: Connection[Any]) -> None:
+def _let_read(connection: Connection[Any], role: str) -> None:
     for table in _existing_tables(connection):
-        if table.personal == ():
+        if table.is_moderated:
+            if role == MODERATOR:
+                _grant(connection, "SELECT ON {}", _name(table), to=role)
+        elif table.personal == ():
             # The whole table, so that `SELECT *` and `count(*)` work.
-            _grant(connection, "SELECT ON {}", _name(table), to=READER)
+            _grant(connection, "SELECT ON {}", _name(table), to=role)
         elif table.readable_columns:
             names = sql.SQL(", ").join(map(sql.Identifier, table.readable_columns))
-            _grant(connection, "SELECT ({}) ON {}", names, _name(table), to=READER)
+            _grant(connection, "SELECT ({}) ON {}", names, _name(table), to=role)
 
 
 def _has_versions(connection: Connection[Any]) -> bool:
@@ -159,12 +165,13 @@ def _let_log_in(connection: Connection[Any], role: str, password: SecretStr) -> 
 
 
 def _restrict_database(connection: Connection[Any]) -> None:
-    """Let only the three roles, the database's owner and superusers connect."""
+    """Let only our roles, the database's owner and superusers connect."""
     database = sql.Identifier(connection.info.dbname)
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
     for role in (OWNER, WRITER):
         _grant(connection, "CONNECT, TEMPORARY ON DATABASE {}", database, to=role)
-    _grant(connection, "CONNECT ON DATABASE {}", database, to=READER)
+    for role in (MODERATOR, READER):
+        _grant(connection, "CONNECT ON DATABASE {}", database, to=role)
 
 
 def _hand_over(connection: Connection[Any]) -> None:

@@ -28,6 +28,8 @@ class Table:
 
     `personal` names the columns that lead to a person: handles, texts, and ids of single posts.
     The role `masto_reader` sees all the others. None means undecided and hides all of them.
+    `is_moderated` hides the whole table from `masto_reader` and shows it to `masto_moderator`:
+    rows of single posts lead to a person by their times alone.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Table:
     columns: tuple[Column, ...]
     is_view: bool = False
     personal: tuple[str, ...] | None = None
+    is_moderated: bool = False
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -50,7 +53,7 @@ class Table:
     @property
     def readable_columns(self) -> tuple[str, ...]:
         """The columns that `masto_reader` may see."""
-        if self.personal is None:
+        if self.personal is None or self.is_moderated:
             return ()
         return tuple(name for name in self.column_names if name not in self.personal)
 
@@ -62,8 +65,9 @@ def _table(
     *columns: Column,
     is_view: bool = False,
     personal: tuple[str, ...] | None = None,
+    is_moderated: bool = False,
 ) -> Table:
-    return Table(name, comment, key, columns, is_view, personal)
+    return Table(name, comment, key, columns, is_view, personal, is_moderated)
 
 
 def _required(name: str, type_: str, comment: str) -> Column:
@@ -113,6 +117,7 @@ TOOTS_RAW = _table(
     _required("content_txt", "text", "the post as plain text"),
     Column("content_html", "text", "the post as sent; null under pseudonyms"),
     personal=(
+        "id",
         "status_id",
         "uri",
         "username",
@@ -121,6 +126,7 @@ TOOTS_RAW = _table(
         "content_txt",
         "content_html",
     ),
+    is_moderated=True,
 )
 
 TOOT_METRICS_WINDOWED = _table(
@@ -245,7 +251,8 @@ TOOTS_SENTIMENT = _table(
     ),
     Column("model_version", "text", "`sentiment_models.version`; null if no model existed"),
     _required("text", "text", "the scored text: `toots_raw.content_txt`"),
-    personal=("text",),
+    personal=("id", "text"),
+    is_moderated=True,
 )
 
 _UNSEEN = "null if the server did not return the post"
@@ -261,7 +268,8 @@ TOOTS_ENGAGEMENT = _table(
     _required(
         "due_hours", "smallint", "hours after `event_at` at which the reading is due: 1 or 24"
     ),
-    personal=(),
+    personal=("id",),
+    is_moderated=True,
 )
 
 V_SENTIMENT_DAILY = _table(
@@ -281,6 +289,29 @@ V_SENTIMENT_DAILY = _table(
     Column("n_unscored", "bigint", "posts without a label"),
     is_view=True,
     personal=(),
+)
+
+V_POST_LABELS = _table(
+    "v_post_labels",
+    "One row per scored post, without anything that leads to the post.",
+    ("post_key",),
+    Column("post_key", "text", "keyed hash of `toots_raw.id`; the same on every read"),
+    Column("day", "date", "day of `event_at`, UTC"),
+    Column("lang", "text", _LANGUAGE),
+    Column("label_str", "text", "`toots_sentiment.label_str`"),
+    Column("reason", "text", "`toots_sentiment.reason`"),
+    Column("model_version", "text", "`toots_sentiment.model_version`"),
+    is_view=True,
+    personal=(),
+)
+
+DATABASE_SECRETS = _table(
+    "database_secrets",
+    "Random secrets of this database, made once.",
+    ("name",),
+    _required("name", "text", "name of the secret"),
+    _required("secret", "text", "the secret"),
+    personal=("secret",),
 )
 
 SENTIMENT_TOTALS = _table(
@@ -330,7 +361,7 @@ TOOT_ALIASES = _table(
     _required("instance", "text", "name of the server"),
     _required("status_id", "text", "id of the post on `instance`"),
     _required("id", "bigint", "`toots_raw.id` of the post"),
-    personal=("status_id",),
+    personal=("status_id", "id"),
 )
 
 TOOTS_REJECTED = _table(
@@ -499,6 +530,8 @@ TABLES: Mapping[str, Table] = {
         *BATCH,
         TOOTS_SENTIMENT,
         V_SENTIMENT_DAILY,
+        V_POST_LABELS,
+        DATABASE_SECRETS,
         TOOTS_ENGAGEMENT,
         KAFKA_OFFSETS,
         TOOTS_DELETED,

@@ -7,7 +7,7 @@ from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 
-VIEWS = ("v_sentiment_daily",)
+VIEWS = ("v_sentiment_daily", "v_post_labels")
 
 
 def view_sql(name: str) -> str:

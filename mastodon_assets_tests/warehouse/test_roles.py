@@ -17,7 +17,14 @@ from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.stream.merge import prepare_session, refresh_statistics
 from mastodon_assets.warehouse.database import MissingRightsError, connect, transaction
 from mastodon_assets.warehouse.migrate import MigrationError, migrate
-from mastodon_assets.warehouse.roles import OWNER, READER, WRITER, RolesError, create_roles
+from mastodon_assets.warehouse.roles import (
+    MODERATOR,
+    OWNER,
+    READER,
+    WRITER,
+    RolesError,
+    create_roles,
+)
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.migrations import add_migration
@@ -25,6 +32,7 @@ from mastodon_assets_tests.support.migrations import add_migration
 PASSWORDS = {
     OWNER: SecretStr("owner's pass/word"),
     WRITER: SecretStr("writer's pass@word"),
+    MODERATOR: SecretStr("moderator's pass%word"),
     READER: SecretStr("reader's pass:word"),
 }
 TABLE_LIST = pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
@@ -51,7 +59,7 @@ def as_role(admin_url: SecretStr, role: str) -> SecretStr:
     )
 
 
-@pytest.fixture(params=[OWNER, WRITER, READER])
+@pytest.fixture(params=[OWNER, WRITER, MODERATOR, READER])
 def role_url(request: pytest.FixtureRequest, admin_url: SecretStr) -> SecretStr:
     return as_role(admin_url, request.param)
 
@@ -69,6 +77,11 @@ def writer(admin_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
 @pytest.fixture
 def reader(admin_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
     yield from _undone(as_role(admin_url, READER))
+
+
+@pytest.fixture
+def moderator(admin_url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
+    yield from _undone(as_role(admin_url, MODERATOR))
 
 
 def _undone(url: SecretStr) -> Iterator[psycopg.Connection[Any]]:
@@ -125,12 +138,12 @@ def denied(connection: psycopg.Connection[Any], statement: sql.SQL | sql.Compose
 def test_the_catalog_names_a_tables_personal_columns(table: Table) -> None:
     assert table.personal is not None, f"{table.name}: set `personal`, () if no column is"
     assert set(table.personal) <= set(table.column_names)
-    assert table.readable_columns
+    assert table.readable_columns or table.is_moderated
 
 
 def test_known_personal_columns_are_marked_in_every_table() -> None:
     known = {"username", "user_id", "uri", "status_id", "content_txt", "content_html", "text"}
-    known |= {"payload", "message_key", "in_reply_to_id"}
+    known |= {"payload", "message_key", "in_reply_to_id", "id", "toot_id", "secret"}
     shown = {name for table in TABLES.values() for name in table.readable_columns}
     assert not shown & known
 
@@ -139,21 +152,63 @@ def test_known_personal_columns_are_marked_in_every_table() -> None:
 def test_the_reader_sees_exactly_what_does_not_lead_to_a_person(
     reader: psycopg.Connection[Any], table: Table
 ) -> None:
-    select(reader, table, *table.readable_columns)
+    if not table.is_moderated:
+        select(reader, table, *table.readable_columns)
     if not table.personal:
         select(reader, table)
         return
     everything = sql.SQL("SELECT * FROM {}").format(identifier(table))
     assert denied(reader, everything)
-    for name in table.personal:
+    for name in table.column_names if table.is_moderated else table.personal:
         query = sql.SQL("SELECT {} FROM {}").format(sql.Identifier(name), identifier(table))
         assert denied(reader, query), name
 
 
+@TABLE_LIST
+def test_the_moderator_also_sees_posts_and_scores_by_row(
+    moderator: psycopg.Connection[Any], table: Table
+) -> None:
+    if table.is_moderated:
+        select(moderator, table)
+        return
+    select(moderator, table, *table.readable_columns)
+    for name in table.personal or ():
+        query = sql.SQL("SELECT {} FROM {}").format(sql.Identifier(name), identifier(table))
+        assert denied(moderator, query), name
+
+
+def test_the_reader_cannot_go_from_a_post_on_the_web_to_its_label(
+    admin_url: SecretStr, reader: psycopg.Connection[Any]
+) -> None:
+    with transaction(admin_url) as connection:
+        connection.execute(
+            "INSERT INTO masto.toots_raw (id, created_at, received_at, event_at, payload_hash,"
+            " favourites, reblogs, replies, is_bot, is_sensitive, instance, status_id, uri,"
+            " username, lang, hashtags, content_txt) VALUES (77, now(), now(), now(), 1, 0, 0, 0,"
+            " false, false, 'one.example', '1', 'https://one.example/1', 'ada@one.example', 'en',"
+            " '{}', 'hello') ON CONFLICT DO NOTHING"
+        )
+        connection.execute(
+            "INSERT INTO masto.toots_sentiment (id, created_at, scored_at, lang, reason, text)"
+            " VALUES (77, now(), now(), 'en', 'no_model', 'hello') ON CONFLICT DO NOTHING"
+        )
+    found = reader.execute("SELECT post_key, reason FROM masto.v_post_labels").fetchall()
+    assert [reason for _, reason in found] == ["no_model"]
+    guessed = reader.execute("SELECT encode(sha256('77'), 'hex')").fetchone()
+    assert guessed is not None
+    assert found[0][0] != guessed[0]
+    assert denied(reader, sql.SQL("SELECT label_str FROM masto.toots_sentiment WHERE id = 77"))
+
+
 @WITHOUT_VIEWS
-def test_the_reader_writes_nothing(reader: psycopg.Connection[Any], table: Table) -> None:
+@pytest.mark.parametrize("role", [MODERATOR, READER])
+def test_readers_and_moderators_write_nothing(
+    admin_url: SecretStr, role: str, table: Table
+) -> None:
     statements = {**writes(table), **changes_of_the_schema(table)}
-    assert [name for name, statement in statements.items() if not denied(reader, statement)] == []
+    with closing(connect(as_role(admin_url, role))) as connection:
+        allowed = [name for name, text in statements.items() if not denied(connection, text)]
+    assert allowed == []
 
 
 @TABLE_LIST
@@ -171,7 +226,7 @@ def test_the_writer_changes_rows_and_no_table(
     assert [name for name, statement in statements.items() if not denied(writer, statement)] == []
 
 
-@pytest.mark.parametrize("role", [WRITER, READER])
+@pytest.mark.parametrize("role", [WRITER, MODERATOR, READER])
 @TABLE_LIST
 def test_neither_writer_nor_reader_grants_its_rights_to_others(
     admin_url: SecretStr, role: str, table: Table
@@ -204,7 +259,7 @@ def test_neither_writer_nor_reader_grants_its_rights_to_others(
         "SELECT rolpassword FROM pg_authid",
     ],
 )
-@pytest.mark.parametrize("role", [WRITER, READER])
+@pytest.mark.parametrize("role", [WRITER, MODERATOR, READER])
 def test_neither_writer_nor_reader_goes_beyond_rows(
     admin_url: SecretStr, role: str, statement: str
 ) -> None:
@@ -328,7 +383,8 @@ def test_a_database_owner_with_createrole_can_create_the_roles(
             connection.execute("CREATE ROLE landlord LOGIN CREATEROLE PASSWORD 'p'")
             # The roles are there already, from the other tests.
             connection.execute(
-                "GRANT masto_owner, masto_writer, masto_reader TO landlord WITH ADMIN OPTION"
+                "GRANT masto_owner, masto_writer, masto_moderator, masto_reader TO landlord"
+                " WITH ADMIN OPTION"
             )
             connection.execute(
                 sql.SQL("ALTER DATABASE {} OWNER TO landlord").format(
@@ -366,7 +422,7 @@ def test_dagsters_database_and_ours_are_closed_to_each_others_users(
         psycopg.connect(f"postgresql://dagster:d@{place}/dagster").close()
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
             psycopg.connect(f"postgresql://dagster:d@{place}/{parts['dbname']}").close()
-        for role in (OWNER, WRITER, READER):
+        for role in PASSWORDS:
             url = as_role(admin_url, role).get_secret_value()
             with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
                 psycopg.connect(url, dbname="dagster").close()

@@ -182,20 +182,22 @@ def test_the_migrations_are_numbered_sql_files_with_four_digits_each() -> None:
 
 
 @pytest.fixture
-def old_url(bare_url: SecretStr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SecretStr:
+def old_url(bare_url: SecretStr) -> SecretStr:
     """A database as the version before 0010 left it, with rows and the comments of that time."""
-    with monkeypatch.context() as patched:
-        old = tmp_path / "old"
-        old.mkdir()
-        for file in _MIGRATIONS.glob("000*.sql"):
-            (old / file.name).write_bytes(file.read_bytes())
-        patched.setattr(migrations, "_MIGRATIONS", old)
-        assert migrate(bare_url) == "0009"
     with transaction(bare_url) as connection:
+        connection.execute("CREATE SCHEMA masto")
+        connection.execute(
+            "CREATE TABLE masto.schema_version"
+            " (version_num varchar(32) CONSTRAINT schema_version_pkc PRIMARY KEY)"
+        )
+        connection.execute("INSERT INTO masto.schema_version VALUES ('0009')")
+        for file in sorted(_MIGRATIONS.glob("000*.sql")):
+            connection.execute(file.read_bytes())
+        apply_view(connection, "v_sentiment_daily")
         connection.execute("COMMENT ON TABLE masto.toots_raw IS 'One row a public post'")
         connection.execute("COMMENT ON COLUMN masto.v_sentiment_daily.day IS 'Tag'")
         connection.execute("UPDATE masto.data_versions SET version = 7")
-        connection.execute("INSERT INTO masto.batch_toots_per_day VALUES ('2026-01-01', 1)")
+        connection.execute("INSERT INTO masto.toots_deleted VALUES ('one.example', '1', now())")
     return bare_url
 
 
@@ -205,7 +207,7 @@ def test_a_database_of_the_version_before_is_migrated_with_its_rows_and_gets_the
     assert migrate(old_url) == newest()
     assert rows(old_url, "SELECT version_num FROM masto.schema_version") == [(newest(),)]
     assert rows(old_url, "SELECT version FROM masto.data_versions") == [(7,)]
-    assert rows(old_url, "SELECT toots_count FROM masto.batch_toots_per_day") == [(1,)]
+    assert rows(old_url, "SELECT status_id FROM masto.toots_deleted") == [("1",)]
     with transaction(old_url, snapshot=True) as connection:
         for table in TABLES.values():
             assert schema_differences(connection, table) == []
@@ -278,6 +280,33 @@ def test_a_role_that_cannot_create_a_schema_gets_an_error(bare_url: SecretStr) -
     finally:
         with psycopg.connect(bare_url.get_secret_value()) as connection:
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+def test_a_day_is_found_by_few_blocks_after_deletes_let_new_rows_fill_the_holes(
+    fresh_database_url: SecretStr,
+) -> None:
+    insert = (
+        "INSERT INTO masto.toots_raw (id, created_at, received_at, event_at, payload_hash,"
+        " favourites, reblogs, replies, is_bot, is_sensitive, instance, status_id, uri, username,"
+        " lang, hashtags, content_txt) SELECT n, at, at, at, n, 0, 0, 0, false, false, 'a', n, n,"
+        " 'u', 'en', '{}', repeat('x', 200) FROM generate_series(%s::int, %s::int) n,"
+        " LATERAL (SELECT '2026-01-01'::timestamptz + n * interval '3 minutes') t (at)"
+    )
+    with psycopg.connect(fresh_database_url.get_secret_value(), autocommit=True) as connection:
+        connection.execute(insert, (0, 19_999))
+        connection.execute("DELETE FROM masto.toots_raw WHERE id % 10 = 0")
+        connection.execute("VACUUM ANALYZE masto.toots_raw")
+        connection.execute(insert, (20_000, 21_999))
+        connection.execute("VACUUM ANALYZE masto.toots_raw")
+        found = connection.execute(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT count(*) FROM masto.toots_raw"
+            " WHERE event_at >= '2026-01-20' AND event_at < '2026-01-21'"
+        ).fetchone()
+        blocks = connection.execute("SELECT pg_relation_size('masto.toots_raw') / 8192").fetchone()
+    assert found is not None
+    assert blocks is not None
+    plan = found[0][0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < blocks[0] / 10
 
 
 def newest() -> str:
