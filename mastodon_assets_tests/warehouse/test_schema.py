@@ -21,6 +21,7 @@ from mastodon_assets.warehouse.checks import (
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.migrate import MigrationError, migrate
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
+from mastodon_assets.warehouse.views import apply_view
 from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.migrations import add_migration
 
