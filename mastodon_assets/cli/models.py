@@ -1,19 +1,14 @@
-"""Commands for sentiment models: `model …` and `score`.
+"""Commands for sentiment models: `model …` and `score`."""
 
-What belongs here: their options and what they print. `cli` registers them.
-"""
-
-import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mastodon_assets.cli.console import report as _report
+from mastodon_assets.cli.common import AsJson, flag
+from mastodon_assets.cli.console import print_json, print_line, print_table, report
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import SettingsError
 
@@ -24,17 +19,15 @@ if TYPE_CHECKING:
     from mastodon_assets.sentiment.models.store import LoadedModel
     from mastodon_assets.sentiment.scoring.explain import Explanation
 
-_SHOWN_WORDS = 8
-model_app = typer.Typer(help="Sentiment models: which there are, and which one scores.")
-_out = Console(highlight=False, emoji=False)
+_WORDS_SHOWN = 8
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+model_app = typer.Typer(help="List sentiment models and choose the champion, which scores.")
 
 
-def register(app: typer.Typer) -> None:
+def register(app: typer.Typer, panel: str) -> None:
     """Add the commands of this module to `app`."""
-    app.add_typer(model_app, name="model")
-    app.command()(score)
+    app.command(rich_help_panel=panel)(score)
+    app.add_typer(model_app, name="model", rich_help_panel=panel)
 
 
 def score(
@@ -43,91 +36,103 @@ def score(
     file: Annotated[
         str | None,
         typer.Option(
-            help="Label a CSV file's rows instead: columns text and lang; - reads standard input.",
+            help="Label the rows of this CSV file instead. It has the columns text and lang;"
+            " - is standard input.",
             metavar="IN.csv",
         ),
     ] = None,
     out: Annotated[
-        str, typer.Option(help="Where to; - is standard output.", metavar="OUT.csv")
+        str,
+        typer.Option(help="Write the labelled rows here; - is standard output.", metavar="OUT.csv"),
     ] = "-",
-    as_json: _Json = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Label a text, with the words that decided, or a CSV file, by the champion.
+    """Label a text, or each row of a CSV file, with the champion model.
 
-    Starting Spark takes some seconds. A file keeps its rows and columns and gets prob_pos,
-    label_bin, label_str and reason.
+    For a text, the words that decided are shown. A file keeps its rows and columns, and gets
+    prob_pos, label_bin, label_str and reason. Starting Spark takes some seconds.
     """
     if (text is None) == (file is None):
         raise SettingsError("give either a text or --file (see: mastodon-assets score --help)")
     if text is None:
         _score_file(str(file), out)
     else:
-        _score_text(text, lang, as_json)
+        # A byte that is not UTF-8 arrives as half a character, which Spark does not take.
+        whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        _score_text(whole, lang, as_json)
 
 
 @model_app.command("list")
-def list_models(as_json: _Json = False) -> None:
-    """Every model with its status, why it has it, and what was measured."""
+def list_models(as_json: AsJson = False) -> None:
+    """List all models with status, reason and metrics."""
     from mastodon_assets.sentiment.models.registry import all_models
     from mastodon_assets.warehouse.database import transaction
 
     with transaction(load_settings().postgres_url, snapshot=True) as connection:
         models = all_models(connection)
     if as_json:
-        sys.stdout.write(json.dumps([_described(model) for model in models]) + "\n")
+        print_json([_described(model) for model in models])
         return
     if not models:
-        _out.print("no models yet; to train one, materialize sentiment_pipeline_model")
+        print_line("no models yet; to train one, materialize the asset sentiment_pipeline_model")
         return
-    table = Table("version", "status", "trained", "AUC", "accuracy", "corpus", box=None)
+    table = Table(
+        "version", "status", "trained", "AUC", "accuracy", "corpus", box=None, pad_edge=False
+    )
     for model in models:
         cells = (
             model.version,
             model.status,
             f"{model.trained_at:%Y-%m-%d %H:%M}Z",
-            _figure(model, "auc"),
-            _figure(model, "accuracy"),
+            _metric(model, "auc"),
+            _metric(model, "accuracy"),
             model.corpus,
         )
         table.add_row(*(Text(cell) for cell in cells))
-    _out.print(table)
+    print_table(table)
     for model in models:
-        _out.print(Text(f"{model.version} {model.status}: {model.status_reason}"), soft_wrap=True)
+        print_line(f"{model.version} {model.status}: {model.status_reason}")
 
 
 @model_app.command("promote")
 def promote(
-    version: Annotated[str, typer.Argument(help="As `model list` shows it.")],
+    version: Annotated[str, typer.Argument(help="Version, as `model list` shows it.")],
     force: Annotated[
-        bool, typer.Option("--force", help="Even where it measured worse than the champion.")
+        bool, flag("--force", "Also if its metrics are worse than the champion's.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Make a model the champion: the one that scores from now on."""
+    """Make a model the champion, which scores from now on."""
     from mastodon_assets.sentiment.models.lifecycle import promote_version
 
-    _print_champion(promote_version(load_settings(), version, force=force))
+    _print_champion(promote_version(load_settings(), version, force=force), as_json)
 
 
 @model_app.command("rollback")
-def rollback() -> None:
-    """Make the champion before this one champion again; once more goes one further back."""
+def rollback(as_json: AsJson = False) -> None:
+    """Restore the previous champion. Each further rollback goes one step back."""
     from mastodon_assets.sentiment.models.lifecycle import roll_back_champion
 
-    _print_champion(roll_back_champion(load_settings()))
+    _print_champion(roll_back_champion(load_settings()), as_json)
 
 
 @model_app.command("rescore")
-def rescore() -> None:
-    """Score again, by the champion, every toot that another model scored.
+def rescore(as_json: AsJson = False) -> None:
+    """Score posts again that another model than the champion scored.
 
-    In chunks, each written as a whole: broken off, it goes on there the next time.
+    Each chunk is written as a whole. If interrupted, the next run continues there.
     """
     from mastodon_assets.sentiment.scoring.score import score_pending
     from mastodon_assets.spark.session import build_session
 
     settings = load_settings()
-    result = score_pending(build_session(settings), settings, _report, rescore=True)
-    _out.print(f"{result.scored:,} toots have a new score by {result.model_version or 'no model'}")
+    result = score_pending(build_session(settings), settings, report, rescore=True)
+    if as_json:
+        print_json({"scored": result.scored, "model_version": result.model_version})
+    else:
+        print_line(
+            f"{result.scored:,} posts have a new score by {result.model_version or 'no model'}"
+        )
 
 
 def _loaded(settings: Settings) -> "tuple[SparkSession, LoadedModel]":
@@ -137,7 +142,7 @@ def _loaded(settings: Settings) -> "tuple[SparkSession, LoadedModel]":
     from mastodon_assets.spark.storage import for_executors
 
     champion = find_champion(settings)
-    _report(f"starting Spark and loading model {champion.version}: some seconds")
+    report(f"starting Spark and loading model {champion.version}; this takes some seconds")
     spark = build_session(settings)
     folder = for_executors(settings, "the model's path", champion.path)
     return spark, load_model(spark, folder, settings)
@@ -155,10 +160,10 @@ def _score_file(source: str, target: str) -> None:
         target,
         low=settings.neutral_low,
         high=settings.neutral_high,
-        report=_report,
+        report=report,
     )
     for outcome, count in outcomes.most_common():
-        _report(f"{outcome:<22}{count:>10,}")
+        report(f"{outcome:<22}{count:>10,}")
 
 
 def _score_text(text: str, lang: str, as_json: bool) -> None:
@@ -170,27 +175,22 @@ def _score_text(text: str, lang: str, as_json: bool) -> None:
         spark, model, text, lang, low=settings.neutral_low, high=settings.neutral_high
     )
     if as_json:
-        sys.stdout.write(json.dumps(asdict(explanation), ensure_ascii=False) + "\n")
+        print_json(asdict(explanation))
     else:
         _print_explanation(explanation)
 
 
 def _print_explanation(explanation: "Explanation") -> None:
-    from mastodon_assets.cli.console import escaped
-
     if explanation.reason:
-        _out.print(Text(f"no label: {explanation.reason} (model {explanation.model_version})"))
+        print_line(f"no label: {explanation.reason} (model {explanation.model_version})")
         return
-    _out.print(
-        Text(
-            f"{explanation.label_str}, probability of positive {explanation.prob_pos:.4f}"
-            f" (model {explanation.model_version})"
-        ),
-        soft_wrap=True,
+    print_line(
+        f"{explanation.label_str}, probability of positive {explanation.prob_pos:.4f}"
+        f" (model {explanation.model_version})"
     )
-    _out.print("by how much the log odds fall without each word, the strongest first:")
-    for word, effect in explanation.words[:_SHOWN_WORDS]:
-        _out.print(Text(f"  {effect:+7.2f}  {escaped(word.encode('utf-8', 'replace'))}"))
+    print_line("change of the log odds by each word, the strongest first:")
+    for word, effect in explanation.words[:_WORDS_SHOWN]:
+        print_line(f"  {effect:+7.2f}  {word}")
 
 
 def _described(model: "Model") -> dict[str, object]:
@@ -206,15 +206,14 @@ def _described(model: "Model") -> dict[str, object]:
     }
 
 
-def _figure(model: "Model", name: str) -> str:
+def _metric(model: "Model", name: str) -> str:
     value = model.metrics.get(name)
     return "" if value is None else f"{value:.4f}"
 
 
-def _print_champion(model: "Model") -> None:
-    _out.print(Text(f"champion: {model.version} ({model.status_reason})"), soft_wrap=True)
-    _out.print(
-        "New toots are scored by it; to score again those that have a score:"
-        " mastodon-assets model rescore",
-        soft_wrap=True,
-    )
+def _print_champion(model: "Model", as_json: bool) -> None:
+    if as_json:
+        print_json(_described(model))
+        return
+    print_line(f"champion: {model.version} ({model.status_reason})")
+    print_line("It scores new posts. To score older posts again: mastodon-assets model rescore")

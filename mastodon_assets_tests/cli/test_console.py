@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 from rich.table import Table
@@ -11,14 +10,6 @@ from mastodon_assets.cli import console
 
 HOSTILE = "tea\x1b]0;owned\x07\x7f\nnext\u202eline"
 logger = logging.getLogger("mastodon_assets.somewhere")
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("mastodon_assets")
-    before = list(root.handlers), root.level, ours.level
-    yield
-    root.handlers[:], root.level, ours.level = before
 
 
 def logged(capsys: pytest.CaptureFixture[str]) -> str:

@@ -131,7 +131,7 @@ def test_the_demo_tells_each_asset_and_how_long_the_steps_took(real: RealDemo) -
     assert len(told) == len(set(told))
     assert {name.partition(".")[0] for name in (*CHARTS, *HEADERS)} <= set(told)
     assert re.search(
-        r"(?m)^  posts to Kafka +\d+\n  assets +\d+\n  in all +\d+$", real.ended.stdout
+        r"(?m)^  posts to Kafka +\d+\n  assets +\d+\n  in total +\d+$", real.ended.stdout
     )
 
 

@@ -300,15 +300,15 @@ def test_the_command_asks_tells_and_lists(platform: Settings, command: Callable[
 
     assert "1  toots_rejected" in dry
     assert f"1  {platform.kafka_errors_topic}" in dry
-    assert "would be removed; nothing was" in dry
+    assert "nothing was changed" in dry
     assert told["removed"]["toots_rejected"] == told["removed"][platform.kafka_errors_topic] == 1
     assert "account" in listed
-    assert "1 withdrawn" in listed
+    assert "1 on the suppression list" in listed
     assert "bob" not in listed
     assert [entry["kind"] for entry in json.loads(command("--list", "--json"))] == ["account"]
-    assert "taken off the list" in command("--account", "bob@two.example", "--undo")
-    assert "0 withdrawn" in command("--list")
-    assert "removed, and entered in the list" in command("--server", "five.example", answer="y\n")
+    assert "taken off the suppression list" in command("--account", "bob@two.example", "--undo")
+    assert "0 on the suppression list" in command("--list")
+    assert "added to the suppression list" in command("--server", "five.example", answer="y\n")
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def test_list_shows_the_newest_of_both_escaped_and_counts_reasons(
     ]
     assert document["dead_letters"][1]["payload"] == "x" * 60 + "…"
     assert document["reasons"]["not JSON [bold]"] == 2
-    assert "1 dead letters" in command("list", "--reason", "CONTRACT")
+    assert "1 dead letter\n" in command("list", "--reason", "CONTRACT")
 
 
 def test_show_gives_all_of_one_and_its_bytes(

@@ -1,0 +1,73 @@
+"""How Ctrl-C and SIGTERM end a command: in good order, and at the latest after two seconds."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+INTERRUPTED = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_DEFAULT_SECONDS = 1.7
+
+
+class _Deadline:
+    """The seconds that a command has to end in good order."""
+
+    seconds = _DEFAULT_SECONDS
+
+
+def end_on_signals() -> None:
+    """Raise KeyboardInterrupt at SIGINT and SIGTERM, and end the process if that takes too long.
+
+    A shell starts `command &` in a script with SIGINT ignored: it is not ignored here, nor by the
+    processes that a command starts.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    # Python calls handlers between two of its own instructions only: a library that waits in C
+    # delays them. This byte is written at once.
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_late, args=(reader,), daemon=True, name="deadline").start()
+
+
+def stop_requested() -> Callable[[], bool]:
+    """Take the next SIGINT or SIGTERM as a request to stop; the one after it ends the process.
+
+    Returns:
+        A function that says whether the request has arrived.
+    """
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in _SIGNALS:
+        signal.signal(number, note)
+    return lambda: bool(received)
+
+
+@contextmanager
+def seconds_to_end(seconds: float) -> Iterator[None]:
+    """Let the block have `seconds` to end, because it stops processes of its own."""
+    _Deadline.seconds = seconds
+    try:
+        yield
+    finally:
+        _Deadline.seconds = _DEFAULT_SECONDS
+
+
+def _end_late(signals: socket.socket) -> None:
+    while number := signals.recv(1):
+        if number[0] in _SIGNALS:
+            time.sleep(_Deadline.seconds)
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(INTERRUPTED)

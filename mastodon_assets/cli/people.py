@@ -1,0 +1,109 @@
+"""The command for people who do not want to be in the data: `purge`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mastodon_assets.cli.common import AsJson, flag
+from mastodon_assets.cli.console import print_json, print_line
+from mastodon_assets.config.settings import load_settings
+
+if TYPE_CHECKING:
+    from mastodon_assets.operations.purge import Entry
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the commands of this module to `app`."""
+    app.command(rich_help_panel=panel)(purge)
+
+
+def purge(
+    account: Annotated[
+        str | None,
+        typer.Option("--account", help="Remove this account's posts.", metavar="USER@DOMAIN"),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            help="Remove the posts of this server's accounts and all that was read from it.",
+            metavar="DOMAIN",
+        ),
+    ] = None,
+    yes: Annotated[bool, flag("--yes", "Do not ask for confirmation.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Only count what would be removed.")] = False,
+    undo: Annotated[
+        bool,
+        flag("--undo", "Take it off the suppression list: its posts may be read again."),
+    ] = False,
+    show_list: Annotated[
+        bool,
+        flag("--list", "Show when entries were added, without names."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove all data of an account or a server, and keep it out.
+
+    Removes its rows and dead letters, and puts it on the suppression list: whatever Kafka or a
+    recording brings later is not stored.
+
+    Charts and files that exist already count it until the next refresh, which the sensor starts.
+    """
+    from mastodon_assets.operations import purge as operation
+    from mastodon_assets.warehouse.migrate import migrate
+
+    if (account is not None) + (server is not None) + show_list != 1:
+        raise typer.BadParameter("give one of --account, --server and --list")
+    settings = load_settings()
+    migrate(settings.postgres_url)
+    if show_list:
+        _print_entries(operation.entries(settings), as_json)
+        return
+    if account is not None:
+        who = operation.account(account)
+    else:
+        assert server is not None, "checked above"
+        who = operation.server(server)
+    if undo:
+        _print_undone(operation.undo(settings, who), as_json)
+        return
+    if not (yes or dry_run):
+        typer.confirm(f"Remove all data of {who.name} for good?", abort=True, err=True)
+    removed = operation.purge(settings, who, dry_run=dry_run)
+    if as_json:
+        print_json({"removed": dict(removed), "dry_run": dry_run})
+        return
+    for place, count in removed.items():
+        print_line(f"{count:>9,}  {place}")
+    if dry_run:
+        print_line("These would be removed; nothing was changed.")
+    else:
+        print_line(
+            "Removed, and added to the suppression list. Charts and files count it until the next"
+            " refresh. Messages stay in Kafka as long as it keeps them (the embedded one for good);"
+            " none of them is stored again."
+        )
+
+
+def _print_undone(was_listed: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"was_listed": was_listed})
+    elif was_listed:
+        print_line("taken off the suppression list")
+    else:
+        print_line("it was not on the suppression list")
+
+
+def _print_entries(entries: "Sequence[Entry]", as_json: bool) -> None:
+    if as_json:
+        print_json(
+            [
+                {"kind": entry.kind, "withdrawn_at": entry.withdrawn_at.isoformat()}
+                for entry in entries
+            ]
+        )
+        return
+    for entry in entries:
+        print_line(f"{entry.withdrawn_at:%Y-%m-%d %H:%M:%S}Z  {entry.kind}")
+    print_line(f"{len(entries):,} on the suppression list")

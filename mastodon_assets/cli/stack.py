@@ -1,0 +1,316 @@
+"""Commands that start, stop and watch the platform on this machine.
+
+What belongs here: `demo`, `up`, `down`, `status`, `doctor` and `ui`.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from mastodon_assets.cli.common import AsJson, Days, Seed, Toots, address, flag, refuse_taken_port
+from mastodon_assets.cli.console import (
+    escaped,
+    in_one_line,
+    print_counts,
+    print_json,
+    print_line,
+    print_table,
+    report,
+)
+from mastodon_assets.cli.feed import print_ingested
+from mastodon_assets.cli.interrupts import seconds_to_end
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.errors import PlatformError
+
+if TYPE_CHECKING:
+    from mastodon_assets.ingest.source_states import SourceStatus
+    from mastodon_assets.operations.demo import DemoResult
+
+_DEMO_PORT = 3000
+# Servers that this process started are stopped in good order.
+_SECONDS_TO_STOP_SERVERS = 60.0
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the commands of this module to `app`."""
+    for command in (demo, up, down, status, doctor, ui):
+        app.command(rich_help_panel=panel)(command)
+
+
+def demo(
+    toots: Toots = 2000,
+    days: Days = 7,
+    seed: Seed = 1,
+    from_file: Annotated[
+        Path | None,
+        typer.Option("--from", help="Use these recorded status objects instead, one per line."),
+    ] = None,
+    keep: Annotated[bool, flag("--keep", "Leave Kafka and PostgreSQL running.")] = False,
+    ui: Annotated[
+        bool,
+        flag("--ui", f"Serve the web page on the result at port {_DEMO_PORT}."),
+    ] = False,
+) -> None:
+    """Run everything on this machine with simulated data.
+
+    Starts a simulated Mastodon server, Kafka, Spark and PostgreSQL, and draws the charts. Needs no
+    account and no settings. Takes about two minutes; the first run also downloads 75 MB of
+    programs.
+
+    Charts are written to reports/, CSV files to data/.
+    """
+    from mastodon_assets.operations.demo import running_demo, show_web_page
+
+    if ui:
+        refuse_taken_port(_DEMO_PORT, "mastodon-assets ui --port")
+    with (
+        seconds_to_end(_SECONDS_TO_STOP_SERVERS),
+        running_demo(
+            toots=toots, days=days, seed=seed, from_file=from_file, keep=keep, report=report
+        ) as result,
+    ):
+        _print_demo(result)
+        if ui:
+            with suppress(KeyboardInterrupt):
+                show_web_page(result.settings, _DEMO_PORT, report)
+    if keep:
+        print_line()
+        print_line("Kafka and PostgreSQL are running.")
+        print_line("  look around:      ", ("mastodon-assets ui", "bold"))
+        print_line("  stop and remove:  ", ("mastodon-assets down --wipe", "bold"))
+
+
+def up() -> None:
+    """Start the embedded Kafka and PostgreSQL, and create topics and tables.
+
+    Their addresses are written to connection.json, where the other commands find them. Safe to
+    repeat.
+    """
+    from pydantic import SecretStr
+
+    from mastodon_assets.embedded import stack
+    from mastodon_assets.warehouse.migrate import migrate
+    from mastodon_assets.warehouse.roles import create_roles
+
+    settings = load_settings()
+    connection = stack.up(
+        settings.mastodon_assets_home,
+        topics=[settings.kafka_topic, settings.kafka_errors_topic],
+        report=report,
+    )
+    create_roles(SecretStr(connection.postgres_url), {})
+    version = migrate(SecretStr(connection.postgres_url))
+    print_line(f"Kafka       {connection.kafka_bootstrap_servers}")
+    print_line(f"PostgreSQL  {address(connection.postgres_url)}, schema version {version}")
+    print_line(f"addresses   {settings.mastodon_assets_home / 'connection.json'}")
+
+
+def down(
+    wipe: Annotated[bool, flag("--wipe", "Also remove their data and Dagster's runs.")] = False,
+) -> None:
+    """Stop the embedded Kafka and PostgreSQL; keep their data unless --wipe."""
+    from mastodon_assets.embedded import stack
+    from mastodon_assets.operations.demo import wipe_folder
+
+    home = load_settings().mastodon_assets_home
+    with seconds_to_end(_SECONDS_TO_STOP_SERVERS):
+        if wipe:
+            wipe_folder(home, report)
+        else:
+            stack.down(home, report=report)
+
+
+def status(as_json: AsJson = False) -> None:
+    """Show what runs, each source's state, and how far the tables are behind Kafka.
+
+    The exit status is 1 if Kafka or PostgreSQL does not run or does not answer.
+    """
+    from mastodon_assets.embedded import stack
+
+    settings = load_settings()
+    own_servers = {
+        "Kafka": settings.kafka_bootstrap_servers,
+        "PostgreSQL": settings.database_url,
+    }
+    # The embedded stack has no part in a server of one's own.
+    services = [
+        service
+        for service in stack.status(settings.mastodon_assets_home)
+        if not own_servers[service.name]
+    ]
+    pipeline, problem = _pipeline_state(settings)
+    sources = _sources(settings)
+    if as_json:
+        print_json(
+            {
+                "services": [
+                    {"name": each.name, "state": each.state, "detail": each.detail}
+                    for each in services
+                ],
+                "sources": [_described(source) for source in sources],
+                "pipeline": pipeline,
+                "problem": problem,
+            }
+        )
+    else:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for service in services:
+            table.add_row(service.name, service.state, service.detail)
+        for name, value in (pipeline or {}).items():
+            table.add_row(name.replace("_", " "), _shown(value))
+        if table.rows:
+            print_table(table)
+        for source in sources:
+            print_line(_source_text(source))
+        if problem:
+            print_line(problem)
+    if problem or any(service.state != "running" for service in services):
+        raise typer.Exit(1)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check settings, Java, disk, Kafka, PostgreSQL and Mastodon servers.
+
+    Says how to fix what is wrong, and changes nothing.
+
+    Green: works. Yellow: works, but needs attention. Red: does not work; the exit status is 1.
+    """
+    from mastodon_assets.operations.doctor import diagnose
+
+    findings = diagnose()
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            advice = f"; {finding.advice}" if finding.advice else ""
+            print_line(
+                (f"{finding.level:<7}", finding.level), f"{finding.name}: {finding.text}{advice}"
+            )
+    if any(finding.level == "red" for finding in findings):
+        raise typer.Exit(1)
+
+
+def ui(
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the web page on 127.0.0.1.")
+    ] = 3000,
+) -> None:
+    """Serve Dagster's web page, sensors and schedules, until stopped (Ctrl-C)."""
+    from mastodon_assets.orchestration.dagster_home import dagster_home
+    from mastodon_assets.orchestration.web_server import DEFINITIONS, serve_web_page
+
+    home = dagster_home(load_settings().mastodon_assets_home)
+    workspace = Path("workspace.yaml")
+    refuse_taken_port(port, "--port")
+    report(f"starting the web page at http://127.0.0.1:{port}; Ctrl-C stops it")
+    with seconds_to_end(_SECONDS_TO_STOP_SERVERS):
+        serve_web_page(
+            port,
+            environment={**os.environ, "DAGSTER_HOME": str(home)},
+            target=("-w", str(workspace)) if workspace.exists() else DEFINITIONS,
+        )
+
+
+def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | None]:
+    """Return how far the tables are; or None and one line that says why that is not known."""
+    from mastodon_assets.kafka.topics import read_topic
+    from mastodon_assets.orchestration.refresh_state import shown_state
+    from mastodon_assets.stream.ledger import lag
+
+    try:
+        shown = shown_state(settings)
+        topic = read_topic(settings, settings.kafka_topic, timeout=3)
+    except PlatformError as error:
+        return None, in_one_line(str(error))
+    ahead = lag(shown.ledger, topic.end)
+    pipeline = {
+        "messages_in_kafka": sum(topic.end.values()),
+        "messages_ahead_of_tables": ahead,
+        "charts_are_current": ahead == 0
+        and shown.shown_version == shown.toots_version
+        and shown.shown_champions == {shown.champion},
+        "champion": shown.champion or "none",
+    }
+    return pipeline, None
+
+
+def _sources(settings: Settings) -> "list[SourceStatus]":
+    """Return an empty list if they cannot be read: `_pipeline_state` says why."""
+    from mastodon_assets.ingest.source_states import read_sources
+
+    try:
+        return read_sources(settings.postgres_url)
+    except PlatformError:
+        return []
+
+
+def _described(source: "SourceStatus") -> dict[str, Any]:
+    times = {
+        name: value.isoformat()
+        for name, value in asdict(source).items()
+        if isinstance(value, datetime)
+    }
+    return asdict(source) | times | {"state": source.present_state(datetime.now(UTC))}
+
+
+def _source_text(source: "SourceStatus") -> str:
+    posted = source.last_post_at
+    parts = [
+        source.present_state(datetime.now(UTC)),
+        "no post yet" if posted is None else f"last post {posted:%Y-%m-%d %H:%M:%S}Z",
+        "no cursor" if source.cursor is None else f"cursor {source.cursor}",
+        f"{source.open_gaps} open gap{'' if source.open_gaps == 1 else 's'}",
+        *([source.detail] if source.detail else []),
+    ]
+    return f"{source.instance}/{source.source}: {', '.join(parts)}"
+
+
+def _shown(value: object) -> Text:
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    return Text(f"{value:,}" if isinstance(value, int) else escaped(str(value)))
+
+
+def _print_demo(result: "DemoResult") -> None:
+    print_line()
+    print_line(("Events read from the server", "bold"))
+    print_ingested(result.ingested)
+    print_line()
+    print_line(("Rows of the tables in schema masto", "bold"))
+    for rows in _in_groups(result.rows):
+        print_counts(rows)
+        print_line()
+    print_line(("Model that scores", "bold"))
+    print_line(f"  {result.champion}")
+    for title, paths in (("Charts", result.charts), ("CSV files", result.exports)):
+        print_line()
+        print_line((title, "bold"))
+        for path in paths:
+            print_line(f"  {path}")
+    print_line()
+    print_line(("Seconds", "bold"))
+    print_counts({**result.seconds, "in total": sum(result.seconds.values())})
+
+
+def _in_groups(rows: Mapping[str, int]) -> list[dict[str, int]]:
+    """Group posts, batch tables, sentiment and bookkeeping, each in the catalog's order."""
+    groups: list[dict[str, int]] = [{}, {}, {}, {}]
+    for name, count in rows.items():
+        if name == "toots_raw" or name.endswith("_windowed"):
+            group = 0
+        elif name.startswith("batch_"):
+            group = 1
+        elif "sentiment" in name:
+            group = 2
+        else:
+            group = 3
+        groups[group][name] = count
+    return groups

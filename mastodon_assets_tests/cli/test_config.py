@@ -1,0 +1,63 @@
+"""`config show`: each setting, masked if secret, and where it comes from."""
+
+import json
+from pathlib import Path
+
+from mastodon_assets.config.settings import Settings
+from mastodon_assets_tests.support.commands import Commands
+
+SECRET = "s3cr3t-of-sixteen-characters"
+
+
+def shown(commands: Commands, **environment: str) -> dict[str, tuple[object, str]]:
+    ended = commands("config", "show", "--json", **environment)
+    assert (ended.status, ended.err) == (0, "")
+    return {each["name"]: (each["value"], each["from"]) for each in json.loads(ended.out)}
+
+
+def test_every_setting_is_shown_with_its_value_and_where_it_comes_from(
+    commands: Commands, folder: Path
+) -> None:
+    (folder / ".env").write_text("KAFKA_TOPIC=from_file\nNEUTRAL_LOW=0.4\nREPORTS_DIR=\n")
+    home = folder / ".mastodon_assets"
+    home.mkdir()
+    connection = {
+        "kafka_bootstrap_servers": "127.0.0.1:9092",
+        "postgres_url": f"postgresql://user:{SECRET}@127.0.0.1:5432/db",
+        "withdrawn_key": SECRET,
+    }
+    (home / "connection.json").write_text(json.dumps(connection))
+    settings = shown(commands, neutral_low="0.3", KAFKA_ACCEPT_DATA_LOSS="true")
+    assert list(settings) == [name.upper() for name in Settings.model_fields]
+    assert settings["KAFKA_TOPIC"] == ("from_file", ".env")
+    assert settings["NEUTRAL_LOW"] == (0.3, "environment")
+    assert settings["KAFKA_ACCEPT_DATA_LOSS"] == (True, "environment")
+    assert settings["REPORTS_DIR"] == ("reports", "default")
+    assert settings["KAFKA_BOOTSTRAP_SERVERS"] == ("127.0.0.1:9092", "connection.json")
+    assert settings["DATABASE_URL"] == ("***@127.0.0.1:5432/db", "connection.json")
+    assert settings["WITHDRAWN_KEY"] == ("***", "connection.json")
+    assert settings["MASTODON_API_BASE_URL"] == (None, "default")
+
+
+def test_no_secret_is_shown(commands: Commands) -> None:
+    secrets = [name.upper() for name in Settings.model_fields if "token" in name or "key" in name]
+    environment = {
+        **dict.fromkeys(secrets, SECRET),
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "KAFKA_SASL_USERNAME": "someone",
+        "KAFKA_SASL_PASSWORD": SECRET,
+        "MASTO_OWNER_PASSWORD": SECRET,
+        "DATABASE_URL": f"postgresql://user:{SECRET}@db.example/d?sslpassword={SECRET}",
+    }
+    for arguments in (["config", "show"], ["config", "show", "--json"]):
+        ended = commands(*arguments, **environment)
+        assert ended.status == 0, ended.err
+        assert "someone" in ended.out
+        assert "***@db.example/d" in ended.out
+        # The one is a path.
+        assert ended.out.count(SECRET) == ("MASTODON_ACCESS_TOKENS_FILE" in secrets)
+
+
+def test_one_line_per_setting_whatever_the_width(commands: Commands) -> None:
+    ended = commands("config", "show", COLUMNS="40", FILTER_WORDS="word " * 50)
+    assert len(ended.out.splitlines()) == 1 + len(Settings.model_fields)

@@ -1,0 +1,77 @@
+"""Ctrl-C and SIGTERM end each command, however it was started, without a traceback."""
+
+import re
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from subprocess import Popen
+
+import httpx
+import pytest
+
+from mastodon_assets.config.settings import Settings, as_environment
+from mastodon_assets_tests.support.commands import read_until, started, started_in_background
+
+pytestmark = pytest.mark.usefixtures("processes")
+
+Start = Callable[..., AbstractContextManager["Popen[str]"]]
+
+ended_by = pytest.mark.parametrize(
+    ("sent", "start"),
+    [
+        pytest.param(sent, start, id=f"{start.__name__}-{sent.name}")
+        for start in (started, started_in_background)
+        for sent in (signal.SIGINT, signal.SIGTERM)
+    ],
+)
+
+
+@ended_by
+def test_the_simulator_ends_in_good_order(sent: signal.Signals, start: Start) -> None:
+    with start("simulate", "--port", "0", "--toots", "5") as process:
+        shown = read_until(process.stdout, "MASTODON_ACCESS_TOKEN=")
+        found = re.search(r"(?m)^MASTODON_API_BASE_URL=(http://127\.0\.0\.1:\d+)$", shown)
+        assert found
+        assert httpx.get(f"{found[1]}/api/v2/instance", timeout=30).status_code == 200
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+
+
+@ended_by
+def test_the_ingester_ends_in_good_order_with_its_counts(
+    settings: Settings, sent: signal.Signals, start: Start
+) -> None:
+    with started("simulate", "--port", "0", "--toots", "5", "--rate", "5") as simulator:
+        shown = read_until(simulator.stdout, "MASTODON_ACCESS_TOKEN=")
+        server = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        environment = {**as_environment(settings), **server}
+        with start("ingest", **environment) as process:
+            read_until(process.stderr, "connected")
+            process.send_signal(sent)
+            out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert re.search(r"received +\d", out)
+
+
+@ended_by
+@pytest.mark.parametrize("command", ["status", "prepare"])
+def test_a_command_that_waits_for_a_silent_server_ends(
+    sent: signal.Signals, start: Start, command: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        place = "{}:{}".format(*silent.getsockname())
+        environment = {
+            "DATABASE_URL": f"postgresql://u:p@{place}/d",
+            "KAFKA_BOOTSTRAP_SERVERS": place,
+        }
+        with start(command, **environment) as process:
+            # Now it waits for an answer that does not come.
+            accepted, _ = silent.accept()
+            process.send_signal(sent)
+            out, err = process.communicate(timeout=30)
+            accepted.close()
+    assert (process.returncode, out, err) == (130, "", "")

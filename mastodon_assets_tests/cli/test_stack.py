@@ -1,0 +1,155 @@
+"""Commands that start, stop and watch the platform on this machine."""
+
+import json
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from mastodon_assets.config.settings import Settings, as_environment
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.watermarks import bump_toots_version
+from mastodon_assets_tests.support.commands import Commands
+
+PASSWORD = "s3cr3t"
+
+
+def test_a_demo_of_a_missing_file_touches_nothing(folder: Path, commands: Commands) -> None:
+    commands.failure(1, "demo", "--from", "missing.ndjson")
+    assert list(folder.iterdir()) == []
+
+
+def leave_connection(folder: Path) -> None:
+    """The state folder as `down` leaves it: addresses at which nothing listens."""
+    home = folder / ".mastodon_assets"
+    home.mkdir()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    url = f"postgresql://mastodon:{PASSWORD}@127.0.0.1:{port}/mastodon"
+    text = json.dumps({"kafka_bootstrap_servers": f"127.0.0.1:{port}", "postgres_url": url})
+    (home / "connection.json").write_text(text)
+
+
+@pytest.mark.usefixtures("loopback")
+@pytest.mark.parametrize("command", ["ingest", "stream"])
+def test_after_down_a_command_says_how_to_start_the_stack(
+    command: str, folder: Path, commands: Commands
+) -> None:
+    leave_connection(folder)
+    told = commands.failure(1, command)
+    assert told.startswith("no connection to PostgreSQL (")
+    assert "run: mastodon-assets up" in told
+    assert PASSWORD not in told
+
+
+def test_in_an_empty_folder_nothing_runs_and_nothing_is_made(
+    folder: Path, commands: Commands
+) -> None:
+    for arguments, expected in (
+        (["status"], 1),
+        (["status", "--json"], 1),
+        (["down"], 0),
+        (["down", "--wipe"], 0),
+    ):
+        ended = commands(*arguments)
+        assert (ended.status, ended.err) == (expected, "")
+        assert list(folder.iterdir()) == []
+
+
+def test_the_status_in_an_empty_folder_says_what_to_do(commands: Commands) -> None:
+    lines = [" ".join(line.split()) for line in commands("status").out.splitlines()]
+    assert lines == [
+        "Kafka stopped not running",
+        "PostgreSQL stopped not running",
+        "no PostgreSQL is known; run: mastodon-assets up (or set DATABASE_URL)",
+    ]
+
+
+@pytest.mark.usefixtures("loopback")
+def test_the_status_after_down_says_what_to_do_without_the_password(
+    folder: Path, commands: Commands
+) -> None:
+    leave_connection(folder)
+    shown = commands("status")
+    assert shown.status == 1
+    assert "run: mastodon-assets up" in shown.out
+    assert PASSWORD not in shown.out + shown.err
+    told = json.loads(commands("status", "--json").out)
+    assert [service["state"] for service in told["services"]] == ["stopped", "stopped"]
+    assert told["pipeline"] is None
+    assert "run: mastodon-assets up" in told["problem"]
+
+
+def test_the_status_says_nothing_of_a_stack_where_both_servers_are_ones_own(
+    settings: Settings, commands: Commands
+) -> None:
+    ended = commands(
+        "status",
+        "--json",
+        KAFKA_BOOTSTRAP_SERVERS=settings.kafka_servers,
+        DATABASE_URL=settings.postgres_url.get_secret_value(),
+    )
+    assert json.loads(ended.out)["services"] == []
+    assert ended.status == 0
+
+
+def test_the_status_counts_what_the_tables_lack(
+    settings: Settings, produce: Callable[..., None], commands: Commands
+) -> None:
+    produce([b"garbage"] * 3)
+    with transaction(settings.postgres_url) as connection:
+        bump_toots_version(connection)
+    told = json.loads(commands("status", "--json", **as_environment(settings)).out)
+    assert told["problem"] is None
+    assert told["pipeline"] == {
+        "messages_in_kafka": 3,
+        "messages_ahead_of_tables": 3,
+        "charts_are_current": False,
+        "champion": "none",
+    }
+    shown = commands("status", **as_environment(settings)).out
+    assert re.search(r"messages ahead of tables +3 *\n", shown)
+    assert re.search(r"charts are current +no *\n", shown)
+
+
+@pytest.mark.usefixtures("loopback")
+def test_a_taken_port_is_refused_before_the_web_page_starts(commands: Commands) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert commands.failure(2, "ui", "--port", str(port)).startswith(f"port {port} is taken")
+        assert commands.failure(1, "simulate", "--port", str(port)).startswith(
+            "cannot listen on 127.0.0.1"
+        )
+
+
+@pytest.mark.usefixtures("own_servers")
+def test_the_stack_comes_up_goes_down_and_is_wiped(folder: Path, commands: Commands) -> None:
+    home = folder / ".mastodon_assets"
+    try:
+        first = commands("up")
+        assert first.status == 0, first.err
+        connection = json.loads((home / "connection.json").read_text())
+        password = str(conninfo_to_dict(connection["postgres_url"])["password"])
+        assert connection["kafka_bootstrap_servers"] in first.out
+        assert password not in first.out + first.err
+        again = commands("up")
+        assert (again.status, again.out) == (0, first.out)
+        running = json.loads(commands("status", "--json").out)
+        assert [service["state"] for service in running["services"]] == ["running", "running"]
+        assert running["problem"] is None
+        assert commands.failure(2, "demo").startswith(
+            f"MASTODON_ASSETS_HOME={home} contains something"
+        )
+        assert commands("down").status == 0
+        assert (home / "connection.json").exists()
+        assert commands.failure(1, "stream").startswith("no connection to PostgreSQL")
+    finally:
+        wiped = commands("down", "--wipe")
+    assert wiped.status == 0, wiped.err
+    assert list(home.iterdir()) == []
