@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Producer
+from filelock import FileLock
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pydantic import SecretStr
@@ -63,10 +64,15 @@ _LEAVES_THE_PROCESS = {
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its cost, so that `-m unit` and the like select by it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test by its cost, so that `-m unit` and the like select by it.
+
+    Workers begin with the dearest: the cheap ones at the end let all workers end together.
+    """
     for item in items:
         item.add_marker(_cost(item))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: -_COSTS.index(_cost(item)))
 
 
 def _cost(item: pytest.Item) -> str:
@@ -240,20 +246,24 @@ def spark() -> Iterator["SparkSession"]:
 def synthetic_model(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[["SparkSession", Settings], "TrainingResult"]:
-    """`synthetic_model(spark, settings)`: registered with these settings, trained once a run.
+    """`synthetic_model(spark, settings)`: registered with these settings, trained once per run.
 
-    A folder that is complete is registered and not trained again, so each place gets a copy.
+    A complete folder is registered and not trained again, so each place gets a copy.
     """
     from mastodon_assets.sentiment.train import train
 
-    kept = tmp_path_factory.mktemp("kept") / "models"
+    # Of all workers: their temporary folders are in one of the run's.
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    kept = (base.parent if is_worker else base) / "kept_models"
 
     def registered(spark: "SparkSession", settings: Settings) -> "TrainingResult":
-        if kept.exists():
-            shutil.copytree(kept, settings.model_dir, dirs_exist_ok=True)
-        result = train(spark, settings, lambda line: None)
-        if not kept.exists():
-            shutil.copytree(result.path, kept / result.version)
+        with FileLock(f"{kept}.lock"):
+            if kept.exists():
+                shutil.copytree(kept, settings.model_dir, dirs_exist_ok=True)
+            result = train(spark, settings, lambda line: None)
+            if not kept.exists():
+                shutil.copytree(result.path, kept / result.version)
         return result
 
     return registered

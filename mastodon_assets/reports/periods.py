@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # One post dated 1970 would turn a chart of a week into one of 56 years by month.
 _OUTSIDE_SHARE = 0.01
-# Of fewer posts none is an outlier, and so few days can all be read.
+# Among fewer posts none is an outlier, and fewer days are all readable.
 _ALL_POSTS_UP_TO = 10
 _ALL_DAYS_UP_TO = 31
 _DAYS_UP_TO = 366

@@ -58,6 +58,7 @@ def _harmless(cell: object) -> object:
 
 
 def _replace(path: Path, content: bytes) -> None:
+    """Replace `path` in one step; whom the umask lets read files may read it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content, mode=None)

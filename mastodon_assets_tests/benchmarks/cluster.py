@@ -5,9 +5,9 @@
 Each drain runs on a standalone cluster of its own on loopback, whose workers have one core each and
 see nothing of the driver's disk, into a database of its own. CPU time is that of the executors'
 processes, those of Python below them included, from the first message to the last. What they took
-before stands beside it: to start, and to read 200,000 other messages, as each JVM compiles for
+before is next to it: to start, and to read 200,000 other messages, as each JVM compiles for
 itself what it then runs. All of them, the driver and the servers share this machine's cores: the
-seconds on the wall tell how two cores share that work, not how a cluster scales.
+seconds on the wall show how two cores share that work, not how a cluster scales.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def _run(stack: embedded.Connection, folder: Path, executors: int, messages: int
             database_url=url,
             spark_master=master,
         )
-        told = subprocess.run(
+        output = subprocess.run(
             [
                 *(sys.executable, "-m", __spec__.name),
                 *("--inside", str(executors), "--messages", str(messages)),
@@ -114,7 +114,7 @@ def _run(stack: embedded.Connection, folder: Path, executors: int, messages: int
             text=True,
         ).stdout
         _check(url, _FIRST_MESSAGES + messages)
-    return Run(**json.loads(told.splitlines()[-1]))
+    return Run(**json.loads(output.splitlines()[-1]))
 
 
 def _drain(executors: int, messages: int) -> Run:

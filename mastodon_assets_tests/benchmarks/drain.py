@@ -1,14 +1,18 @@
-"""Drain N messages from a cold JVM: ours, the usual way, and the limit, one after the other.
+"""Drain N messages from a cold JVM: ours, a baseline, and an upper bound, one after the other.
 
     python -m mastodon_assets_tests.benchmarks.drain --messages 500000 --json drain.json
 
-*ours* is `mastodon-assets stream --until-caught-up`. *peer* is the usual way: three streaming
-queries of their own (raw rows, counts a minute and language, average length a minute and user) in
-update mode with Spark's defaults, that append by JDBC. *limit* is a plain COPY of the same rows
-into keyed tables and the windows by one SQL statement each. All on this machine, on real parts;
-each from a process of its own, in a database and (but for the limit) a JVM of its own, on one
-server with one configuration. The peer's tables have no keys, which its appends would break. A
-machine's first drain leaves Spark's classes in the user's cache: one of 1,000 messages is not
+Each runs on this machine, on real parts, from a process and in a database of its own, on one server
+with one configuration:
+
+- *ours*: `mastodon-assets stream --until-caught-up`.
+- *baseline*: what one writes first. Three streaming queries (raw rows, counts per minute and
+  language, average length per minute and user) in update mode with Spark's defaults, which append
+  by JDBC. Its tables have no keys, which appends would violate.
+- *upper bound*: a plain COPY of the same rows into keyed tables and the windows by one SQL
+  statement each. It needs no JVM.
+
+A machine's first drain leaves Spark's classes in the user's cache: one of 1,000 messages is not
 measured.
 """
 
@@ -62,13 +66,13 @@ def main() -> None:
             with new_database(stack) as url:
                 _run(stack, url, *_OURS, kafka_topic=_FIRST_TOPIC)
             _produce(stack.kafka_bootstrap_servers, arguments.messages)
-            with new_database(stack) as ours, new_database(stack) as peer:
+            with new_database(stack) as ours, new_database(stack) as baseline:
                 seconds = {
                     "ours": _run(stack, ours, *_OURS),
-                    "peer": _run(
-                        stack, peer, "-m", "mastodon_assets_tests.benchmarks.drain_baseline"
+                    "baseline": _run(
+                        stack, baseline, "-m", "mastodon_assets_tests.benchmarks.drain_baseline"
                     ),
-                    "limit": _limit(stack, ours),
+                    "upper_bound": _upper_bound(stack, ours),
                 }
                 _check(ours, arguments.messages)
         finally:
@@ -82,8 +86,8 @@ def main() -> None:
             "messages_per_second": {
                 name: round(arguments.messages / taken) for name, taken in seconds.items()
             },
-            "times_the_peer": round(seconds["peer"] / seconds["ours"], 2),
-            "part_of_the_limit": round(seconds["limit"] / seconds["ours"], 2),
+            "times_the_baseline": round(seconds["baseline"] / seconds["ours"], 2),
+            "part_of_the_upper_bound": round(seconds["upper_bound"] / seconds["ours"], 2),
         }
         arguments.json.write_text(json.dumps(result, indent=2))
 
@@ -144,7 +148,7 @@ def _check(url: SecretStr, messages: int) -> None:
         assert window_sum_and_rows(connection) == (messages, messages)
 
 
-def _limit(stack: embedded.Connection, source: SecretStr) -> float:
+def _upper_bound(stack: embedded.Connection, source: SecretStr) -> float:
     """COPY of the rows that our drain stored into the same keyed tables, then the windows in SQL.
 
     Reading the rows out of the source is not counted: they wait in a file.
@@ -180,10 +184,11 @@ def _copy_in(connection: Connection[Any], file: IO[bytes]) -> None:
 
 def _print(seconds: dict[str, float], messages: int) -> None:
     table = Table(
-        *("what", "seconds", "messages/s", "times the peer", "part of the limit"), box=None
+        *("what", "seconds", "messages/s", "times the baseline", "part of the upper bound"),
+        box=None,
     )
     for name, taken in seconds.items():
-        ratios = (f"{seconds['peer'] / taken:.1f}", f"{seconds['limit'] / taken:.2f}")
+        ratios = (f"{seconds['baseline'] / taken:.1f}", f"{seconds['upper_bound'] / taken:.2f}")
         table.add_row(name, f"{taken:.1f}", f"{messages / taken:,.0f}", *ratios)
     Console().print(table)
 

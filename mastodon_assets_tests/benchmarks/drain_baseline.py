@@ -24,15 +24,15 @@ _MESSAGE = """
     content string, hashtags array<string>, favourites int, reblogs int, replies int
 """
 _TABLES = """
-CREATE SCHEMA peer;
-CREATE TABLE peer.toots_raw (
+CREATE SCHEMA baseline;
+CREATE TABLE baseline.toots_raw (
     instance text, id text, uri text, created_at timestamptz, edited_at timestamptz,
     received_at timestamptz, username text, user_id text, lang text, content_html text,
     content_txt text, hashtags text[], favourites int, reblogs int, replies int);
-CREATE TABLE peer.toot_metrics_windowed (
+CREATE TABLE baseline.toot_metrics_windowed (
     window_start timestamptz, window_end timestamptz, lang text, toots_count bigint,
     avg_length double precision);
-CREATE TABLE peer.user_avg_length_windowed (
+CREATE TABLE baseline.user_avg_length_windowed (
     window_start timestamptz, window_end timestamptz, username text, avg_length double precision);
 """
 
@@ -107,7 +107,7 @@ def _append(frame: DataFrame, table: str, settings: Settings, folder: Path) -> S
             .option("user", str(parts["user"]))
             .option("password", str(parts["password"]))
             .option("driver", "org.postgresql.Driver")
-            .option("dbtable", f"peer.{table}")
+            .option("dbtable", f"baseline.{table}")
             .mode("append")
             .save()
         )

@@ -1,10 +1,10 @@
-"""SIGKILL at random moments, round after round: the tables stay those of an undisturbed run.
+"""SIGKILL at random moments, round after round: the tables stay those of a run without faults.
 
     python -m mastodon_assets_tests.benchmarks.faults --rounds 100 --json faults.json
 
 Each round sends messages (posts, edits, deletes, garbage) while a part works on them, kills one at
-a moment of chance, lets it come back, and compares all tables, row for row, with those of a drain
-that nobody disturbs. Parts: the process `mastodon-assets stream`, a run of the asset `toots_raw`,
+a random moment, lets it come back, and compares all tables, row for row, with those of a drain
+without faults. Parts: the process `mastodon-assets stream`, a run of the asset `toots_raw`,
 the broker, the database.
 """
 
@@ -157,7 +157,7 @@ def _seconds_of_asset_run(platform: Platform) -> float:
     platform.send(_MESSAGES)
     started = time.monotonic()
     with platform.running(ASSET_RUN) as process:
-        assert process.wait(300) == 0, platform.told()[-2000:]
+        assert process.wait(300) == 0, platform.log_text()[-2000:]
     return time.monotonic() - started
 
 

@@ -2,11 +2,11 @@
 
     python -m mastodon_assets_tests.benchmarks.ingest --posts 1000000 --json ingest.json
 
-*ours* is `mastodon-assets ingest --max N`. *peer* is Mastodon.py's `stream_public` with the same
-handler: the same consent, normalising, contract and publisher. Both read `firehose`, one after the
-other, each from a process of its own; the broker and the server share the machine with them. A
-second counts from the moment in which the stream was asked for until the process has ended with
-everything acknowledged.
+*ours* is `mastodon-assets ingest --max N`. *baseline* is Mastodon.py's `stream_public` with the
+same handler: the same consent, normalising, contract and publisher. Both read `firehose`, one after
+the other, each from a process of its own; the broker and the server share the machine with them.
+The time runs from the request of the stream until the process has ended with everything
+acknowledged.
 """
 
 import argparse
@@ -67,25 +67,25 @@ def main() -> None:
                 ours = _measure(
                     settings, arguments.posts, "mastodon_assets.cli.main", "ingest", "--max"
                 )
-                peer = _measure(
+                baseline = _measure(
                     settings,
-                    arguments.peer_posts,
+                    arguments.baseline_posts,
                     "mastodon_assets_tests.benchmarks.ingest_baseline",
                     "--max",
                 )
         finally:
             embedded.down(home, wipe=True)
-    _print({"ours": ours, "peer": peer})
+    _print({"ours": ours, "baseline": baseline})
     if arguments.json:
-        ratio = ours.posts_a_second / peer.posts_a_second
-        result = {"ours": asdict(ours), "peer": asdict(peer), "ratio": ratio}
+        ratio = ours.posts_a_second / baseline.posts_a_second
+        result = {"ours": asdict(ours), "baseline": asdict(baseline), "ratio": ratio}
         arguments.json.write_text(json.dumps(result, indent=2))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--posts", type=int, default=200_000)
-    parser.add_argument("--peer-posts", type=int, default=3_000)
+    parser.add_argument("--baseline-posts", type=int, default=3_000)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
@@ -176,7 +176,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _print(runs: dict[str, _Run]) -> None:
-    table = Table("", *runs, "times the peer", box=None)
+    table = Table("", *runs, "times the baseline", box=None)
     names: list[tuple[str, str]] = [
         ("posts", "posts"),
         ("seconds", "seconds"),

@@ -66,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--warm-up", type=float, default=20, help="seconds that do not count")
-    parser.add_argument("--rate", type=float, default=50, help="messages a second")
+    parser.add_argument("--rate", type=float, default=50, help="messages per second")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What a benchmark ran on; stands beside its numbers."""
+"""The machine that a benchmark ran on, for the record of its numbers."""
 
 import os
 import platform

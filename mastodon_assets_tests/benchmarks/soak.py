@@ -138,7 +138,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--rate", type=float, default=5, help="posts a second")
+    parser.add_argument("--rate", type=float, default=5, help="posts per second")
     parser.add_argument("--fault-every", type=float, default=10, help="seconds")
     parser.add_argument("--longest-walk", type=float, default=60, help="minutes")
     parser.add_argument("--json", type=Path)
@@ -162,12 +162,12 @@ def soak(settings: Settings, plan: Plan, *, report: Callable[[str], None]) -> Re
         reader = _Ingest(named, report)
         reader.start()
         reader.wait_until_connected()
-        # What was posted before is not the stream's to tell.
+        # The stream does not send what was posted before.
         before = set(chaos.posts)
         chaos.start_faults()
         time.sleep(plan.seconds)
         chaos.stop_faults()
-        # A gap whose walk was given up is closed by the next post that the stream tells.
+        # A gap whose walk was given up is closed by the next post of the stream.
         settled = _wait_until_settled(
             settings, plan.settle_seconds, quiet_seconds=3 * plan.commit_seconds
         )
@@ -298,7 +298,7 @@ def _wait_until_settled(settings: Settings, seconds: float, *, quiet_seconds: fl
 
 
 def _wait_until_read(settings: Settings, chaos: ChaosServer, seconds: float) -> bool:
-    """Everything told up to the newest post is acknowledged by Kafka, and no gap waits."""
+    """Everything up to the newest post is acknowledged by Kafka, and no gap waits."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)

@@ -47,7 +47,7 @@ def read_services(variables: Mapping[str, str]) -> dict[str, Service]:
 
 
 def read_all_services() -> dict[str, Service]:
-    """The services of all profiles, with variables as they stand in the file."""
+    """The services of all profiles, with variables as they are in the file."""
     services: dict[str, Service] = yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8"))[
         "services"
     ]
@@ -62,15 +62,15 @@ def required_variables() -> set[str]:
 
 def in_order_of_start(services: Mapping[str, Service]) -> Iterator[str]:
     """Names so that each comes after those it depends on."""
-    told: set[str] = set()
-    while len(told) < len(services):
+    placed: set[str] = set()
+    while len(placed) < len(services):
         ready = [
             name
             for name, service in services.items()
-            if name not in told and told >= set(service.get("depends_on", {}))
+            if name not in placed and placed >= set(service.get("depends_on", {}))
         ]
-        assert ready, f"services that wait for each other: {sorted(set(services) - told)}"
-        told.update(ready)
+        assert ready, f"services that wait for each other: {sorted(set(services) - placed)}"
+        placed.update(ready)
         yield from ready
 
 

@@ -1,6 +1,6 @@
 """The image of docker/Dockerfile, built and used by Buildah where there is no container engine.
 
-What belongs here: building, and running a command in the image. What is run is told by
+What belongs here: building, and running a command in the image. What is run is decided by
 `compose.py`, in which order by `try_image.py`.
 
 Buildah's chroot isolation needs no more than root: no namespaces, no overlay file system. The image

@@ -112,9 +112,9 @@ def test_make_env_writes_every_password_anew_for_its_owner_only(make_env: Path) 
 def test_make_env_never_replaces_what_is_there(make_env: Path) -> None:
     env = make_env.with_name(".env")
     env.write_text("POSTGRES_PASSWORD=in-use\n", encoding="utf-8")
-    told = _run(make_env)
-    assert told.returncode == 1
-    assert told.stderr == "docker/.env is there already and stays as it is\n"
+    ended = _run(make_env)
+    assert ended.returncode == 1
+    assert ended.stderr == "docker/.env is there already and stays as it is\n"
     assert env.read_text(encoding="utf-8") == "POSTGRES_PASSWORD=in-use\n"
 
 

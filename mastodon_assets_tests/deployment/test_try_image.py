@@ -1,4 +1,4 @@
-"""docker/try-image where it is not to be tried; that it works is its own to tell."""
+"""docker/try-image on a machine that cannot try it; its own run shows that it works."""
 
 import subprocess
 import sys

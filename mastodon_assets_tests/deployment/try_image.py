@@ -9,7 +9,7 @@ own, as Spark takes workers of one address for users of one disk. Kafka and Post
 
 It fails where a service does not get healthy, the sensor's refresh does not reach the charts, a
 service runs as another user than the image's, writes elsewhere than to its volumes, does not end
-when told to, or a secret shows. What it started is ended, and what it made is removed unless
+on SIGTERM, or a secret shows. What it started is ended, and what it made is removed unless
 `--keep`. Where the machine cannot try it at all it says why, with the exit status 77.
 """
 
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; what is kept is used again")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    # Both end it in good order, also where a shell started it in the background.
+    # Both end it cleanly, also if a shell started it in the background.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -188,7 +188,7 @@ def _show_end(log: Path) -> None:
 
 
 def _run_to_its_end(command: list[str]) -> int:
-    """Its exit status; where we are interrupted it is told to end, and may clean up."""
+    """Its exit status; if we are interrupted it gets SIGTERM and may clean up."""
     process = subprocess.Popen(command)
     try:
         return process.wait()
@@ -200,7 +200,7 @@ def _run_to_its_end(command: list[str]) -> int:
 
 @dataclass
 class Running:
-    """A container of a service: its process, and how a command is run beside it."""
+    """A container of a service: its process, and how a command is run in it."""
 
     name: str
     process: "subprocess.Popen[bytes]"
@@ -398,7 +398,7 @@ def _run_services(folder: Path) -> None:
             raise TrialError("; ".join(problems[:10]) + rest)
         _say(
             f"every service ran as user {USER_ID}, wrote to its volumes only, showed no secret and"
-            " ended when told to"
+            " ended on SIGTERM"
         )
     finally:
         container.remove()
@@ -606,7 +606,7 @@ def _check_image(buildah: Buildah) -> None:
 
 
 def _end(running: Running) -> str | None:
-    """Tell the service to end, as Docker does; its name where it had to be killed."""
+    """Ask the service to end, as Docker does; return its name if it had to be killed."""
     processes = running.processes()
     if processes:
         with suppress(psutil.NoSuchProcess):

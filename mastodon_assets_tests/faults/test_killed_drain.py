@@ -65,8 +65,10 @@ def test_a_kill_at_any_side_of_the_commit_changes_no_row(
     assert in_windows == rows > 0
 
     drain(lambda: spark, small, report=print)
-    with new_database(stack) as undisturbed:
+    with new_database(stack) as without_faults:
         drain(
-            lambda: spark, settings.model_copy(update={"database_url": undisturbed}), report=print
+            lambda: spark,
+            settings.model_copy(update={"database_url": without_faults}),
+            report=print,
         )
-        assert tables(settings.postgres_url) == tables(undisturbed)
+        assert tables(settings.postgres_url) == tables(without_faults)

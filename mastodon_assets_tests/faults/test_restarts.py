@@ -41,7 +41,7 @@ def test_whatever_fails_under_a_stream_changes_no_row(
         platform.send()
         platform.wait_until_stored(stream)
         with platform.running() as stand_by:
-            platform.wait_until_told("standing by until it ends")
+            platform.wait_until_logged("standing by until it ends")
             platform.send()
             platform.kill_server(postgres.find)
             platform.send()
@@ -72,7 +72,7 @@ def test_whatever_fails_under_a_stream_changes_no_row(
             with transaction(platform.settings.postgres_url) as connection:
                 connection.execute(_DISK_FULL)
             platform.send(partitions=3)
-            platform.wait_until_told("the connection to PostgreSQL broke (could not extend file")
+            platform.wait_until_logged("the connection to PostgreSQL broke (could not extend file")
             with transaction(platform.settings.postgres_url) as connection:
                 connection.execute("DROP FUNCTION masto.refuse CASCADE")
             platform.wait_until_stored(stream)
@@ -81,8 +81,8 @@ def test_whatever_fails_under_a_stream_changes_no_row(
             stream.wait()
             platform.send(partitions=3)
             platform.wait_until_stored(stand_by)
-    assert "Traceback" not in platform.told()
-    assert "StackOverflowError" not in platform.told()
+    assert "Traceback" not in platform.log_text()
+    assert "StackOverflowError" not in platform.log_text()
     assert platform.differences(spark) == []
 
 

@@ -1,9 +1,11 @@
-"""The whole lineage with real parts: from the simulator's stream to the pictures."""
+"""The lineage with real parts: empty, rebuilt, and from recorded streams and posts.
+
+From the simulator to the charts it is run in `test_secure_lineage`.
+"""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +18,12 @@ from mastodon_assets.definitions import build_definitions
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
-from mastodon_assets.simulator.server import running, synthetic_source
+from mastodon_assets.simulator.server import running
 from mastodon_assets.simulator.sources import RawStream, Source
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.tables import TABLES
+from mastodon_assets_tests.support.lineage import CHARTS, all_files, all_rows, materializing
 from mastodon_assets_tests.support.shared_data import SHARED_DATA
 
 if TYPE_CHECKING:
@@ -29,13 +31,6 @@ if TYPE_CHECKING:
 
 _RECORDED = SHARED_DATA / "toots" / "statuses.ndjson"
 _STREAMS = SHARED_DATA / "toots" / "sse"
-_CHARTS = (
-    "part5_sentiment_by_day_stacked",
-    "part5_sentiment_distribution",
-    "part5_top_hashtags",
-    "part5_toots_per_day",
-)
-_EXPORTS = ("viz_sentiment_daily", "viz_sentiment_dist", "viz_top_hashtags")
 
 needs_recordings = pytest.mark.skipif(
     not _RECORDED.exists(), reason=f"the recorded toots are not at {_RECORDED}"
@@ -57,96 +52,15 @@ def _ingest(settings: Settings, source: Source) -> IngestSummary:
         )
 
 
-@contextmanager
-def _dagster() -> Iterator[Callable[[str], dg.ExecuteInProcessResult]]:
-    """`materialize(selection)` as Dagster's own commands do it, on an instance of its own."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        repository = build_definitions().get_repository_def()
-
-        def materialize(selection: str) -> dg.ExecuteInProcessResult:
-            keys = dg.AssetSelection.from_string(selection).resolve(repository.asset_graph)
-            job = repository.get_implicit_global_asset_job_def()
-            executable = keys & repository.asset_graph.executable_asset_keys
-            return job.execute_in_process(
-                instance=instance, asset_selection=sorted(executable), raise_on_error=False
-            )
-
-        yield materialize
-
-
-def _tables(postgres_url: SecretStr) -> dict[str, list[str]]:
-    with transaction(postgres_url, snapshot=True) as connection:
-        return {
-            name: sorted(map(str, connection.execute(f"TABLE masto.{name}".encode()).fetchall()))
-            for name in TABLES
-        }
-
-
-def _bytes(settings: Settings) -> dict[str, bytes]:
-    folders = (settings.reports_dir, settings.exports_dir)
-    return {
-        path.name: path.read_bytes()
-        for folder in folders
-        for path in folder.iterdir()
-        if path.is_file()
-    }
-
-
-def test_toots_go_from_the_stream_to_the_pictures_and_a_second_run_changes_nothing(
-    spark: "SparkSession", environment: Settings
-) -> None:
-    summary = _ingest(environment, synthetic_source(toots=300, days=3, seed=4))
-    assert summary.upserts > 200
-    with _dagster() as materialize:
-        assert materialize("*").success
-        tables = _tables(environment.postgres_url)
-        made = _bytes(environment)
-        assert materialize("*").success
-    assert _tables(environment.postgres_url) == tables
-    assert _bytes(environment) == made
-
-    assert sorted(made) == sorted(
-        [f"{name}.png" for name in _CHARTS] + [f"{name}.csv" for name in _EXPORTS]
-    )
-    assert all(made[f"{name}.png"].startswith(b"\x89PNG") for name in _CHARTS)
-    with transaction(environment.postgres_url, snapshot=True) as connection:
-        in_windows, rows = window_sum_and_rows(connection)
-        labels = Counter(
-            dict(
-                connection.execute(
-                    "SELECT coalesce(label_str, reason), count(*) FROM masto.toots_sentiment"
-                    " GROUP BY 1"
-                ).fetchall()
-            )
-        )
-        daily = connection.execute(
-            "SELECT sum(n_toosts), sum(n_pos + n_neg + n_neu + n_unscored)"
-            " FROM masto.v_sentiment_daily"
-        ).fetchone()
-        users = connection.execute(
-            "SELECT sum(toots_count) FROM masto.user_avg_length_windowed"
-        ).fetchone()
-        per_day = connection.execute(
-            "SELECT sum(toots_count) FROM masto.batch_toots_per_day"
-        ).fetchone()
-    assert in_windows == rows == len(tables["toots_raw"]) > 200
-    assert labels.total() == rows
-    assert {"positive", "negative", "unsupported_language"} <= set(labels)
-    assert daily == (rows, rows)
-    assert users == per_day == (rows,)
-    for asset in ("toots_sentiment", *_CHARTS, *_EXPORTS):
-        assert any(f"'{asset}'" in row for row in tables["asset_progress"])
-
-
 def test_an_empty_platform_gives_honest_pictures_not_errors(
     spark: "SparkSession", environment: Settings
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         refresh = build_definitions().get_repository_def().get_job("refresh_job")
         assert refresh.execute_in_process(instance=instance).success
-    made = _bytes(environment)
+    made = all_files(environment)
     assert made["viz_top_hashtags.csv"].splitlines() == [b"hashtag,n"]
-    assert sum(name.endswith(".png") for name in made) == len(_CHARTS)
+    assert sum(name.endswith(".png") for name in made) == len(CHARTS)
 
 
 def test_windows_alone_are_rebuilt_from_the_rows(
@@ -155,14 +69,14 @@ def test_windows_alone_are_rebuilt_from_the_rows(
     from mastodon_assets_tests.support.records import upsert
 
     produce([upsert("1"), upsert("2", language="de")])
-    with _dagster() as materialize:
+    with materializing() as materialize:
         assert materialize("toots_raw").success
-        right = _tables(environment.postgres_url)
+        right = all_rows(environment.postgres_url)
         with transaction(environment.postgres_url) as connection:
             connection.execute("DELETE FROM masto.toot_metrics_windowed")
         produce([upsert("3")])
         assert materialize("toot_metrics_windowed").success
-    assert _tables(environment.postgres_url) == right
+    assert all_rows(environment.postgres_url) == right
 
 
 def _unique_uris_with_consent(path: Path) -> set[str]:

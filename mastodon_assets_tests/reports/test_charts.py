@@ -234,7 +234,7 @@ def test_posts_outside_are_named_on_either_side_and_the_shown_are_counted() -> N
     [
         # More than one in a hundred is no outlier.
         (with_outliers(7, {date(1970, 1, 1): 9}), date(1970, 1, 1)),
-        # So few that nobody can say which is one.
+        # Too few to say which is one.
         (with_outliers(1, {date(1970, 1, 1): 1}, posts=8), date(1970, 1, 1)),
         # A month is readable.
         (with_outliers(7, {date(2026, 9, 10): 1}), date(2026, 9, 10)),

@@ -31,8 +31,8 @@ def test_a_model_without_a_curve_has_an_empty_chart() -> None:
 
 
 def test_the_ngrams_are_a_table_with_a_gap_where_one_side_has_fewer() -> None:
-    telling = {"positive": [["good day", 0.987], ["fine", 0.9]], "negative": [["sad", 0.0123]]}
-    assert ngrams_markdown(telling).splitlines()[2:] == [
+    ngrams = {"positive": [["good day", 0.987], ["fine", 0.9]], "negative": [["sad", 0.0123]]}
+    assert ngrams_markdown(ngrams).splitlines()[2:] == [
         "| good day | 0.987 | sad | 0.012 |",
         "| fine | 0.900 |  |  |",
     ]

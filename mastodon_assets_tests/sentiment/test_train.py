@@ -21,6 +21,7 @@ from mastodon_assets.sentiment.train import (
 from mastodon_assets.sentiment.training.corpus import CorpusUnreadableError
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import TRAINING_LOCK
+from mastodon_assets_tests.support.small_models import small_models
 
 
 def _models(url: SecretStr) -> list[tuple[object, ...]]:
@@ -214,9 +215,10 @@ def test_a_candidate_trained_on_wrong_labels_is_refused_with_the_reason(
     elsewhere = settings.model_copy(
         update={"database_url": fresh_database_url, "model_dir": tmp_path / "models"}
     )
-    first = train(spark, elsewhere.model_copy(update={"sentiment_corpus": good}), _ignore)
     lines: list[str] = []
-    second = train(spark, elsewhere.model_copy(update={"sentiment_corpus": bad}), lines.append)
+    with small_models():
+        first = train(spark, elsewhere.model_copy(update={"sentiment_corpus": good}), _ignore)
+        second = train(spark, elsewhere.model_copy(update={"sentiment_corpus": bad}), lines.append)
     assert (first.status, second.status) == ("champion", "candidate")
     assert second.status_reason.startswith(f"worse than the champion {first.version}: auc -0.")
     assert second.status_reason in lines[-1]

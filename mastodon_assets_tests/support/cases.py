@@ -74,7 +74,7 @@ REJECTED: dict[str, bytes | None] = {
     "byte order mark": b"\xef\xbb\xbf" + _UPSERT,
     "NaN": _UPSERT.replace(b'"favourites":0', b'"favourites":NaN'),
     "NaN in a field nobody knows": _UPSERT[:-1] + b',"x":NaN}',
-    "NaN beside half of a surrogate pair": _UPSERT[:-1] + b',"x":NaN,"y":"\\ud83d"}',
+    "NaN next to half of a surrogate pair": _UPSERT[:-1] + b',"x":NaN,"y":"\\ud83d"}',
     "single quotes": b"{'v': 1}",
     "comment": b"/* x */" + _UPSERT,
     "control character": _UPSERT.replace(b"hello", b"he\nllo"),

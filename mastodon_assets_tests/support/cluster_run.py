@@ -14,6 +14,7 @@ from mastodon_assets.sentiment.scoring.score import score_pending
 from mastodon_assets.sentiment.train import train
 from mastodon_assets.spark.session import build_session
 from mastodon_assets.stream.drain import drain
+from mastodon_assets_tests.support.small_models import small_models
 
 
 def _report(line: str) -> None:
@@ -36,9 +37,11 @@ def main() -> None:
             for name in BATCH_TABLES
         }
     if "train" in sys.argv:
-        trained = train(session, settings, _report)
-        done["model"] = {"status": trained.status, "path": str(trained.path)}
-        done["trained_again"] = train(session, settings, _report).trained
+        # Where executors look for files does not depend on the model's size.
+        with small_models():
+            trained = train(session, settings, _report)
+            done["model"] = {"status": trained.status, "path": str(trained.path)}
+            done["trained_again"] = train(session, settings, _report).trained
     if "score" in sys.argv:
         done["scored"] = score_pending(session, settings, _report).by_outcome
     print(json.dumps(done))

@@ -24,7 +24,7 @@ def keep(settings: Settings, *payloads: Any, reason: str = "was refused") -> Non
 
 def fail(platform: Settings, payload: str | None, **changes: str) -> None:
     """An entry of the errors topic, as the ingester writes it."""
-    told = {"reason": "contract", "error": "odd", "origin": "stream", "instance": "one.example"}
+    entry = {"reason": "contract", "error": "odd", "origin": "stream", "instance": "one.example"}
     with publishing(platform) as publisher:
-        publisher.publish_error(payload=payload, **{**told, **changes})
+        publisher.publish_error(payload=payload, **{**entry, **changes})
         publisher.flush()

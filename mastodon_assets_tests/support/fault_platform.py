@@ -30,7 +30,7 @@ from mastodon_assets_tests.support.records import as_value, delete, upsert
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-TOPIC = "disturbed"
+TOPIC = "fault_platform"
 PATIENCE_SECONDS = 240
 STREAM = ("-m", "mastodon_assets.cli.main", "stream")
 ASSET_RUN = (
@@ -126,13 +126,13 @@ class Platform:
         process.wait(30)
         embedded.up(self.home, topics=[])
 
-    def told(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text()
 
-    def wait_until_told(self, text: str, *, after: int = 0) -> None:
+    def wait_until_logged(self, text: str, *, after: int = 0) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while text not in self.told()[after:]:
-            assert time.monotonic() < deadline, self.told()[-2000:]
+        while text not in self.log_text()[after:]:
+            assert time.monotonic() < deadline, self.log_text()[-2000:]
             time.sleep(0.5)
 
     def stored(self) -> int:
@@ -143,7 +143,7 @@ class Platform:
             return sum(read_ledger(connection, TOPIC).values())
 
     def wait_until_stored(self, process: "subprocess.Popen[bytes]") -> None:
-        assert self.waits_for(process), self.told()[-2000:]
+        assert self.waits_for(process), self.log_text()[-2000:]
 
     def waits_for(self, process: "subprocess.Popen[bytes]") -> bool:
         """Wait until all is stored; False as soon as the process has ended before that."""
@@ -154,14 +154,14 @@ class Platform:
             if process.poll() is not None:
                 return False
             time.sleep(0.3)
-        raise AssertionError(f"{self._sent} not stored: {self.told()[-2000:]}")
+        raise AssertionError(f"{self._sent} not stored: {self.log_text()[-2000:]}")
 
     def finish(self, spark: "SparkSession") -> None:
         """Read what is left, in this process."""
         drain(lambda: spark, self.settings, report=lambda _line: None)
 
     def differences(self, spark: "SparkSession") -> list[str]:
-        """Tables that are not those of an undisturbed run over the same messages."""
+        """Tables that are not those of a run without faults over the same messages."""
         drain(lambda: spark, self._quiet, report=lambda _line: None)
         found, expected = tables(self.settings.postgres_url), tables(self._quiet.postgres_url)
         return [name for name in found if found[name] != expected[name]]

@@ -1,4 +1,4 @@
-"""The research data beside the project, which is no part of it."""
+"""The research data next to the project, which is not part of it."""
 
 from pathlib import Path
 

@@ -27,7 +27,7 @@ def read_events(
 
 
 def read_until_quiet(server: SimulatorServer, path: str) -> list[ServerSentEvent]:
-    """The events of a new stream until it has told nothing for half a second."""
+    """The events of a new stream until it has been quiet for half a second."""
     events: list[ServerSentEvent] = []
     with client(server) as http, suppress(httpx.ReadTimeout):
         http.timeout = httpx.Timeout(5, read=0.5)

@@ -1,7 +1,8 @@
-"""Planted secrets are found nowhere but in the environment, after everything was used once.
+"""The whole lineage once, by its commands, from the simulator's stream to the charts.
 
 The servers want TLS and a login, and the assets run as `masto_writer`: what it may not do, no asset
-needs.
+needs. What the run made is looked at here, and that planted secrets are nowhere but in the
+environment.
 """
 
 import base64
@@ -10,10 +11,12 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import psutil
@@ -24,9 +27,21 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.simulator.server import running, synthetic_source
+from mastodon_assets.warehouse.checks import window_sum_and_rows
+from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.migrate import migrate
 from mastodon_assets.warehouse.roles import OWNER, WRITER, create_roles
+from mastodon_assets_tests.support.lineage import (
+    CHARTS,
+    EXPORTS,
+    all_files,
+    all_rows,
+    materializing,
+)
 from mastodon_assets_tests.support.tls import PASSWORD, USER, SecureServers, secure_servers, with_ca
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.usefixtures("own_servers")
 
@@ -42,9 +57,10 @@ COMMANDS = (
 
 
 @dataclass(frozen=True)
-class Traces:
+class Lineage:
     """What the run left: `output` and `arguments` of its processes, and `files`."""
 
+    settings: Settings
     secrets: dict[str, str]
     statuses: dict[str, int]
     output: str
@@ -53,7 +69,7 @@ class Traces:
 
 
 @pytest.fixture(scope="module")
-def traces(tmp_path_factory: pytest.TempPathFactory) -> Traces:
+def lineage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lineage]:
     folder = tmp_path_factory.mktemp("secrets")
     (folder / "tls").mkdir()
     with (
@@ -81,22 +97,23 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Traces:
             for path in folder.rglob("*")
             if path.is_file() and not path.is_relative_to(folder / "tls" / "kafka" / "data")
         }
-    # Where a server must keep them to let us in at all.
-    allowed = {"tls/kafka/server.properties", "tls/database/postgres/password"}
-    secrets = {
-        "Kafka": PASSWORD,
-        "writer": WRITER_PASSWORD,
-        "owner": OWNER_PASSWORD,
-        "superuser": str(conninfo_to_dict(servers.postgres_url.get_secret_value())["password"]),
-        "token": mastodon.token,
-    }
-    return Traces(
-        secrets,
-        statuses,
-        output,
-        "\n".join(arguments),
-        {name: content for name, content in files.items() if name not in allowed},
-    )
+        # Where a server must keep them to let us in at all.
+        allowed = {"tls/kafka/server.properties", "tls/database/postgres/password"}
+        superuser = conninfo_to_dict(servers.postgres_url.get_secret_value())["password"]
+        yield Lineage(
+            settings,
+            secrets={
+                "Kafka": PASSWORD,
+                "writer": WRITER_PASSWORD,
+                "owner": OWNER_PASSWORD,
+                "superuser": str(superuser),
+                "token": mastodon.token,
+            },
+            statuses=statuses,
+            output=output,
+            arguments="\n".join(arguments),
+            files={name: content for name, content in files.items() if name not in allowed},
+        )
 
 
 def _settings(servers: SecureServers, folder: Path, mastodon: str, token: str) -> Settings:
@@ -173,30 +190,78 @@ def _spellings(secret: str) -> set[bytes]:
     return {text.encode() for text in texts} | {base64.b64encode(secret.encode()).rstrip(b"=")}
 
 
-def test_everything_was_used_as_the_writer_over_tls(traces: Traces) -> None:
-    assert traces.statuses["ingest"] == 0, traces.output[-3000:]
-    assert traces.statuses["asset"] == 0, traces.output[-6000:]
-    assert traces.statuses["rejected"] == 0, traces.output[-3000:]
-    assert "RUN_SUCCESS" in traces.output
+def test_everything_was_used_as_the_writer_over_tls(lineage: Lineage) -> None:
+    assert lineage.statuses["ingest"] == 0, lineage.output[-3000:]
+    assert lineage.statuses["asset"] == 0, lineage.output[-6000:]
+    assert lineage.statuses["rejected"] == 0, lineage.output[-3000:]
+    assert "RUN_SUCCESS" in lineage.output
 
 
-def test_what_is_searched_is_what_would_hold_them(traces: Traces) -> None:
-    assert "org.apache.spark.deploy.SparkSubmit" in traces.arguments
-    events = b"".join(text for name, text in traces.files.items() if name.startswith("events/"))
+def test_toots_go_from_the_stream_to_the_charts(lineage: Lineage) -> None:
+    made = all_files(lineage.settings)
+    assert sorted(made) == sorted(
+        [f"{name}.png" for name in CHARTS] + [f"{name}.csv" for name in EXPORTS]
+    )
+    assert all(made[f"{name}.png"].startswith(b"\x89PNG") for name in CHARTS)
+    tables = all_rows(lineage.settings.postgres_url)
+    with transaction(lineage.settings.postgres_url, snapshot=True) as connection:
+        in_windows, rows = window_sum_and_rows(connection)
+        labels = Counter(
+            dict(
+                connection.execute(
+                    "SELECT coalesce(label_str, reason), count(*) FROM masto.toots_sentiment"
+                    " GROUP BY 1"
+                ).fetchall()
+            )
+        )
+        daily = connection.execute(
+            "SELECT sum(n_toosts), sum(n_pos + n_neg + n_neu + n_unscored)"
+            " FROM masto.v_sentiment_daily"
+        ).fetchone()
+        users = connection.execute(
+            "SELECT sum(toots_count) FROM masto.user_avg_length_windowed"
+        ).fetchone()
+        per_day = connection.execute(
+            "SELECT sum(toots_count) FROM masto.batch_toots_per_day"
+        ).fetchone()
+    assert in_windows == rows == len(tables["toots_raw"]) > 80
+    assert labels.total() == rows
+    assert {"positive", "negative", "unsupported_language"} <= set(labels)
+    assert daily == (rows, rows)
+    assert users == per_day == (rows,)
+    for asset in ("toots_sentiment", *CHARTS, *EXPORTS):
+        assert any(f"'{asset}'" in row for row in tables["asset_progress"])
+
+
+def test_a_second_run_changes_no_row_and_no_file(
+    lineage: Lineage, spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, made = all_rows(lineage.settings.postgres_url), all_files(lineage.settings)
+    for name, value in as_environment(lineage.settings).items():
+        monkeypatch.setenv(name, value)
+    with materializing() as materialize:
+        assert materialize("*").success
+    assert all_rows(lineage.settings.postgres_url) == tables
+    assert all_files(lineage.settings) == made
+
+
+def test_what_is_searched_is_what_would_hold_them(lineage: Lineage) -> None:
+    assert "org.apache.spark.deploy.SparkSubmit" in lineage.arguments
+    events = b"".join(text for name, text in lineage.files.items() if name.startswith("events/"))
     assert b"SparkListenerEnvironmentUpdate" in events
     assert b"SparkListenerSQLExecutionStart" in events
-    assert b"masto.toots_raw" in traces.files["tls/database/postgres/server.log"]
-    assert any(name.startswith("home/history/") for name in traces.files)
+    assert b"masto.toots_raw" in lineage.files["tls/database/postgres/server.log"]
+    assert any(name.startswith("home/history/") for name in lineage.files)
 
 
 @pytest.mark.parametrize("name", ["Kafka", "writer", "owner", "superuser", "token"])
-def test_a_planted_secret_is_found_nowhere(traces: Traces, name: str) -> None:
-    spellings = _spellings(traces.secrets[name])
-    assert not any(spelling in traces.output.encode() for spelling in spellings)
-    assert not any(spelling in traces.arguments.encode() for spelling in spellings)
+def test_a_planted_secret_is_found_nowhere(lineage: Lineage, name: str) -> None:
+    spellings = _spellings(lineage.secrets[name])
+    assert not any(spelling in lineage.output.encode() for spelling in spellings)
+    assert not any(spelling in lineage.arguments.encode() for spelling in spellings)
     holding = [
         file
-        for file, content in traces.files.items()
+        for file, content in lineage.files.items()
         if any(spelling in content for spelling in spellings)
     ]
     assert holding == []

@@ -1,0 +1,55 @@
+"""What a whole lineage leaves: Dagster's runs, the rows of all tables, the bytes of all files."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from pydantic import SecretStr
+
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.definitions import build_definitions
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.tables import TABLES
+
+CHARTS = (
+    "part5_sentiment_by_day_stacked",
+    "part5_sentiment_distribution",
+    "part5_top_hashtags",
+    "part5_toots_per_day",
+)
+EXPORTS = ("viz_sentiment_daily", "viz_sentiment_dist", "viz_top_hashtags")
+
+
+@contextmanager
+def materializing() -> Iterator[Callable[[str], dg.ExecuteInProcessResult]]:
+    """`materialize(selection)` as Dagster's own commands do it, on an instance of its own."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        repository = build_definitions().get_repository_def()
+
+        def materialize(selection: str) -> dg.ExecuteInProcessResult:
+            keys = dg.AssetSelection.from_string(selection).resolve(repository.asset_graph)
+            job = repository.get_implicit_global_asset_job_def()
+            executable = keys & repository.asset_graph.executable_asset_keys
+            return job.execute_in_process(
+                instance=instance, asset_selection=sorted(executable), raise_on_error=False
+            )
+
+        yield materialize
+
+
+def all_rows(postgres_url: SecretStr) -> dict[str, list[str]]:
+    with transaction(postgres_url, snapshot=True) as connection:
+        return {
+            name: sorted(map(str, connection.execute(f"TABLE masto.{name}".encode()).fetchall()))
+            for name in TABLES
+        }
+
+
+def all_files(settings: Settings) -> dict[str, bytes]:
+    folders = (settings.reports_dir, settings.exports_dir)
+    return {
+        path.name: path.read_bytes()
+        for folder in folders
+        for path in folder.iterdir()
+        if path.is_file()
+    }
