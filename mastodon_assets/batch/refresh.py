@@ -15,6 +15,7 @@ from mastodon_assets.warehouse.change_log import advance_watermark, has_changes_
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rows import replace_rows
+from mastodon_assets.warehouse.staging import create_changed_sums, with_staging
 from mastodon_assets.warehouse.tables import SCHEMA, Table
 from mastodon_assets.warehouse.watermarks import toots_version
 
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _STAGE_CHANGES = """
-CREATE TEMP TABLE changed_sums ON COMMIT DROP AS
   WITH changes AS (SELECT * FROM masto.toot_changes WHERE version > %(since)s AND version <= %(to)s)
 SELECT * FROM ({of_changes}) summed WHERE {is_change}
 """
 
 _ADD_TO_SUMS = """
-MERGE INTO {sums} t USING pg_temp.changed_sums c ON {same_key}
+MERGE INTO {sums} t USING {changed_sums} c ON {same_key}
  WHEN MATCHED AND t.toots_count + c.toots_count = 0 THEN DELETE
  WHEN MATCHED THEN UPDATE SET {updated}
  WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})
@@ -111,7 +111,8 @@ def _apply_change_log(
         return 0
     columns = [column.name for column in batch.sums.columns]
     summed = [name for name in columns if name not in batch.sums.key]
-    connection.execute(
+    create_changed_sums(
+        connection,
         sql.SQL(_STAGE_CHANGES).format(
             of_changes=sql.SQL(batch.of_changes),
             is_change=sql.SQL(" OR ").join(
@@ -121,7 +122,8 @@ def _apply_change_log(
         versions,
     )
     changed = connection.execute(
-        sql.SQL(_ADD_TO_SUMS).format(
+        with_staging(
+            _ADD_TO_SUMS,
             sums=_name(batch.sums),
             same_key=_same_key(batch.sums),
             updated=sql.SQL(", ").join(
@@ -132,13 +134,15 @@ def _apply_change_log(
         )
     ).rowcount
     if batch.rows:
-        is_touched = sql.SQL("({}) IN (SELECT {} FROM pg_temp.changed_sums)").format(
-            _names(batch.sums.key, "t"), _names(batch.sums.key)
+        is_touched = with_staging(
+            "({key_of_row}) IN (SELECT {key} FROM {changed_sums})",
+            key_of_row=_names(batch.sums.key, "t"),
+            key=_names(batch.sums.key),
         )
         touched = is_touched if batch.has_key_of_sums else sql.SQL("true")
         changed = _store_rows(connection, batch, parameters, touched=touched)
     _note(connection, batch, versions["to"], parameters)
-    connection.execute("DROP TABLE pg_temp.changed_sums")
+    connection.execute(with_staging("DROP TABLE {changed_sums}"))
     return changed
 
 

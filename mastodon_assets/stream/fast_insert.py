@@ -1,8 +1,8 @@
-"""Posts that no table knows yet: straight into the tables, without the merge.
+"""The fast insert of posts that no table knows yet, without the merge.
 
-What belongs here: telling such rows of a batch from the others, and storing them. Most of what a
-stream brings is new, and a row that nothing can collide with needs no staging: its batch costs
-half. The tables then hold what the merge in `sink` would have made of it.
+What belongs here: finding such rows in a batch, and storing them. Most messages of a stream are new
+posts. A row that can conflict with no other needs no staging, which halves the cost of its batch.
+The result is the same as that of the merge.
 """
 
 from datetime import timedelta
@@ -11,28 +11,25 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.rows import copy_arrow
+from mastodon_assets.warehouse.staging import STAGED_KEYS, with_staging
 from mastodon_assets.warehouse.tables import SCHEMA
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Below it any plan is fast, and looking at the rows takes longer than they do.
-_ROWS_WORTH_A_LOOK = 1_000
-
-_PREPARE = """
-CREATE TEMP TABLE IF NOT EXISTS new_keys (
-    place integer, id bigint, instance text COLLATE "C", status_id text COLLATE "C"
-) ON COMMIT DELETE ROWS
-"""
+# With fewer rows any plan is fast, and ANALYZE takes longer than the query.
+_ROWS_TO_ANALYZE = 1_000
 
 # A post with a row, and one that was deleted, has an alias.
-_FIND_KNOWN = """
-SELECT place FROM pg_temp.new_keys k JOIN masto.toot_aliases a ON a.id = k.id
+_FIND_KNOWN = with_staging(
+    """
+SELECT position FROM {staged_keys} k JOIN masto.toot_aliases a ON a.id = k.id
  UNION
-SELECT place FROM pg_temp.new_keys k JOIN masto.toot_aliases a USING (instance, status_id)
+SELECT position FROM {staged_keys} k JOIN masto.toot_aliases a USING (instance, status_id)
  UNION
-SELECT place FROM pg_temp.new_keys k JOIN masto.toots_deleted d USING (instance, status_id)
+SELECT position FROM {staged_keys} k JOIN masto.toots_deleted d USING (instance, status_id)
 """
+)
 
 _SAME_COLUMNS = (
     *("id", "created_at", "edited_at", "received_at", "payload_hash", "favourites", "reblogs"),
@@ -41,47 +38,41 @@ _SAME_COLUMNS = (
 )
 
 
-def prepare_fast_insert(connection: Connection[Any]) -> None:
-    """Make the temporary table that `split_new_rows` works with, once a connection."""
-    connection.execute(_PREPARE)
-
-
 def split_new_rows(connection: Connection[Any], rows: "pa.Table") -> tuple["pa.Table", "pa.Table"]:
-    """(posts that nothing in the tables or in `rows` has to do with, all other rows).
+    """Split a batch into new posts and all other rows.
 
-    The write lock must be held until the fresh ones are stored.
+    A new post shares neither its id nor a server's status id with a stored row, an alias, a
+    tombstone or another row of the batch. Hold the write lock until the new posts are stored.
     """
     import numpy as np
     import pyarrow as pa
 
-    is_new = _are_alone(rows).to_numpy(zero_copy_only=False)
+    is_new = _are_unique(rows).to_numpy(zero_copy_only=False)
     candidates = rows.select(["id", "instance", "status_id"]).filter(pa.array(is_new))
-    places = pa.array(np.flatnonzero(is_new), pa.int32())
-    copy_arrow(
-        connection,
-        sql.Identifier("pg_temp", "new_keys"),
-        candidates.append_column("place", places),
-    )
-    if len(candidates) > _ROWS_WORTH_A_LOOK:
-        connection.execute("ANALYZE pg_temp.new_keys")
-    known = [place for (place,) in connection.execute(_FIND_KNOWN)]
+    positions = pa.array(np.flatnonzero(is_new), pa.int32())
+    copy_arrow(connection, STAGED_KEYS.identifier, candidates.append_column("position", positions))
+    if len(candidates) > _ROWS_TO_ANALYZE:
+        connection.execute(with_staging("ANALYZE {staged_keys}"))
+    known = [position for (position,) in connection.execute(_FIND_KNOWN)]
     is_new[known] = False
     return rows.filter(pa.array(is_new)), rows.filter(pa.array(~is_new))
 
 
-def insert_new_rows(connection: Connection[Any], fresh: "pa.Table") -> "pa.Table":
-    """Write rows and aliases of posts that `split_new_rows` found; returns what derives move by.
+def insert_new_rows(connection: Connection[Any], rows: "pa.Table") -> "pa.Table":
+    """Insert rows and aliases of new posts, as `split_new_rows` found them.
 
-    That is, a row a post: toot_id, event_at, lang, username, hashtags, length (characters).
+    Returns:
+        One row per post, for the derived tables: toot_id, event_at, lang, username, hashtags,
+        length (characters).
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    created_at = fresh.column("created_at")
-    latest = pc.add(fresh.column("received_at"), timedelta(minutes=2))
+    created_at = rows.column("created_at")
+    latest = pc.add(rows.column("received_at"), timedelta(minutes=2))
     event_at = pc.if_else(pc.less(created_at, latest), created_at, latest)
-    # In the order of its key a table's index grows page by page.
-    posts = fresh.select(_SAME_COLUMNS).append_column("event_at", event_at).sort_by("id")
+    # Sorted by key, the index of the table grows page by page.
+    posts = rows.select(_SAME_COLUMNS).append_column("event_at", event_at).sort_by("id")
     copy_arrow(connection, sql.Identifier(SCHEMA, "toots_raw"), posts)
     by_status = [("instance", "ascending"), ("status_id", "ascending")]
     aliases = posts.select(["instance", "status_id", "id"]).sort_by(by_status)
@@ -92,8 +83,8 @@ def insert_new_rows(connection: Connection[Any], fresh: "pa.Table") -> "pa.Table
     return changed.append_column("length", length.cast(pa.int32()))
 
 
-def note_new_rows(connection: Connection[Any], posts: "pa.Table", version: int) -> None:
-    """Enter what `insert_new_rows` returned into the journal of changes, as `version`."""
+def log_new_rows(connection: Connection[Any], posts: "pa.Table", version: int) -> None:
+    """Append what `insert_new_rows` returned to the change log, as `version`."""
     import pyarrow as pa
 
     signed = posts.append_column("sign", pa.repeat(pa.scalar(1, pa.int16()), len(posts)))
@@ -101,20 +92,20 @@ def note_new_rows(connection: Connection[Any], posts: "pa.Table", version: int) 
     copy_arrow(connection, sql.Identifier(SCHEMA, "toot_changes"), rows)
 
 
-def _are_alone(rows: "pa.Table") -> "pa.Array":
-    """Which rows are accepted posts with an id, and a server's id, that no other row has."""
+def _are_unique(rows: "pa.Table") -> "pa.Array":
+    """Find accepted posts whose id, and whose server's status id, no other row has."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # Two pairs that join to one text would count as repeated, which only costs time.
+    # Two pairs that join to the same text count as repeated, which only costs time.
     pairs = pc.binary_join_element_wise(rows.column("instance"), rows.column("status_id"), "/")
     is_accepted = pc.and_(
         pc.equal(rows.column("op"), "upsert"), pc.is_null(rows.column("reject_reason"))
     )
-    alone = pc.fill_null(is_accepted, False)
+    unique = pc.fill_null(is_accepted, False)
     for keys in (rows.column("id"), pairs):
         counts = keys.value_counts()
         is_repeated = pc.greater(counts.field("counts"), 1)
         repeated = counts.field("values").filter(is_repeated)
-        alone = pc.and_not(alone, pc.is_in(keys, repeated))
-    return alone if isinstance(alone, pa.Array) else alone.combine_chunks()
+        unique = pc.and_not(unique, pc.is_in(keys, repeated))
+    return unique if isinstance(unique, pa.Array) else unique.combine_chunks()

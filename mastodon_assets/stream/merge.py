@@ -1,32 +1,29 @@
-"""One micro-batch into the tables, in one transaction, exactly once.
+"""The merge: one micro-batch into the tables, in one transaction, exactly once.
 
-What belongs here: the merge. Rows, aliases, tombstones, rejects, windows and the ledger change
-together or not at all, and every message of the batch is accounted for.
+What belongs here: which version of a post is stored. Rows, aliases, tombstones, rejected messages,
+windows and the ledger change together or not at all. Every message of the batch is counted.
 
-Versions of a post are ordered by edit time (never edited is oldest; a time in the future counts as
-two minutes after receipt), then the earlier receipt, then server, status id and payload hash. The
-newest is the row, whole, so neither order of arrival nor reading twice changes anything.
+Versions of a post are ordered by edit time, then the earlier receipt, then server, status id and
+payload hash. A post that was never edited is oldest; an edit time in the future counts as two
+minutes after receipt. The latest version is the row, whole. So neither the order of arrival nor
+reading a message twice changes the result.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from psycopg import Connection, sql
+from psycopg import Connection
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.stream.fast_insert import (
-    insert_new_rows,
-    note_new_rows,
-    prepare_fast_insert,
-    split_new_rows,
-)
+from mastodon_assets.stream.fast_insert import insert_new_rows, log_new_rows, split_new_rows
 from mastodon_assets.stream.ledger import advance_ledger
-from mastodon_assets.stream.windows import add_posts, apply_changes, prepare_windows
+from mastodon_assets.stream.windows import add_posts, apply_changes
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import add_changed, add_new, subtract_changed
 from mastodon_assets.warehouse.rows import copy_arrow
+from mastodon_assets.warehouse.staging import STAGED_MESSAGES, create_batch_tables, with_staging
 from mastodon_assets.warehouse.suppression_list import read_suppression_list, without_suppressed
 from mastodon_assets.warehouse.watermarks import bump_toots_version
 
@@ -35,16 +32,16 @@ if TYPE_CHECKING:
 
 
 class PayloadsNeededError(Exception):
-    """A row is rejected by what the tables hold, and the batch came without its bytes."""
+    """A message is rejected because of stored rows, and the batch has no payloads to keep."""
 
 
 class BatchAccountError(PlatformError):
-    """The outcomes of a batch do not add up to the offsets it covers; nothing was written."""
+    """The outcomes of a batch do not add up to its messages; nothing was written."""
 
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """What became of a batch's messages; the six add up to the offsets covered."""
+    """Messages of a batch by outcome; the six add up to the messages read."""
 
     stored: int = 0
     stale: int = 0
@@ -55,7 +52,19 @@ class BatchCounts:
 
     @property
     def messages(self) -> int:
+        """All messages of the batch."""
         return sum(getattr(self, field.name) for field in fields(self))
+
+    def by_outcome(self) -> dict[str, int]:
+        """Return the counts by the outcome names of metrics and JSON output."""
+        return {
+            "stored": self.stored,
+            "stale": self.stale,
+            "deletes": self.delete_messages,
+            "deleted": self.tombstoned,
+            "rejected": self.rejected,
+            "withdrawn": self.suppressed,
+        }
 
     def __add__(self, other: "BatchCounts") -> "BatchCounts":
         return BatchCounts(
@@ -66,108 +75,97 @@ class BatchCounts:
         )
 
 
-# Temporary tables of the session, emptied at each commit. They are made once a connection: making
-# them for each batch would bloat the catalogue of a process that runs for weeks.
-_PREPARE = """
-CREATE TEMP TABLE IF NOT EXISTS staged (
-    topic text, partition integer, kafka_offset bigint, payload_hash bigint,
-    reject_reason text, payload bytea, message_key bytea,
-    op text, created_at timestamptz, edited_at timestamptz, received_at timestamptz,
-    favourites integer, reblogs integer, replies integer,
-    is_bot boolean, is_sensitive boolean,
-    instance text COLLATE "C", status_id text COLLATE "C", uri text COLLATE "C",
-    username text COLLATE "C", user_id text, lang text COLLATE "C", visibility text,
-    in_reply_to_id text, hashtags text[], content_txt text, content_html text, id bigint
-) ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE IF NOT EXISTS dead (id bigint) ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE IF NOT EXISTS winners (
-    id bigint, partition integer, kafka_offset bigint, is_newer boolean
-) ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE IF NOT EXISTS changed_rows (
-    sign integer, id bigint, event_at timestamptz, lang text COLLATE "C",
-    username text COLLATE "C", length bigint, hashtags text[]
-) ON COMMIT DELETE ROWS;
-"""
-
-# Two uris with one hash, or one status id of a server under two uris: the first keeps its place.
+# Two uris with one hash, or one status id of a server under two uris: the first one stays.
 _REJECT_CONFLICTS = (
-    """
-    UPDATE pg_temp.staged s SET reject_reason = 'uri: another post has this hash'
+    with_staging("""
+    UPDATE {staged_messages} s SET reject_reason = 'uri: another post has this hash'
       FROM masto.toots_raw r
      WHERE s.op = 'upsert' AND r.id = s.id AND r.uri <> s.uri
-    """,
-    """
-    UPDATE pg_temp.staged s SET reject_reason = 'uri: another post has this hash'
-      FROM (SELECT id, min(uri) AS kept FROM pg_temp.staged
+    """),
+    with_staging("""
+    UPDATE {staged_messages} s SET reject_reason = 'uri: another post has this hash'
+      FROM (SELECT id, min(uri) AS kept FROM {staged_messages}
              WHERE op = 'upsert' AND reject_reason IS NULL
              GROUP BY id HAVING min(uri) <> max(uri)) c
      WHERE s.op = 'upsert' AND s.id = c.id AND s.uri <> c.kept AND s.reject_reason IS NULL
-    """,
-    """
-    UPDATE pg_temp.staged s SET reject_reason = 'id: this server gave it to another uri'
+    """),
+    with_staging("""
+    UPDATE {staged_messages} s SET reject_reason = 'id: this server gave it to another uri'
       FROM masto.toot_aliases a
      WHERE s.op = 'upsert' AND s.reject_reason IS NULL
        AND (a.instance, a.status_id) = (s.instance, s.status_id) AND a.id <> s.id
-    """,
-    """
-    UPDATE pg_temp.staged s SET reject_reason = 'id: this server gave it to another uri'
-      FROM (SELECT instance, status_id, min(id) AS kept FROM pg_temp.staged
+    """),
+    with_staging("""
+    UPDATE {staged_messages} s SET reject_reason = 'id: this server gave it to another uri'
+      FROM (SELECT instance, status_id, min(id) AS kept FROM {staged_messages}
              WHERE op = 'upsert' AND reject_reason IS NULL
              GROUP BY 1, 2 HAVING min(id) <> max(id)) c
      WHERE s.op = 'upsert' AND s.reject_reason IS NULL AND s.id <> c.kept
        AND (s.instance, s.status_id) = (c.instance, c.status_id)
-    """,
+    """),
 )
 
-# A record is there already where the ledger was set back to read a topic again.
-_KEEP_REJECTED = """
+# A row exists already if the topic is read again.
+_STORE_REJECTED = with_staging(
+    """
 INSERT INTO masto.toots_rejected (topic, partition, kafka_offset, reason, payload, message_key)
 SELECT topic, partition, kafka_offset, reject_reason, payload, message_key
-  FROM pg_temp.staged WHERE reject_reason IS NOT NULL
+  FROM {staged_messages} WHERE reject_reason IS NOT NULL
     ON CONFLICT (topic, partition, kafka_offset) DO UPDATE
    SET reason = excluded.reason, payload = excluded.payload, message_key = excluded.message_key
 """
+)
 
-_FORGET_REJECTED = """
+_REMOVE_REJECTED = """
 DELETE FROM masto.toots_rejected
  WHERE (topic, partition) = (%s, %s) AND kafka_offset >= %s AND kafka_offset < %s
 """
 
-_KEEP_TOMBSTONES = """
+_STORE_TOMBSTONES = with_staging(
+    """
 INSERT INTO masto.toots_deleted AS d (instance, status_id, deleted_at)
-SELECT instance, status_id, min(received_at) FROM pg_temp.staged WHERE op = 'delete' GROUP BY 1, 2
+SELECT instance, status_id, min(received_at)
+  FROM {staged_messages} WHERE op = 'delete' GROUP BY 1, 2
     ON CONFLICT (instance, status_id) DO UPDATE SET deleted_at = excluded.deleted_at
  WHERE excluded.deleted_at < d.deleted_at
 """
+)
 
-_KEEP_ALIASES = """
+_STORE_ALIASES = with_staging(
+    """
 INSERT INTO masto.toot_aliases (instance, status_id, id)
-SELECT DISTINCT instance, status_id, id FROM pg_temp.staged
+SELECT DISTINCT instance, status_id, id FROM {staged_messages}
  WHERE op = 'upsert' AND reject_reason IS NULL
     ON CONFLICT (instance, status_id) DO NOTHING
 """
+)
 
-# A post is dead as soon as any server that knows it under an id has told of its delete.
-_FIND_TOMBSTONED = """
-INSERT INTO pg_temp.dead (id)
-SELECT a.id FROM pg_temp.staged s JOIN masto.toot_aliases a USING (instance, status_id)
+# A post is deleted as soon as one of the servers that know it has sent a delete.
+_FIND_TOMBSTONED = with_staging(
+    """
+INSERT INTO {tombstoned} (id)
+SELECT a.id FROM {staged_messages} s JOIN masto.toot_aliases a USING (instance, status_id)
  WHERE s.op = 'delete'
  UNION
 SELECT a.id
   FROM masto.toot_aliases a
   JOIN masto.toots_deleted d USING (instance, status_id)
- WHERE a.id IN (SELECT id FROM pg_temp.staged WHERE op = 'upsert' AND reject_reason IS NULL)
+ WHERE a.id IN (SELECT id FROM {staged_messages} WHERE op = 'upsert' AND reject_reason IS NULL)
 """
+)
 
-_FIND_POSTS_OF = """
-INSERT INTO pg_temp.dead (id)
+_FIND_POSTS_OF = with_staging(
+    """
+INSERT INTO {tombstoned} (id)
 SELECT id FROM masto.toots_raw WHERE username = ANY(%s) OR instance = ANY(%s)
 """
+)
 
-# The newest version of each post in the batch, and whether it is newer than the row there is.
-# `received_at` of the other side stands in its place: the earlier receipt wins.
-_FIND_LATEST = """
-INSERT INTO pg_temp.winners (id, partition, kafka_offset, is_newer)
+# The latest version of each post in the batch, and whether it is newer than the stored row. The
+# comparison has `received_at` of the opposite side, because the earlier receipt wins.
+_FIND_LATEST = with_staging(
+    """
+INSERT INTO {latest_versions} (id, partition, kafka_offset, is_newer)
 SELECT b.id, b.partition, b.kafka_offset,
        r.id IS NULL
        OR (b.version_at, r.received_at, r.instance, r.status_id, r.payload_hash)
@@ -180,34 +178,42 @@ SELECT b.id, b.partition, b.kafka_offset,
                        CASE WHEN edited_at IS NULL THEN '-infinity'::timestamptz
                             ELSE least(edited_at, received_at + interval '2 minutes')
                        END AS version_at
-                  FROM pg_temp.staged s
+                  FROM {staged_messages} s
                  WHERE op = 'upsert' AND reject_reason IS NULL
-                   AND NOT EXISTS (SELECT FROM pg_temp.dead d WHERE d.id = s.id)) alive
+                   AND NOT EXISTS (SELECT FROM {tombstoned} d WHERE d.id = s.id)) alive
          ORDER BY id, version_at DESC, received_at, instance, status_id, payload_hash,
                   partition, kafka_offset) b
   LEFT JOIN masto.toots_raw r ON r.id = b.id
 """
+)
 
-_NOTE_ROWS_BEFORE = """
-INSERT INTO pg_temp.changed_rows (sign, id, event_at, lang, username, length, hashtags)
+_STAGE_ROWS_BEFORE = with_staging(
+    """
+INSERT INTO {row_changes} (sign, id, event_at, lang, username, length, hashtags)
 SELECT -1, r.id, r.event_at, r.lang, r.username, char_length(r.content_txt), r.hashtags
   FROM masto.toots_raw r
- WHERE r.id IN (SELECT id FROM pg_temp.dead UNION ALL
-                SELECT id FROM pg_temp.winners WHERE is_newer)
+ WHERE r.id IN (SELECT id FROM {tombstoned} UNION ALL
+                SELECT id FROM {latest_versions} WHERE is_newer)
 """
+)
 
-_NOTE_ROWS_AFTER = """
-INSERT INTO pg_temp.changed_rows (sign, id, event_at, lang, username, length, hashtags)
+_STAGE_ROWS_AFTER = with_staging(
+    """
+INSERT INTO {row_changes} (sign, id, event_at, lang, username, length, hashtags)
 SELECT 1, r.id, r.event_at, r.lang, r.username, char_length(r.content_txt), r.hashtags
   FROM masto.toots_raw r
- WHERE r.id IN (SELECT id FROM pg_temp.winners WHERE is_newer)
+ WHERE r.id IN (SELECT id FROM {latest_versions} WHERE is_newer)
 """
+)
 
-_REMOVE_TOMBSTONED = """
-DELETE FROM masto.toots_raw r USING pg_temp.dead d WHERE r.id = d.id
+_REMOVE_TOMBSTONED = with_staging(
+    """
+DELETE FROM masto.toots_raw r USING {tombstoned} d WHERE r.id = d.id
 """
+)
 
-_STORE_LATEST = """
+_STORE_LATEST = with_staging(
+    """
 INSERT INTO masto.toots_raw AS r (
     id, created_at, edited_at, received_at, event_at, payload_hash, favourites, reblogs, replies,
     is_bot, is_sensitive, instance, status_id, uri, username, user_id, lang, visibility,
@@ -217,8 +223,8 @@ SELECT s.id, s.created_at, s.edited_at, s.received_at,
        s.payload_hash, s.favourites, s.reblogs, s.replies, s.is_bot, s.is_sensitive, s.instance,
        s.status_id, s.uri, s.username, s.user_id, s.lang, s.visibility, s.in_reply_to_id,
        s.hashtags, s.content_txt, s.content_html
-  FROM pg_temp.winners w
-  JOIN pg_temp.staged s USING (partition, kafka_offset)
+  FROM {latest_versions} w
+  JOIN {staged_messages} s USING (partition, kafka_offset)
  WHERE w.is_newer
     ON CONFLICT (id) DO UPDATE SET
        created_at = excluded.created_at, edited_at = excluded.edited_at,
@@ -231,53 +237,58 @@ SELECT s.id, s.created_at, s.edited_at, s.received_at,
        in_reply_to_id = excluded.in_reply_to_id, hashtags = excluded.hashtags,
        content_txt = excluded.content_txt, content_html = excluded.content_html
 """
+)
 
-# Batch tables move by these, so that a refresh costs what changed.
-_NOTE_CHANGES = """
+# Batch tables are updated from these, so that the cost of a refresh follows the change.
+_STORE_CHANGES = with_staging(
+    """
 INSERT INTO masto.toot_changes
        (version, toot_id, sign, event_at, length, lang, username, hashtags)
 SELECT v.version, c.id, c.sign, c.event_at, c.length, c.lang, c.username, c.hashtags
-  FROM pg_temp.changed_rows c CROSS JOIN masto.data_versions v
+  FROM {row_changes} c CROSS JOIN masto.data_versions v
  WHERE v.dataset = 'toots_raw'
 """
+)
 
-# A score stands for the text it was made from; another text waits for the next refresh.
-_REMOVE_OUTDATED_SCORES = """
+# A score belongs to the text that was scored; another text waits for the next refresh.
+_REMOVE_OUTDATED_SCORES = with_staging(
+    """
 DELETE FROM masto.toots_sentiment s
- USING (SELECT DISTINCT id FROM pg_temp.changed_rows WHERE sign = -1) c
+ USING (SELECT DISTINCT id FROM {row_changes} WHERE sign = -1) c
   LEFT JOIN masto.toots_raw r ON r.id = c.id
  WHERE s.id = c.id
    AND (r.content_txt, r.lang, r.created_at) IS DISTINCT FROM (s.text, s.lang, s.created_at)
 """
+)
 
-_COUNT = """
+_COUNT = with_staging(
+    """
 SELECT count(*) FILTER (WHERE op = 'delete'),
        count(*) FILTER (WHERE op = 'upsert' AND reject_reason IS NULL AND d.id IS NOT NULL),
        count(*) FILTER (WHERE op = 'upsert' AND reject_reason IS NULL AND d.id IS NULL)
-         - (SELECT count(*) FROM pg_temp.winners)
-         + (SELECT count(*) FROM pg_temp.winners WHERE NOT is_newer)
-  FROM pg_temp.staged s
-  LEFT JOIN pg_temp.dead d USING (id)
+         - (SELECT count(*) FROM {latest_versions})
+         + (SELECT count(*) FROM {latest_versions} WHERE NOT is_newer)
+  FROM {staged_messages} s
+  LEFT JOIN {tombstoned} d USING (id)
 """
+)
 
 
 def prepare_session(connection: Connection[Any]) -> None:
-    """Make the temporary tables that `write_batch` works with, once a connection."""
-    connection.execute(_PREPARE)
-    prepare_fast_insert(connection)
-    prepare_windows(connection)
-    # Batches are sorted and joined in memory; the default of 4 MB would spill each of them.
+    """Prepare a connection for `write_batch`: its staging tables and planner settings."""
+    create_batch_tables(connection)
+    # Batches are sorted and joined in memory; with the default of 4 MB each of them would spill.
     connection.execute("SET work_mem = '128MB'")
-    # What a batch looks up is in memory mostly; the default of 4, for turning disks, would have
-    # the planner read all of a large table instead.
+    # Most pages that a batch looks up are in memory. With the default of 4, meant for spinning
+    # disks, the planner would read all of a large table instead.
     connection.execute("SET random_page_cost = 1.1")
 
 
 def refresh_statistics(connection: Connection[Any], stored: int) -> None:
-    """Tell the planner how large the tables are after `stored` more rows, where that matters.
+    """Analyze the tables if `stored` new rows are a tenth of them or more.
 
-    Autovacuum would take a minute to notice, and a table that was empty a moment ago is joined as
-    if it still were. By its own measure, a tenth of new rows, a large table's numbers still hold.
+    Autovacuum needs a minute to notice. Until then the planner joins a table that was empty a
+    moment ago as if it still were.
     """
     with connection.transaction():
         is_tenth = connection.execute(
@@ -297,56 +308,67 @@ def write_batch(
     rows: "pa.Table",
     topic_ids: Mapping[str, str] | None,
     *,
-    withdrawn_key: SecretStr | None = None,
+    suppression_key: SecretStr | None = None,
 ) -> BatchCounts:
     """Write one batch in the caller's transaction, which must commit or roll back afterwards.
 
-    `rows` has the columns of `parse.parse_records`; each partition's offsets must be without a
-    hole and begin where the ledger stands. Without `topic_ids` they are read once more: the ledger
-    stays where it is, and dead letters of these offsets are those of now.
+    Args:
+        connection: Prepared by `prepare_session`.
+        rows: Columns of `parse.parse_records`. The offsets of each partition must have no hole and
+            begin at the ledger.
+        topic_ids: Topic to the broker's id of it. None for a replay: the ledger stays as it is, and
+            rejected messages of these offsets are replaced.
+        suppression_key: The key of the suppression list.
 
-    Raises: LedgerConflictError, BatchAccountError, WithdrawnKeyError, PayloadsNeededError (read the
-    batch again with its payloads). None of them leaves anything behind once rolled back.
+    Returns:
+        The messages by outcome.
+
+    Raises:
+        LedgerConflictError: Another writer has moved the ledger.
+        BatchAccountError: The outcomes do not add up.
+        SuppressionKeyError: The suppression list has entries under another key.
+        PayloadsNeededError: Read the batch again with payloads.
     """
     take_write_lock(connection)
     for topic, partition, start, end in offset_ranges(rows):
         if topic_ids is None:
-            connection.execute(_FORGET_REJECTED, (topic, partition, start, end))
+            connection.execute(_REMOVE_REJECTED, (topic, partition, start, end))
         else:
             advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
-    kept = without_suppressed(rows, read_suppression_list(connection, withdrawn_key))
-    fresh, others = split_new_rows(connection, kept)
-    counts = BatchCounts(stored=fresh.num_rows, suppressed=rows.num_rows - kept.num_rows)
+    kept = without_suppressed(rows, read_suppression_list(connection, suppression_key))
+    new, others = split_new_rows(connection, kept)
+    counts = BatchCounts(stored=new.num_rows, suppressed=rows.num_rows - kept.num_rows)
     if others.num_rows:
         counts += _merge(connection, others)
-        _apply_to_derived(connection)
-    if fresh.num_rows:
-        _insert_new_rows(connection, fresh)
+        _update_derived_tables(connection)
+    if new.num_rows:
+        _insert_new_rows(connection, new)
     if counts.messages != rows.num_rows:
         raise BatchAccountError(
-            f"{rows.num_rows} messages were read and {counts} accounted for; the batch was undone"
+            f"{rows.num_rows} messages were read, but their outcomes are {counts};"
+            " the batch was rolled back"
         )
     return counts
 
 
-def _insert_new_rows(connection: Connection[Any], fresh: "pa.Table") -> None:
-    posts = insert_new_rows(connection, fresh)
+def _insert_new_rows(connection: Connection[Any], rows: "pa.Table") -> None:
+    posts = insert_new_rows(connection, rows)
     add_posts(connection, posts)
     add_new(connection, posts)
-    note_new_rows(connection, posts, bump_toots_version(connection))
+    log_new_rows(connection, posts, bump_toots_version(connection))
 
 
 def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
-    """Rows that meet others, in the tables or among themselves; what became of them."""
-    copy_arrow(connection, sql.Identifier("pg_temp", "staged"), rows)
-    connection.execute("ANALYZE pg_temp.staged")
+    """Merge messages whose posts or status ids occur elsewhere, in the tables or in the batch."""
+    copy_arrow(connection, STAGED_MESSAGES.identifier, rows)
+    connection.execute(with_staging("ANALYZE {staged_messages}"))
     _reject_conflicts(connection)
-    rejected = connection.execute(_KEEP_REJECTED).rowcount
-    connection.execute(_KEEP_TOMBSTONES)
-    connection.execute(_KEEP_ALIASES)
+    rejected = connection.execute(_STORE_REJECTED).rowcount
+    connection.execute(_STORE_TOMBSTONES)
+    connection.execute(_STORE_ALIASES)
     connection.execute(_FIND_TOMBSTONED)
     connection.execute(_FIND_LATEST)
-    connection.execute("ANALYZE pg_temp.winners")
+    connection.execute(with_staging("ANALYZE {latest_versions}"))
     stored = _change_rows(connection)
     return _counts(connection, stored=stored, rejected=rejected)
 
@@ -354,40 +376,42 @@ def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
 def remove_posts(
     connection: Connection[Any], *, usernames: Sequence[str], instances: Sequence[str]
 ) -> None:
-    """Remove the rows of these authors and servers, with windows and scores, in the caller's
-    transaction; their ids stand in `pg_temp.dead` until it ends. They may come back.
+    """Remove the posts of these authors and servers, with windows and scores.
 
-    `prepare_session` and the write lock come first.
+    Their ids are in the staging table `tombstoned` until the caller's transaction ends. Call
+    `prepare_session` and take the write lock first. The posts may be stored again later.
     """
     connection.execute(_FIND_POSTS_OF, (list(usernames), list(instances)))
     _change_rows(connection)
-    _apply_to_derived(connection)
+    _update_derived_tables(connection)
 
 
 def _change_rows(connection: Connection[Any]) -> int:
-    """Remove `pg_temp.dead` and store `pg_temp.winners`; how many rows were stored."""
-    connection.execute(_NOTE_ROWS_BEFORE)
+    """Remove tombstoned posts and store latest versions; return the rows stored."""
+    connection.execute(_STAGE_ROWS_BEFORE)
     connection.execute(_REMOVE_TOMBSTONED)
     stored = connection.execute(_STORE_LATEST).rowcount
-    connection.execute(_NOTE_ROWS_AFTER)
+    connection.execute(_STAGE_ROWS_AFTER)
     return stored
 
 
-def _apply_to_derived(connection: Connection[Any]) -> None:
-    """Bring what derives from the rows to what `pg_temp.changed_rows` says of them."""
+def _update_derived_tables(connection: Connection[Any]) -> None:
+    """Apply the row changes to windows, roll-ups, scores and the change log."""
     apply_changes(connection)
     subtract_changed(connection)
     connection.execute(_REMOVE_OUTDATED_SCORES)
     add_changed(connection)
-    if connection.execute("SELECT FROM pg_temp.changed_rows LIMIT 1").fetchone() is not None:
+    has_changes = connection.execute(with_staging("SELECT FROM {row_changes} LIMIT 1")).fetchone()
+    if has_changes is not None:
         bump_toots_version(connection)
-        connection.execute(_NOTE_CHANGES)
+        connection.execute(_STORE_CHANGES)
 
 
 def offset_ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:
-    """(topic, partition, first offset, end offset) of the batch, checked to have no hole.
+    """Return (topic, partition, first offset, end offset) of a batch, checked to have no hole.
 
-    Raises: BatchAccountError.
+    Raises:
+        BatchAccountError: Offsets are missing or repeated.
     """
     grouped = rows.group_by(["topic", "partition"]).aggregate(
         [("kafka_offset", "min"), ("kafka_offset", "max"), ("kafka_offset", "count_distinct")]
@@ -409,11 +433,13 @@ def _reject_conflicts(connection: Connection[Any]) -> None:
     found = sum(connection.execute(statement).rowcount for statement in _REJECT_CONFLICTS)
     if not found:
         return
-    without_bytes = connection.execute(
-        "SELECT FROM pg_temp.staged WHERE op = 'upsert' AND reject_reason IS NOT NULL"
-        " AND payload IS NULL LIMIT 1"
+    without_payload = connection.execute(
+        with_staging(
+            "SELECT FROM {staged_messages} WHERE op = 'upsert' AND reject_reason IS NOT NULL"
+            " AND payload IS NULL LIMIT 1"
+        )
     ).fetchone()
-    if without_bytes is not None:
+    if without_payload is not None:
         raise PayloadsNeededError
 
 

@@ -1,12 +1,12 @@
-"""What the tables hold of an account or a server, removed in one transaction.
+"""The purge: all rows of an account or a server removed in one transaction.
 
-What belongs here: the rows. Which accounts are meant is in `suppression_list`; dead letters in
-Kafka are `mastodon.errors_topic`'s. Every table of the registry that has a post's `id` or a
-`username` is covered, so that a new one is too.
+What belongs here: the rows. The accounts are in `warehouse.suppression_list`; dead letters in Kafka
+are handled by `ingest.dead_letters`. Every table of the table catalog that has a post's `id` or a
+`username` is included, so that a new table is too.
 
-What stays: tombstones (two ids, which keep deleted posts away), other people's posts that mention
-the account, and the counts of the other batch tables until their next refresh, which the raised
-version of the toots asks for.
+What stays: tombstones (two ids each, which keep deleted posts away) and other people's posts that
+mention the account. The other batch tables keep their counts until the next refresh, which is due
+because the purge raises the version of the toots.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from mastodon_assets.stream.merge import prepare_session, remove_posts
 from mastodon_assets.warehouse.change_log import clear_change_log
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rows import count_rows
+from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets.warehouse.tables import (
     SCHEMA,
@@ -29,7 +30,7 @@ from mastodon_assets.warehouse.tables import (
     Table,
 )
 
-# An alias with a tombstone stays: it keeps a deleted post away.
+# An alias with a tombstone stays, because it keeps a deleted post away.
 _REMOVE_ALIASES_OF_SERVERS = """
 DELETE FROM masto.toot_aliases a
  WHERE a.instance = ANY(%s)
@@ -38,30 +39,33 @@ DELETE FROM masto.toot_aliases a
 """
 
 
-def purge_rows(connection: Connection[Any], covered: SuppressionList) -> dict[str, int]:
-    """Remove all of those that `covered` covers, in the caller's transaction; table to rows gone.
+def purge_rows(connection: Connection[Any], suppressed: SuppressionList) -> dict[str, int]:
+    """Remove all rows of suppressed accounts and servers in the caller's transaction.
 
-    Takes the write lock. Windows that others share become smaller and do not count as gone.
+    Takes the write lock.
+
+    Returns:
+        Table to rows removed. A window that others share becomes smaller and does not count.
     """
     take_write_lock(connection)
     prepare_session(connection)
-    usernames = _names(connection, "username", lambda name: covered.matches(name, None))
-    instances = _names(connection, "instance", lambda name: covered.matches(None, name))
+    usernames = _names(connection, "username", lambda name: suppressed.matches(name, None))
+    instances = _names(connection, "instance", lambda name: suppressed.matches(None, name))
     before = _count(connection)
     remove_posts(connection, usernames=usernames, instances=instances)
     for table in _tables_with("id"):
         _remove_by_id(connection, table)
     for table in _tables_with("username"):
         _remove_by_username(connection, table, usernames)
-    # The batch tables are made anew then: a part of the changes would not add up.
+    # Without a change log the batch tables are rebuilt: a part of the changes would not add up.
     clear_change_log(connection)
     connection.execute(_REMOVE_ALIASES_OF_SERVERS, (instances,))
-    _remove_rejected(connection, covered)
+    _remove_rejected(connection, suppressed)
     return {name: before[name] - count for name, count in _count(connection).items()}
 
 
 def _count(connection: Connection[Any]) -> dict[str, int]:
-    """Rows of the tables that a purge may take from."""
+    """Count the rows of the tables that a purge may remove rows from."""
     tables = {TOOTS_RAW.name: TOOTS_RAW, TOOT_METRICS_WINDOWED.name: TOOT_METRICS_WINDOWED}
     for table in (*_tables_with("username"), *_tables_with("id"), TOOTS_REJECTED):
         tables[table.name] = table
@@ -69,7 +73,7 @@ def _count(connection: Connection[Any]) -> dict[str, int]:
 
 
 def _tables_with(column: str) -> list[Table]:
-    """Those that derive from `toots_raw` and have `column`."""
+    """List the stored tables that derive from `toots_raw` and have `column`."""
     return [
         table
         for table in TABLES.values()
@@ -80,21 +84,25 @@ def _tables_with(column: str) -> list[Table]:
 
 
 def _names(
-    connection: Connection[Any], column: str, is_covered: Callable[[str], bool]
+    connection: Connection[Any], column: str, is_suppressed: Callable[[str], bool]
 ) -> list[str]:
-    """The values of `column` in any table that are covered."""
+    """List the values of `column` in any table that are suppressed."""
     query = sql.SQL(" UNION ").join(
         sql.SQL("SELECT {} FROM {}").format(
             sql.Identifier(column), sql.Identifier(SCHEMA, table.name)
         )
         for table in (TOOTS_RAW, *_tables_with(column))
     )
-    return [name for (name,) in connection.execute(query) if is_covered(name)]
+    return [name for (name,) in connection.execute(query) if is_suppressed(name)]
 
 
 def _remove_by_id(connection: Connection[Any], table: Table) -> None:
-    statement = sql.SQL("DELETE FROM {} WHERE id IN (SELECT id FROM pg_temp.dead)")
-    connection.execute(statement.format(sql.Identifier(SCHEMA, table.name)))
+    connection.execute(
+        with_staging(
+            "DELETE FROM {table} WHERE id IN (SELECT id FROM {tombstoned})",
+            table=sql.Identifier(SCHEMA, table.name),
+        )
+    )
 
 
 def _remove_by_username(connection: Connection[Any], table: Table, usernames: list[str]) -> None:
@@ -102,15 +110,15 @@ def _remove_by_username(connection: Connection[Any], table: Table, usernames: li
     connection.execute(statement.format(sql.Identifier(SCHEMA, table.name)), (usernames,))
 
 
-def _remove_rejected(connection: Connection[Any], covered: SuppressionList) -> None:
+def _remove_rejected(connection: Connection[Any], suppressed: SuppressionList) -> None:
     with connection.cursor(name="rejected") as dead_letters:
         dead_letters.execute(
             "SELECT topic, partition, kafka_offset, payload FROM masto.toots_rejected"
         )
-        for *place, payload in dead_letters:
-            if covered.matches_record(payload):
+        for *position, payload in dead_letters:
+            if suppressed.matches_record(payload):
                 connection.execute(
                     "DELETE FROM masto.toots_rejected"
                     " WHERE (topic, partition, kafka_offset) = (%s, %s, %s)",
-                    place,
+                    position,
                 )

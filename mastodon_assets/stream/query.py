@@ -267,7 +267,7 @@ class Reader:
                 self.connection,
                 rows,
                 {self.target.topic: topic_id},
-                withdrawn_key=self._settings.suppression_key,
+                suppression_key=self._settings.suppression_key,
             )
             if addition:
                 addition(self.connection)

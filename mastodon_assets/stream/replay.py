@@ -125,7 +125,7 @@ def _replay_batch(
 ) -> BatchCounts:
     def write(rows: "pa.Table") -> BatchCounts:
         with connection.transaction():
-            return write_batch(connection, rows, None, withdrawn_key=settings.suppression_key)
+            return write_batch(connection, rows, None, suppression_key=settings.suppression_key)
 
     try:
         return write(_read(spark, settings, partition, start, end, keep_payloads=False))

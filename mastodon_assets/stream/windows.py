@@ -1,16 +1,21 @@
-"""One-minute windows: moved by what a batch changed, or rebuilt from `toots_raw`.
+"""One-minute windows: updated by the changes of a batch, or rebuilt from `toots_raw`.
 
-What belongs here: what a window is. Both ways give the same rows; a check compares their sum with
+What belongs here: what a window is. Both ways give the same rows. A check compares their sum with
 the rows of `toots_raw`.
 """
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rows import copy_arrow, replace_rows
+from mastodon_assets.warehouse.staging import (
+    STAGED_LANGUAGE_WINDOWS,
+    STAGED_USER_WINDOWS,
+    with_staging,
+)
 from mastodon_assets.warehouse.tables import (
     SCHEMA,
     TOOT_METRICS_WINDOWED,
@@ -23,14 +28,18 @@ if TYPE_CHECKING:
 
 # The column that a window table counts by, besides the minute.
 _DIMENSIONS = {TOOT_METRICS_WINDOWED.name: "lang", USER_AVG_LENGTH_WINDOWED.name: "username"}
+_STAGING_TABLES = {
+    TOOT_METRICS_WINDOWED.name: STAGED_LANGUAGE_WINDOWS,
+    USER_AVG_LENGTH_WINDOWED.name: STAGED_USER_WINDOWS,
+}
 
-# `changed_rows` holds a row of toots_raw before a change with sign -1 and after it with sign +1,
-# so an edit moves only what differs, and a count that comes to nothing removes its window.
+# A changed row has sign -1 before the change and +1 after it. So an edit updates only what differs,
+# and a window whose count becomes 0 is removed.
 _APPLY_CHANGES = """
 MERGE INTO {table} w
 USING (SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension},
               sum(sign) AS toots_count, sum(sign * length) AS total_length
-         FROM pg_temp.changed_rows
+         FROM {row_changes}
         GROUP BY 1, 2
        HAVING sum(sign) <> 0 OR sum(sign * length) <> 0) c
    ON w.window_start = c.window_start AND w.{dimension} = c.{dimension}
@@ -43,7 +52,7 @@ USING (SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension}
               c.toots_count, c.total_length)
 """
 
-_OF_ALL = """
+_FROM_ALL_POSTS = """
 SELECT window_start, window_start + interval '1 minute' AS window_end, {dimension}, toots_count,
        total_length
   FROM (SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension},
@@ -52,42 +61,28 @@ SELECT window_start, window_start + interval '1 minute' AS window_end, {dimensio
          GROUP BY 1, 2) counted
 """
 
-_PREPARE = """
-CREATE TEMP TABLE IF NOT EXISTS {grown} (
-    place integer, window_start timestamptz, name text COLLATE "C", toots_count bigint,
-    total_length bigint
-) ON COMMIT DELETE ROWS
-"""
-
-_GROW = """
+_ADD_TO_EXISTING = """
 UPDATE {table} w
-   SET toots_count = w.toots_count + g.toots_count,
-       total_length = w.total_length + g.total_length
-  FROM pg_temp.{grown} g
- WHERE w.window_start = g.window_start AND w.{dimension} = g.name
-RETURNING g.place
+   SET toots_count = w.toots_count + s.toots_count,
+       total_length = w.total_length + s.total_length
+  FROM {staged} s
+ WHERE w.window_start = s.window_start AND w.{dimension} = s.name
+RETURNING s.position
 """
 
 
 def apply_changes(connection: Connection[Any]) -> None:
-    """Move both window tables by the rows in `pg_temp.changed_rows`.
-
-    Columns there: sign (-1 before, +1 after), event_at, lang, username, length (characters).
-    """
+    """Update both window tables by the staging table `row_changes`."""
     for table in _DIMENSIONS:
         connection.execute(_compose(_APPLY_CHANGES, table))
 
 
-def prepare_windows(connection: Connection[Any]) -> None:
-    """Make the temporary tables that `add_posts` works with, once a connection."""
-    for table in _DIMENSIONS:
-        connection.execute(_compose(_PREPARE, table))
-
-
 def add_posts(connection: Connection[Any], posts: "pa.Table") -> None:
-    """Move both window tables by posts that are new, as `apply_changes` would.
+    """Add new posts to both window tables, with the same result as `apply_changes`.
 
-    Columns of `posts`: event_at, lang, username, length (characters).
+    Args:
+        connection: Its transaction holds the write lock.
+        posts: One row per post: event_at, lang, username, length (characters).
     """
     import pyarrow.compute as pc
 
@@ -102,23 +97,23 @@ def _add(connection: Connection[Any], table: str, dimension: str, posts: "pa.Tab
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    grown = (
+    windows = (
         posts.group_by(["window_start", dimension])
         .aggregate([("length", "count"), ("length", "sum")])
         .rename_columns(["window_start", dimension, "toots_count", "total_length"])
         .sort_by([("window_start", "ascending"), (dimension, "ascending")])
     )
-    named = grown.rename_columns(["window_start", "name", "toots_count", "total_length"])
+    named = windows.rename_columns(["window_start", "name", "toots_count", "total_length"])
     copy_arrow(
         connection,
-        sql.Identifier("pg_temp", f"grown_{table}"),
-        named.append_column("place", pa.array(range(len(grown)), pa.int32())),
+        _STAGING_TABLES[table].identifier,
+        named.append_column("position", pa.array(range(len(windows)), pa.int32())),
     )
-    statement = _compose(_GROW, table)
-    there = [place for (place,) in connection.execute(statement)]
-    is_new = np.ones(len(grown), bool)
-    is_new[there] = False
-    new = grown.filter(pa.array(is_new))
+    statement = _compose(_ADD_TO_EXISTING, table)
+    existing = [position for (position,) in connection.execute(statement)]
+    is_new = np.ones(len(windows), bool)
+    is_new[existing] = False
+    new = windows.filter(pa.array(is_new))
     window_end = pc.add(new.column("window_start"), timedelta(minutes=1))
     copy_arrow(
         connection, sql.Identifier(SCHEMA, table), new.append_column("window_end", window_end)
@@ -126,14 +121,15 @@ def _add(connection: Connection[Any], table: str, dimension: str, posts: "pa.Tab
 
 
 def rebuild_windows(connection: Connection[Any], table: Table) -> int:
-    """Make a window table what `toots_raw` says, in the caller's transaction; rows changed."""
+    """Rebuild a window table from `toots_raw` in the caller's transaction; return rows changed."""
     take_write_lock(connection)
-    return replace_rows(connection, table, _compose(_OF_ALL, table.name))
+    return replace_rows(connection, table, _compose(_FROM_ALL_POSTS, table.name))
 
 
-def _compose(statement: Any, table: str) -> sql.Composed:
-    return sql.SQL(statement).format(
+def _compose(statement: LiteralString, table: str) -> sql.Composed:
+    return with_staging(
+        statement,
         table=sql.Identifier(SCHEMA, table),
         dimension=sql.Identifier(_DIMENSIONS[table]),
-        grown=sql.Identifier(f"grown_{table}"),
+        staged=_STAGING_TABLES[table].identifier,
     )

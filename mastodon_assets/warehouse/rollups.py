@@ -12,6 +12,7 @@ from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rows import replace_rows
+from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.tables import SENTIMENT_TOTALS
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ SELECT DISTINCT day
 _ALL = "masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)"
 _STAGED = """
 masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)
- WHERE toot.id IN (SELECT id FROM pg_temp.staged_sentiment)
+ WHERE toot.id IN (SELECT id FROM {staged_scores})
 """
 # OFFSET 0 keeps it one look-up per post: the planner does not know how few posts a few days have,
 # and would read all scores.
@@ -65,14 +66,14 @@ unnest(%(days)s::date[]) day
   LEFT JOIN LATERAL (SELECT * FROM masto.toots_sentiment WHERE id = toot.id OFFSET 0) score ON true
 """
 _BEFORE_CHANGE = """
-(SELECT * FROM pg_temp.changed_rows WHERE sign = -1) toot
+(SELECT * FROM {row_changes} WHERE sign = -1) toot
 LEFT JOIN masto.toots_sentiment score USING (id)
 """
 # A new post has no score: only those that were stored before are looked up.
 _AFTER_CHANGE = """
-(SELECT * FROM pg_temp.changed_rows WHERE sign = 1) toot
+(SELECT * FROM {row_changes} WHERE sign = 1) toot
 LEFT JOIN (SELECT * FROM masto.toots_sentiment
-            WHERE id IN (SELECT id FROM pg_temp.changed_rows WHERE sign = -1)) score USING (id)
+            WHERE id IN (SELECT id FROM {row_changes} WHERE sign = -1)) score USING (id)
 """
 # New posts have no score yet.
 _ADD_NEW = """
@@ -85,12 +86,14 @@ SELECT day, 'not_scored', '', toots_count, 0
 
 
 def subtract_changed(connection: Connection[Any]) -> None:
-    """Subtract the posts of `pg_temp.changed_rows` as they were, while their scores exist."""
+    """Subtract the posts of the staged row changes as they were, while their scores exist."""
+    """Take out the toots of the row changes as they were; their scores are still there."""
     _move(connection, _BEFORE_CHANGE, sign=-1)
 
 
 def add_changed(connection: Connection[Any]) -> None:
-    """Add the posts of `pg_temp.changed_rows` as they are, after outdated scores are gone."""
+    """Add the posts of the staged row changes as they are, after outdated scores are gone."""
+    """Put in the toots of the row changes as they are; outdated scores are gone."""
     _move(connection, _AFTER_CHANGE, sign=1)
 
 
@@ -104,12 +107,14 @@ def add_new(connection: Connection[Any], posts: "pa.Table") -> None:
 
 
 def subtract_staged(connection: Connection[Any]) -> None:
-    """Subtract the posts of `pg_temp.staged_sentiment`, before their scores are written."""
+    """Subtract the posts of the staged scores, before their scores are written."""
+    """Take out the toots of the staged scores, before their scores are written."""
     _move(connection, _STAGED, sign=-1)
 
 
 def add_staged(connection: Connection[Any]) -> None:
-    """Add the posts of `pg_temp.staged_sentiment`, after their scores were written."""
+    """Add the posts of the staged scores, after their scores were written."""
+    """Put in the toots of the staged scores, after their scores were written."""
     _move(connection, _STAGED, sign=1)
 
 
@@ -133,5 +138,5 @@ def _move(connection: Connection[Any], toots: Any, *, sign: int) -> None:
 
 def _sums(toots: Any, *, sign: int) -> sql.Composed:
     return sql.SQL(_SUMS).format(
-        sign=sql.Literal(sign), outcome=sql.SQL(_OUTCOME), toots=sql.SQL(toots)
+        sign=sql.Literal(sign), outcome=sql.SQL(_OUTCOME), toots=with_staging(toots)
     )

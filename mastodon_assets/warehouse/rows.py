@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from mastodon_assets.warehouse.staging import create_staged_rows
 from mastodon_assets.warehouse.tables import SCHEMA, Table
 
 if TYPE_CHECKING:
@@ -49,14 +50,9 @@ def replace_rows(
     Returns:
         The number of rows deleted, inserted or updated.
     """
-    staged = sql.Identifier("pg_temp", f"staged_{table.name}")
     target = sql.Identifier(SCHEMA, table.name)
     names = [column.name for column in table.stored_columns]
-    connection.execute(
-        sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
-            sql.Identifier(f"staged_{table.name}"), _identifiers(names), target
-        )
-    )
+    staged = create_staged_rows(connection, table)
     if isinstance(rows, sql.Composed):
         connection.execute(
             sql.SQL("INSERT INTO {staged} ({names}) SELECT {names} FROM ({rows}) computed").format(

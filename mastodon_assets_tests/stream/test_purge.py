@@ -51,7 +51,7 @@ class Tables:
     def write(self, messages: Sequence[Any], key: SecretStr | None = KEY) -> BatchCounts:
         rows = staged(on_partition(messages, 0, self.next))
         with self.connection.transaction():
-            counts = write_batch(self.connection, rows, {TOPIC: "topic-id"}, withdrawn_key=key)
+            counts = write_batch(self.connection, rows, {TOPIC: "topic-id"}, suppression_key=key)
         self.next += len(messages)
         return counts
 

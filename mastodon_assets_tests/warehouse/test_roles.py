@@ -17,14 +17,16 @@ from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.stream.merge import prepare_session, refresh_statistics
 from mastodon_assets.warehouse.database import MissingRightsError, connect, transaction
 from mastodon_assets.warehouse.migrate import MigrationError, migrate
-from mastodon_assets.warehouse.roles import (
     MODERATOR,
     OWNER,
     READER,
-    WRITER,
     RolesError,
+    WRITER,
     create_roles,
 )
+from mastodon_assets.warehouse.roles import (
+from mastodon_assets.warehouse.roles import OWNER, READER, WRITER, RolesError, create_roles
+from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.migrations import add_migration
@@ -300,7 +302,7 @@ def test_the_writer_can_create_temporary_tables_and_statistics(
     with connect(as_role(admin_url, WRITER)) as connection:
         connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
         prepare_session(connection)
-        connection.execute("ANALYZE pg_temp.staged")
+        connection.execute(with_staging("ANALYZE {staged_messages}"))
         refresh_statistics(connection, stored=1_000_000)
     # PostgreSQL skips with a warning what one may not ANALYZE.
     assert notices == []

@@ -25,6 +25,7 @@ from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import add_staged, subtract_staged
 from mastodon_assets.warehouse.rows import copy_arrow
+from mastodon_assets.warehouse.staging import STAGED_SCORES, with_staging
 from mastodon_assets.warehouse.watermarks import bump_toots_version, toots_version
 
 Report = Callable[[str], None]
@@ -63,21 +64,16 @@ _PENDING_SCHEMA = pa.schema(
     }
 )
 
-_STAGE = """
-CREATE TEMP TABLE IF NOT EXISTS staged_sentiment (
-    id bigint, payload_hash bigint, created_at timestamptz, lang text, text text,
-    label_bin smallint, prob_pos double precision, label_str text, reason text, model_version text
-) ON COMMIT DELETE ROWS
-"""
 # A toot that was edited or deleted since it was read has another payload_hash, or no row.
-_MERGE = """
+_MERGE = with_staging(
+    """
 WITH written AS (
     INSERT INTO masto.toots_sentiment AS t
            (id, created_at, scored_at, prob_pos, label_bin, lang, label_str, reason,
             model_version, text)
     SELECT DISTINCT ON (s.id) s.id, s.created_at, now(), s.prob_pos, s.label_bin, s.lang,
            s.label_str, s.reason, s.model_version, s.text
-      FROM staged_sentiment s
+      FROM {staged_scores} s
       JOIN masto.toots_raw r ON r.id = s.id AND r.payload_hash = s.payload_hash
     ON CONFLICT (id) DO UPDATE SET
            created_at = excluded.created_at, scored_at = excluded.scored_at,
@@ -93,6 +89,7 @@ WITH written AS (
 )
 SELECT outcome, count(*) FROM written GROUP BY outcome
 """
+)
 
 
 @dataclass(frozen=True)
@@ -211,8 +208,8 @@ def write_scores(
 
 def merge_scores(connection: Connection[Any], scored: pa.Table) -> dict[str, int]:
     """`write_scores` in the caller's transaction, which holds the write lock."""
-    connection.execute(_STAGE)
-    copy_arrow(connection, sql.Identifier("pg_temp", "staged_sentiment"), scored)
+    STAGED_SCORES.create(connection)
+    copy_arrow(connection, STAGED_SCORES.identifier, scored)
     subtract_staged(connection)
     outcomes = dict(connection.execute(_MERGE).fetchall())
     add_staged(connection)

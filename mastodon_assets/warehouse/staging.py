@@ -1,0 +1,142 @@
+"""Every temporary table: its name, its columns, its creation.
+
+What belongs here: the one place that names them. Statements of other modules get the names from
+`with_staging`. A staging table belongs to one session and is empty when a transaction begins.
+"""
+
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg import Connection, sql
+
+from mastodon_assets.warehouse.tables import SCHEMA, Table
+
+
+def _temporary(name: str) -> sql.Identifier:
+    return sql.Identifier("pg_temp", name)
+
+
+@dataclass(frozen=True)
+class StagingTable:
+    """A temporary table with its columns, emptied at each commit.
+
+    It is created once per session: a new one per batch would bloat the catalog of a process that
+    runs for weeks.
+    """
+
+    name: LiteralString
+    columns: LiteralString
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """Its name in statements."""
+        return _temporary(self.name)
+
+    def create(self, connection: Connection[Any]) -> None:
+        """Create the table unless this session has it."""
+        connection.execute(
+            sql.SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(
+                sql.Identifier(self.name), sql.SQL(self.columns)
+            )
+        )
+
+
+# Messages of a micro-batch that need the merge; see `stream.parse` for the columns.
+STAGED_MESSAGES = StagingTable(
+    "staged_messages",
+    """
+    topic text, partition integer, kafka_offset bigint, payload_hash bigint,
+    reject_reason text, payload bytea, message_key bytea,
+    op text, created_at timestamptz, edited_at timestamptz, received_at timestamptz,
+    favourites integer, reblogs integer, replies integer,
+    is_bot boolean, is_sensitive boolean,
+    instance text COLLATE "C", status_id text COLLATE "C", uri text COLLATE "C",
+    username text COLLATE "C", user_id text, lang text COLLATE "C", visibility text,
+    in_reply_to_id text, hashtags text[], content_txt text, content_html text, id bigint
+    """,
+)
+# Keys of a micro-batch's posts, to find those that no table knows.
+STAGED_KEYS = StagingTable(
+    "staged_keys",
+    """position integer, id bigint, instance text COLLATE "C", status_id text COLLATE "C" """,
+)
+# Posts whose rows are removed: deleted at one of the servers that know them, or purged.
+TOMBSTONED = StagingTable("tombstoned", "id bigint")
+# The latest version of each post in a batch, and whether it is newer than the stored row.
+LATEST_VERSIONS = StagingTable(
+    "latest_versions", "id bigint, partition integer, kafka_offset bigint, is_newer boolean"
+)
+# Rows of `toots_raw` before a change (sign -1) and after it (sign +1).
+ROW_CHANGES = StagingTable(
+    "row_changes",
+    """
+    sign integer, id bigint, event_at timestamptz, lang text COLLATE "C",
+    username text COLLATE "C", length bigint, hashtags text[]
+    """,
+)
+# What new posts add to the windows of a language, and of a user.
+_WINDOW_COLUMNS = """
+    position integer, window_start timestamptz, name text COLLATE "C", toots_count bigint,
+    total_length bigint
+    """
+STAGED_LANGUAGE_WINDOWS = StagingTable("staged_language_windows", _WINDOW_COLUMNS)
+STAGED_USER_WINDOWS = StagingTable("staged_user_windows", _WINDOW_COLUMNS)
+# Scores to be written if their toot is still the version that was scored.
+STAGED_SCORES = StagingTable(
+    "staged_scores",
+    """
+    id bigint, payload_hash bigint, created_at timestamptz, lang text, text text,
+    label_bin smallint, prob_pos double precision, label_str text, reason text, model_version text
+    """,
+)
+_OF_A_BATCH = (
+    STAGED_MESSAGES,
+    STAGED_KEYS,
+    TOMBSTONED,
+    LATEST_VERSIONS,
+    ROW_CHANGES,
+    STAGED_LANGUAGE_WINDOWS,
+    STAGED_USER_WINDOWS,
+)
+# What changed sums of a batch table add up to; its columns are those of the table.
+CHANGED_SUMS: LiteralString = "changed_sums"
+
+_NAMES = {
+    CHANGED_SUMS: _temporary(CHANGED_SUMS),
+    **{table.name: table.identifier for table in (*_OF_A_BATCH, STAGED_SCORES)},
+}
+
+
+def create_batch_tables(connection: Connection[Any]) -> None:
+    """Create the staging tables of a micro-batch's transaction, once per session."""
+    for table in _OF_A_BATCH:
+        table.create(connection)
+
+
+def create_staged_rows(connection: Connection[Any], table: Table) -> sql.Identifier:
+    """Create a staging table like `table` for this transaction, without rows; its name."""
+    name = f"staged_{table.name}"
+    connection.execute(
+        sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
+            sql.Identifier(name),
+            sql.SQL(", ").join(sql.Identifier(column.name) for column in table.stored_columns),
+            sql.Identifier(SCHEMA, table.name),
+        )
+    )
+    return _temporary(name)
+
+
+def create_changed_sums(
+    connection: Connection[Any], query: sql.Composed, parameters: dict[str, Any]
+) -> None:
+    """Create `changed_sums` for this transaction, with the rows of `query`."""
+    statement = sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS {}")
+    connection.execute(statement.format(sql.Identifier(CHANGED_SUMS), query), parameters)
+
+
+def with_staging(statement: LiteralString, **parts: sql.Composable) -> sql.Composed:
+    """Compose a statement in which `{tombstoned}` and the like name staging tables.
+
+    Other names in braces are `parts`.
+    """
+    return sql.SQL(statement).format(**_NAMES, **parts)
