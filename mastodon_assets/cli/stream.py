@@ -95,10 +95,10 @@ def stream(
     else:
         summary = _stream(lambda: build_session(settings), settings, should_stop)
     if as_json:
-        print_json({"batches": summary.batches, **asdict(summary.counts)})
+        print_json({"batches": summary.batches, **summary.counts.by_outcome()})
     else:
         print_line(f"{summary.counts.messages:,} messages in {summary.batches} batches")
-        print_counts(asdict(summary.counts))
+        print_counts(summary.counts.by_outcome())
 
 
 def replay(
@@ -134,10 +134,10 @@ def replay(
         )
     if as_json:
         ranges = {str(number): list(range_) for number, range_ in summary.ranges.items()}
-        print_json({"topic": summary.topic, "ranges": ranges, **asdict(summary.counts)})
+        print_json({"topic": summary.topic, "ranges": ranges, **summary.counts.by_outcome()})
         return
     print_line(f"{summary.counts.messages:,} messages read again")
-    print_counts(asdict(summary.counts))
+    print_counts(summary.counts.by_outcome())
 
 
 def rebuild(
@@ -271,7 +271,7 @@ def replay_dead_letters(
             publisher,
             reason=reason,
             limit=limit,
-            withdrawn_key=settings.suppression_key,
+            suppression_key=settings.suppression_key,
         )
         errors = replay_errors(settings, publisher, reason=reason, limit=limit, again=again)
     if as_json:
@@ -297,8 +297,7 @@ def _stream(
     registry = CollectorRegistry()
     progress = StreamProgress(
         settings,
-        report=report,
-        tell=report_to_dagster(existing_dagster_home(settings.mastodon_assets_home)),
+        on_report=report_to_dagster(existing_dagster_home(settings.mastodon_assets_home)),
         registry=registry,
     )
     with serving_metrics(registry, settings.stream_metrics_port):
@@ -306,7 +305,6 @@ def _stream(
             session,
             settings,
             make_scorer=MicroBatchScorer,
-            report=report,
             progress=progress,
             should_stop=should_stop,
         )

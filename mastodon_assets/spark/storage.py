@@ -1,8 +1,8 @@
-"""Files and folders that the executors reach too: named by a URI, through Hadoop's file system.
+"""Storage paths: files and folders that executors can reach too.
 
-What belongs here: `StoragePath`, a `Path` or what stands for one at `file:`, `hdfs:`, `s3a:` and so
-on, with the few operations of `Path` that we use. Whoever names a location by `file:` says that
-it is one disk for this process and all executors.
+What belongs here: `StoragePath`, which is a `Path` or a URI (`file:`, `hdfs:`, `s3a:` and so on) of
+Hadoop's file systems, with the few operations of `Path` that we use. A URI with `file:` promises
+that this process and all executors have the folder mounted.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from mastodon_assets.spark.session import shares_our_disk, shown_master, start_j
 
 
 class HadoopPath:
-    """A file or folder at a URI; as `Path`, it raises OSError where something goes wrong."""
+    """A file or folder at a URI. Like `Path`, it raises OSError on failure."""
 
     def __init__(self, uri: str, settings: Settings) -> None:
         self._uri = uri.rstrip("/")
@@ -34,41 +34,50 @@ class HadoopPath:
 
     @property
     def name(self) -> str:
+        """The last part of the path."""
         return PurePosixPath(self._uri).name
 
     @property
     def suffix(self) -> str:
+        """The extension of the name, with its dot."""
         return PurePosixPath(self._uri).suffix
 
     def absolute(self) -> "HadoopPath":
+        """Return the path itself: a URI is absolute."""
         return self
 
     def as_uri(self) -> str:
+        """Return the URI."""
         return self._uri
 
     def exists(self) -> bool:
+        """Return whether there is a file or folder."""
         return bool(self._ask(lambda files, path: files.exists(path)))
 
-    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
+    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:  # noqa: ARG002
+        """Create the folder and its parents unless it exists; the arguments are those of Path."""
         self._ask(lambda files, path: files.mkdirs(path))
 
     def open(self, mode: str = "rb") -> IO[bytes]:
-        """The content, copied here first: bytes through py4j would take a hundred times as long."""
-        assert mode == "rb", "nobody writes this way"
+        """Open a local copy: reading bytes through py4j would take a hundred times as long."""
+        assert mode == "rb", "files are only read this way"
         with tempfile.TemporaryDirectory(prefix="mastodon_assets-") as folder:
             copy = Path(folder) / "copy"
             self._ask(lambda files, path: files.copyToLocalFile(False, path, _local(copy), True))
-            # The name goes with the folder; what is open stays readable.
+            # The folder is removed; the open file stays readable.
             return copy.open("rb")
 
     def read_bytes(self) -> bytes:
+        """Return the content."""
         with self.open() as file:
             return file.read()
 
     def read_text(self, encoding: str) -> str:
+        """Return the content as text."""
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, content: bytes) -> None:
+        """Write or replace the file."""
         with tempfile.NamedTemporaryFile(prefix="mastodon_assets-") as copy:
             copy.write(content)
             copy.flush()
@@ -76,23 +85,27 @@ class HadoopPath:
             self._ask(lambda files, path: files.copyFromLocalFile(False, True, local, path))
 
     def write_text(self, text: str, encoding: str) -> None:
+        """Write or replace the file."""
         self.write_bytes(text.encode(encoding))
 
     def rename(self, target: object) -> None:
+        """Rename it to another path of the same file system."""
         renamed = self._ask(lambda files, path: files.rename(path, _hadoop(str(target))))
         if not renamed:
             raise OSError(f"{self} cannot be renamed to {target}")
 
     def glob(self, pattern: str) -> "Iterator[HadoopPath]":
+        """Yield the files and folders that match `pattern`."""
         found = self._ask(lambda files, path: files.globStatus(_hadoop(f"{path}/{pattern}")))
         for status in found or ():
             yield HadoopPath(str(status.getPath().toString()), self._settings)
 
     def remove_tree(self) -> None:
+        """Remove the folder and everything in it."""
         self._ask(lambda files, path: files.delete(path, True))
 
     def file_sizes(self) -> dict[str, int]:
-        """Bytes of the files below, by relative path."""
+        """Return the bytes of all files below, by relative path."""
         found = self._ask(lambda files, path: files.listFiles(path, True))
         root = self._ask(lambda files, path: files.makeQualified(path).toString())
         sizes = {}
@@ -101,7 +114,7 @@ class HadoopPath:
             sizes[str(status.getPath().toString()).removeprefix(f"{root}/")] = int(status.getLen())
         return sizes
 
-    def _ask(self, question: Any) -> Any:
+    def _ask(self, operation: Any) -> Any:
         from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 
         jvm = start_jvm(self._settings)
@@ -110,7 +123,7 @@ class HadoopPath:
             configuration = jvm.org.apache.spark.deploy.SparkHadoopUtil.get().newConfiguration(
                 jvm.org.apache.spark.SparkConf()
             )
-            return question(path.getFileSystem(configuration), path)
+            return operation(path.getFileSystem(configuration), path)
         except Py4JJavaError as error:
             reason = str(error.java_exception.toString()).splitlines()[0]
             raise OSError(f"{self}: {reason}") from error
@@ -120,14 +133,15 @@ StoragePath = Path | HadoopPath
 
 
 def storage_path(settings: Settings, name: Path | str) -> StoragePath:
-    """What a setting or a row of the database names."""
+    """Return the storage path that a setting or a row of the database names."""
     return HadoopPath(str(name), settings) if is_uri(name) else Path(name)
 
 
 def for_executors(settings: Settings, variable: str, name: Path | str) -> StoragePath:
-    """As `storage_path`, for what executors read or write too.
+    """Return a storage path that executors read or write too.
 
-    Raises: SettingsError for a local path where they do not share this process's disk.
+    Raises:
+        SettingsError: It is a local path, and executors do not share this process's disk.
     """
     if not is_uri(name) and not shares_our_disk(settings):
         raise SettingsError(
@@ -139,7 +153,7 @@ def for_executors(settings: Settings, variable: str, name: Path | str) -> Storag
 
 
 def remove_tree(place: StoragePath) -> None:
-    """Remove the folder and all in it."""
+    """Remove a folder and everything in it."""
     if isinstance(place, HadoopPath):
         place.remove_tree()
     else:
@@ -147,7 +161,7 @@ def remove_tree(place: StoragePath) -> None:
 
 
 def rename(place: StoragePath, target: StoragePath) -> None:
-    """Give the folder another name beside its own; on an object store that is a copy."""
+    """Rename a folder within its parent; on an object store that is a copy."""
     if isinstance(place, HadoopPath):
         place.rename(target)
     else:
@@ -155,7 +169,7 @@ def rename(place: StoragePath, target: StoragePath) -> None:
 
 
 def file_sizes(folder: StoragePath) -> dict[str, int]:
-    """Bytes of the files below, by relative path; empty where there is no folder."""
+    """Return the bytes of all files below, by relative path; empty if there is no folder."""
     if isinstance(folder, HadoopPath):
         return folder.file_sizes() if folder.exists() else {}
     return {
@@ -172,5 +186,5 @@ def _local(path: Path) -> Any:
 def _hadoop(uri: str) -> Any:
     from pyspark import SparkContext
 
-    jvm: Any = SparkContext._jvm
+    jvm: Any = SparkContext._jvm  # noqa: SLF001 - PySpark has no public name for it
     return jvm.org.apache.hadoop.fs.Path(uri)

@@ -1,9 +1,10 @@
-"""The process that brings each message into the tables as it comes, and outlives cuts.
+"""The continuous stream: writes each message to the tables as it arrives, through outages.
 
-What belongs here: when the query begins anew, and when the process ends. A cut of Kafka or
-PostgreSQL does not end it; lost data, a missing topic and a mistake of ours do.
+What belongs here: when the query is started again, and when the process ends. An outage of Kafka or
+PostgreSQL does not end it. Lost data, a missing topic and a programming error do.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,13 @@ from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.kafka.topics import read_topic
 from mastodon_assets.stream.drain import DrainSummary
 from mastodon_assets.stream.metrics import StreamProgress
-from mastodon_assets.stream.query import Addition, Batch, Reader, opened_reader, staging_folder
+from mastodon_assets.stream.query import (
+    Batch,
+    TopicReader,
+    TransactionStep,
+    opened_reader,
+    temporary_folder,
+)
 from mastodon_assets.stream.stream_lock import stream_lock_owner, take_stream_lock
 
 if TYPE_CHECKING:
@@ -25,22 +32,25 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from pyspark.sql import SparkSession
 
+logger = logging.getLogger(__name__)
+
 _POLL_SECONDS = 1
 _LONGEST_WAIT_SECONDS = 30
 _BACKOFF = wait_random_exponential(multiplier=1, max=_LONGEST_WAIT_SECONDS)
 
 
 class Scorer(Protocol):
-    """Scores the rows of a micro-batch; see `query.Derive`."""
+    """Scores the rows of a micro-batch; see `query.MakeStep`."""
 
     def prepare(self, connection: "Connection[Any]") -> None:
         """Load what the first batch would otherwise wait for."""
 
-    def __call__(self, rows: "pa.Table") -> Addition:
-        """Score the rows; what is returned writes the scores in the batch's transaction."""
+    def __call__(self, rows: "pa.Table") -> TransactionStep:
+        """Score the rows; the returned function writes the scores in the batch's transaction."""
 
 
-# Made once per query, with a folder of its own for temporary files.
+# Called once per query. The folder is for the scorer's temporary files; the last argument gets its
+# log lines.
 MakeScorer = Callable[["SparkSession", Settings, Path, Callable[[str], None]], Scorer]
 
 
@@ -49,19 +59,22 @@ def stream(
     settings: Settings,
     *,
     make_scorer: MakeScorer,
-    report: Callable[[str], None],
     progress: StreamProgress,
     should_stop: Callable[[], bool],
 ) -> DrainSummary:
-    """Bring each message into the tables as it comes, until `should_stop`.
+    """Write each message to the tables as it arrives, until `should_stop`.
 
-    A batch that is being written then is finished first. Where another stream process is at work
-    on the topic this one stands by and takes over when that one ends.
+    A batch that is being written is finished first. If another stream process is at work on the
+    topic, this one stands by and takes over when that one ends.
 
-    Raises: DataLossError, TopicMissingError, LedgerConflictError; ServiceUnavailableError only
-    where Kafka or PostgreSQL do not answer at the start.
+    Raises:
+        DataLossError: The topic no longer holds the messages after the ledger.
+        TopicMissingError: The broker has no such topic.
+        LedgerConflictError: Another writer moved the ledger five times in a row.
+        ServiceUnavailableError: Kafka or PostgreSQL does not answer at the start. Later outages are
+            waited for.
     """
-    return _Stream(session, settings, make_scorer, report, progress, should_stop).run()
+    return _Stream(session, settings, make_scorer, progress, should_stop).run()
 
 
 class _Stream:
@@ -70,14 +83,12 @@ class _Stream:
         session: Callable[[], "SparkSession"],
         settings: Settings,
         make_scorer: MakeScorer,
-        report: Callable[[str], None],
         progress: StreamProgress,
         should_stop: Callable[[], bool],
     ) -> None:
         self._session = session
         self._settings = settings
         self._make_scorer = make_scorer
-        self._report = report
         self._progress = progress
         self._should_stop = should_stop
         self._summary: DrainSummary | None = None
@@ -85,18 +96,18 @@ class _Stream:
 
     def run(self) -> DrainSummary:
         Retrying(
-            retry=retry_if_exception(self._is_a_cut),
+            retry=retry_if_exception(self._is_outage),
             wait=self._seconds_to_wait,
-            before_sleep=self._report_disconnect,
+            before_sleep=self._count_restart,
             sleep=self._sleep,
             stop=lambda _state: self._should_stop(),
             retry_error_callback=lambda _state: None,
         )(self._read)
-        assert self._summary is not None, "set before anything that is tried again"
+        assert self._summary is not None, "set before anything that is retried"
         return self._summary
 
     def _read(self) -> None:
-        """Read until `should_stop`; what a cut raises is raised."""
+        """Read until `should_stop`; an outage is raised."""
         if self._summary is not None and self._should_stop():
             return
         target = read_topic(self._settings, self._settings.kafka_topic)
@@ -107,37 +118,37 @@ class _Stream:
             reader.until_no_conflict(lambda keep: self._follow(reader, keep_payloads=keep))
             self._summary.end = reader.ledger()
 
-    def _stand_by(self, reader: Reader) -> bool:
-        """Wait until this process is the topic's stream; False where it is to stop instead."""
-        has_told = False
+    def _stand_by(self, reader: TopicReader) -> bool:
+        """Wait until this process is the topic's stream; return False if it should stop instead."""
+        has_logged = False
         while not self._should_stop():
             with reader.connection.transaction():
                 if take_stream_lock(reader.connection, reader.target.topic):
                     return True
                 owner = stream_lock_owner(reader.connection, reader.target.topic)
-            if owner and not has_told:
-                self._report(f"{owner} is at work; standing by until it ends")
-                has_told = True
+            if owner and not has_logged:
+                logger.info("%s is at work; standing by until it ends", owner)
+                has_logged = True
             time.sleep(_POLL_SECONDS)
         return False
 
-    def _follow(self, reader: Reader, *, keep_payloads: bool) -> None:
+    def _follow(self, reader: TopicReader, *, keep_payloads: bool) -> None:
         if keep_payloads:
-            # Only what is there now: the next query does without payloads again.
+            # Only for the messages that exist now: the next query does without payloads again.
             with reader.query(self._session(), keep_payloads=True, availableNow=True) as query:
                 query.wait()
         with (
-            self._scoring(reader) as derive,
-            reader.query(self._session(), derive=derive, processingTime="0 seconds") as query,
+            self._scoring(reader) as scorer,
+            reader.query(self._session(), make_step=scorer, processingTime="0 seconds") as query,
         ):
             while not self._should_stop():
                 query.wait(_POLL_SECONDS)
                 self._progress.report_periodically(reader.position)
 
     @contextmanager
-    def _scoring(self, reader: Reader) -> Iterator[Scorer]:
-        with staging_folder("mastodon_assets-scoring-") as folder:
-            scorer = self._make_scorer(self._session(), self._settings, folder, self._report)
+    def _scoring(self, reader: TopicReader) -> Iterator[Scorer]:
+        with temporary_folder("mastodon_assets-scoring-") as folder:
+            scorer = self._make_scorer(self._session(), self._settings, folder, logger.info)
             with reader.connection.transaction():
                 scorer.prepare(reader.connection)
             yield scorer
@@ -148,8 +159,8 @@ class _Stream:
         self._progress.add(batch)
         self._has_advanced = True
 
-    def _is_a_cut(self, error: BaseException) -> bool:
-        # At the start it is more likely an address that is wrong.
+    def _is_outage(self, error: BaseException) -> bool:
+        # Before the first start it is more likely a wrong address.
         return isinstance(error, ServiceUnavailableError) and self._summary is not None
 
     def _seconds_to_wait(self, state: RetryCallState) -> float:
@@ -157,10 +168,10 @@ class _Stream:
             state.attempt_number, self._has_advanced = 1, False
         return float(_BACKOFF(state))
 
-    def _report_disconnect(self, state: RetryCallState) -> None:
+    def _count_restart(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self._progress.add_restart()
-        self._report(f"{error}; going on from the ledger in {state.upcoming_sleep:.0f} s")
+        logger.warning("%s; going on from the ledger in %.0f s", error, state.upcoming_sleep)
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds

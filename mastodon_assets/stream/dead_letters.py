@@ -1,7 +1,7 @@
-"""Dead letters of the sink, `masto.toots_rejected`: found, shown, put through today's code.
+"""Dead letters of the merge, `masto.toots_rejected`: listed, read, published again.
 
-What belongs here: the table's rows and what a dead letter is. The ingester's own dead letters, the
-topic `mastodon_errors`, stand in `mastodon.errors_topic`; both are shown and replayed alike.
+What belongs here: the rows of the table. The ingester's dead letters, in the topic
+`mastodon_errors`, are in `ingest.dead_letters`.
 """
 
 from collections import Counter
@@ -40,7 +40,7 @@ _COUNTS = """
 SELECT reason, count(*) FROM masto.toots_rejected
  WHERE strpos(lower(reason), lower(%s)) > 0 GROUP BY reason
 """
-# What the sink would refuse by what the tables hold (`sink._REJECT_CONFLICTS`).
+# What the merge would reject because of stored rows (`merge._REJECT_CONFLICTS`).
 _CONFLICT = """
 SELECT CASE
   WHEN EXISTS (SELECT FROM masto.toots_raw WHERE id = %(id)s AND uri <> %(uri)s)
@@ -52,27 +52,34 @@ SELECT CASE
 
 
 def newest_rejected(postgres_url: SecretStr, *, reason: str, limit: int) -> list[DeadLetter]:
-    """The newest rows whose reason contains `reason` (any case), at most `limit`.
+    """Read the newest dead letters whose reason contains `reason` (any case), at most `limit`.
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The database has no tables yet.
     """
     with transaction(postgres_url, snapshot=True) as connection:
         return [DeadLetter(*row) for row in connection.execute(_NEWEST, (reason, limit))]
 
 
 def count_rejected(postgres_url: SecretStr, *, reason: str) -> Counter[str]:
-    """Rows by reason, of the reasons that contain `reason` (any case).
+    """Count dead letters by reason, for the reasons that contain `reason` (any case).
 
-    Raises: ServiceUnavailableError, MissingTablesError.
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The database has no tables yet.
     """
     with transaction(postgres_url, snapshot=True) as connection:
         return Counter(dict(connection.execute(_COUNTS, (reason,)).fetchall()))
 
 
 def read_rejected(postgres_url: SecretStr, topic: str, partition: int, offset: int) -> DeadLetter:
-    """One row, whole.
+    """Read one dead letter.
 
-    Raises: NoDeadLetterError, ServiceUnavailableError, MissingTablesError.
+    Raises:
+        NoDeadLetterError: There is none at this offset.
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The database has no tables yet.
     """
     with transaction(postgres_url, snapshot=True) as connection:
         row = connection.execute(_ONE, (topic, partition, offset)).fetchone()
@@ -89,22 +96,30 @@ def replay_rejected(
     *,
     reason: str = "",
     limit: int | None = None,
-    withdrawn_key: SecretStr | None = None,
+    suppression_key: SecretStr | None = None,
 ) -> ReplaySummary:
-    """Publish, byte for byte, what keeps today's contract, and remove its row; the rest stays.
+    """Publish the dead letters that the present contract accepts, and remove their rows.
 
-    What is of somebody who has withdrawn stays too.
+    The payload is published byte for byte. Dead letters of suppressed accounts stay. A row is
+    removed after Kafka's acknowledgement: a crash between the two repeats a message, which the
+    merge ignores.
 
-    A row is removed after Kafka's acknowledgement: a crash between the two repeats a message, and
-    the sink's merge makes nothing of that. `reason` limits it to reasons that contain it, `limit`
-    to so many messages published. Without a publisher nothing is done, only counted.
+    Args:
+        postgres_url: The database.
+        publisher: Publishes the payloads; None only counts them.
+        reason: Only dead letters whose reason contains it (any case).
+        limit: Publish at most that many.
+        suppression_key: The key of the suppression list.
 
-    Raises: ServiceUnavailableError, MissingTablesError, WithdrawnKeyError.
+    Raises:
+        ServiceUnavailableError: Kafka or PostgreSQL does not answer.
+        MissingTablesError: The database has no tables yet.
+        SuppressionKeyError: The suppression list has entries under another key.
     """
     summary = ReplaySummary()
     for dead_letters in _pages(postgres_url, reason):
         accepted: list[DeadLetter] = []
-        for dead_letter, refusal in _tried(postgres_url, dead_letters, withdrawn_key):
+        for dead_letter, refusal in _examine(postgres_url, dead_letters, suppression_key):
             if limit is not None and summary.published + len(accepted) >= limit:
                 break
             problem = refusal or _publish(publisher, dead_letter)
@@ -122,24 +137,24 @@ def replay_rejected(
 
 
 def _pages(postgres_url: SecretStr, reason: str) -> Iterator[list[DeadLetter]]:
-    place: dict[str, Any] = {"topic": "", "partition": 0, "offset": 0}
+    position: dict[str, Any] = {"topic": "", "partition": 0, "offset": 0}
     while True:
-        wanted = {**place, "reason": reason, "limit": _REPLAYED_AT_ONCE}
+        parameters = {**position, "reason": reason, "limit": _REPLAYED_AT_ONCE}
         with transaction(postgres_url, snapshot=True) as connection:
-            page = [DeadLetter(*row) for row in connection.execute(_PAGE, wanted)]
+            page = [DeadLetter(*row) for row in connection.execute(_PAGE, parameters)]
         if not page:
             return
         yield page
         last = page[-1]
-        place = {"topic": last.topic, "partition": last.partition, "offset": last.offset}
+        position = {"topic": last.topic, "partition": last.partition, "offset": last.offset}
 
 
-def _tried(
-    postgres_url: SecretStr, dead_letters: Sequence[DeadLetter], withdrawn_key: SecretStr | None
+def _examine(
+    postgres_url: SecretStr, dead_letters: Sequence[DeadLetter], suppression_key: SecretStr | None
 ) -> list[tuple[DeadLetter, str | None]]:
-    """Each with the reason why it is still refused, None where it no longer is."""
+    """Pair each dead letter with the reason why it is still rejected, or None."""
     with transaction(postgres_url, snapshot=True) as connection:
-        suppression_list = read_suppression_list(connection, withdrawn_key)
+        suppression_list = read_suppression_list(connection, suppression_key)
         return [
             (dead_letter, _refusal(connection, dead_letter, suppression_list))
             for dead_letter in dead_letters
@@ -175,7 +190,7 @@ def _conflict(connection: Connection[Any], message: Message) -> str | None:
 
 
 def _publish(publisher: "Publisher | None", dead_letter: DeadLetter) -> str | None:
-    """Hand it over; the reason where Kafka cannot take it."""
+    """Publish a dead letter; return the reason if Kafka cannot take it."""
     if publisher is not None and dead_letter.payload is not None:
         try:
             publisher.publish_record(dead_letter.payload, dead_letter.key)

@@ -1,7 +1,7 @@
-"""Bringing the tables to the end that the topic has now, and no further.
+"""The drain: bring the tables to the end that the topic has now, and no further.
 
-What belongs here: the bounded reading, as assets and `stream --until-caught-up` do it. The process
-that goes on stands in `stream`.
+What belongs here: the bounded reading of assets and of `stream --until-caught-up`. The process that
+does not end is in `continuous`.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class DrainSummary:
-    """What one drain did. `start` and `end` map partition to ledger offset before and after.
+    """What one drain did.
 
-    `counts` and `batches` are its own; `stream` is the process that wrote beside it, if one did.
+    Attributes:
+        topic: The topic that was read.
+        start: Partition to ledger offset before.
+        end: Partition to ledger offset after.
+        batches: Batches that this drain wrote.
+        counts: Their messages by outcome.
+        stream: The stream process that wrote meanwhile, if one did.
     """
 
     topic: str
@@ -48,13 +54,21 @@ def drain(
 ) -> DrainSummary:
     """Bring the tables to the end offsets that the topic has now.
 
-    `session` is called only where there is something to read. While a stream process is at work
-    this one leaves the reading to it, and waits until the ledger passes those offsets. Another
-    writer that moves the ledger meanwhile is no error: what it wrote is skipped, at most five times
-    in a row.
+    While a stream process is at work, the drain leaves the reading to it and waits until the ledger
+    passes those offsets. If another writer moves the ledger meanwhile, its messages are skipped.
 
-    Raises: DataLossError, LedgerConflictError, WithdrawnKeyError, ServiceUnavailableError,
-    StreamStalledError, TopicMissingError.
+    Args:
+        session: Called only if there is something to read.
+        settings: The settings.
+        report: Gets a line per batch.
+
+    Raises:
+        DataLossError: The topic no longer holds the messages after the ledger.
+        LedgerConflictError: Another writer moved the ledger five times in a row.
+        SuppressionKeyError: The suppression list has entries under another key.
+        ServiceUnavailableError: Kafka, PostgreSQL or Spark does not answer.
+        StreamStalledError: The stream process does not move the ledger.
+        TopicMissingError: The broker has no such topic.
     """
     target = read_topic(settings, settings.kafka_topic)
     summary = DrainSummary(topic=target.topic, start={})
@@ -74,7 +88,7 @@ def drain(
 
         def read(keep_payloads: bool) -> None:
             if behind := reader.lag():
-                report(f"{target.topic}: {behind} messages to read")
+                report(f"{target.topic}: {behind:,} messages to read")
                 with reader.query(
                     session(), keep_payloads=keep_payloads, availableNow=True
                 ) as query:

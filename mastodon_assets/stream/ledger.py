@@ -1,7 +1,7 @@
-"""The offsets ledger `masto.kafka_offsets`: the only progress that counts.
+"""The offsets ledger `masto.kafka_offsets`: where the tables are in each partition of a topic.
 
-What belongs here: comparing the ledger with the broker before reading, and moving it, by
-compare-and-set, inside the transaction that writes the rows.
+What belongs here: comparing the ledger with the broker before reading, and moving it by
+compare-and-set in the transaction that writes the rows. No other progress counts.
 """
 
 from typing import Any
@@ -14,15 +14,15 @@ from mastodon_assets.warehouse.locks import take_write_lock
 
 
 class LedgerConflictError(PlatformError):
-    """Somebody else moved the ledger since this batch's offsets were read; start from it again."""
+    """Another writer moved the ledger since this batch was read; start from it again."""
 
 
 class DataLossError(PlatformError):
-    """The topic no longer holds what the ledger expects next."""
+    """The topic no longer holds the messages after the ledger."""
 
 
 def read_ledger(connection: Connection[Any], topic: str) -> dict[int, int]:
-    """Partition to the first offset that is not in the tables yet; empty before the first batch."""
+    """Return partition to the first offset that is not in the tables yet; empty at first."""
     return dict(
         connection.execute(
             "SELECT partition, next_offset FROM masto.kafka_offsets WHERE topic = %s", (topic,)
@@ -33,17 +33,18 @@ def read_ledger(connection: Connection[Any], topic: str) -> dict[int, int]:
 def open_ledger(
     connection: Connection[Any], state: TopicState, *, accept_data_loss: bool
 ) -> dict[int, int]:
-    """Compare the ledger with the broker, enter partitions it does not know, return its offsets.
+    """Compare the ledger with the broker and add new partitions; return its offsets.
 
-    Raises: DataLossError, naming topic, partition, expected and found offset, where the topic was
-    made anew, retention passed the ledger, or the topic is shorter than the ledger; with
-    `accept_data_loss` the ledger is moved to what there is instead.
+    Raises:
+        DataLossError: The topic was created again, retention has passed the ledger, or the topic
+            is shorter than the ledger. With `accept_data_loss` the ledger is moved to the offsets
+            that exist instead.
     """
     take_write_lock(connection)
     problem = _first_loss(connection, state)
     if problem and not accept_data_loss:
         raise DataLossError(
-            f"{problem}; set KAFKA_ACCEPT_DATA_LOSS=true to go on with what there is"
+            f"{problem}; set KAFKA_ACCEPT_DATA_LOSS=true to go on without the lost messages"
         )
     if problem:
         _accept_loss(connection, state)
@@ -65,9 +66,10 @@ def advance_ledger(
     start: int,
     end: int,
 ) -> None:
-    """Move one partition from `start` to `end`, if that is where it stands.
+    """Move one partition of the ledger from offset `start` to `end`.
 
-    Raises: LedgerConflictError where it stands elsewhere; the caller's transaction must end.
+    Raises:
+        LedgerConflictError: The ledger is not at `start`; the caller's transaction must end.
     """
     moved = connection.execute(
         "UPDATE masto.kafka_offsets SET next_offset = %s, updated_at = now()"
@@ -76,7 +78,7 @@ def advance_ledger(
     )
     if moved.rowcount == 1:
         return
-    # A partition added while the query runs: nothing of it can be in the tables before offset 0.
+    # A partition that was added while the query runs: the tables can have nothing of it yet.
     if start == 0 and partition not in read_ledger(connection, topic):
         connection.execute(
             "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
@@ -91,7 +93,7 @@ def advance_ledger(
 
 
 def lag(ledger: Offsets, end: Offsets) -> int:
-    """Records of the topic that are not in the tables yet; unknown partitions count from 0."""
+    """Count the records that are not in the tables yet; unknown partitions count from 0."""
     return sum(max(0, offset - ledger.get(partition, 0)) for partition, offset in end.items())
 
 
@@ -105,7 +107,7 @@ def _first_loss(connection: Connection[Any], state: TopicState) -> str | None:
         place = f"{state.topic}[{partition}]: expected offset {expected}"
         found = f"found {state.earliest.get(partition)} to {state.end.get(partition)}"
         if topic_id != state.topic_id:
-            return f"{place}, but the topic was made anew (id {state.topic_id}), {found}"
+            return f"{place}, but the topic was created again (id {state.topic_id}), {found}"
         if partition not in state.end:
             return f"{place}, but the topic has no such partition"
         if state.earliest[partition] > expected:
@@ -116,7 +118,7 @@ def _first_loss(connection: Connection[Any], state: TopicState) -> str | None:
 
 
 def _accept_loss(connection: Connection[Any], state: TopicState) -> None:
-    # Offsets of a topic made anew start over; the old dead letters keep a key of their own.
+    # Offsets of a topic that was created again start over; old dead letters keep their own key.
     connection.execute(
         """
         UPDATE masto.toots_rejected r SET topic = r.topic || '@' || o.topic_id

@@ -1,7 +1,7 @@
-"""Kafka records to staged rows, by Spark, on the executors.
+"""Parsing of Kafka records into staged rows, by Spark on the executors.
 
-What belongs here: where the contract meets Spark. Nothing is dropped: a record that breaks the
-contract becomes a row with a `reject_reason` and the record's bytes.
+What belongs here: applying the message contract to records. Nothing is dropped: a record that
+breaks the contract becomes a row with a `reject_reason` and its payload.
 """
 
 import gc
@@ -57,15 +57,19 @@ _PACKED_SCHEMA = T.StructType([T.StructField("rows", T.BinaryType(), nullable=Fa
 
 
 def parse_records(records: DataFrame, *, keep_payloads: bool = False) -> DataFrame:
-    """Rows of `PARSED_SCHEMA` from the columns of Spark's Kafka source, for `collect_rows`.
+    """Parse records into rows of `PARSED_SCHEMA`, packed for `collect_rows`.
 
-    `payload` and `message_key` are null but for rejected records, or, with `keep_payloads`, kept
-    for all. The rows of an Arrow batch travel as one value, in Arrow's stream format: Spark would
-    else turn each of their fields into its own form and back.
+    The rows of an Arrow batch are one value in Arrow's stream format. Otherwise Spark would convert
+    each field to its own format and back.
+
+    Args:
+        records: Columns of Spark's Kafka source.
+        keep_payloads: Whether `payload` and `message_key` are kept for all records. Otherwise they
+            are null, except for rejected records.
     """
 
     def parse(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
-        _spare_the_collector()
+        _exempt_modules_from_collection()
         for batch in batches:
             yield _packed(parse_batch(batch, keep_payloads=keep_payloads))
 
@@ -81,7 +85,7 @@ def parse_records(records: DataFrame, *, keep_payloads: bool = False) -> DataFra
 
 
 def collect_rows(parsed: DataFrame) -> "pa.Table":
-    """All rows of what `parse_records` gave, on the driver."""
+    """Collect all rows of `parse_records` on the driver."""
     import pyarrow as pa
 
     packed = parsed.toArrow().column("rows").to_pylist()
@@ -90,10 +94,14 @@ def collect_rows(parsed: DataFrame) -> "pa.Table":
 
 
 def parse_batch(batch: "pa.RecordBatch", *, keep_payloads: bool = False) -> "pa.RecordBatch":
-    """The rows of `PARSED_SCHEMA` for one Arrow batch of records, those of usual posts first.
+    """Parse one Arrow batch of records; rows of the fast decoder come first.
 
-    `batch` has topic, partition, kafka_offset, timestamp, key, value, payload_hash. `id` is null
-    where there is no uri.
+    Args:
+        batch: topic, partition, kafka_offset, timestamp, key, value, payload_hash.
+        keep_payloads: See `parse_records`.
+
+    Returns:
+        Rows of `PARSED_SCHEMA`. `id` is null if there is no uri.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -103,13 +111,13 @@ def parse_batch(batch: "pa.RecordBatch", *, keep_payloads: bool = False) -> "pa.
     try:
         columns = fast_columns([post for post in posts if post is not None])
     except pa.ArrowInvalid:
-        # A day that is in no calendar: which one, and why, is for the contract to say.
+        # A date that does not exist: the contract's decoder finds it and names the reason.
         return _parse_others(batch, keep_payloads)
-    usual = _rows(batch.filter(is_fast), columns, keep_payloads)
-    if len(usual) == len(batch):
-        return usual
+    fast = _rows(batch.filter(is_fast), columns, keep_payloads)
+    if len(fast) == len(batch):
+        return fast
     others = _parse_others(batch.filter(pc.invert(is_fast)), keep_payloads)
-    return pa.concat_batches([usual, others])
+    return pa.concat_batches([fast, others])
 
 
 def _parse_others(batch: "pa.RecordBatch", keep_payloads: bool) -> "pa.RecordBatch":
@@ -128,7 +136,7 @@ def _parse_others(batch: "pa.RecordBatch", keep_payloads: bool) -> "pa.RecordBat
 def _rows(
     batch: "pa.RecordBatch", columns: dict[str, Any], keep_payloads: bool
 ) -> "pa.RecordBatch":
-    """The records of `batch` with `columns` of their messages."""
+    """Combine the records of `batch` with `columns` of their messages."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -146,9 +154,12 @@ def _rows(
 
 
 @cache
-def _spare_the_collector() -> None:
-    """Once a worker: Spark's collects garbage after each task, and would go through all modules."""
-    import pandas  # noqa: F401 - pyarrow brings it in with the first list it is given
+def _exempt_modules_from_collection() -> None:
+    """Keep modules out of the garbage collection that a worker runs after each task.
+
+    It is called once per worker; all modules that the worker needs are imported before.
+    """
+    import pandas  # noqa: F401 - pyarrow imports it with the first list it converts
     import pyarrow.compute  # noqa: F401
 
     gc.collect()
@@ -177,7 +188,7 @@ def _packed(rows: "pa.RecordBatch") -> "pa.RecordBatch":
 
 
 def _datetimes(times: "pa.Array") -> list[datetime]:
-    """What `to_pylist` gives, which takes a third of all parsing for them."""
+    """Convert as `to_pylist` does, which would take a third of the time of all parsing."""
     naive = times.cast("timestamp[us]").to_numpy(zero_copy_only=False).tolist()
     return [time.replace(tzinfo=UTC) for time in naive]
 

@@ -1,8 +1,11 @@
-"""Streaming queries that begin at the ledger, and the one writer behind each.
+"""Streaming queries that start at the ledger, and the transaction behind each micro-batch.
 
-What belongs here: starting, feeding and ending one Structured Streaming query. Its checkpoint
-folder is new and empty each time: a kept one would make Spark go on from there instead of from the
-ledger. When to read, and what to do after a failure, stands in `drain` and `stream`.
+What belongs here: starting, feeding and ending one Structured Streaming query. Spark hands each
+micro-batch to `BatchWriter`, which passes it to `TopicReader.commit`: one transaction per batch.
+When to read, and what to do after a failure, is decided in `drain` and `continuous`.
+
+The checkpoint folder is new and empty each time: with an old one Spark would go on from there
+instead of from the ledger.
 """
 
 import json
@@ -18,10 +21,15 @@ from typing import TYPE_CHECKING, Any
 from pyspark.errors import StreamingQueryException
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.errors import ServiceUnavailableError, SettingsError
+from mastodon_assets.errors import SettingsError
 from mastodon_assets.kafka.client import spark_options
 from mastodon_assets.kafka.topics import Offsets, TopicIdentity, TopicState, read_topic
 from mastodon_assets.spark.session import file_uri, is_connect, shown_master
+from mastodon_assets.stream.errors import (
+    TemporaryFilesError,
+    TopicReplacedError,
+    as_platform_error,
+)
 from mastodon_assets.stream.ledger import LedgerConflictError, lag, open_ledger, read_ledger
 from mastodon_assets.stream.merge import (
     BatchCounts,
@@ -39,37 +47,30 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from psycopg import Connection
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.streaming import StreamingQuery
+    from pyspark.sql.streaming.query import StreamingQuery
 
 _CONFLICTS_IN_A_ROW = 5
-# Kafka's own 500 records and 1 MB a question cost a seventh of the executors' time.
-_IN_LARGE_PORTIONS = {
+_CONFLICT_PAUSE_SECONDS = 1
+# With Kafka's defaults, 500 records and 1 MB per request, requests cost a seventh of the time.
+_LARGE_REQUESTS = {
     "kafka.max.poll.records": "10000",
     "kafka.max.partition.fetch.bytes": str(8 * 2**20),
     "kafka.receive.buffer.bytes": str(2**20),
 }
-# Spark would note each batch's offsets on disk twice, and wait for it, a fifth of a small batch's
-# time. Nobody reads these notes: the ledger says where a start begins. So they are written beside
-# the batches, and seldom. Spark's check is of sinks that rely on them; a bounded query cannot.
-_WITHOUT_WAITING_FOR_NOTES = {
+# By default Spark writes the offsets of each batch to disk twice and waits for it, which is a fifth
+# of a small batch's time. Nobody reads them, because a start reads the ledger. So Spark writes them
+# in the background, once a minute. The check that is switched off protects sinks that rely on them;
+# it also refuses bounded queries, which therefore keep the default.
+_OFFSETS_IN_BACKGROUND = {
     "asyncProgressTrackingEnabled": "true",
     "asyncProgressTrackingCheckpointIntervalMs": "60000",
     "_asyncProgressTrackingOverrideSinkSupportCheck": "true",
 }
-_CONFLICT_PAUSE_SECONDS = 1
 
-
-# What a batch's rows lead to beside themselves: made where Spark is, written where they are.
-Addition = Callable[["Connection[Any]"], None]
-Derive = Callable[["pa.Table"], Addition]
-
-
-class StagingError(ServiceUnavailableError):
-    """A folder for temporary files is full, or its content was taken away."""
-
-
-class TopicReplacedError(ServiceUnavailableError):
-    """The topic is another one of the same name; the next start says what that loses."""
+# A further step of the transaction that writes a batch: of the scores, for instance.
+TransactionStep = Callable[["Connection[Any]"], None]
+# Makes the step from the batch's rows, before the transaction begins.
+MakeStep = Callable[["pa.Table"], TransactionStep]
 
 
 @dataclass(frozen=True)
@@ -80,29 +81,96 @@ class Batch:
     seconds: float
 
 
-class RunningQuery:
-    """A query of Spark's and the writer behind it."""
+class BatchWriter:
+    """Receives the micro-batches of one query from Spark and has each written in a transaction.
 
-    def __init__(self, query: "StreamingQuery", last_write: Callable[[], "Future[None]"]) -> None:
+    Spark works on a batch while the database takes the one before: a thread writes, and has one
+    batch at most. That is safe because a restart begins at the ledger, not at Spark's offsets. A
+    query has ended when its last batch is written.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[["pa.Table", TransactionStep | None, float], None],
+        make_step: MakeStep | None,
+    ) -> None:
+        self._commit = commit
+        self._make_step = make_step
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch-writer")
+        self._last_write: Future[None] = Future()
+        self._last_write.set_result(None)
+        self._is_stopping = False
+
+    def receive(self, parsed: "DataFrame", _batch_id: int) -> None:
+        """Take a micro-batch from Spark; the function of `foreachBatch`.
+
+        After a failure further batches are ignored until the query is stopped. The failure is not
+        raised here: Spark would log a traceback and search its text by a regular expression that
+        overflows the stack on a long one (`PROXY_ERROR` in StreamExecution). The query would then
+        end as if everything had been read.
+        """
+        if self._has_failed:
+            return
+        started = time.monotonic()
+        try:
+            rows = collect_rows(parsed)
+            step = self._make_step(rows) if self._make_step else None
+            self._last_write.result()
+        except Exception as error:  # noqa: BLE001 - kept for `raise_failure`
+            if not self._is_stopping:
+                self._keep_failure(as_platform_error(error))
+            return
+        self._last_write = self._thread.submit(self._commit, rows, step, started)
+
+    def raise_failure(self) -> None:
+        """Raise what ended reading or writing; do nothing while a batch is being written."""
+        if self._last_write.done():
+            self._last_write.result()
+
+    def finish(self) -> None:
+        """Wait until the last batch is written. Raises what `raise_failure` raises."""
+        self._last_write.result()
+
+    def stop(self) -> None:
+        """Ignore the failures of a query that is about to be stopped."""
+        self._is_stopping = True
+
+    def close(self) -> None:
+        """Wait for the thread to end."""
+        self._thread.shutdown()
+
+    @property
+    def _has_failed(self) -> bool:
+        return self._last_write.done() and self._last_write.exception() is not None
+
+    def _keep_failure(self, error: Exception) -> None:
+        self._last_write = Future()
+        self._last_write.set_exception(error)
+
+
+class RunningQuery:
+    """A query of Spark and the writer behind it."""
+
+    def __init__(self, query: "StreamingQuery", writer: BatchWriter) -> None:
         self._query = query
-        self._last_write = last_write
+        self._writer = writer
 
     def wait(self, seconds: int | None = None) -> None:
-        """Wait for the query's end, `seconds` at most. Raises: what ended query or writer."""
+        """Wait until the query ends, at most `seconds`; raise what ended query or writer."""
         self._query.awaitTermination(seconds)
-        # Spark would meet a writer's failure only with the next batch, which may not come.
-        if (written := self._last_write()).done():
-            written.result()
+        # Spark would notice a failed write only with the next batch, which may never come.
+        self._writer.raise_failure()
 
 
-class Reader:
-    """Queries from the ledger on, and the one writer behind them; made by `opened_reader`.
+class TopicReader:
+    """Reads a topic from the ledger on and writes its messages; see `opened_reader`.
 
-    `start` is the ledger at the beginning, `position` where this reader has brought it to.
-
-    Spark works on a batch while the database takes the one before: the writer is a thread that has
-    one batch at most. That is safe because the ledger, not Spark, says where a restart begins; a
-    query has ended when its writer has.
+    Attributes:
+        connection: The writer's. Do not use it while a query runs.
+        target: The topic as it was when reading began.
+        start: The ledger when reading began.
+        position: The ledger after the last batch of this reader.
+        batches: Batches committed by this reader.
     """
 
     def __init__(
@@ -123,25 +191,26 @@ class Reader:
         self._topic_id = TopicIdentity(settings, target.topic)
 
     def ledger(self) -> dict[int, int]:
-        """Where the tables are now. Not to be asked while a query runs: its writer has the
-        connection.
-        """
+        """Return the ledger as it is now. Do not call it while a query runs."""
         with self.connection.transaction():
             self.position = read_ledger(self.connection, self.target.topic)
         return self.position
 
     def lag(self) -> int:
-        """Messages between the ledger and the end that the topic had at the start."""
+        """Count the messages between the ledger and the end that the topic had at the start."""
         return lag(self.ledger(), self.target.end)
 
     def until_no_conflict(
         self, read: Callable[[bool], None], *, give_way: Callable[[], None] | None = None
     ) -> None:
-        """Run `read(keep_payloads)` until it ends without a conflict.
+        """Call `read(keep_payloads)` until it ends without a conflict.
 
-        Another writer that moves the ledger meanwhile is no error, unless it does so each time;
-        `give_way` is called then before the next attempt. Payloads are kept only where the tables
-        refused a row of the attempt before. Raises: LedgerConflictError after five in a row.
+        A conflict is another writer that moved the ledger; `give_way` is then called before the
+        next attempt. Payloads are kept only if the attempt before rejected messages because of
+        stored rows.
+
+        Raises:
+            LedgerConflictError: Five conflicts in a row, without a batch in between.
         """
         conflicts = 0
         keep_payloads = False
@@ -165,102 +234,61 @@ class Reader:
         spark: "SparkSession",
         *,
         keep_payloads: bool = False,
-        derive: Derive | None = None,
+        make_step: MakeStep | None = None,
         **trigger: Any,
     ) -> "Iterator[RunningQuery]":
-        """A started query from the ledger on; stopped, and its last batch written, at the end.
+        """Start a query at the ledger; at the end stop it and wait for its last batch.
 
-        What `derive` makes of a batch's rows is called in the transaction that has stored them.
-        Raises: ServiceUnavailableError where Kafka fails it; what the writer raises; SettingsError
-        for Spark Connect, whose batches do not come to this process.
+        Args:
+            spark: The session; not one of Spark Connect.
+            keep_payloads: Whether rows carry their payloads, also if they are not rejected.
+            make_step: Makes a further step of each batch's transaction from its rows.
+            **trigger: Of `DataStreamWriter.trigger`.
+
+        Raises:
+            SettingsError: Spark Connect, which cannot hand batches to this process.
+            ServiceUnavailableError: Kafka failed, or a folder for temporary files.
+            Exception: Whatever the writer raised.
         """
-        if is_connect(self._settings):
-            raise SettingsError(
-                f"SPARK_MASTER={shown_master(self._settings)}: Spark Connect cannot hand the"
-                " stream's batches to the writer; set local[*] or spark://… for stream and"
-                " toots_raw"
-            )
-        starting = json.dumps({self.target.topic: self._starting_offsets()})
-        records = (
-            spark.readStream.format("kafka")
-            .options(**spark_options(self._settings), **_IN_LARGE_PORTIONS)
-            .option("subscribe", self.target.topic)
-            .option("startingOffsets", starting)
-            .option("failOnDataLoss", "true")
-            .option("maxOffsetsPerTrigger", self._settings.max_offsets_per_batch)
-            .load()
-        )
-        with (
-            staging_folder("mastodon_assets-checkpoint-") as checkpoint,
-            ThreadPoolExecutor(max_workers=1, thread_name_prefix="sink") as writer,
-        ):
-            last: Future[None] = Future()
-            last.set_result(None)
-            is_stopping = False
-
-            def hand_over(parsed: "DataFrame", _batch_id: int) -> None:
-                # After a failure nothing is read any more until the query is stopped. It is not
-                # raised here: Spark would write a traceback to the log, and search its text by a
-                # regular expression that runs out of stack on a long one (`PROXY_ERROR` in its
-                # StreamExecution); the query would then end as if all were read.
-                nonlocal last
-                if last.done() and last.exception() is not None:
-                    return
-                started = time.monotonic()
-                try:
-                    rows = collect_rows(parsed)
-                    addition = derive(rows) if derive else None
-                    last.result()
-                except Exception as error:
-                    if not is_stopping:
-                        last = _failed(as_our_own(error))
-                    return
-                last = writer.submit(self._write, rows, addition, started)
-
-            query = (
-                parse_records(
-                    # A task more than there are cores would only cost its start.
-                    records.coalesce(spark.sparkContext.defaultParallelism),
-                    keep_payloads=keep_payloads,
-                )
-                .writeStream.foreachBatch(hand_over)
-                .options(**({} if "availableNow" in trigger else _WITHOUT_WAITING_FOR_NOTES))
-                .option("checkpointLocation", file_uri(checkpoint))
-                .trigger(**trigger)
-                .start()
-            )
+        self._refuse_connect()
+        with temporary_folder("mastodon_assets-checkpoint-") as checkpoint:
+            writer = BatchWriter(self.commit, make_step)
             try:
-                yield RunningQuery(query, lambda: last)
-            except StreamingQueryException as error:
-                # Spark hands on what a batch raised as text only; its future has the exception.
-                last.result()
-                if not checkpoint.exists():
-                    raise StagingError(
-                        f"{checkpoint}, where Spark notes its batches, was taken away; this step"
-                        " wrote nothing: run it again"
-                    ) from error
-                raise as_our_own(error) from error
+                query = (
+                    parse_records(self._records(spark), keep_payloads=keep_payloads)
+                    .writeStream.foreachBatch(writer.receive)
+                    .options(**({} if "availableNow" in trigger else _OFFSETS_IN_BACKGROUND))
+                    .option("checkpointLocation", file_uri(checkpoint))
+                    .trigger(**trigger)
+                    .start()
+                )
+                try:
+                    yield RunningQuery(query, writer)
+                except StreamingQueryException as error:
+                    # Spark passes on a batch's exception as text only; the writer has it whole.
+                    writer.finish()
+                    raise _query_failure(error, checkpoint) from error
+                finally:
+                    writer.stop()
+                    query.stop()
+                writer.finish()
             finally:
-                is_stopping = True
-                query.stop()
-            last.result()
+                writer.close()
 
-    def _starting_offsets(self) -> dict[str, int]:
-        ledger = self.ledger()
-        return {str(partition): ledger[partition] for partition in self.target.end}
+    def commit(self, rows: "pa.Table", step: TransactionStep | None, started: float) -> None:
+        """Write a micro-batch in one transaction: rows, derived tables, ledger and `step`.
 
-    def _write(self, rows: "pa.Table", addition: Addition | None, started: float) -> None:
-        counts = self._commit(rows, addition)
-        self.batches += 1
-        self._on_batch(Batch(counts, time.monotonic() - started))
-
-    def _commit(self, rows: "pa.Table", addition: Addition | None) -> BatchCounts:
-        # Asked after the records were read: where it is the same now, it was when they were.
+        Args:
+            rows: Columns of `parse.parse_records`.
+            step: Called in the transaction after the rows are written.
+            started: `time.monotonic()` when the batch's first record was read.
+        """
+        # The id is read after the records: if it is the same now, it was the same for them.
         topic_id = self._topic_id.ask()
         if topic_id != self.target.topic_id:
             raise TopicReplacedError(
-                f"{self.target.topic} was made anew while it was read; this batch wrote nothing:"
-                " run it again"
+                f"{self.target.topic} was deleted and created again while it was read; this batch"
+                " wrote nothing: run it again"
             )
         with self.connection.transaction():
             counts = write_batch(
@@ -269,79 +297,81 @@ class Reader:
                 {self.target.topic: topic_id},
                 suppression_key=self._settings.suppression_key,
             )
-            if addition:
-                addition(self.connection)
+            if step:
+                step(self.connection)
         ends = {partition: end for _, partition, _, end in offset_ranges(rows)}
         self.position = {**self.position, **ends}
-        return counts
+        self.batches += 1
+        self._on_batch(Batch(counts, time.monotonic() - started))
+
+    def _records(self, spark: "SparkSession") -> "DataFrame":
+        ledger = self.ledger()
+        starting = {str(partition): ledger[partition] for partition in self.target.end}
+        records = (
+            spark.readStream.format("kafka")
+            .options(**spark_options(self._settings), **_LARGE_REQUESTS)
+            .option("subscribe", self.target.topic)
+            .option("startingOffsets", json.dumps({self.target.topic: starting}))
+            .option("failOnDataLoss", "true")
+            .option("maxOffsetsPerTrigger", self._settings.max_offsets_per_batch)
+            .load()
+        )
+        # A task more than there are cores would only cost its start.
+        return records.coalesce(spark.sparkContext.defaultParallelism)
+
+    def _refuse_connect(self) -> None:
+        if is_connect(self._settings):
+            raise SettingsError(
+                f"SPARK_MASTER={shown_master(self._settings)}: Spark Connect cannot pass the"
+                " stream's batches to the writer; set local[*] or spark://… for stream and"
+                " toots_raw"
+            )
 
 
 @contextmanager
 def opened_reader(
     settings: Settings, target: TopicState, on_batch: Callable[[Batch], None]
-) -> Iterator[Reader]:
-    """A reader of `target` with a connection of its own, its ledger compared with the broker.
+) -> Iterator[TopicReader]:
+    """Open a reader of `target` with its own connection; compare the ledger with the broker.
 
-    Raises: DataLossError, WithdrawnKeyError, ServiceUnavailableError, MissingTablesError.
+    Raises:
+        DataLossError: The topic no longer holds the messages after the ledger.
+        SuppressionKeyError: The suppression list has entries under another key.
+        ServiceUnavailableError: Kafka or PostgreSQL does not answer.
+        MissingTablesError: The database has no tables yet.
     """
     with transaction(settings.postgres_url) as connection:
         read_suppression_list(connection, settings.suppression_key)
-        # Since `target` was read another writer may have gone past it. While the lock is held none
-        # moves the ledger, so that the topic of now is at least as long.
+        # Another writer may have passed `target` since it was read. While the lock is held nobody
+        # moves the ledger, so the topic as it is now is at least as long as the ledger.
         take_write_lock(connection)
         present = read_topic(settings, target.topic)
         start = open_ledger(connection, present, accept_data_loss=settings.kafka_accept_data_loss)
     with transaction(settings.postgres_url) as connection:
         prepare_session(connection)
         connection.commit()
-        yield Reader(connection, settings, target, start, on_batch)
-
-
-def _failed(error: Exception) -> "Future[None]":
-    future: Future[None] = Future()
-    future.set_exception(error)
-    return future
+        yield TopicReader(connection, settings, target, start, on_batch)
 
 
 @contextmanager
-def staging_folder(prefix: str) -> Iterator[Path]:
-    """A new folder for temporary files, removed at the end. Raises: StagingError."""
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Create a folder for temporary files, and remove it at the end.
+
+    Raises:
+        TemporaryFilesError: It cannot be created.
+    """
     try:
         folder = tempfile.TemporaryDirectory(prefix=prefix)
     except OSError as error:
-        raise as_our_own(error) from error
+        raise as_platform_error(error) from error
     with folder as name:
         yield Path(name)
 
 
-def as_our_own(error: Exception) -> Exception:
-    """Kafka's failures, and those of temporary files, as an error that says so.
-
-    Any other stays what it is.
-    """
-    if isinstance(error, OSError) and error.filename is not None:
-        return StagingError(
-            f"{error.filename}: {error.strerror}; this step wrote nothing: make room, or set TMPDIR"
-            " to another folder, then run it again"
+def _query_failure(error: Exception, checkpoint: Path) -> Exception:
+    if not checkpoint.exists():
+        return TemporaryFilesError(
+            f"{checkpoint}, Spark's folder for its offsets, was removed; this step wrote nothing:"
+            " run it again"
         )
-    if "No space left on device" in str(error):
-        return StagingError(
-            f"no space left for Spark's temporary files (in {tempfile.gettempdir()}, or where"
-            " SPARK_LOCAL_DIRS says); this step wrote nothing: make room, then run it again"
-        )
-    if "Assigned: Set(" in str(error):
-        return ServiceUnavailableError(
-            "the topic got another partition while its reading began; this step wrote nothing: run"
-            " it again"
-        )
-    if "not available in Kafka any more" in str(error):
-        return ServiceUnavailableError(
-            "Kafka has lost messages that were to be read next; this step wrote nothing: run it"
-            " again, and it says which"
-        )
-    if "org.apache.kafka" not in str(error) and "KAFKA" not in str(error):
-        return error
-    lines = [line.strip() for line in str(error).splitlines() if "afka" in line]
-    return ServiceUnavailableError(
-        f"Kafka broke off ({lines[0][:300]}); this batch wrote nothing: run it again"
-    )
+    return as_platform_error(error)

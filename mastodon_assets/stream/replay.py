@@ -1,8 +1,8 @@
-"""Reading a range of offsets again: the same rows, by today's code.
+"""The replay: a range of offsets is read again by the present code.
 
-What belongs here: a replay beside the ledger, which stays where it is. The merge makes nothing of
-what is there already, so a stream may run meanwhile; what is missing comes back, and dead letters
-of the range are those that today's contract refuses.
+What belongs here: reading without moving the ledger. The merge ignores what is stored already, so a
+stream may run meanwhile. Missing rows come back, and the dead letters of the range are replaced by
+those of the present contract.
 """
 
 import json
@@ -17,6 +17,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.kafka.client import spark_options
 from mastodon_assets.kafka.topics import Offsets, TopicState, read_topic
+from mastodon_assets.stream.errors import as_platform_error
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import (
     BatchCounts,
@@ -25,7 +26,6 @@ from mastodon_assets.stream.merge import (
     write_batch,
 )
 from mastodon_assets.stream.parse import collect_rows, parse_records
-from mastodon_assets.stream.query import as_our_own
 from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:
@@ -35,12 +35,18 @@ if TYPE_CHECKING:
 
 
 class ReplayRangeError(PlatformError):
-    """The range has offsets that the topic does not hold, or that were never read."""
+    """The range has offsets that the topic does not hold, or that were not read yet."""
 
 
 @dataclass
 class ReplaySummary:
-    """What was read again, partition to first and end offset, and what became of the messages."""
+    """What was read again.
+
+    Attributes:
+        topic: The topic.
+        ranges: Partition to first and end offset.
+        counts: The messages by outcome.
+    """
 
     topic: str
     ranges: dict[int, tuple[int, int]]
@@ -56,12 +62,22 @@ def replay(
     end: int | None = None,
     report: Callable[[str], None],
 ) -> ReplaySummary:
-    """Read offsets `start` to `end` (exclusive) of a partition, or of all, once more.
+    """Read a range of offsets again.
 
-    Without `start` from the earliest that the topic holds, without `end` to the ledger.
+    Args:
+        session: Called only if the range is not empty.
+        settings: The settings.
+        partition: The partition; None for all.
+        start: First offset; None for the earliest that the topic holds.
+        end: End offset, exclusive; None for the ledger.
+        report: Gets a line per batch.
 
-    Raises: ReplayRangeError, DataLossError, TopicMissingError, ServiceUnavailableError,
-    WithdrawnKeyError.
+    Raises:
+        ReplayRangeError: The range is not in the topic, or not read yet.
+        DataLossError: The topic no longer holds the messages after the ledger.
+        TopicMissingError: The broker has no such topic.
+        ServiceUnavailableError: Kafka, PostgreSQL or Spark does not answer.
+        SuppressionKeyError: The suppression list has entries under another key.
     """
     state = read_topic(settings, settings.kafka_topic)
     with transaction(settings.postgres_url) as connection:
@@ -92,9 +108,10 @@ def chosen_ranges(
     start: int | None,
     end: int | None,
 ) -> dict[int, tuple[int, int]]:
-    """Partition to first and end offset; empty ranges are left out.
+    """Return partition to first and end offset, without empty ranges.
 
-    Raises: ReplayRangeError.
+    Raises:
+        ReplayRangeError: The range is not in the topic, or not read yet.
     """
     if partition is not None and partition not in state.end:
         raise ReplayRangeError(
@@ -107,8 +124,8 @@ def chosen_ranges(
         after = read if end is None else end
         if first < earliest or after > read:
             raise ReplayRangeError(
-                f"{state.topic}[{number}]: offsets {first} to {after} were asked for; the topic"
-                f" holds them from {earliest} on, and the tables have read them up to {read}"
+                f"{state.topic}[{number}]: offsets {first} to {after} were requested, but the topic"
+                f" holds {earliest} and later, and the tables have those before {read}"
             )
         if first < after:
             ranges[number] = (first, after)
@@ -155,7 +172,7 @@ def _read(
     try:
         return collect_rows(parse_records(records, keep_payloads=keep_payloads))
     except PySparkException as error:
-        raise as_our_own(error) from error
+        raise as_platform_error(error) from error
 
 
 def _listed(offsets: Offsets) -> str:

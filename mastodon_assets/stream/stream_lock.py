@@ -1,7 +1,7 @@
-"""Who reads the topic for good: a lock by which others leave the reading to it.
+"""The stream lock: marks the process that reads a topic continuously, so that others wait for it.
 
-What belongs here: courtesy only. That no message is written twice rests on the ledger's
-compare-and-set, whoever holds this lock or does not.
+What belongs here: avoiding useless work only. The ledger's compare-and-set ensures that no message
+is written twice, whether or not this lock is held.
 """
 
 import time
@@ -20,19 +20,25 @@ from mastodon_assets.stream.ledger import lag, read_ledger
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import STREAM_LOCK
 
-# A stream moves the ledger every few seconds while it is behind; its restart after a cut takes a
-# minute at most, and gives the lock back meanwhile.
+# A stream that is behind moves the ledger every few seconds. Its restart after an outage takes at
+# most a minute, and it releases the lock meanwhile.
 STALL_SECONDS = 120
 _POLL_SECONDS = 1
 
 
 class StreamStalledError(PlatformError):
-    """A stream process has the lock but does not move the ledger."""
+    """A stream process holds the lock but does not move the ledger."""
 
 
 @dataclass(frozen=True)
 class LockOwner:
-    """The stream process as PostgreSQL sees it: its backend's pid, its address, since when."""
+    """The stream process as PostgreSQL knows it.
+
+    Attributes:
+        pid: Process id of its backend in PostgreSQL.
+        client: Its address and port.
+        since: When it connected.
+    """
 
     pid: int
     client: str
@@ -47,14 +53,14 @@ class LockOwner:
 
 @dataclass(frozen=True)
 class Waited:
-    """The ledger when the wait began, and who wrote meanwhile, if anyone did."""
+    """The ledger when the wait began, and the stream process waited for, if there was one."""
 
     start: Offsets
     owner: LockOwner | None
 
 
 def take_stream_lock(connection: Connection[Any], topic: str) -> bool:
-    """Mark this connection as the topic's stream, until it closes; False where another one is."""
+    """Mark this connection as the topic's stream until it closes; False if another one is."""
     row = connection.execute(
         "SELECT pg_try_advisory_lock(%s, %s)", (STREAM_LOCK, _topic_key(topic))
     ).fetchone()
@@ -63,7 +69,7 @@ def take_stream_lock(connection: Connection[Any], topic: str) -> bool:
 
 
 def stream_lock_owner(connection: Connection[Any], topic: str) -> LockOwner | None:
-    """Who is marked as the topic's stream now."""
+    """Return the process that holds the lock of the topic now."""
     row = connection.execute(
         """
         SELECT l.pid, coalesce(host(a.client_addr) || ':' || a.client_port, 'this machine'),
@@ -87,8 +93,10 @@ def wait_for_stream(
 ) -> Waited:
     """Wait while a stream process brings the tables to the end offsets of `target`.
 
-    Returns at once where none is at work, and as soon as the one at work ends or is done.
-    Raises: StreamStalledError where it has not moved the ledger for `stall_seconds`.
+    Returns as soon as no stream process is at work, or the ledger has passed these offsets.
+
+    Raises:
+        StreamStalledError: The ledger has not moved for `stall_seconds`.
     """
     with transaction(postgres_url) as connection:
         connection.autocommit = True
@@ -100,7 +108,7 @@ def wait_for_stream(
             if owner is None:
                 break
             if waited_for is None:
-                report(f"{owner} reads the {behind:,} messages; waiting for it")
+                report(f"{owner} is reading the {behind:,} messages; waiting for it")
             waited_for = owner
             if time.monotonic() - moved_at > stall_seconds:
                 raise StreamStalledError(

@@ -77,7 +77,7 @@ def test_a_topic_made_anew_ends_the_stream_with_its_place_and_is_accepted(
 ) -> None:
     produce([upsert("1"), upsert("2"), upsert("3")])
     progress = StreamProgress(
-        settings, report=print, tell=lambda _told: None, registry=CollectorRegistry()
+        settings, on_report=lambda _report: None, registry=CollectorRegistry()
     )
     deadline = time.monotonic() + _PATIENCE_SECONDS
     with ThreadPoolExecutor(1) as pool:
@@ -86,7 +86,6 @@ def test_a_topic_made_anew_ends_the_stream_with_its_place_and_is_accepted(
             lambda: spark,
             settings,
             make_scorer=MicroBatchScorer,
-            report=print,
             progress=progress,
             should_stop=lambda: time.monotonic() > deadline,
         )
@@ -94,7 +93,7 @@ def test_a_topic_made_anew_ends_the_stream_with_its_place_and_is_accepted(
             time.sleep(0.2)
         _make_anew(settings)
         produce([upsert("4")])
-        told = rf"{settings.kafka_topic}\[0\]: expected offset 3, but the topic was made anew"
+        told = rf"{settings.kafka_topic}\[0\]: expected offset 3, but the topic was created again"
         with pytest.raises(DataLossError, match=told):
             running.result()
     assert _stored(settings) == 3

@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import mastodon_assets.stream.query as reader_module
+import mastodon_assets.stream.query as query_module
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.ledger import LedgerConflictError
@@ -23,16 +23,16 @@ def test_a_writer_that_comes_second_skips_what_the_first_has_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     produce([upsert("1"), upsert("2")])
-    write_batch = reader_module.write_batch
+    write_batch = query_module.write_batch
 
     def overtaken(*arguments: Any, **options: Any) -> BatchCounts:
-        monkeypatch.setattr(reader_module, "write_batch", write_batch)
+        monkeypatch.setattr(query_module, "write_batch", write_batch)
         other = drain(lambda: spark, settings, report=print)
         assert other.counts == BatchCounts(stored=2)
         return write_batch(*arguments, **options)
 
-    monkeypatch.setattr(reader_module, "_CONFLICT_PAUSE_SECONDS", 0)
-    monkeypatch.setattr(reader_module, "write_batch", overtaken)
+    monkeypatch.setattr(query_module, "_CONFLICT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(query_module, "write_batch", overtaken)
     summary = drain(lambda: spark, settings, report=print)
     assert summary.counts == BatchCounts()
     with transaction(settings.postgres_url, snapshot=True) as connection:
@@ -52,8 +52,8 @@ def test_a_ledger_that_never_agrees_ends_the_drain_with_its_offsets(
         attempts.append(arguments)
         raise LedgerConflictError("this batch starts at offset 0, the ledger is at 9")
 
-    monkeypatch.setattr(reader_module, "_CONFLICT_PAUSE_SECONDS", 0)
-    monkeypatch.setattr(reader_module, "write_batch", disagree)
+    monkeypatch.setattr(query_module, "_CONFLICT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(query_module, "write_batch", disagree)
     with pytest.raises(LedgerConflictError, match="the ledger is at 9"):
         drain(lambda: spark, settings, report=print)
     assert len(attempts) == 5

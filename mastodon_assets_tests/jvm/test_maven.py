@@ -95,11 +95,11 @@ def test_a_broken_jar_in_the_cache_is_fetched_once_more(
     assert ivy.runs == 2
 
 
-def test_a_jar_that_arrives_broken_twice_is_told_and_leaves_nothing(
+def test_a_jar_that_arrives_damaged_twice_is_named_and_leaves_nothing(
     ivy: FakeIvy, cache: Path
 ) -> None:
     ivy.network = write_half_a_jar
-    with pytest.raises(ArtifactError, match=r"\Athing-1.0.jar arrives broken, twice; .*\Z"):
+    with pytest.raises(ArtifactError, match=r"\Athing-1.0.jar arrived damaged twice; .*\Z"):
         fetch()
     assert ivy.runs == 2
     assert not [path for path in cache.iterdir() if "thing" in path.name]
@@ -140,7 +140,7 @@ def test_without_network_the_error_is_one_line_and_a_cache_that_may_be_the_cause
 
 
 @pytest.mark.usefixtures("processes")
-def test_the_real_ivy_tells_in_one_line_that_it_reaches_no_network(
+def test_the_real_ivy_names_the_unreachable_network_in_one_line(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = "-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=9"
@@ -148,7 +148,7 @@ def test_the_real_ivy_tells_in_one_line_that_it_reaches_no_network(
     with pytest.raises(ArtifactError) as raised:
         maven.fetch_jars("x", [THING], size="1 kB", report=lambda _line: None)
     message = str(raised.value)
-    assert message.startswith("could not fetch x; look at the network")
+    assert message.startswith("could not fetch x; check the network")
     assert "Connection refused" in message
     assert str(cache / "ivy.log") in message
     assert "\n" not in message

@@ -184,7 +184,7 @@ def test_no_replay_brings_back_a_dead_letter(platform: Settings) -> None:
 
     with publishing(platform) as publisher:
         errors = replay_errors(platform, publisher)
-        rejected = replay_rejected(platform.postgres_url, publisher, withdrawn_key=KEY)
+        rejected = replay_rejected(platform.postgres_url, publisher, suppression_key=KEY)
 
     assert (errors.published, errors.kept) == (1, {"withheld: withdrawn": 1})
     assert (rejected.published, rejected.kept) == (1, {"withdrawn": 1})

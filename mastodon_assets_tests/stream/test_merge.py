@@ -316,7 +316,7 @@ def test_a_partition_added_while_reading_begins_at_zero(sink: Sink) -> None:
 @pytest.mark.parametrize(
     ("state", "problem"),
     [
-        (_topic(topic_id="another"), r"expected offset 2, but the topic was made anew"),
+        (_topic(topic_id="another"), r"expected offset 2, but the topic was created again"),
         (_topic(earliest=5), r"mastodon_stream\[0\]: expected offset 2, but retention.* 5 to"),
         (_topic(end=1), r"expected offset 2, but the topic ends before it, found 0 to 1"),
     ],

@@ -12,44 +12,49 @@ from mastodon_assets_tests.support.ports import free_port
 
 def _progress(
     servers: str, topic: str, registry: CollectorRegistry | None = None
-) -> tuple[StreamProgress, list[str], list[StreamReport]]:
-    lines: list[str] = []
-    told: list[StreamReport] = []
+) -> tuple[StreamProgress, list[StreamReport]]:
+    reports: list[StreamReport] = []
     progress = StreamProgress(
         load_settings(kafka_bootstrap_servers=servers, kafka_topic=topic),
-        report=lines.append,
-        tell=told.append,
+        on_report=reports.append,
         registry=registry or CollectorRegistry(),
     )
-    return progress, lines, told
+    return progress, reports
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the stream logs."""
+    caplog.set_level("INFO", logger="mastodon_assets.stream")
+    return caplog
 
 
 def test_a_minute_is_one_line_with_rate_and_lag(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
-    progress, lines, told = _progress(settings.kafka_servers, settings.kafka_topic)
+    progress, reports = _progress(settings.kafka_servers, settings.kafka_topic)
     progress.add(Batch(BatchCounts(stored=3, rejected=1), 0.5))
     progress.report_periodically({})
-    assert lines == []
+    assert log.messages == []
     monkeypatch.setattr(progress_module, "REPORT_SECONDS", 0)
     progress.report_periodically({})
     progress.report_periodically({})
-    assert lines[0].startswith(f"{settings.kafka_topic}: 4 messages in 0 s (")
-    assert lines[0].endswith("1 batches of 0.50 s, lag 0")
-    assert lines[1].endswith("no messages in 0 s, lag 0")
-    assert [report.counts.messages for report in told] == [4]
+    assert log.messages[0].startswith(f"{settings.kafka_topic}: 4 messages in 0 s (")
+    assert log.messages[0].endswith("1 batches of 0.50 s, lag 0")
+    assert log.messages[1].endswith("no messages in 0 s, lag 0")
+    assert [report.counts.messages for report in reports] == [4]
 
 
-def test_a_large_batch_has_a_line_of_its_own() -> None:
-    progress, lines, _ = _progress("127.0.0.1:1", "a_topic")
+def test_a_large_batch_has_a_line_of_its_own(log: pytest.LogCaptureFixture) -> None:
+    progress, _ = _progress("127.0.0.1:1", "a_topic")
     progress.add(Batch(BatchCounts(stored=9_999), 1))
     progress.add(Batch(BatchCounts(stored=10_000), 2))
-    assert lines == ["a_topic: batch of 10,000 messages in 2.0 s (5,000/s)"]
+    assert log.messages == ["a_topic: batch of 10,000 messages in 2.0 s (5,000/s)"]
 
 
 def test_prometheus_reads_what_became_of_the_messages() -> None:
     registry = CollectorRegistry()
-    progress, _, _ = _progress("127.0.0.1:1", "a_topic", registry)
+    progress, _ = _progress("127.0.0.1:1", "a_topic", registry)
     progress.add(Batch(BatchCounts(stored=3, stale=2), 0.25))
     progress.add_restart()
     told = generate_latest(registry).decode()
@@ -64,14 +69,16 @@ def test_prometheus_reads_what_became_of_the_messages() -> None:
 
 
 @pytest.mark.usefixtures("loopback")
-def test_without_kafka_the_lag_is_unknown_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_kafka_the_lag_is_unknown_and_logged_once(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(progress_module, "_LAG_SECONDS", 0)
-    progress, lines, _ = _progress(f"127.0.0.1:{free_port()}", "a_topic")
+    progress, _ = _progress(f"127.0.0.1:{free_port()}", "a_topic")
     state = TopicState("a_topic", "topic-id", earliest={0: 0}, end={0: 7})
     with monkeypatch.context() as patched:
         patched.setattr(progress_module, "read_topic", lambda *_: state)
         progress.report_periodically({0: 5})
     progress.report_periodically({0: 5})
     progress.report_periodically({0: 5})
-    assert len(lines) == 1
-    assert "the lag is unknown: Kafka at 127.0.0.1" in lines[0]
+    assert len(log.messages) == 1
+    assert "the lag is unknown: Kafka at 127.0.0.1" in log.messages[0]

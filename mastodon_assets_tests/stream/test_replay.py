@@ -37,12 +37,12 @@ def test_what_is_read_again_is_what_the_topic_holds_and_the_tables_have_read() -
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({"partition": 0, "start": 1}, r"a_topic\[0\]: offsets 1 to 7 .* holds them from 2 on"),
-        ({"partition": 0, "end": 8}, r"offsets 2 to 8 .* have read them up to 7"),
+        ({"partition": 0, "start": 1}, r"a_topic\[0\]: offsets 1 to 7 .* holds 2 and later"),
+        ({"partition": 0, "end": 8}, r"offsets 2 to 8 .* have those before 7"),
         ({"partition": 4}, "a_topic has no partition 4; it has 0, 1"),
     ],
 )
-def test_a_range_that_is_not_there_is_refused_with_its_bounds(
+def test_a_range_that_the_topic_lacks_is_refused_with_its_bounds(
     given: dict[str, int], problem: str
 ) -> None:
     with pytest.raises(ReplayRangeError, match=problem):

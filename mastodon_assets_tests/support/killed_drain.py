@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-import mastodon_assets.stream.query as reader_module
+import mastodon_assets.stream.query as query_module
 from mastodon_assets.config.settings import load_settings
 from mastodon_assets.spark.session import build_session
 from mastodon_assets.stream.drain import drain
@@ -17,11 +17,11 @@ from mastodon_assets.stream.merge import BatchCounts
 
 def main() -> None:
     moment, fatal_batch = sys.argv[1], int(sys.argv[2])
-    # After write_batch the rows are there but not committed; after _commit they are, and Spark does
-    # not know yet.
+    # After write_batch the rows are written but not committed; after commit they are committed, and
+    # Spark does not know it yet.
     owner, name = {
-        "before-commit": (reader_module, "write_batch"),
-        "after-commit": (reader_module.Reader, "_commit"),
+        "before-commit": (query_module, "write_batch"),
+        "after-commit": (query_module.TopicReader, "commit"),
     }[moment]
     original = getattr(owner, name)
     calls = 0

@@ -17,15 +17,14 @@ from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.stream.merge import prepare_session, refresh_statistics
 from mastodon_assets.warehouse.database import MissingRightsError, connect, transaction
 from mastodon_assets.warehouse.migrate import MigrationError, migrate
+from mastodon_assets.warehouse.roles import (
     MODERATOR,
     OWNER,
     READER,
-    RolesError,
     WRITER,
+    RolesError,
     create_roles,
 )
-from mastodon_assets.warehouse.roles import (
-from mastodon_assets.warehouse.roles import OWNER, READER, WRITER, RolesError, create_roles
 from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 from mastodon_assets_tests.support.databases import new_database
