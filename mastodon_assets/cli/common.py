@@ -14,9 +14,15 @@ def flag(name: str, description: str, **options: Any) -> Any:
 
 
 AsJson = Annotated[bool, flag("--json", "Print JSON for a program to read.")]
-Toots = Annotated[int, typer.Option(min=1, help="Number of synthetic posts.")]
-Days = Annotated[int, typer.Option(min=1, help="Days of history to spread them over.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same posts.")]
+Toots = Annotated[int, typer.Option(min=1, metavar="N", help="Number of synthetic posts.")]
+Days = Annotated[int, typer.Option(min=1, metavar="N", help="Days of history to spread them over.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="The same seed gives the same posts.")]
+
+
+def port_option(description: str, *, lowest: int = 1) -> Any:
+    """Return an option whose value is a port."""
+    return typer.Option(min=lowest, max=65535, metavar="PORT", help=description)
+
 
 REASONS_SHOWN = 20
 

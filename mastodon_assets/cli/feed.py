@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 from rich.markup import escape
 
-from mastodon_assets.cli.common import AsJson, Days, Seed, Toots, flag
+from mastodon_assets.cli.common import AsJson, Days, Seed, Toots, flag, port_option
 from mastodon_assets.cli.console import print_counts, print_json, print_line, progress_bar
 from mastodon_assets.cli.interrupts import stop_requested
 from mastodon_assets.config.settings import load_settings
@@ -44,12 +44,7 @@ def ingest(
     ] = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=65535,
-            help="Serve metrics for Prometheus on this port of 127.0.0.1.",
-            metavar="PORT",
-        ),
+        port_option("Serve metrics for Prometheus on this port of 127.0.0.1."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -124,21 +119,28 @@ def import_file(
 def simulate(
     port: Annotated[
         int,
-        typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 chooses a free one."),
+        port_option("Port on 127.0.0.1; 0 chooses a free one.", lowest=0),
     ] = 8080,
     toots: Toots = 2000,
     days: Days = 7,
     seed: Seed = 1,
     from_file: Annotated[
         Path | None,
-        typer.Option("--from", help="Serve these recorded status objects instead, one per line."),
+        typer.Option(
+            "--from",
+            help="Serve these recorded status objects instead, one per line.",
+            metavar="FILE",
+        ),
     ] = None,
     rate: Annotated[
-        float, typer.Option(min=0, help="New posts per second after the history.")
+        float, typer.Option(min=0, metavar="N", help="New posts per second after the history.")
     ] = 0.0,
     domain: Annotated[
         str,
-        typer.Option(help="The server's domain. Remote posts are the same for every domain."),
+        typer.Option(
+            metavar="DOMAIN",
+            help="The server's domain. Remote posts are the same for every domain.",
+        ),
     ] = "simulator.example",
 ) -> None:
     """Serve a simulated Mastodon server, until stopped (Ctrl-C).

@@ -20,10 +20,10 @@ from mastodon_assets.cli.console import configure_logging_by_settings, print_err
 from mastodon_assets.cli.interrupts import INTERRUPTED, end_on_signals
 from mastodon_assets.errors import PlatformError, SettingsError
 
-_PROGRAM = "mastodon-assets"
+PROGRAM = "mastodon-assets"
 
 app = typer.Typer(
-    name=_PROGRAM,
+    name=PROGRAM,
     help="Mastodon posts to Kafka, Spark, PostgreSQL, sentiment scores and charts, as one Dagster"
     " asset graph.\n\n"
     "Start with: mastodon-assets demo",
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         The exit status.
     """
     try:
-        status = app(arguments or ["--help"], prog_name=_PROGRAM, standalone_mode=False)
+        status = app(arguments or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
@@ -95,12 +95,12 @@ def _prepare(
 
 def _version(is_wanted: bool) -> None:
     if is_wanted:
-        print_line(f"{_PROGRAM} {version(_PROGRAM)}")
+        print_line(f"{PROGRAM} {version(PROGRAM)}")
         raise typer.Exit
 
 
 def _usage_text(error: Any) -> str:
-    command = error.ctx.command_path if error.ctx else _PROGRAM
+    command = error.ctx.command_path if error.ctx else PROGRAM
     return f"{error.format_message().rstrip('.')} (see: {command} --help)"
 
 

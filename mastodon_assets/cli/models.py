@@ -31,8 +31,10 @@ def register(app: typer.Typer, panel: str) -> None:
 
 
 def score(
-    text: Annotated[str | None, typer.Argument(help="A text to label and explain.")] = None,
-    lang: Annotated[str, typer.Option(help="Language of TEXT.")] = "en",
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="A text to label and explain.")
+    ] = None,
+    lang: Annotated[str, typer.Option(metavar="LANG", help="Language of TEXT.")] = "en",
     file: Annotated[
         str | None,
         typer.Option(
@@ -96,7 +98,9 @@ def list_models(as_json: AsJson = False) -> None:
 
 @model_app.command("promote")
 def promote(
-    version: Annotated[str, typer.Argument(help="Version, as `model list` shows it.")],
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="Version, as `model list` shows it.")
+    ],
     force: Annotated[
         bool, flag("--force", "Also if its metrics are worse than the champion's.")
     ] = False,

@@ -15,7 +15,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from mastodon_assets.cli.common import AsJson, Days, Seed, Toots, address, flag, refuse_taken_port
+from mastodon_assets.cli.common import (
+    AsJson,
+    Days,
+    Seed,
+    Toots,
+    address,
+    flag,
+    port_option,
+    refuse_taken_port,
+)
 from mastodon_assets.cli.console import (
     escaped,
     in_one_line,
@@ -51,7 +60,11 @@ def demo(
     seed: Seed = 1,
     from_file: Annotated[
         Path | None,
-        typer.Option("--from", help="Use these recorded status objects instead, one per line."),
+        typer.Option(
+            "--from",
+            help="Use these recorded status objects instead, one per line.",
+            metavar="FILE",
+        ),
     ] = None,
     keep: Annotated[bool, flag("--keep", "Leave Kafka and PostgreSQL running.")] = False,
     ui: Annotated[
@@ -199,9 +212,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def ui(
-    port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of the web page on 127.0.0.1.")
-    ] = 3000,
+    port: Annotated[int, port_option("Port of the web page on 127.0.0.1.")] = 3000,
 ) -> None:
     """Serve Dagster's web page, sensors and schedules, until stopped (Ctrl-C)."""
     from mastodon_assets.orchestration.dagster_home import dagster_home

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from mastodon_assets.cli.common import REASONS_SHOWN, AsJson, flag, refuse_taken_port
+from mastodon_assets.cli.common import REASONS_SHOWN, AsJson, flag, port_option, refuse_taken_port
 from mastodon_assets.cli.console import (
     escaped,
     print_counts,
@@ -37,7 +37,9 @@ rejected_app = typer.Typer(
 
 _Reason = Annotated[
     str,
-    typer.Option("--reason", help="Only those whose reason contains this text, in any case."),
+    typer.Option(
+        "--reason", metavar="TEXT", help="Only those whose reason contains this text, in any case."
+    ),
 ]
 
 
@@ -55,21 +57,11 @@ def stream(
     ] = False,
     ui_port: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=65535,
-            help="Serve Spark's own web page on this port of 127.0.0.1.",
-            metavar="PORT",
-        ),
+        port_option("Serve Spark's own web page on this port of 127.0.0.1."),
     ] = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=65535,
-            help="Serve metrics for Prometheus on this port of 127.0.0.1.",
-            metavar="PORT",
-        ),
+        port_option("Serve metrics for Prometheus on this port of 127.0.0.1."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -107,11 +99,21 @@ def replay(
     ] = None,
     start: Annotated[
         int | None,
-        typer.Option("--from", min=0, help="First offset; by default the earliest in Kafka."),
+        typer.Option(
+            "--from",
+            min=0,
+            metavar="OFFSET",
+            help="First offset; by default the earliest in Kafka.",
+        ),
     ] = None,
     end: Annotated[
         int | None,
-        typer.Option("--to", min=0, help="Offset after the last; by default the tables' own."),
+        typer.Option(
+            "--to",
+            min=0,
+            metavar="OFFSET",
+            help="Offset after the last; by default the tables' own.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -174,7 +176,9 @@ def rebuild(
 
 @rejected_app.command("list")
 def list_rejected(
-    limit: Annotated[int, typer.Option(min=1, help="Show at most this many, newest first.")] = 20,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Show at most this many, newest first.")
+    ] = 20,
     reason: _Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -203,9 +207,11 @@ def list_rejected(
 
 @rejected_app.command("show")
 def show_rejected(
-    topic: Annotated[str, typer.Argument(help="Topic, as `rejected list` shows it.")],
-    partition: Annotated[int, typer.Argument(min=0, help="Partition.")],
-    offset: Annotated[int, typer.Argument(min=0, help="Offset.")],
+    topic: Annotated[
+        str, typer.Argument(metavar="TOPIC", help="Topic, as `rejected list` shows it.")
+    ],
+    partition: Annotated[int, typer.Argument(min=0, metavar="PARTITION", help="Partition.")],
+    offset: Annotated[int, typer.Argument(min=0, metavar="OFFSET", help="Offset.")],
     raw: Annotated[bool, flag("--raw", "Write only the payload's bytes, unchanged.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -241,12 +247,12 @@ def show_rejected(
 def replay_dead_letters(
     reason: _Reason = "",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Publish at most this many of each kind.")
+        int | None, typer.Option(min=1, metavar="N", help="Publish at most this many of each kind.")
     ] = None,
     dry_run: Annotated[bool, flag("--dry-run", "Only count what would be published.")] = False,
     again: Annotated[
         bool,
-        flag("--again", "Start at the oldest post that could not be published, not at the next."),
+        flag("--again", "Start at the oldest unpublished post, not after the last replay."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
