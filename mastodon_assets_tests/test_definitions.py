@@ -172,7 +172,7 @@ def test_a_table_assets_entry_tells_every_column(graph: AssetGraph) -> None:
 
 
 def test_definitions_are_made_anew_with_overrides() -> None:
-    class Other(dg.ConfigurableResource):
+    class Other(dg.ConfigurableResource[None]):
         pass
 
     first, second = build_definitions(), build_definitions(resources={"spark": Other()})

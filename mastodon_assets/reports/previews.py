@@ -42,7 +42,7 @@ def sparkline_markdown(values: Sequence[int]) -> str:
     if not values:
         return ""
     bars = _summed(values, _SPARKLINE_MAX_BARS)
-    highest = max(max(bars), 1)
+    highest = max(1, *bars)
     heights = [round(_SPARKLINE_HEIGHT * value / highest) for value in bars]
     path = "".join(f"M{4 * x + 2} 40v-{height}" for x, height in enumerate(heights) if height)
     svg = (

@@ -67,7 +67,8 @@ def _newest_run(page: "Page") -> dict[str, Any]:
 def _newest_skip_reason(page: "Page") -> str | None:
     sensor = page.evaluate(_POST, _NEWEST_TICK)["data"]["sensorOrError"]
     (tick,) = sensor["sensorState"]["ticks"]
-    return tick["skipReason"]
+    reason: str | None = tick["skipReason"]
+    return reason
 
 
 def _wait_until(is_so: Callable[[], bool], seconds: float) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mastodon_assets.contract.fast_decoder import decode_fast
 from mastodon_assets.stream import parse
 from mastodon_assets_tests.support.cases import ACCEPTED, REJECTED
 from mastodon_assets_tests.support.records import on_partition, staged, upsert
@@ -59,7 +60,7 @@ def test_whatever_a_field_holds_a_message_is_read_as_the_contract_reads_it(
 
 
 def test_what_our_ingester_writes_is_usual() -> None:
-    assert parse.decode_fast(orjson.dumps(upsert())) is not None
+    assert decode_fast(orjson.dumps(upsert())) is not None
 
 
 def _assert_read_alike(values: list[bytes | None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -356,10 +356,10 @@ def _listens_on(name: str, service: Service) -> set[int]:
 def _addresses(name: str, text: str, services: Mapping[str, Service]) -> Iterator[tuple[str, int]]:
     """Each `host:port` in `text`; of loopback, the service whose network it is."""
     for host, port in re.findall(r"(?:\A|[/@,])([\w.-]+):(\d+)\b", text):
-        if host == "127.0.0.1":
-            host = services[name].get("network_mode", f"service:{name}").removeprefix("service:")
-        assert host in services, f"{name}: {text}"
-        yield host, int(port)
+        own = services[name].get("network_mode", f"service:{name}").removeprefix("service:")
+        service = own if host == "127.0.0.1" else host
+        assert service in services, f"{name}: {text}"
+        yield service, int(port)
 
 
 def test_the_databases_of_the_urls_are_those_that_are_made() -> None:

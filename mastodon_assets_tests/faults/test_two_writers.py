@@ -3,11 +3,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import mastodon_assets.stream.query as query_module
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.stream import query
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.ledger import LedgerConflictError
-from mastodon_assets.stream.merge import BatchCounts
+from mastodon_assets.stream.merge import BatchCounts, write_batch
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.support.records import upsert
@@ -23,16 +23,15 @@ def test_a_writer_that_comes_second_skips_what_the_first_has_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     produce([upsert("1"), upsert("2")])
-    write_batch = query_module.write_batch
 
     def overtaken(*arguments: Any, **options: Any) -> BatchCounts:
-        monkeypatch.setattr(query_module, "write_batch", write_batch)
+        monkeypatch.setattr(query, "write_batch", write_batch)
         other = drain(lambda: spark, settings, report=print)
         assert other.counts == BatchCounts(stored=2)
         return write_batch(*arguments, **options)
 
-    monkeypatch.setattr(query_module, "_CONFLICT_PAUSE_SECONDS", 0)
-    monkeypatch.setattr(query_module, "write_batch", overtaken)
+    monkeypatch.setattr(query, "_CONFLICT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(query, "write_batch", overtaken)
     summary = drain(lambda: spark, settings, report=print)
     assert summary.counts == BatchCounts()
     with transaction(settings.postgres_url, snapshot=True) as connection:
@@ -52,8 +51,8 @@ def test_a_ledger_that_never_agrees_ends_the_drain_with_its_offsets(
         attempts.append(arguments)
         raise LedgerConflictError("this batch starts at offset 0, the ledger is at 9")
 
-    monkeypatch.setattr(query_module, "_CONFLICT_PAUSE_SECONDS", 0)
-    monkeypatch.setattr(query_module, "write_batch", disagree)
+    monkeypatch.setattr(query, "_CONFLICT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(query, "write_batch", disagree)
     with pytest.raises(LedgerConflictError, match="the ledger is at 9"):
         drain(lambda: spark, settings, report=print)
     assert len(attempts) == 5

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.request import urlopen
 
@@ -78,12 +79,7 @@ class Running(threading.Thread):
         self.lines: list[str] = []
         self.error: BaseException | None = None
         self.stopped = threading.Event()
-        self._read = lambda: run(
-            broker,
-            tokens,
-            should_stop=self.stopped.is_set,
-            **options,
-        )
+        self._read = partial(run, broker, tokens, should_stop=self.stopped.is_set, **options)
 
     def run(self) -> None:
         try:

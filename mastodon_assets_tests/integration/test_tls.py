@@ -153,9 +153,8 @@ def refusals(
     waiting: dict[str, list[Future[Exception | None]]] = {}
     with ThreadPoolExecutor(2 * len(_WRONG)) as pool:
         for name, (changes, _) in _WRONG.items():
-            if name == "another CA":
-                changes = {"kafka_ssl_ca_location": servers.other_ca}
-            settings = secure_settings(servers, folder, **changes)
+            other = {"kafka_ssl_ca_location": servers.other_ca} if name == "another CA" else {}
+            settings = secure_settings(servers, folder, **changes, **other)
             asked = (read_topic, _publish_nothing)
             waiting[name] = [pool.submit(_error_of, ask, settings) for ask in asked]
     return {name: [future.result() for future in futures] for name, futures in waiting.items()}

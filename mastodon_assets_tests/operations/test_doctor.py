@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -193,8 +194,8 @@ def test_postgresql_must_be_15_or_newer(server_version: int, level: str) -> None
 def test_a_disk_that_fills_is_told_before_it_is_full(
     free: float, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = doctor.shutil.disk_usage(tmp_path)._replace(free=int(free * 2**30))
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _folder: usage)
+    usage = shutil.disk_usage(tmp_path)._replace(free=int(free * 2**30))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage)
 
     assert check_disk(tmp_path / "not" / "there" / "yet").level == level
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image

@@ -64,7 +64,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> 
     with _files_of_at_most(1000), pytest.raises(writers.ReportFileError, match=r"a\.png"):
         writers.write_chart(_figure(4), path)
     assert path.read_bytes() == old
-    assert os.listdir(tmp_path) == ["a.png"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_one_line_that_names_the_setting(

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from pyspark.sql import Row, SparkSession
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.sentiment.models.store import LoadedModel, ModelUnreadableError
+from mastodon_assets.sentiment.models.store import LoadedModel, ModelUnreadableError, load_model
 from mastodon_assets.sentiment.scoring import score as score_module
 from mastodon_assets.sentiment.scoring.score import (
     Pending,
@@ -174,7 +174,8 @@ def _progress(url: SecretStr) -> tuple[int, str | None, int]:
             " WHERE p.asset = 'toots_sentiment' AND d.dataset = 'toots_raw'"
         ).fetchone()
     assert row is not None
-    return row
+    noted, model, toots = row
+    return noted, model, toots
 
 
 def test_after_a_refresh_every_toot_has_one_row_and_progress_is_noted(
@@ -253,7 +254,7 @@ def test_a_refresh_looks_at_what_changed_and_a_rebuild_at_all(
 def test_a_toot_edited_or_deleted_between_scoring_and_writing_is_left_for_the_next_refresh(
     spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
 ) -> None:
-    model = score_module.load_model(spark, Path(champion_model.path))
+    model = load_model(spark, Path(champion_model.path))
     for id_ in (1, 2, 3):
         _put_toot(url, id_, "I am so happy")
     with transaction(url, snapshot=True) as connection:
