@@ -162,6 +162,8 @@ def _only_our_own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.delenv(name.upper(), raising=False)
     patch.delenv("DAGSTER_HOME", raising=False)
     patch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+    # How fast a command ends says how busy the machine is.
+    patch.setenv("STOP_SECONDS", "60")
     patch.chdir(tmp_path_factory.mktemp("cwd"))
     yield
     patch.undo()

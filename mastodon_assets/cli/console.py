@@ -16,9 +16,6 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from mastodon_assets.config.settings import Settings, load_settings
-from mastodon_assets.errors import SettingsError
-
 # Only the terminal breaks lines: paths and commands are there to be copied. No emoji, because
 # `hashtag:tea:` is none.
 out = Console(highlight=False, emoji=False, soft_wrap=True)
@@ -109,18 +106,6 @@ def progress_bar() -> Progress:
     return Progress(console=err, transient=True, disable=not err.is_terminal)
 
 
-def configure_logging_by_settings() -> None:
-    """Configure logging by LOG_LEVEL and LOG_FORMAT; by their defaults if a setting is wrong."""
-    try:
-        settings = load_settings()
-    except SettingsError:
-        # The command itself reports it; `--help` must work without.
-        fields = Settings.model_fields
-        configure_logging(fields["log_level"].default, fields["log_format"].default)
-    else:
-        configure_logging(settings.log_level, settings.log_format)
-
-
 def configure_logging(level: str, log_format: LogFormat) -> None:
     """Send all logs to standard error.
 
@@ -181,6 +166,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+        self.addFilter(_says_more_than_an_exception)
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
@@ -198,6 +184,11 @@ class _TerminalHandler(_Handler):
             err.print(text)
         except (OSError, ValueError):
             self.handleError(record)
+
+
+def _says_more_than_an_exception(record: logging.LogRecord) -> bool:
+    """Leave out Py4J's records: what it logs, with a traceback, it also raises; Ctrl-C too."""
+    return "py4j" not in record.pathname
 
 
 def _handler(log_format: LogFormat) -> _Handler:

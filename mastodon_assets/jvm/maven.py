@@ -230,7 +230,7 @@ def _ivy_module(coordinates: Sequence[Coordinate], excluded: Sequence[str]) -> s
 def _ivy_jar() -> Path:
     spec = find_spec("pyspark")
     if spec is None or spec.origin is None:
-        raise ArtifactError("PySpark is not installed; run: pip install mastodon-assets")
+        raise ArtifactError("PySpark is not installed; run: pip install pyspark==4.2.0")
     jars = sorted(Path(spec.origin).parent.glob("jars/ivy-*.jar"))
     if not jars:
         raise ArtifactError(f"PySpark in {Path(spec.origin).parent} has no jars/ivy-*.jar")

@@ -85,11 +85,11 @@ def test_the_level_is_of_our_loggers_and_other_libraries_log_warnings(
     console.configure_logging("DEBUG", "text")
     logger.debug("ours")
     logging.getLogger("httpx").info("theirs")
-    logging.getLogger("py4j").warning("theirs too")
+    logging.getLogger("kafka").warning("theirs too")
     lines = logged(capsys).splitlines()
     assert [line.split(" ", 2)[1:] for line in lines] == [
         ["DEBUG", "mastodon_assets.somewhere ours"],
-        ["WARNING", "py4j theirs too"],
+        ["WARNING", "kafka theirs too"],
     ]
     console.configure_logging("ERROR", "text")
     logger.warning("unseen")
@@ -101,25 +101,6 @@ def test_configuring_twice_logs_each_line_once(capsys: pytest.CaptureFixture[str
         console.configure_logging("INFO", "text")
     logger.info("once")
     assert logged(capsys).count("once") == 1
-
-
-def test_logging_is_configured_by_the_settings_in_any_case_of_letters(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOG_LEVEL", "debug")
-    monkeypatch.setenv("LOG_FORMAT", "json")
-    console.configure_logging_by_settings()
-    logger.debug("seen")
-    assert json.loads(logged(capsys))["message"] == "seen"
-
-
-def test_a_wrong_setting_does_not_keep_the_command_from_reporting_it(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOG_FORMAT", "xml")
-    console.configure_logging_by_settings()
-    console.print_error("LOG_FORMAT='xml':\nallowed: 'text' or 'json'")
-    assert logged(capsys) == "error: LOG_FORMAT='xml': allowed: 'text' or 'json'\n"
 
 
 def test_an_error_is_an_object_where_the_log_is_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,6 +67,7 @@ def test_a_command_that_waits_for_a_silent_server_ends(
         environment = {
             "DATABASE_URL": f"postgresql://u:p@{place}/d",
             "KAFKA_BOOTSTRAP_SERVERS": place,
+            "STOP_SECONDS": "2",
         }
         with start(command, **environment) as process:
             # Now it waits for an answer that does not come.

@@ -1,6 +1,7 @@
 """What all commands share: help, wrong use, errors, exit status, what they must not print."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -135,13 +136,13 @@ def test_each_command_explains_itself_and_each_of_its_options(
         (["up", "now"], "Got unexpected extra argument"),
         (["status", "--jsno"], "No such option: --jsno"),
         (["ui", "--port", "70000"], "Invalid value for '--port'"),
-        (["ingest", "--since", "7w"], "Invalid value: --since 7w: allowed: 7d, 12h, 90m or a"),
+        (["ingest", "--since", "7w"], "--since 7w: allowed: 7d, 12h, 90m or a"),
         (["ingest", "--metrics-port", "0"], "Invalid value for '--metrics-port'"),
         (["simulate", "--rate", "-1"], "Invalid value for '--rate'"),
-        (["simulate", "--from", "x", "--rate", "1"], "a rate makes synthetic toots"),
-        (["import", "x", "--instance", "a b"], "Invalid value: 'a b' is not a domain"),
-        (["replay", "--from", "3"], "Invalid value: --from and --to are offsets of one partition"),
-        (["rebuild", "toots_raw"], "Invalid value: no such table: toots_raw; allowed: toot_"),
+        (["simulate", "--from", "x", "--rate", "1"], "--rate is for synthetic"),
+        (["import", "x", "--instance", "a b"], "'a b' is not a domain"),
+        (["replay", "--from", "3"], "--from and --to are offsets of one partition"),
+        (["rebuild", "toots_raw"], "no such table: toots_raw; allowed: toot_"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(
@@ -153,6 +154,16 @@ def test_wrong_use_is_one_line_and_status_2(
 def test_a_wrong_setting_is_one_line_and_status_2(commands: Commands) -> None:
     told = commands.failure(2, "status", NEUTRAL_LOW="2")
     assert told == "NEUTRAL_LOW='2': allowed: at most 1"
+    told = commands.failure(2, "status", LOG_FORMAT="xml")
+    assert told == "LOG_FORMAT='xml': allowed: 'text' or 'json'"
+
+
+def test_the_log_is_configured_by_the_settings_in_any_case_of_letters(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands("config", "show", LOG_LEVEL="debug", LOG_FORMAT="json")
+    logging.getLogger("mastodon_assets.somewhere").debug("seen")
+    assert json.loads(capsys.readouterr().err)["message"] == "seen"
 
 
 def test_a_file_that_is_not_there_is_one_line_and_status_1(commands: Commands) -> None:

