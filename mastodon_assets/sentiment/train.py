@@ -1,6 +1,6 @@
-"""From a corpus to a registered model: the order of the steps, and what is never done twice.
+"""Model training: from the settings to a row of `sentiment_models`.
 
-What belongs here: the way from settings to a row of `sentiment_models`.
+What belongs here: the order of the steps, and the version that decides whether to train at all.
 """
 
 import time
@@ -25,6 +25,7 @@ from mastodon_assets.sentiment.evaluation.diagnostics import diagnose
 from mastodon_assets.sentiment.evaluation.evaluate import evaluate
 from mastodon_assets.sentiment.features.embedding import Embedding, find_embedding
 from mastodon_assets.sentiment.features.languages import letters_of
+from mastodon_assets.sentiment.features.lexicon import lexicon_fingerprint
 from mastodon_assets.sentiment.features.pipeline import (
     DEMO_PARAMETERS,
     LANGUAGES,
@@ -32,7 +33,14 @@ from mastodon_assets.sentiment.features.pipeline import (
     prob_pos,
 )
 from mastodon_assets.sentiment.models.promotion import needs_comparison
-from mastodon_assets.sentiment.models.registry import Model, champion, find, model_version, register
+from mastodon_assets.sentiment.models.registry import (
+    Model,
+    champion,
+    find,
+    model_version,
+    promote,
+    register,
+)
 from mastodon_assets.sentiment.models.store import (
     Description,
     LoadedModel,
@@ -57,7 +65,7 @@ from mastodon_assets.sentiment.training.corpus import (
     load_corpus,
     with_templates,
 )
-from mastodon_assets.sentiment.training.fit import fit_pipeline
+from mastodon_assets.sentiment.training.fit import fit_pipeline, has_lexicon
 from mastodon_assets.sentiment.training.stacked import MEASURED_TEXTS, fit_stacked, in_share
 from mastodon_assets.spark.storage import for_executors, storage_path
 from mastodon_assets.warehouse.database import connect, transaction
@@ -71,7 +79,7 @@ MODEL_REVISION = 1
 
 
 class CorpusTooSmallError(PlatformError):
-    """After removing repeats, the training part does not hold both classes."""
+    """Without repeats, the training part does not have both classes."""
 
 
 class TrainingUnderwayError(PlatformError):
@@ -80,10 +88,10 @@ class TrainingUnderwayError(PlatformError):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The model that stands for the settings; `trained` is False where it existed already.
+    """The model of the settings; `trained` is False if it existed already.
 
     `metrics` are those of the row in `sentiment_models`, `status` is candidate, champion or
-    retired and `status_reason` says why, `path` is the absolute path of its folder.
+    retired, `status_reason` says why, and `path` is the absolute path of the model's folder.
     """
 
     version: str
@@ -93,6 +101,39 @@ class TrainingResult:
     status: str
     status_reason: str
     path: str
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that decides what a training computes.
+
+    `lexicon` is the fingerprint of the lexicon, None if the fit has none. The language detector is
+    no part of it: it chooses which texts are scored, and a model's probabilities do not depend on
+    it.
+    """
+
+    corpus: Corpus
+    calibration: Calibration | None
+    embedding: Embedding | None
+    parameters: PipelineParameters
+    lexicon: str | None
+    spark_version: str
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Parameters and fingerprints, as the model's metrics keep them."""
+        return {
+            "parameters": asdict(self.parameters),
+            "calibration_sha256": self.calibration.fingerprint if self.calibration else None,
+            "embedding_sha256": self.embedding.fingerprint if self.embedding else None,
+            "lexicon_sha256": self.lexicon,
+        }
+
+    @property
+    def version(self) -> str:
+        """The model's version, the same for the same result."""
+        code = code_version(self.spark_version)
+        return model_version(self.corpus.fingerprint, self.inputs, code)
 
 
 @dataclass(frozen=True)
@@ -110,49 +151,47 @@ def train(
 ) -> TrainingResult:
     """Train the model of SENTIMENT_CORPUS, or of the synthetic corpus, unless it exists.
 
-    With SENTIMENT_CALIBRATION it tells three classes, and serves the languages that it was
-    measured for. The version is a hash of corpus, calibration, code and parameters. Where
-    its row and folder exist, nothing is trained and no row changed. A new model becomes champion
-    where it is not worse than the one there is, or with `force`. `report` gets a line a step.
-    With SENTIMENT_EMBEDDING_DIR the n-grams are stacked with that embedding.
-    Raises: CorpusUnreadableError, CorpusTooSmallError, TrainingUnderwayError, EmbeddingError,
-    ServiceUnavailableError, MissingTablesError.
+    With SENTIMENT_CALIBRATION the model tells three classes, and serves the languages that it was
+    measured for. With SENTIMENT_EMBEDDING_DIR the n-grams are stacked with that embedding. The
+    version is a hash of everything in the `TrainingPlan`. If its row and folder exist, nothing is
+    trained. A new model becomes champion if it is not worse than the present one.
+
+    Args:
+        spark: the session that trains.
+        settings: the settings named above, MODEL_DIR and DATABASE_URL.
+        report: gets one line per step.
+        force: make the model champion even if it measured worse, or exists already.
+
+    Raises:
+        CorpusUnreadableError: a file of texts is missing, damaged or in another format.
+        CorpusTooSmallError: the training part does not have both classes.
+        TrainingUnderwayError: another process is training for this database.
+        EmbeddingError: the embedding is missing or gives no vector.
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: the database is not migrated.
     """
-    named = settings.sentiment_corpus
-    corpus = find_corpus(for_executors(settings, "SENTIMENT_CORPUS", named) if named else None)
-    model_dir = for_executors(settings, "MODEL_DIR", settings.model_dir).absolute()
-    if corpus.is_synthetic:
+    plan = plan_training(settings, spark.version, with_lexicon=has_lexicon(spark))
+    if plan.corpus.is_synthetic:
         report(
             "SYNTHETIC CORPUS: the model learns from a few thousand made-up sentences, for"
             " demonstration only; set SENTIMENT_CORPUS to a file like Sentiment140 for a real one"
         )
-    labelled = settings.sentiment_calibration
-    calibration = find_calibration(
-        for_executors(settings, "SENTIMENT_CALIBRATION", labelled) if labelled else None
-    )
-    embedding = find_embedding(settings)
-    parameters = DEMO_PARAMETERS if corpus.is_synthetic else PipelineParameters()
-    learned = {
-        "parameters": asdict(parameters),
-        "calibration_sha256": calibration.fingerprint if calibration else None,
-        "embedding_sha256": embedding.fingerprint if embedding else None,
-    }
-    code = code_version(spark.version)
-    version = model_version(corpus.fingerprint, learned, code)
+    version = plan.version
+    model_dir = for_executors(settings, "MODEL_DIR", settings.model_dir).absolute()
     with transaction(settings.postgres_url) as connection:
         known, current = find(connection, version), champion(connection)
-    if known and is_complete(storage_path(settings, known.path)):
-        report(f"model {version} exists ({known.status}); nothing to train")
-        return _result(known, trained=False)
+        if known and is_complete(storage_path(settings, known.path)):
+            if force and known.status != "champion":
+                known = promote(connection, version, force=True)
+            report(f"model {version} exists ({known.status}); nothing to train")
+            return _result(known, trained=False)
 
     folder = model_dir / version
-    with _only_training(settings.postgres_url):
-        # Complete without a row: an earlier training ended between the two.
+    with _training_lock(settings.postgres_url):
+        # A complete folder without a row: an earlier training ended between the two.
         trained = not is_complete(folder)
         if trained:
-            fitted = _fit(
-                spark, settings, corpus, calibration, embedding, parameters, current, report
-            )
+            fitted = _fit(spark, settings, plan, current, report)
             save_model(
                 model_dir,
                 fitted.pipeline,
@@ -160,11 +199,15 @@ def train(
                     version=version,
                     spark_version=spark.version,
                     trained_at=datetime.now(UTC).isoformat(),
-                    corpus=corpus.name,
+                    corpus=plan.corpus.name,
                     languages=fitted.metrics["languages"],
-                    parameters=asdict(parameters),
-                    metrics={**fitted.metrics, **learned, "code_version": code},
-                    embedding=embedding.fingerprint if embedding else None,
+                    parameters=asdict(plan.parameters),
+                    metrics={
+                        **fitted.metrics,
+                        **plan.inputs,
+                        "code_version": code_version(spark.version),
+                    },
+                    embedding=plan.embedding.fingerprint if plan.embedding else None,
                 ),
                 fitted.held_out,
                 fitted.vocabulary,
@@ -184,11 +227,32 @@ def train(
     return _result(model, trained=trained)
 
 
-def code_version(spark_version: str) -> str:
-    """Return what stands for the code in a model's version: revision and Spark's minor version.
+def plan_training(settings: Settings, spark_version: str, *, with_lexicon: bool) -> TrainingPlan:
+    """Find what the settings name and return what a training with it would compute.
 
-    A change of either gives new versions, so a model that this program cannot load, or would not
-    train again, is never taken for the one asked for.
+    Raises:
+        CorpusUnreadableError: a file of texts is missing or damaged.
+        EmbeddingError: the embedding is missing or gives no vector.
+    """
+    texts, labelled = settings.sentiment_corpus, settings.sentiment_calibration
+    corpus = find_corpus(for_executors(settings, "SENTIMENT_CORPUS", texts) if texts else None)
+    return TrainingPlan(
+        corpus=corpus,
+        calibration=find_calibration(
+            for_executors(settings, "SENTIMENT_CALIBRATION", labelled) if labelled else None
+        ),
+        embedding=find_embedding(settings),
+        parameters=DEMO_PARAMETERS if corpus.is_synthetic else PipelineParameters(),
+        lexicon=lexicon_fingerprint() if with_lexicon else None,
+        spark_version=spark_version,
+    )
+
+
+def code_version(spark_version: str) -> str:
+    """Return the code's part of a model's version: the revision and Spark's minor version.
+
+    A change of either gives a new version. So a model that this program cannot load, or would train
+    differently, is never taken for the requested one.
     """
     return f"revision {MODEL_REVISION}, Spark {spark_minor(spark_version)}"
 
@@ -196,18 +260,16 @@ def code_version(spark_version: str) -> str:
 def _fit(
     spark: SparkSession,
     settings: Settings,
-    corpus: Corpus,
-    calibration: Calibration | None,
-    embedding: Embedding | None,
-    parameters: PipelineParameters,
+    plan: TrainingPlan,
     current: Model | None,
     report: Report,
 ) -> _Fitted:
     started = time.monotonic()
+    corpus, parameters, embedding = plan.corpus, plan.parameters, plan.embedding
     texts = distinct_texts(load_corpus(spark, corpus)).cache()
     labelled = None
-    if calibration:
-        read = read_calibration(spark, calibration.path)
+    if plan.calibration:
+        read = read_calibration(spark, plan.calibration.path)
         parameters = replace(parameters, letters=letters_of(languages_of(read)))
         labelled = distinct_labelled(read, parameters.letters).cache()
     try:
@@ -226,13 +288,13 @@ def _fit(
         classes = measure_classes(fitted, labelled.where("is_held_out")) if labelled else None
         measured_on = texts.where("is_held_out")
         if embedding:
-            # Of five texts one is held out.
+            # One in five texts is held out.
             measured_on = measured_on.where(in_share(min(1, 4 * MEASURED_TEXTS / train_rows)))
         held_out = fitted.transform(measured_on).select(
             "text", "target", prob_pos().alias("prob_pos")
         )
         columns = held_out.toArrow()
-        portrait, vocabulary = diagnose(fitted, trained_on, train_rows, columns)
+        diagnostics, vocabulary = diagnose(fitted, trained_on, train_rows, columns)
         comparison = {}
         if current is not None and needs_comparison(corpus.name, current.corpus):
             report(f"comparing with the champion {current.version} on its held-out texts")
@@ -247,18 +309,18 @@ def _fit(
     measured = evaluate(columns["target"].to_numpy(), columns["prob_pos"].to_numpy())
     seconds = round(time.monotonic() - started, 1)
     report(
-        f"held out: {measured['rows']:,} texts, AUC {_shown(measured['auc'])},"
-        f" accuracy {_shown(measured['accuracy'])}; {seconds} s"
+        f"held-out texts: {measured['rows']:,}, AUC {_formatted(measured['auc'])},"
+        f" accuracy {_formatted(measured['accuracy'])}; {seconds} s"
     )
     languages = served_languages(classes, LANGUAGES) if classes else list(LANGUAGES)
     if classes:
         report(
-            f"three classes, held out: {classes['rows']:,} texts, macro-recall"
-            f" {_shown(classes['macro_recall'])}; serves {', '.join(languages)}"
+            f"three classes, held-out texts: {classes['rows']:,}, macro-recall"
+            f" {_formatted(classes['macro_recall'])}; languages: {', '.join(languages)}"
         )
     metrics = {
         **measured,
-        **portrait,
+        **diagnostics,
         **comparison,
         **({"classes": classes} if classes else {}),
         "suites": suite_figures(spark, LoadedModel("candidate", tuple(languages), fitted)),
@@ -282,25 +344,25 @@ def _check_classes(corpus: Corpus, texts: DataFrame) -> int:
     }
     if len(counts) < 2:
         raise CorpusTooSmallError(
-            f"{corpus.name}: without repeats and the held-out fifth, training has"
+            f"{corpus.name}: without repeats and the held-out fifth, there are"
             f" {int(counts.get(0.0, 0))} negative and {int(counts.get(1.0, 0))} positive texts;"
-            " it needs both"
+            " a training needs both"
         )
     return sum(counts.values())
 
 
 @contextmanager
-def _only_training(postgres_url: SecretStr) -> Iterator[None]:
-    """Nobody else trains for this database meanwhile, on whatever machine.
+def _training_lock(postgres_url: SecretStr) -> Iterator[None]:
+    """Hold the lock that lets one process train for this database, on any machine.
 
-    Held by a connection of its own, so that it is let go however this process ends.
+    A connection of its own holds it, so PostgreSQL releases it however this process ends.
     """
     with closing(connect(postgres_url)) as connection:
         connection.autocommit = True
-        taken = connection.execute("SELECT pg_try_advisory_lock(%s)", (TRAINING_LOCK,)).fetchone()
-        if taken != (True,):
+        locked = connection.execute("SELECT pg_try_advisory_lock(%s)", (TRAINING_LOCK,)).fetchone()
+        if locked != (True,):
             raise TrainingUnderwayError(
-                "another process is training a model for this database; wait until it has ended"
+                "another process is training a model for this database; wait until it ends"
             )
         yield
 
@@ -317,5 +379,5 @@ def _result(model: Model, *, trained: bool) -> TrainingResult:
     )
 
 
-def _shown(value: float | None) -> str:
+def _formatted(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"

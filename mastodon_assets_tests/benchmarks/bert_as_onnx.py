@@ -1,9 +1,10 @@
-"""A BERT of Hugging Face's layout (config.json, model.safetensors, tokenizer.json) as ONNX.
+"""Conversion of a BERT in Hugging Face's layout to ONNX.
 
     python -m mastodon_assets_tests.benchmarks.bert_as_onnx FOLDER OUT --inner 3 4 5
 
-Writes `OUT/model.onnx` and `OUT/tokenizer.json`, what SENTIMENT_EMBEDDING_DIR names, from the
-weights alone: no PyTorch. `--inner` names layers to give besides the last, counted from 1.
+Reads `config.json`, `model.safetensors` and `tokenizer.json`; writes `OUT/model.onnx` and
+`OUT/tokenizer.json`, a folder for SENTIMENT_EMBEDDING_DIR. Needs no PyTorch. `--inner` adds outputs
+for these layers, counted from 1.
 """
 
 import argparse
@@ -19,12 +20,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
-# Has LayerNormalization and Gelu as operators of their own.
+# The first with LayerNormalization and Gelu as operators.
 _OPSET = 20
 
 
 class _Graph:
-    """Nodes and weights as they are added; a value is named by the node that makes it."""
+    """The nodes and weights of a model; a value has the name of the node that computes it."""
 
     def __init__(self, weights: Mapping[str, NDArray[Any]]) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -54,7 +55,7 @@ class _Graph:
 
 
 def convert(source: Path, target: Path, inner: Collection[int] = ()) -> None:
-    """Write `target`'s two files from `source`'s three."""
+    """Write the two files in `target` from the three in `source`."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     model = bert(config, load_file(source / "model.safetensors"), inner)
     onnx.checker.check_model(model)
@@ -66,16 +67,16 @@ def convert(source: Path, target: Path, inner: Collection[int] = ()) -> None:
 def bert(
     config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]], inner: Collection[int]
 ) -> onnx.ModelProto:
-    """input_ids, attention_mask (both int64, texts x tokens) -> last_hidden_state.
+    """Build the encoder of Devlin et al. 2018, from the weights of Hugging Face's BertModel.
 
-    With `hidden_states.N` for each of the layers `inner`.
-    The encoder of Devlin et al. 2018, in the names of Hugging Face's BertModel.
+    Inputs are input_ids and attention_mask, both int64 of shape (texts, tokens). Outputs are
+    last_hidden_state and `hidden_states.N` for each of the layers `inner`.
     """
     graph = _Graph(weights)
     heads, epsilon = config["num_attention_heads"], config["layer_norm_eps"]
     each = config["hidden_size"] // heads
     hidden = _embedded(graph, epsilon)
-    # Added to the scores: nothing where there is a token, so much as minus infinity where not.
+    # Added to the scores: zero for a token, practically minus infinity for padding.
     mask = graph.add("Cast", "attention_mask", to=TensorProto.FLOAT)
     mask = graph.add("Sub", mask, graph.constant(np.float32(1)))
     mask = graph.add("Mul", mask, graph.constant(np.float32(10_000)))
@@ -134,7 +135,7 @@ def _embedded(graph: _Graph, epsilon: float) -> str:
     count = graph.add("Gather", graph.add("Shape", "input_ids"), graph.constant(np.array(1)))
     places = graph.add("Range", graph.constant(np.array(0)), count, graph.constant(np.array(1)))
     positions = graph.add("Gather", graph.weight("embeddings.position_embeddings.weight"), places)
-    # One text alone is of the first type.
+    # A single text has token type 0.
     kind = graph.add(
         "Gather",
         graph.weight("embeddings.token_type_embeddings.weight"),

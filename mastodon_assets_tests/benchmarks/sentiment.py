@@ -1,16 +1,16 @@
-"""The sentiment model beside the seed's pipeline, fitted on the same rows.
+"""Sentiment benchmark: the model and a baseline pipeline, fitted on the same rows.
 
     python -m mastodon_assets_tests.benchmarks.sentiment --json sentiment.json
 
-Every figure comes from rows that trained nothing: the held-out fifth of Sentiment140 and slices of
-it, its manual test file, the held-out fifth of the three-class file, the validation file of eight
-languages. Rows a second count the time of the whole pipeline, from text to probability; rows a CPU
-second are those of all cores together, which a busy machine changes less. `--curve` fits the
-pipeline with other terms and buckets too; `--embedding` adds the second backend, stacked; `--only`
-measures a part; `--rows` takes only so many rows of each file, for a quick look.
+All figures are of rows that did not train: the held-out fifth of Sentiment140 and slices of it, its
+manual test file, the held-out fifth of the three-class file, the validation file of eight
+languages. Rows per second are for the whole pipeline, from text to probability. Rows per CPU second
+sum the time of all cores, which a busy machine changes less. `--curve` also fits other n-grams and
+buckets; `--embedding` adds the stacked model; `--only` measures a part; `--rows` limits the rows of
+each file, for a quick look.
 
-The seed's pipeline gets the cleaning that it does before its training (no links, names, tags) in
-both places, which is better than it does by itself, and its band of .45 to .55 for neutral.
+The baseline's cleaning (no links, names, tags) runs in training and in scoring, which is better
+than the original, and its neutral band is .45 to .55.
 """
 
 import argparse
@@ -53,14 +53,14 @@ from mastodon_assets_tests.benchmarks.sentiment_embedding import embedding_in, w
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "sentiment"
 _PARTS = ("two", "three", "languages")
-_SEEDS_CLEANING = (
+_BASELINE_CLEANING = (
     r"SELECT *, regexp_replace(text, r'https?://\S+|[@#]\S+', '') AS plain FROM __THIS__"
 )
-_SEEDS_BAND = {"low": 0.45, "high": 0.55}
+_BASELINE_BAND = {"low": 0.45, "high": 0.55}
 _CURVE: tuple[dict[str, Any], ...] = (
-    {"pieces": ()},
-    {"pieces": (4,)},
-    {"pieces": (5,)},
+    {"character_ngrams": ()},
+    {"character_ngrams": (4,)},
+    {"character_ngrams": (5,)},
     {"buckets": 2**20},
 )
 _ROUNDS = 5
@@ -91,17 +91,17 @@ def main() -> None:
     texts = distinct_texts(_some(read_corpus(spark, arguments.corpus), arguments.rows)).cache()
     training, held_out = texts.where("NOT is_held_out"), texts.where("is_held_out").cache()
     console.print(f"{training.count():,} texts train, {held_out.count():,} measure")
-    seed = _timed_fit(lambda: _seed_pipeline().fit(training))
+    baseline = _timed_fit(lambda: _baseline_pipeline().fit(training))
     parts = arguments.only or _PARTS
     results: dict[str, Any] = {"parameters": asdict(PipelineParameters())}
     if "two" in parts:
-        results["two classes"] = _two_classes(training, held_out, seed, arguments, console)
+        results["two classes"] = _two_classes(training, held_out, baseline, arguments, console)
     if "three" in parts:
-        results["three classes"] = _three_classes(training, held_out, seed, arguments, console)
+        results["three classes"] = _three_classes(training, held_out, baseline, arguments, console)
     if "languages" in parts:
-        results["languages"] = _languages(training, seed, arguments, console)
+        results["languages"] = _languages(training, baseline, arguments, console)
     if arguments.embedding:
-        results["stacked"] = _stacked(training, held_out, seed, arguments, console)
+        results["stacked"] = _stacked(training, held_out, baseline, arguments, console)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2))
 
@@ -125,13 +125,13 @@ def _arguments() -> argparse.Namespace:
 def _two_classes(
     training: DataFrame,
     held_out: DataFrame,
-    seed: Fitted,
+    baseline: Fitted,
     arguments: argparse.Namespace,
     console: Console,
 ) -> dict[str, Any]:
     spark, default = training.sparkSession, PipelineParameters()
     manual = read_corpus(spark, arguments.manual)
-    variants: dict[str, Callable[[], Fitted]] = {"seed": lambda: seed}
+    variants: dict[str, Callable[[], Fitted]] = {"baseline": lambda: baseline}
     for changed in ({}, *(_CURVE if arguments.curve else ())):
         parameters = replace(default, **changed)
         fit = partial(_fit_with, training, parameters, None, console)
@@ -139,26 +139,26 @@ def _two_classes(
     results: dict[str, Any] = {}
     for name, fitted_now in variants.items():
         fitted = fitted_now()
-        results[name] = _measured(fitted, seed, held_out, manual, timed_on=held_out)
-        if name != "seed":
+        results[name] = _measured(fitted, baseline, held_out, manual, timed_on=held_out)
+        if name != "baseline":
             model = LoadedModel(name, LANGUAGES, fitted.pipeline)
             results[name]["suites"] = suite_figures(spark, model)
-        _print(console, name, results[name], seed)
+        _print(console, name, results[name], baseline)
     return results
 
 
 def _measured(
-    fitted: Fitted, seed: Fitted, held_out: DataFrame, manual: DataFrame, *, timed_on: DataFrame
+    fitted: Fitted, baseline: Fitted, held_out: DataFrame, manual: DataFrame, *, timed_on: DataFrame
 ) -> dict[str, Any]:
-    judged = _judged(fitted.pipeline, held_out).localCheckpoint()
+    scored = _scored(fitted.pipeline, held_out).localCheckpoint()
     return {
         "fit_seconds": fitted.seconds,
         "fit_cpu_seconds": fitted.cpu_seconds,
-        **_rates(fitted.pipeline, seed.pipeline, timed_on),
-        "held out": _figures(judged),
-        "manual": _figures(_judged(fitted.pipeline, manual)),
+        **_rates(fitted.pipeline, baseline.pipeline, timed_on),
+        "held out": _figures(scored),
+        "manual": _figures(_scored(fitted.pipeline, manual)),
         "slices": {
-            slice_name: _figures(judged.where(F.rlike("text", F.lit(regex))))
+            slice_name: _figures(scored.where(F.rlike("text", F.lit(regex))))
             for slice_name, regex in _SLICES.items()
         },
     }
@@ -167,7 +167,7 @@ def _measured(
 def _stacked(
     training: DataFrame,
     held_out: DataFrame,
-    seed: Fitted,
+    baseline: Fitted,
     arguments: argparse.Namespace,
     console: Console,
 ) -> dict[str, Any]:
@@ -186,21 +186,21 @@ def _stacked(
         )
     )
     three = measure_classes(fitted.pipeline, labelled.where("is_held_out"))
-    console.print(f"three classes, held out, stacked: {_told(three)}")
+    console.print(f"three classes, held out, stacked: {_summary(three)}")
     labelled.unpersist()
     two = replace(fitted, pipeline=without_head(fitted.pipeline))
     manual = read_corpus(spark, arguments.manual)
     timed_on = held_out.where(in_share(0.3))
-    results = _measured(two, seed, held_out, manual, timed_on=timed_on)
+    results = _measured(two, baseline, held_out, manual, timed_on=timed_on)
     results["suites"] = suite_figures(spark, LoadedModel("stacked", LANGUAGES, two.pipeline))
-    _print(console, "stacked", results, seed)
+    _print(console, "stacked", results, baseline)
     return {"two classes": results, "three classes": three}
 
 
 def _three_classes(
     training: DataFrame,
     held_out_of_two: DataFrame,
-    seed: Fitted,
+    baseline: Fitted,
     arguments: argparse.Namespace,
     console: Console,
 ) -> dict[str, Any]:
@@ -210,16 +210,16 @@ def _three_classes(
     held_out = labelled.where("is_held_out")
     fitted = _fit_with(training, parameters, labelled.where("NOT is_held_out"), console)
     figures = {
-        "seed": measure_classes(seed.pipeline, held_out, **_SEEDS_BAND),
+        "baseline": measure_classes(baseline.pipeline, held_out, **_BASELINE_BAND),
         "ours": measure_classes(fitted, held_out),
     }
     for name, own in figures.items():
-        console.print(f"three classes, held out, {name}: {_told(own)}")
+        console.print(f"three classes, held out, {name}: {_summary(own)}")
     labelled.unpersist()
-    # People's labels move the probability of positive too, away from emoticons'.
+    # Human labels also move the probability of positive, away from labels by emoticons.
     two = {
-        "manual": _figures(_judged(fitted, read_corpus(training.sparkSession, arguments.manual))),
-        "held out": _figures(_judged(fitted, held_out_of_two)),
+        "manual": _figures(_scored(fitted, read_corpus(training.sparkSession, arguments.manual))),
+        "held out": _figures(_scored(fitted, held_out_of_two)),
     }
     for where, own in two.items():
         console.print(f"  two of them, {where}: AUC {own['auc']:.3f}, {own['rows']:,} texts")
@@ -227,22 +227,22 @@ def _three_classes(
 
 
 def _languages(
-    training: DataFrame, seed: Fitted, arguments: argparse.Namespace, console: Console
+    training: DataFrame, baseline: Fitted, arguments: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     labelled = read_calibration(training.sparkSession, arguments.languages).cache()
     test = read_calibration(training.sparkSession, arguments.languages_test).cache()
     parameters = replace(PipelineParameters(), letters=letters_of(languages_of(labelled)))
     fitted = _fit_with(training, parameters, labelled, console)
     figures = {
-        "seed": measure_classes(seed.pipeline, test, **_SEEDS_BAND),
+        "baseline": measure_classes(baseline.pipeline, test, **_BASELINE_BAND),
         "ours": measure_classes(fitted, test),
     }
     served = served_languages(figures["ours"], LANGUAGES)
     for name, own in figures.items():
-        console.print(f"all languages, {name}: {_told(own)}")
+        console.print(f"all languages, {name}: {_summary(own)}")
         for language, its in own["languages"].items():
             state = "served" if language in served else "not served"
-            console.print(f"  {language}: {_told(its)}{f'; {state}' if name == 'ours' else ''}")
+            console.print(f"  {language}: {_summary(its)}{f'; {state}' if name == 'ours' else ''}")
     return {**figures, "served": served}
 
 
@@ -261,10 +261,10 @@ def _fit_with(
     )
 
 
-def _seed_pipeline() -> Pipeline:
+def _baseline_pipeline() -> Pipeline:
     return Pipeline(
         stages=[
-            SQLTransformer(statement=_SEEDS_CLEANING),
+            SQLTransformer(statement=_BASELINE_CLEANING),
             RegexTokenizer(inputCol="plain", outputCol="tokens", pattern=r"\W+"),
             StopWordsRemover(inputCol="tokens", outputCol="kept"),
             HashingTF(inputCol="kept", outputCol="counts", numFeatures=2**18),
@@ -280,28 +280,28 @@ def _timed_fit(fit: Callable[[], PipelineModel]) -> Fitted:
     return Fitted(pipeline, time.monotonic() - started, _cpu_seconds() - cpu)
 
 
-def _rates(pipeline: PipelineModel, seed: PipelineModel, texts: DataFrame) -> dict[str, float]:
-    """Rows a second and a CPU second, and both as shares of the seed's: medians of five rounds.
+def _rates(pipeline: PipelineModel, baseline: PipelineModel, texts: DataFrame) -> dict[str, float]:
+    """Rows per second and per CPU second, and both relative to the baseline: medians of five rounds.
 
-    A round is a run of each, so that a machine whose speed drifts treats both alike. The first
-    round only lets Java compile.
+    A round runs both, so that a machine whose speed drifts affects both alike. The first round
+    only lets Java compile.
     """
     rows = texts.count()
-    rounds = [(_run(pipeline, texts), _run(seed, texts)) for _ in range(_ROUNDS + 1)][1:]
-    (wall, cpu), (seeds_wall, seeds_cpu) = np.median(rounds, axis=0)
-    shares = np.median([np.divide(seeds, own) for own, seeds in rounds], axis=0)
+    rounds = [(_run(pipeline, texts), _run(baseline, texts)) for _ in range(_ROUNDS + 1)][1:]
+    (wall, cpu), (baseline_wall, baseline_cpu) = np.median(rounds, axis=0)
+    shares = np.median([np.divide(baselines, own) for own, baselines in rounds], axis=0)
     return {
-        "rows_a_second": rows / wall,
-        "rows_a_cpu_second": rows / cpu,
-        "seeds_rows_a_second": rows / seeds_wall,
-        "seeds_rows_a_cpu_second": rows / seeds_cpu,
-        "share_of_seeds_rows_a_second": float(shares[0]),
-        "share_of_seeds_rows_a_cpu_second": float(shares[1]),
+        "rows_per_second": rows / wall,
+        "rows_per_cpu_second": rows / cpu,
+        "baseline_rows_per_second": rows / baseline_wall,
+        "baseline_rows_per_cpu_second": rows / baseline_cpu,
+        "share_of_baseline_rows_per_second": float(shares[0]),
+        "share_of_baseline_rows_per_cpu_second": float(shares[1]),
     }
 
 
 def _run(pipeline: PipelineModel, texts: DataFrame) -> tuple[float, float]:
-    """Seconds and CPU seconds of the way from text to probability."""
+    """Seconds and CPU seconds from text to probability."""
     started, cpu = time.monotonic(), _cpu_seconds()
     probabilities = pipeline.transform(texts).select("probability")
     probabilities.write.format("noop").mode("overwrite").save()
@@ -309,18 +309,18 @@ def _run(pipeline: PipelineModel, texts: DataFrame) -> tuple[float, float]:
 
 
 def _cpu_seconds() -> float:
-    """Of the JVM that this process started; it is this one's only long-lived child."""
+    """CPU seconds of the JVM, the only long-lived child of this process."""
     return float(
         sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children(recursive=True))
     )
 
 
-def _judged(pipeline: PipelineModel, texts: DataFrame) -> DataFrame:
+def _scored(pipeline: PipelineModel, texts: DataFrame) -> DataFrame:
     return pipeline.transform(texts).select("text", "target", prob_pos().alias("prob_pos"))
 
 
-def _figures(judged: DataFrame) -> dict[str, Any]:
-    columns = judged.toArrow()
+def _figures(scored: DataFrame) -> dict[str, Any]:
+    columns = scored.toArrow()
     return evaluate(columns["target"].to_numpy(), columns["prob_pos"].to_numpy())
 
 
@@ -329,12 +329,12 @@ def _some(rows: DataFrame, count: int | None) -> DataFrame:
 
 
 def _name(parameters: PipelineParameters) -> str:
-    lengths = " and ".join(map(str, parameters.pieces))
-    terms = f"grams and pieces of {lengths}" if lengths else "grams"
+    lengths = " and ".join(map(str, parameters.character_ngrams))
+    terms = f"word n-grams, character n-grams of {lengths}" if lengths else "word n-grams"
     return f"{terms}, {parameters.buckets:,} buckets"
 
 
-def _told(figures: dict[str, Any]) -> str:
+def _summary(figures: dict[str, Any]) -> str:
     low, high = figures["intervals"]["macro_recall"]
     return (
         f"{figures['rows']:,} texts, macro-recall {figures['macro_recall']:.3f}"
@@ -342,14 +342,14 @@ def _told(figures: dict[str, Any]) -> str:
     )
 
 
-def _print(console: Console, name: str, result: dict[str, Any], seed: Fitted) -> None:
+def _print(console: Console, name: str, result: dict[str, Any], baseline: Fitted) -> None:
     console.print(
         f"[bold]{name}[/bold]: fitted in {result['fit_seconds']:.0f} s"
-        f" ({result['fit_cpu_seconds'] / seed.cpu_seconds:.1f} times the seed's CPU time),"
-        f" {result['rows_a_second']:,.0f} rows/s where the seed's does"
-        f" {result['seeds_rows_a_second']:,.0f} ({result['share_of_seeds_rows_a_second']:.2f}),"
-        f" {result['rows_a_cpu_second']:,.0f} a CPU second"
-        f" ({result['share_of_seeds_rows_a_cpu_second']:.2f} of the seed's)"
+        f" ({result['fit_cpu_seconds'] / baseline.cpu_seconds:.1f} times the baseline's CPU time),"
+        f" {result['rows_per_second']:,.0f} rows/s the baseline"
+        f" {result['baseline_rows_per_second']:,.0f} ({result['share_of_baseline_rows_per_second']:.2f}),"
+        f" {result['rows_per_cpu_second']:,.0f} per CPU second"
+        f" ({result['share_of_baseline_rows_per_cpu_second']:.2f} of the baseline's)"
     )
     table = Table("rows that trained nothing", "rows", *METRICS, box=None)
     for where, figures in (

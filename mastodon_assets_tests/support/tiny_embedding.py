@@ -1,4 +1,4 @@
-"""A model in ONNX of a few words, made on the spot: no weights of anybody's."""
+"""A tiny embedding in ONNX that knows a few words; it is built here and has no others' weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 WIDTH = 4
-# What each word adds to the first number of a text's vector. No corpus of ours has the last two.
+# What each word adds to the first number of a text's vector. Our corpora lack the last two.
 WORDS = {"good": 1.0, "happy": 1.0, "love": 1.0, "bad": -1.0, "sad": -1.0, "hate": -1.0,
          "splendiferous": 6.0, "atrabilious": -6.0}  # fmt: skip
 
@@ -25,14 +25,14 @@ def write_embedding(
 ) -> Path:
     """`folder` with `tokenizer.json` and `model.onnx`, as SENTIMENT_EMBEDDING_DIR names one.
 
-    `with_integers` computes with 8 bits, scaled for all texts that are computed together. Each of
-    the inner layers is the last layer, the first of them tenfold.
+    With `with_integers` it computes in 8 bits, scaled for all texts of a batch. Each inner layer is
+    the last layer, the first of them times ten.
     """
     folder.mkdir(parents=True)
     vocabulary = {word: place for place, word in enumerate(["[UNK]", *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
-    # As those of sentence transformers do; the length of a text must not change its vector.
+    # As sentence transformers do; the length of a text must not change its vector.
     tokenizer.enable_padding(length=32)
     tokenizer.save(str(folder / "tokenizer.json"))
     generator = np.random.default_rng(1)

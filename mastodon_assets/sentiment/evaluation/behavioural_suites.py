@@ -1,7 +1,7 @@
-"""Texts of our own on which every model is tried: what negation turns, and what has no label.
+"""Behavioural suites: fixed texts that every model is tested on, for negation and abstention.
 
-What belongs here: the sentences, the languages they are declared in, and nothing that trains. A
-figure of these is a floor for behaviour, not a measure of how good a model is on real posts.
+What belongs here: the sentences and their declared languages; none of them trains a model. Their
+figures are a floor for behaviour, and do not measure a model's quality on real posts.
 """
 
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from mastodon_assets.sentiment.models.store import LoadedModel
 from mastodon_assets.sentiment.scoring.score import score
 
-# A line a pair: the first text is to get the higher probability of positive.
+# One pair per line: the first text should get the higher probability of positive.
 _NEGATION = """
 I am happy | I am not happy
 I'm so happy with my new bike | I'm not so happy with my new bike
@@ -238,17 +238,17 @@ _OTHER_SCRIPTS = {
 
 
 def negation_pairs() -> list[tuple[str, str]]:
-    """Pairs of English texts; the first is the more positive one."""
+    """Return pairs of English texts; the first is the more positive one."""
     pairs = (line.split(" | ") for line in _NEGATION.strip().splitlines())
     return [(better, worse) for better, worse in pairs]
 
 
 def abstention_texts(served: Collection[str]) -> list[tuple[str, str]]:
-    """Text and declared language: nothing to stand on for a model that serves these languages.
+    """Return text and declared language of texts that a model of these languages cannot score.
 
-    Each text comes under its own language, as English, and undetermined.
+    Each text is declared in its own language, as English, and as undetermined.
     """
-    nothing = [(text, declared) for text in _NO_WORDS for declared in ("en", "und")]
+    without_words = [(text, declared) for text in _NO_WORDS for declared in ("en", "und")]
     foreign = [
         (text, declared)
         for language, texts in _OTHER_SCRIPTS.items()
@@ -256,17 +256,18 @@ def abstention_texts(served: Collection[str]) -> list[tuple[str, str]]:
         for text in texts
         for declared in (language, "en", "und")
     ]
-    return [*nothing, *foreign]
+    return [*without_words, *foreign]
 
 
 def suite_figures(spark: SparkSession, model: LoadedModel) -> dict[str, dict[str, float]]:
-    """`negation`: rows (pairs) and accuracy, the share of pairs ordered rightly; `abstention`: rows
-    and share, that of texts that got no label.
+    """Score the suites as posts are scored, with the language check.
 
-    The texts take the way that toots take, language check included.
+    Returns:
+        `negation`: `rows`, the number of pairs, and `accuracy`, the share in the right order.
+        `abstention`: `rows`, and `share`, that of texts without a label.
     """
-    pairs, silent = negation_pairs(), abstention_texts(model.languages)
-    texts = [(text, "en") for pair in pairs for text in pair] + silent
+    pairs, unscorable = negation_pairs(), abstention_texts(model.languages)
+    texts = [(text, "en") for pair in pairs for text in pair] + unscorable
     rows = spark.createDataFrame(
         [(place, text, lang) for place, (text, lang) in enumerate(texts)],
         "place int, text string, lang string",
@@ -274,10 +275,10 @@ def suite_figures(spark: SparkSession, model: LoadedModel) -> dict[str, dict[str
     scored = score(rows, model, low=0.5, high=0.5).select("place", "prob_pos").collect()
     found = {row["place"]: row["prob_pos"] for row in scored}
     ordered = sum(_is_above(found[2 * pair], found[2 * pair + 1]) for pair in range(len(pairs)))
-    unlabelled = sum(found[2 * len(pairs) + place] is None for place in range(len(silent)))
+    unlabelled = sum(found[2 * len(pairs) + place] is None for place in range(len(unscorable)))
     return {
         "negation": {"rows": len(pairs), "accuracy": ordered / len(pairs)},
-        "abstention": {"rows": len(silent), "share": unlabelled / len(silent)},
+        "abstention": {"rows": len(unscorable), "share": unlabelled / len(unscorable)},
     }
 
 

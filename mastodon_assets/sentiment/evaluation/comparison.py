@@ -1,4 +1,4 @@
-"""The champion and a candidate on the same rows, none of which trained either.
+"""Comparison of a candidate with the champion, on rows that trained neither of them.
 
 What belongs here: measuring the pair. What follows from it: `promotion`.
 """
@@ -28,11 +28,22 @@ def compare(
     candidate: PipelineModel,
     trained_on: DataFrame,
 ) -> dict[str, Any]:
-    """What `promotion.judge` reads as `comparison`, measured on the champion's held-out texts.
+    """Measure both on the champion's held-out texts, for `promotion.judge`.
 
-    The champion's own, because a candidate that learned from a spoilt corpus looks well on what it
-    held out of it. `trained_on` has the column text: everything that trained the candidate, lessons
-    and labelled texts too; what it saw there is left out.
+    A candidate trained on a damaged corpus does well on texts of that corpus, so its own held-out
+    texts would not show the damage.
+
+    Args:
+        spark: the session.
+        settings: the settings for the storage of models.
+        champion: the present champion.
+        candidate: the candidate's pipeline.
+        trained_on: column text, everything that trained the candidate, templates and labelled texts
+            included. These texts are left out.
+
+    Returns:
+        `champion`, its version, and either `rows` and `differences`, see `paired_differences`, or
+        `unreadable`, the reason why the champion cannot be used.
     """
     folder = storage_path(settings, champion.path)
     try:
@@ -61,10 +72,15 @@ def compare(
 def paired_differences(
     targets: Floats, candidate: Floats, champion: Floats
 ) -> dict[str, dict[str, float | None]]:
-    """By metric `difference`, candidate minus champion, and `low` and `high`, its 95 % interval.
+    """Return by metric `difference`, candidate minus champion, and its 95 % interval `low`, `high`.
 
-    All of shape (n,). A Poisson bootstrap over rows, each resample for both models alike: what
-    makes a row hard for both cancels out. None where a metric is not defined.
+    A Poisson bootstrap over rows. Both models get the same resamples, so the difficulty of a row
+    cancels out. None if a metric is not defined.
+
+    Args:
+        targets: 0 or 1, shape (n,).
+        candidate: probabilities of 1, shape (n,).
+        champion: the same of the champion.
     """
     once = np.ones(len(targets))
     generator = np.random.default_rng(_SEED)
@@ -75,18 +91,18 @@ def paired_differences(
             resampled[name].append(
                 metric(targets, candidate, weights) - metric(targets, champion, weights)
             )
-    told = {}
+    differences = {}
     for name, metric in _METRICS.items():
-        # A resample without one class defines nothing; where all lack it, nor does the interval.
+        # A metric is undefined for a resample without one class.
         defined = [value for value in resampled[name] if not np.isnan(value)] or [np.nan]
         low, high = np.percentile(defined, (2.5, 97.5))
         difference = metric(targets, candidate, once) - metric(targets, champion, once)
-        told[name] = {
+        differences[name] = {
             "difference": _number(difference),
             "low": _number(low),
             "high": _number(high),
         }
-    return told
+    return differences
 
 
 def _number(value: float) -> float | None:

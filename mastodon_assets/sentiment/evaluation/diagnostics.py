@@ -1,8 +1,8 @@
-"""What a model keeps of its training for people and for later: curves, words, telling n-grams.
+"""Model diagnostics: curves, reference values, telling n-grams and the vocabulary of a training.
 
-What belongs here: the keys `curves`, `reference` and `telling_ngrams` of its metrics, and its
-vocabulary. All of it holds for any model, because it only asks for probabilities. What becomes of
-it: `drift` and the model's charts.
+What belongs here: the keys `curves`, `reference` and `telling_ngrams` of a model's metrics, and its
+vocabulary. They need probabilities only, so they work for any model. `drift` and the model's charts
+read them.
 """
 
 from collections.abc import Iterable
@@ -20,16 +20,15 @@ from mastodon_assets.sentiment.features.pipeline import prob_pos
 
 _BINS = 10
 _ROC_POINTS = 50
-# Counting is for a sample: n-grams of a million texts would take as long as training.
+# A sample is counted: counting the n-grams of a million texts would take as long as training.
 _SAMPLED_TEXTS = 100_000
-_MOST_GRAMS = 500_000
-# An n-gram is told where it was seen so often, in a small corpus a little less: it is then
-# nobody's own.
-_OFTEN = 20
-_OFTEN_IN_A_SMALL_CORPUS = 5
+_MAX_NGRAMS = 500_000
+# An n-gram is shown if this many texts have it, fewer in a small corpus: it then identifies nobody.
+_FREQUENT = 20
+_FREQUENT_IN_A_SMALL_CORPUS = 5
 _SMALL_CORPUS = 20_000
-_TOLD = 15
-# The words as `drift.words_of` finds them, for Spark: same meaning, Java's notation.
+_SHOWN_NGRAMS = 15
+# The words that `drift.words_of` finds, as Java regexes for Spark.
 _NO_WORDS = r"\S*(?:://|@|www\.)\S*"
 _WORD = r"\p{L}+(?:'\p{L}+)*"
 
@@ -37,16 +36,19 @@ _WORD = r"\p{L}+(?:'\p{L}+)*"
 def diagnose(
     fitted: PipelineModel, trained_on: DataFrame, train_rows: int, held_out: pa.Table
 ) -> tuple[dict[str, Any], list[str]]:
-    """The keys for the metrics, and the vocabulary: words seen at least twice in training.
+    """Return the keys for the metrics, and the vocabulary: words seen at least twice in training.
 
-    `trained_on` has the column text and `train_rows` rows; `held_out` has text,
-    target (0 or 1) and prob_pos.
+    Args:
+        fitted: the fitted pipeline.
+        trained_on: column text, the training texts.
+        train_rows: number of rows of `trained_on`.
+        held_out: columns text, target (0 or 1) and prob_pos.
     """
-    grams = _count_grams(trained_on)
-    vocabulary = sorted(gram for gram in grams if " " not in gram)
+    ngrams = _count_ngrams(trained_on)
+    vocabulary = sorted(ngram for ngram in ngrams if " " not in ngram)
     targets, probabilities = held_out["target"].to_numpy(), held_out["prob_pos"].to_numpy()
-    often = _OFTEN if train_rows >= _SMALL_CORPUS else _OFTEN_IN_A_SMALL_CORPUS
-    frequent = [gram for gram, count in grams.items() if count >= often]
+    enough = _FREQUENT if train_rows >= _SMALL_CORPUS else _FREQUENT_IN_A_SMALL_CORPUS
+    frequent = [ngram for ngram, count in ngrams.items() if count >= enough]
     return {
         "curves": {
             "reliability": reliability(targets, probabilities),
@@ -61,7 +63,7 @@ def diagnose(
 
 
 def reliability(targets: Floats, probabilities: Floats) -> list[list[float]]:
-    """[mean probability, share of positives, rows] of each of ten equal bins that has rows."""
+    """Return [mean probability, share of positives, rows] of each non-empty one of ten bins."""
     bins = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
     points = []
     for number in range(_BINS):
@@ -72,15 +74,15 @@ def reliability(targets: Floats, probabilities: Floats) -> list[list[float]]:
 
 
 def roc(targets: Floats, probabilities: Floats) -> list[list[float]]:
-    """[false positive rate, true positive rate] from (0, 0) to (1, 1), at most 51 points.
+    """Return at most 51 points [false positive rate, true positive rate], (0, 0) to (1, 1).
 
-    Empty where one class is missing.
+    Empty if one class is missing.
     """
     positives, negatives = float(targets.sum()), float((1 - targets).sum())
     if not positives or not negatives:
         return []
     order = np.argsort(-probabilities, kind="stable")
-    # Rows of one probability are passed together.
+    # Rows of the same probability form one step.
     ends = np.append(np.flatnonzero(np.diff(probabilities[order])), len(order) - 1)
     true = np.append(0.0, np.cumsum(targets[order])[ends] / positives)
     false = np.append(0.0, np.cumsum(1 - targets[order])[ends] / negatives)
@@ -88,24 +90,24 @@ def roc(targets: Floats, probabilities: Floats) -> list[list[float]]:
     return [[float(x), float(y)] for x, y in zip(false[kept], true[kept], strict=True)]
 
 
-def _count_grams(texts: DataFrame) -> dict[str, int]:
-    """Words and runs of two and three with the number of sampled texts they stand in, from 2 up."""
+def _count_ngrams(texts: DataFrame) -> dict[str, int]:
+    """Count the sampled texts of each 1- to 3-gram of words; those of one text are left out."""
     counted = (
         texts.orderBy(F.xxhash64("text"))
         .limit(_SAMPLED_TEXTS)
-        .select(F.explode(F.array_distinct(_grams())).alias("gram"))
-        .groupBy("gram")
+        .select(F.explode(F.array_distinct(_ngrams())).alias("ngram"))
+        .groupBy("ngram")
         .agg(F.count("*").alias("texts"))
-        .where("texts >= 2 AND gram <> ''")
-        .orderBy(F.desc("texts"), "gram")
-        .limit(_MOST_GRAMS)
+        .where("texts >= 2 AND ngram <> ''")
+        .orderBy(F.desc("texts"), "ngram")
+        .limit(_MAX_NGRAMS)
         .toArrow()
     )
     return dict(zip(*counted.to_pydict().values(), strict=True))
 
 
-def _grams() -> Column:
-    # Raw literals, so that a backslash is the regex's own.
+def _ngrams() -> Column:
+    # Raw literals, so that a backslash belongs to the regex.
     without_links = f'regexp_replace(lower(text), r"{_NO_WORDS}", " ")'
     words = f'regexp_extract_all({without_links}, r"{_WORD}", 0)'
     runs = [
@@ -113,15 +115,15 @@ def _grams() -> Column:
         f" i -> array_join(slice(w, i, {n}), ' '))"
         for n in (2, 3)
     ]
-    # A lambda's argument stands for the words, so that they are found once.
+    # The words are the argument of a lambda, so that they are found once.
     return F.expr(f"flatten(transform(array({words}), w -> concat(w, {', '.join(runs)})))")
 
 
 def _most_telling(
-    fitted: PipelineModel, trained_on: DataFrame, grams: Iterable[str]
+    fitted: PipelineModel, trained_on: DataFrame, ngrams: Iterable[str]
 ) -> dict[str, list[list[Any]]]:
-    """By class, the n-grams to which alone the model gives the most extreme probabilities."""
-    texts = pa.table({"text": pa.array(grams, pa.string())})
+    """Return by class the n-grams with the most extreme probabilities when scored alone."""
+    texts = pa.table({"text": pa.array(ngrams, pa.string())})
     scored = (
         fitted.transform(trained_on.sparkSession.createDataFrame(texts))
         .select("text", prob_pos().alias("prob_pos"))
@@ -129,4 +131,4 @@ def _most_telling(
     )
     rows = zip(*scored.to_pydict().values(), strict=True)
     pairs = sorted((list(row) for row in rows), key=lambda pair: (pair[1], pair[0]))
-    return {"negative": pairs[:_TOLD], "positive": pairs[::-1][:_TOLD]}
+    return {"negative": pairs[:_SHOWN_NGRAMS], "positive": pairs[::-1][:_SHOWN_NGRAMS]}

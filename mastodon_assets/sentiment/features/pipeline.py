@@ -1,9 +1,8 @@
 """The Spark ML pipeline from text to a probability, with all cleaning inside it.
 
 What belongs here: stages and their parameters. Only stages that plain PySpark loads, and no Python
-a row, so that training, batch and stream do the same to the same text. What does not: where the
-training texts come from (`corpus`), in which steps it is fitted (`train`) and what a probability is
-worth (`evaluate`).
+code per row, so that training, batch and stream treat the same text alike. What does not: the
+origin of training texts (`corpus`), the order of a fit (`fit`) and the metrics (`evaluate`).
 """
 
 from dataclasses import dataclass
@@ -23,13 +22,14 @@ from pyspark.ml.stat import Summarizer
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-# What the model was measured for: first parts of language tags, lower case.
+# The languages that the model was measured for: first parts of language tags, lower case.
 LANGUAGES = ("en",)
-# What `label_str` says, in the order of a three-class model's probabilities.
+# The values of `label_str`, in the order of a three-class model's probabilities.
 CLASSES = ("negative", "neutral", "positive")
 
-# Java regexes for texts of strangers. Each begins where a run of its characters begins, so none is
-# quadratic, and none repeats a group without bound: Java recurses there, to a stack overflow.
+# Java regexes for untrusted texts. Each matches only at the start of a run of its characters, so
+# none is quadratic. None repeats a group without a bound: Java recurses there, up to a stack
+# overflow.
 # `www.a.example`, `a.example/path` (what is left of a link with hidden parts), `some-shop.com`.
 _LINK = (
     r"(?i)\bhttps?://\S+|\bwww\.\S+|(?<![a-z0-9.-])[a-z0-9][a-z0-9.-]*\.(?:[a-z]{2,}/\S*"
@@ -39,17 +39,17 @@ _LINK = (
 _HANDLE = r"(?U)(?<![\w.+-])[\w.+-]*+@[\w.-]+(?:@[\w.-]+)?"
 # `:blobcat_happy:`, but not the middle of `10:30:45`.
 _CUSTOM_EMOJI = r"(?<!\w):[A-Za-z0-9_+-]{2,}:(?!\w)"
-# What says nothing about the language that a text is in.
+# Parts of a text that say nothing about its language.
 NO_LANGUAGE = (_LINK, _HANDLE, _CUSTOM_EMOJI)
 # Between the words of `#HappyMonday`.
 _HASHTAG_HUMP = r"(?U)(?<=\p{Ll})(?=\p{Lu})(?<=#\w{0,80})"
 # `soooo` and `sooooooo` are one word, and not `so`.
 _SPACES = r"(?U)\s{2,}|[\s&&[^ ]]"
 _ELONGATION = r"(\p{L})\1\1+"
-# Emoji and emoticons are read as the word that they stand for: a corpus that has few of them, as
-# Sentiment140, whose labels were made of them, still teaches what they mean.
-_EMOTICON = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}:;=<^]"
-# Of the texts that have such a character, one in five has more than a colon in front of a space.
+# Emoji and emoticons are replaced by a word of the same meaning. So a corpus with few of them still
+# teaches what they mean; Sentiment140's labels were derived from emoticons, which were removed.
+_EMOTICON_CHARACTER = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}:;=<^]"
+# Four in five texts with such a character have only a colon in front of a space.
 _WHOLE_EMOTICON = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}]|[:;=]['o-]?[()D\[\]]|<3|\^_*\^"
 _EMOTICONS = (
     (r"[\x{1F600}-\x{1F606}\x{1F609}-\x{1F60A}\x{1F60E}\x{1F638}-\x{1F63A}\x{1F642}\x{1F917}"
@@ -63,15 +63,15 @@ _EMOTICONS = (
     (r"[\x{1F620}-\x{1F621}\x{1F624}\x{1F92C}\x{1F63E}]", "angry"),
     (r"[\x{1F44E}\x{1F4A9}\x{1F922}\x{1F92E}]", "awful"),
 )  # fmt: skip
-# Words of the model's script, apostrophes kept: `don't`, `gr8`, `o'clock`. Latin is always among
-# the letters; `a-z` is asked first, because to find a character's script is a search.
+# Words in the model's scripts, with apostrophes: `don't`, `gr8`, `o'clock`. Latin is always among
+# the letters; `a-z` comes first, because looking up a character's script is a search.
 _WORD = r"[a-z{letters}][a-z{letters}\p{{M}}\p{{N}}]*(?:'[a-z{letters}\p{{M}}]+){{0,3}}"
-# Between words: `!`, `...` and numbers say something too. None is without bound, so that what
-# repeats is known.
-_MARK = r"[!?]{1,3}|\.{2,3}|[.,;:()*]|\p{N}{1,4}"
+# Punctuation and numbers, which say something too. Each has a bound, so that a long repetition
+# becomes repeated tokens that a model knows.
+_PUNCTUATION = r"[!?]{1,3}|\.{2,3}|[.,;:()*]|\p{N}{1,4}"
 _BEGIN, _END = "^", "$"
-# From a negator to the next punctuation or `but`, each word gets the mark: `\G` is where the last
-# match ended, so the text is walked once.
+# From a negator to the next punctuation or `but`, each word gets this prefix. `\G` is the end of
+# the last match, so the text is walked once.
 NEGATION_SUFFIX = "¬"
 _NEGATOR = (
     r"(?:not|no|never|nothing|nobody|nowhere|none|nor|neither|without|cannot|hardly|barely"
@@ -81,30 +81,37 @@ _NEGATED = (
     rf"(?U)((?<![\w']){_NEGATOR}(?![\w'])|(?!\A)\G)( +)(?!but\b)"
     r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
 )
-# What every negator has, so that most texts are not searched for one.
+# Part of every negator; most texts have none and need no search.
 _MAY_NEGATE = r"n(?:o|ever|either)|n'?t\b|without|hardly|barely"
-# Measured on a validation part: rarity gives less than .001 of AUC, grams that count more .001.
+# Measured on a validation part: rarity gives less than .001 of AUC, a larger weight of word n-grams
+# gives .001.
 _RARITY = 0.1
-_GRAMS_COUNT = 1.75
+_WORD_NGRAM_WEIGHT = 1.75
 _FEWEST_TEXTS = 2
-# Each step of a fit goes once over all buckets a block of rows: few large blocks, so. Spark's
-# default is 1 MB, which at these widths costs more than the rows themselves.
+# Each iteration goes over all buckets once per block of rows, so few large blocks are faster. At
+# this width Spark's default of 1 MB costs more than the rows themselves.
 BLOCK_MB = 8.0
 
 
 @dataclass(frozen=True)
 class PipelineParameters:
-    """What the model's version depends on; chosen by measuring on Sentiment140.
+    """Parameters that are part of the model's version; chosen by measuring on Sentiment140.
 
-    `pieces` are the lengths of the character n-grams. N-grams are told apart by the bucket that
-    they are hashed to: a vocabulary costs more to make, and to look up, than it gains. A fit holds
-    dozens of numbers a bucket and class in the driver's memory, so the head of three classes, which
-    has fewer texts to learn from, has fewer buckets.
-    `inverse_regularization` is the C of the field: the weight of one row against the penalty; the
-    head of three classes has its own. `letters` are regex classes of the letters that make words.
+    N-grams are hashed to buckets: a vocabulary costs more to build and to look up than it gains. A
+    fit holds dozens of numbers per bucket and class in the driver's memory. The three-class head
+    has fewer texts to learn from, so it has fewer buckets.
+
+    Attributes:
+        character_ngrams: lengths of the character n-grams.
+        buckets: buckets of the two-class model.
+        head_buckets: buckets of the three-class head.
+        inverse_regularization: C, the weight of one row against the penalty.
+        head_inverse_regularization: the same for the three-class head.
+        max_iter: upper bound of a regression's iterations.
+        letters: Java regex classes of the letters that form words.
     """
 
-    pieces: tuple[int, ...] = (4, 6)
+    character_ngrams: tuple[int, ...] = (4, 6)
     buckets: int = 2**21
     head_buckets: int = 2**19
     inverse_regularization: float = 3.0
@@ -113,9 +120,9 @@ class PipelineParameters:
     letters: str = r"\p{IsLatin}"
 
 
-# A few thousand short texts: more buckets and steps would only cost time.
+# For a few thousand short texts: more buckets and iterations would only cost time.
 DEMO_PARAMETERS = PipelineParameters(
-    pieces=(5,),
+    character_ngrams=(5,),
     buckets=2**17,
     head_buckets=2**17,
     inverse_regularization=10.0,
@@ -125,10 +132,11 @@ DEMO_PARAMETERS = PipelineParameters(
 
 
 def cleaning_stages(letters: str = PipelineParameters.letters) -> list[Transformer]:
-    """text -> cleaned (text in lower case without links, handles and custom emoji), tokens, words.
+    """Build the stages `text` -> `cleaned`, `tokens`, `words`.
 
-    Tokens are words, numbers and marks of punctuation, between `^` and `$`; `words` has no others.
-    A word after a negator carries a mark: `not ¬happy`.
+    `cleaned` is the text in lower case without links, handles and custom emoji. `tokens` are words,
+    numbers and punctuation, between `^` and `$`; `words` are the words alone. A word after a
+    negator has a prefix: `not ¬happy`.
     """
     return [
         SQLTransformer(statement=_with_cleaned_text()),
@@ -141,68 +149,76 @@ def cleaning_stages(letters: str = PipelineParameters.letters) -> list[Transform
 
 
 def term_stages(parameters: PipelineParameters) -> list[Transformer]:
-    """cleaned, tokens -> grams (of tokens) and terms (grams and pieces), both arrays of int.
+    """Build the stages `cleaned`, `tokens` -> `word_ngrams`, `terms`, both arrays of int.
 
-    Grams are single tokens, pairs of neighbours, and pairs of those with one between them. Pieces
-    are character n-grams, across words. Each is a hash, with a number of its own for the last two:
-    as strings, all of them would go through Java and back twice.
+    Word n-grams are single tokens, pairs of neighbours, and pairs with one token between them.
+    `terms` are these and the character n-grams, which cross word boundaries. Each term is a hash
+    with a number for its kind: strings would be copied into Java and back twice.
     """
-    # Beyond the end there is nothing, and a hash passes over that.
-    grams = (
+    # `get` returns null beyond the end, and a hash ignores null.
+    word_ngrams = (
         "transform(tokens, t -> hash(t))",
         "transform(tokens, (t, place) -> hash(t, get(tokens, place + 1)))",
         "transform(tokens, (t, place) -> hash(t, 1, get(tokens, place + 2)))",
     )
-    # A look-ahead takes no character, so the next match begins one further.
-    pieces = (
+    # A look-ahead consumes no character, so the next match begins one character later.
+    character_ngrams = (
         f"transform(regexp_extract_all(cleaned, r'(?=({'.' * length}))', 1), p -> hash(p, 2))"
-        for length in parameters.pieces
+        for length in parameters.character_ngrams
     )
-    # Two steps, so that a fit can have the grams alone.
+    # Two stages, so that a fit can read the word n-grams alone.
     return [
         SQLTransformer(statement=f"SELECT *, concat({expressions}) AS {name} FROM __THIS__")  # noqa: S608 - constants of ours
         for name, expressions in (
-            ("grams", ", ".join(grams)),
-            ("terms", ", ".join(("grams", *pieces))),
+            ("word_ngrams", ", ".join(word_ngrams)),
+            ("terms", ", ".join(("word_ngrams", *character_ngrams))),
         )
     ]
 
 
 def presence_stages(buckets: int, *, prefix: str = "") -> tuple[HashingTF, Normalizer]:
-    """terms -> presence, a vector of 0 and 1 over the buckets -> lengths, the same of length 1.
+    """Build the stages `terms` -> `presence` -> `normalized`.
 
+    `presence` is a vector of 0 and 1 over the buckets, `normalized` the same vector of length 1.
     Both names begin with `prefix`.
     """
-    presence, lengths = f"{prefix}presence", f"{prefix}lengths"
+    presence, normalized = f"{prefix}presence", f"{prefix}normalized"
     return (
         hashing_stage("terms", presence, buckets),
-        Normalizer(inputCol=presence, outputCol=lengths),
+        Normalizer(inputCol=presence, outputCol=normalized),
     )
 
 
 def hashing_stage(terms: str, presence: str, buckets: int) -> HashingTF:
-    """An array of terms -> a vector of 0 and 1 over the buckets that they are hashed to."""
+    """Build the stage from an array of terms to a vector of 0 and 1 over their buckets."""
     return HashingTF(inputCol=terms, outputCol=presence, binary=True, numFeatures=buckets)
 
 
 def fit_weights(
-    rows: DataFrame, label: str, *, presence: str, grams: str, lengths: str, output: str
+    rows: DataFrame, label: str, *, presence: str, word_ngrams: str, normalized: str, output: str
 ) -> ElementwiseProduct:
-    """The stage `lengths` -> `output` that scales each entry by what `rows` say of it.
+    """Fit the stage `normalized` -> `output` that scales each bucket by how telling it is.
 
-    By how far its frequencies in the classes are apart, as a log: the log-count ratio of Wang and
-    Manning 2012, *Baselines and Bigrams*, where two classes are. Where the ratio says nothing (its
-    square times the texts that have it is below 1, about half a standard error) it counts as none.
-    To its square comes that of the entry's rarity, so that the regression decides on what is left.
-    An entry that one text has, or none, is left out.
+    The scale is the distance of the bucket's frequencies in the classes, as a logarithm: for two
+    classes the log-count ratio of Wang and Manning 2012, *Baselines and Bigrams*. A ratio within
+    about half a standard error (its square times the texts is below 1) counts as zero. The square
+    of the bucket's rarity is added to the square of the ratio, so that the regression decides
+    about the others. A bucket that fewer than two texts have gets zero.
 
-    `rows` has `label` and two vectors of 0 and 1 over the buckets: `presence` of all terms, `grams`
-    of grams alone. Pieces of one word say the same many times; so that grams are heard, what is in
-    their buckets counts more. `lengths` is `presence` of length 1.
+    The character n-grams of one word repeat the same evidence. So a bucket that is mostly hit by
+    word n-grams gets a larger scale.
+
+    Args:
+        rows: `label` and the next two columns.
+        label: column of the class.
+        presence: column with a vector of 0 and 1 over the buckets, of all terms.
+        word_ngrams: column with the same of word n-grams alone.
+        normalized: column with `presence` scaled to length 1, the stage's input.
+        output: the stage's output column.
     """
     sums = rows.groupBy(label).agg(
         Summarizer.sum(F.col(presence)).alias("terms"),
-        Summarizer.sum(F.col(grams)).alias("grams"),
+        Summarizer.sum(F.col(word_ngrams)).alias("word_ngrams"),
         F.count("*").alias("rows"),
     )
     classes = sums.orderBy(label).collect()
@@ -213,22 +229,25 @@ def fit_weights(
     ratio[ratio**2 * texts < 1] = 0.0
     rarity = np.log((sum(row["rows"] for row in classes) + 1) / (texts + 1))
     weights = np.where(texts >= _FEWEST_TEXTS, np.hypot(ratio, _RARITY * rarity), 0.0)
-    is_gram = 2 * sum(row["grams"].toArray() for row in classes) > texts
-    # Stored as text, so digits that mean nothing would only be bytes.
-    weights = np.where(is_gram, _GRAMS_COUNT * weights, weights).round(4)
+    is_word_ngram = 2 * sum(row["word_ngrams"].toArray() for row in classes) > texts
+    # Spark stores them as text, where meaningless digits would only take bytes.
+    weights = np.where(is_word_ngram, _WORD_NGRAM_WEIGHT * weights, weights).round(4)
     return ElementwiseProduct(
-        inputCol=lengths, outputCol=output, scalingVec=Vectors.dense(weights.tolist())
+        inputCol=normalized, outputCol=output, scalingVec=Vectors.dense(weights.tolist())
     )
 
 
 def regression_of(
     parameters: PipelineParameters, *, train_rows: int, has_head: bool
 ) -> LogisticRegression:
-    """features -> probability of negative and positive.
+    """Build the regression `features` -> `probability` of negative and positive.
 
-    `train_rows` is the number of rows it will be fitted on: Spark's penalty counts against their
-    mean, not their sum. Where a head follows, the probability is called polarity, its log odds
-    polarity_raw.
+    Args:
+        parameters: of these, regularization and iterations.
+        train_rows: number of rows of the fit; Spark weighs the penalty against the mean of the
+            rows' losses, not their sum.
+        has_head: whether a three-class head follows; the probability's column is then `polarity`,
+            and that of its log odds `polarity_raw`.
     """
     regression = LogisticRegression(
         labelCol="target",
@@ -244,9 +263,9 @@ def regression_of(
 
 
 def prob_pos() -> Column:
-    """Probability of positive where the choice is positive or negative.
+    """Return the probability of positive, given positive or negative.
 
-    From `probability`: of the two classes, or of three, the neutral one left out.
+    Reads `probability`, of two classes, or of three without the neutral one.
     """
     probability = vector_to_array(F.col("probability"))
     positive, negative = F.element_at(probability, -1), F.element_at(probability, 1)
@@ -254,10 +273,10 @@ def prob_pos() -> Column:
 
 
 def label_str(low: float, high: float) -> Column:
-    """One of `CLASSES`: of a model of three the most probable, else by `prob_pos`.
+    """Return one of `CLASSES`: the most probable of three, or by thresholds of `prob_pos`.
 
-    A model of two has never seen a neutral text: neutral is what lies between `low` and `high`. In
-    both, positive goes with a `prob_pos` of .5 or more, and negative with one of .5 or less.
+    A two-class model has never seen a neutral text; neutral is then between `low` and `high`. In
+    both cases positive has a `prob_pos` of at least .5, negative of at most .5.
     """
     probability = vector_to_array(F.col("probability"))
     most_probable = F.element_at(
@@ -273,9 +292,9 @@ def label_str(low: float, high: float) -> Column:
 
 
 def _with_cleaned_text() -> str:
-    """The statement; its literals are raw, so that a backslash is the regex's own.
+    """Return the statement; its literals are raw, so a backslash belongs to the regex.
 
-    Each step is a query of its own, so that what a text does not hold is not searched for.
+    Each step is a query of its own, so that a regex runs only on texts that its guard matches.
     """
     query = "SELECT *, coalesce(text, '') AS plain FROM __THIS__"
     for guard, pattern, replacement in (
@@ -287,11 +306,11 @@ def _with_cleaned_text() -> str:
         query = _with_plain(query, guard, _replaced("plain", pattern, replacement))
     emoticons = "plain"
     for pattern, word in _EMOTICONS:
-        # Between stops: what is negated does not reach the face behind it.
+        # Between full stops, so that a negation does not reach the emoticon behind it.
         emoticons = _replaced(emoticons, pattern, f" . {word} . ")
-    guard = f"plain RLIKE r'{_EMOTICON}' AND plain RLIKE r\"{_WHOLE_EMOTICON}\""
+    guard = f"plain RLIKE r'{_EMOTICON_CHARACTER}' AND plain RLIKE r\"{_WHOLE_EMOTICON}\""
     query = _with_plain(query, guard, emoticons)
-    # Typographic apostrophes are apostrophes.
+    # Typographic apostrophes become ASCII ones.
     lower = "lower(translate(plain, \"’‘ʼ＇#¬\", \"''''  \"))"
     spaced = _replaced(_replaced(lower, _ELONGATION, "$1$1"), _SPACES, " ")
     return (
@@ -311,7 +330,7 @@ def _with_plain(query: str, guard: str, changed: str) -> str:
 def _with_tokens(letters: str) -> str:
     marked = _replaced("cleaned", _NEGATED, f"$1$2$3{NEGATION_SUFFIX}$4")
     marked = f'CASE WHEN cleaned RLIKE r"{_MAY_NEGATE}" THEN {marked} ELSE cleaned END'
-    token = f"{NEGATION_SUFFIX}?{_WORD.format(letters=letters)}|{_MARK}"
+    token = f"{NEGATION_SUFFIX}?{_WORD.format(letters=letters)}|{_PUNCTUATION}"
     return (
         f"SELECT *, concat(array('{_BEGIN}'),"  # noqa: S608 - constants of ours
         f" regexp_extract_all({marked}, r\"{token}\", 0), array('{_END}')) AS tokens"

@@ -1,7 +1,7 @@
-"""The champion by a person's word: promoted, rolled back, or asked to score by hand.
+"""Model lifecycle on request: promote, roll back, find the champion.
 
-What belongs here: what the command line and the asset's configuration share. A model's folder is
-looked at before its row changes.
+What belongs here: what the command line and the asset's configuration share. Each checks a model's
+folder before its row changes.
 """
 
 from pyspark import __version__ as spark_version
@@ -23,14 +23,18 @@ from mastodon_assets.warehouse.database import transaction
 
 
 class NoChampionError(PlatformError):
-    """No model scores yet."""
+    """There is no champion yet."""
 
 
 def promote_version(settings: Settings, version: str, *, force: bool = False) -> Model:
     """Make that model champion.
 
-    Raises: UnknownModelError, PromotionRefusedError, ModelUnreadableError, EmbeddingError,
-    ServiceUnavailableError.
+    Raises:
+        UnknownModelError: there is no such model.
+        PromotionRefusedError: it is a candidate, and `force` is not set.
+        ModelUnreadableError: its folder is missing, incomplete or of another Spark.
+        EmbeddingError: it needs another embedding.
+        ServiceUnavailableError: PostgreSQL does not answer.
     """
     with transaction(settings.postgres_url) as connection:
         _check(settings, require(connection, version))
@@ -38,9 +42,13 @@ def promote_version(settings: Settings, version: str, *, force: bool = False) ->
 
 
 def find_champion(settings: Settings) -> Model:
-    """The model that scores, its folder looked at.
+    """Return the champion, after checking its folder.
 
-    Raises: NoChampionError, ModelUnreadableError, EmbeddingError, ServiceUnavailableError.
+    Raises:
+        NoChampionError: there is none yet.
+        ModelUnreadableError: its folder is missing, incomplete or of another Spark.
+        EmbeddingError: it needs another embedding.
+        ServiceUnavailableError: PostgreSQL does not answer.
     """
     with transaction(settings.postgres_url, snapshot=True) as connection:
         current = champion(connection)
@@ -54,9 +62,13 @@ def find_champion(settings: Settings) -> Model:
 
 
 def roll_back_champion(settings: Settings) -> Model:
-    """Make the champion before this one champion again.
+    """Restore the previous champion.
 
-    Raises: PromotionRefusedError, ModelUnreadableError, EmbeddingError, ServiceUnavailableError.
+    Raises:
+        PromotionRefusedError: there is no previous champion.
+        ModelUnreadableError: its folder is missing, incomplete or of another Spark.
+        EmbeddingError: it needs another embedding.
+        ServiceUnavailableError: PostgreSQL does not answer.
     """
     with transaction(settings.postgres_url) as connection:
         _check(settings, predecessor(connection))

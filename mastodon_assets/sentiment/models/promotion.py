@@ -1,31 +1,31 @@
-"""Whether a candidate may take the champion's place: a pure function of what was measured.
+"""The promotion rule: whether a candidate replaces the champion, a pure function of metrics.
 
-What belongs here: the rule and its margins. Measuring both on the same rows stands in
-`comparison`, rows of `sentiment_models` in `registry`.
+What belongs here: the rule and its margins. Measuring both on the same rows: `comparison`; rows of
+`sentiment_models`: `registry`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What `sentiment_models.corpus` says of a model that was trained on these texts.
+# The value of `sentiment_models.corpus` for a model that was trained on the synthetic corpus.
 SYNTHETIC_CORPUS = "synthetic (demo only)"
 
 # How much worse on the test set still counts as not worse. The whole 95 percent interval of the
-# difference, candidate minus champion on the same rows, must lie above it: a test set too small to
-# tell keeps the champion.
+# difference, candidate minus champion on the same rows, must be above it. A test set that is too
+# small to decide keeps the champion.
 TEST_MARGINS = {"auc": 0.005, "accuracy": 0.005}
-# The suites are fixed sentences: figures are compared as they are. Of the negation pairs two in
-# 200 may turn; a text without a ground must never get a label.
+# The suites are fixed sentences, so their figures are compared directly. Two in 200 negation pairs
+# may be lost; a text that cannot be scored must never get a label.
 SUITE_MARGINS = {("negation", "accuracy"): 0.01, ("abstention", "share"): 0.0}
-# Macro-recall of three classes, where both models were measured on one labelled file's held-out
-# fifth: the interval of 10,000 texts is twice as wide.
+# Macro-recall of three classes, if both models were measured on the held-out fifth of one labelled
+# file. The interval of 10,000 texts is twice as wide.
 CLASSES_MARGIN = 0.01
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reason` is one line for people: why it is promoted, or why it is not."""
+    """The decision; `reason` is one line that says why the model is promoted or not."""
 
     is_promoted: bool
     reason: str
@@ -33,7 +33,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Champion:
-    """What the rule needs of the model to be replaced."""
+    """The present champion, as the rule needs it."""
 
     version: str
     corpus: str
@@ -41,13 +41,14 @@ class Champion:
 
 
 def judge(metrics: Mapping[str, Any], corpus: str, champion: Champion | None) -> Verdict:
-    """The verdict on a candidate with these `metrics`.
+    """Decide about a candidate with these `metrics`.
 
-    Read of `metrics`: `comparison` (of `comparison.compare`: the champion's version and either
-    `differences`, by metric its difference and interval, or `unreadable`, the reason), and
-    `suites` (`negation.accuracy` and `abstention.share`, both 0 to 1), and `classes.macro_recall`
-    with `calibration_sha256`, the labelled file. What either model was not measured on decides
-    nothing.
+    A figure that one of the two models does not have decides nothing. The keys that are read:
+
+    - `comparison`, from `comparison.compare`: the champion's version and either `differences` (by
+      metric the difference and its interval) or `unreadable` (the reason);
+    - `suites`: `negation.accuracy` and `abstention.share`, both 0 to 1;
+    - `classes.macro_recall`, with `calibration_sha256`, the labelled file.
     """
     if champion is None:
         return Verdict(True, "the first model")
@@ -67,11 +68,13 @@ def judge(metrics: Mapping[str, Any], corpus: str, champion: Champion | None) ->
     ]
     if worse:
         return Verdict(False, f"worse than the champion {champion.version}: {'; '.join(worse)}")
-    return Verdict(True, f"not worse than {champion.version}: {_told(comparison['differences'])}")
+    return Verdict(
+        True, f"not worse than {champion.version}: {_summary(comparison['differences'])}"
+    )
 
 
 def needs_comparison(corpus: str, champion_corpus: str) -> bool:
-    """Whether the verdict reads `comparison`: where both are real models, or both synthetic."""
+    """Return whether the rule reads `comparison`: if both models are real, or both synthetic."""
     return (corpus == SYNTHETIC_CORPUS) == (champion_corpus == SYNTHETIC_CORPUS)
 
 
@@ -109,7 +112,7 @@ def _suite(metrics: Mapping[str, Any], suite: str, figure: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _told(differences: Mapping[str, Mapping[str, float | None]]) -> str:
+def _summary(differences: Mapping[str, Mapping[str, float | None]]) -> str:
     return "; ".join(f"{name} {_signed(differences[name])}" for name in TEST_MARGINS)
 
 

@@ -1,6 +1,6 @@
-"""Which models exist and which one scores: the table `sentiment_models`.
+"""The model registry: the table `sentiment_models`, which models exist and which one scores.
 
-What belongs here: rows of that table, by psycopg. What lies in a model's folder: `store`.
+What belongs here: rows of that table, by psycopg. What is in a model's folder: `store`.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class UnknownModelError(PlatformError):
 
 
 class PromotionRefusedError(PlatformError):
-    """The model measured worse than the champion, or there is nothing to go back to."""
+    """The model measured worse than the champion, or there is no previous champion."""
 
 
 @dataclass(frozen=True)
@@ -45,33 +45,37 @@ class Model:
 
 
 def model_version(corpus_fingerprint: str, parameters: Mapping[str, Any], code_version: str) -> str:
-    """16 hex digits that stand for corpus, parameters and code."""
+    """Return 16 hex digits, a hash of corpus, parameters and code version."""
     described = json.dumps([corpus_fingerprint, dict(parameters), code_version], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()[:_VERSION_DIGITS]
 
 
 def champion(connection: Connection[Any]) -> Model | None:
-    """The model that scores, if there is one."""
+    """Return the model that scores, if there is one."""
     return _one(connection, sql.SQL("status = 'champion'"), ())
 
 
 def find(connection: Connection[Any], version: str) -> Model | None:
-    """The model of that version, whatever its status."""
+    """Return the model of that version, whatever its status."""
     return _one(connection, sql.SQL("version = %s"), (version,))
 
 
 def require(connection: Connection[Any], version: str) -> Model:
-    """The model of that version. Raises: UnknownModelError."""
+    """Return the model of that version.
+
+    Raises:
+        UnknownModelError: there is none.
+    """
     model = find(connection, version)
     if model is None:
         raise UnknownModelError(
-            f"there is no model {version!r}; to see what there is: mastodon-assets model list"
+            f"there is no model {version!r}; to list all: mastodon-assets model list"
         )
     return model
 
 
 def all_models(connection: Connection[Any]) -> list[Model]:
-    """Every model, the newest training first."""
+    """Return all models, the newest training first."""
     return _read(connection, sql.SQL("true ORDER BY trained_at DESC, version"), ())
 
 
@@ -85,11 +89,11 @@ def register(
     path: StoragePath,
     force: bool = False,
 ) -> Model:
-    """Add a model, whose folder is complete; call it in a transaction.
+    """Add a model whose folder is complete; call it in a transaction.
 
-    It becomes champion where `promotion.judge` finds it not worse than the one there is, or with
-    `force`; else it is a candidate. A version that is there keeps its status; its path and metrics
-    are those of the newest training.
+    It becomes champion if `promotion.judge` finds it not worse than the present one, or with
+    `force`; else it is a candidate. A version that exists keeps its status unless `force` is set,
+    and gets path and metrics of the newest training.
     """
     _lock(connection)
     current = champion(connection)
@@ -111,16 +115,20 @@ def register(
         """,
         (version, trained_at, Jsonb(dict(metrics)), corpus, verdict.reason, str(path)),
     ).fetchone()
-    if added == (True,) and verdict.is_promoted:
-        _crown(connection, version, verdict.reason)
+    is_champion = current is not None and current.version == version
+    if verdict.is_promoted and (added == (True,) or (force and not is_champion)):
+        _make_champion(connection, version, verdict.reason)
     return require(connection, version)
 
 
 def promote(connection: Connection[Any], version: str, *, force: bool = False) -> Model:
-    """Make that model champion; call it in a transaction, its folder having been looked at.
+    """Make that model champion; check its folder first, and call it in a transaction.
 
-    A candidate is one because it was found worse, or could not be compared: it needs `force`.
-    Raises: UnknownModelError, PromotionRefusedError.
+    A candidate measured worse, or could not be compared, so it needs `force`.
+
+    Raises:
+        UnknownModelError: there is no such model.
+        PromotionRefusedError: it is a candidate, and `force` is not set.
     """
     _lock(connection)
     model = require(connection, version)
@@ -128,14 +136,18 @@ def promote(connection: Connection[Any], version: str, *, force: bool = False) -
         return model
     if model.status == "candidate" and not force:
         raise PromotionRefusedError(
-            f"model {version} is a candidate: {model.status_reason}; to promote it all the same:"
+            f"model {version} is a candidate: {model.status_reason}; to promote it anyway:"
             f" mastodon-assets model promote {version} --force"
         )
-    return _crown(connection, version, "promoted by hand")
+    return _make_champion(connection, version, "promoted by hand")
 
 
 def predecessor(connection: Connection[Any]) -> Model:
-    """The champion before the present one. Raises: PromotionRefusedError where there is none."""
+    """Return the previous champion.
+
+    Raises:
+        PromotionRefusedError: there is none.
+    """
     found = _read(
         connection,
         sql.SQL("status = 'retired' AND promoted_at IS NOT NULL ORDER BY promoted_at DESC LIMIT 1"),
@@ -143,17 +155,18 @@ def predecessor(connection: Connection[Any]) -> Model:
     )
     if not found:
         raise PromotionRefusedError(
-            "no model was champion before this one; to see what there is: mastodon-assets model"
-            " list"
+            "no model was champion before this one; to list all models: mastodon-assets model list"
         )
     return found[0]
 
 
 def roll_back(connection: Connection[Any]) -> Model:
-    """Make `predecessor`, whose folder was looked at, champion again; call it in a transaction.
+    """Restore the previous champion; check its folder first, and call it in a transaction.
 
-    The promotion of the present one counts as undone, so that rolling back again goes one further
-    back. Raises: PromotionRefusedError.
+    The promotion of the present champion is undone, so a second roll-back goes one further back.
+
+    Raises:
+        PromotionRefusedError: there is no previous champion.
     """
     _lock(connection)
     earlier, current = predecessor(connection), champion(connection)
@@ -161,17 +174,17 @@ def roll_back(connection: Connection[Any]) -> Model:
         "UPDATE masto.sentiment_models SET promoted_at = NULL WHERE status = 'champion'"
     )
     reason = f"rolled back from {current.version}" if current else "rolled back"
-    return _crown(connection, earlier.version, reason, promoted_at=earlier.promoted_at)
+    return _make_champion(connection, earlier.version, reason, promoted_at=earlier.promoted_at)
 
 
 def _lock(connection: Connection[Any]) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (MODELS_LOCK,))
 
 
-def _crown(
+def _make_champion(
     connection: Connection[Any], version: str, reason: str, promoted_at: datetime | None = None
 ) -> Model:
-    # Before the promotion: a unique index allows one champion, in every statement.
+    # Before the promotion: a unique index allows one champion in every statement.
     connection.execute(
         "UPDATE masto.sentiment_models SET status = 'retired', status_reason = %s"
         " WHERE status = 'champion'",

@@ -1,8 +1,8 @@
-"""Folders of trained models: written whole or not at all, read only where complete.
+"""The model store: folders of trained models, written atomically and read only if complete.
 
-What belongs here: `<model_dir>/<version>/` with the saved pipeline, `model.json`,
-`held_out.parquet`, the texts that a later candidate is compared on, and `vocabulary.txt`. Of a
-model with an embedding, `pipeline` holds two pipelines: what stands before it, and after it.
+What belongs here: `<model_dir>/<version>/`, with the saved pipeline, `model.json`, `vocabulary.txt`
+and `held_out.parquet`, the texts that a later candidate is compared on. If a model has an
+embedding, `pipeline` has two pipelines: the stages before it, and those after it.
 """
 
 import json
@@ -32,19 +32,19 @@ _PIPELINE = "pipeline"
 _BEFORE, _AFTER = "pipeline/before", "pipeline/after"
 _HELD_OUT = "held_out.parquet"
 _VOCABULARY = "vocabulary.txt"
-# Enough to tell apart what matters: the interval of a difference in AUC is then .001 wide.
+# The interval of a difference in AUC is then .001 wide, which is narrow enough.
 _MAX_HELD_OUT_ROWS = 50_000
 _FILES = "files"
-_REMEDY = "to train it again, delete the folder and materialize sentiment_pipeline_model"
+_REMEDY = "delete the folder and materialize sentiment_pipeline_model to train the model again"
 
 
 class ModelUnreadableError(PlatformError):
-    """A model's folder is missing, incomplete, or of another Spark."""
+    """A model's folder is missing, incomplete, or of another version of Spark."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What `model.json` says: everything that the row in `sentiment_models` needs, and more."""
+    """The content of `model.json`: all that the row in `sentiment_models` needs, and more."""
 
     version: str
     spark_version: str
@@ -53,17 +53,18 @@ class Description:
     languages: list[str]
     parameters: dict[str, Any]
     metrics: dict[str, Any]
-    # Fingerprint of the embedding that the model needs; its weights stay where they are.
+    # Fingerprint of the embedding that the model needs; the weights are not copied.
     embedding: str | None = None
 
     @property
     def trained_at_time(self) -> datetime:
+        """The time of the training, with its time zone."""
         return datetime.fromisoformat(self.trained_at)
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that can score; `languages` are first parts of tags, lower case."""
+    """A model that can score; `languages` are first parts of language tags, lower case."""
 
     version: str
     languages: tuple[str, ...]
@@ -77,11 +78,17 @@ def save_model(
     held_out: pa.Table,
     vocabulary: Iterable[str],
 ) -> StoragePath:
-    """Write `<model_dir>/<version>` and return it; it appears under that name when complete.
+    """Write `<model_dir>/<version>` and return it; it gets that name when it is complete.
 
-    `held_out`: text, target (0 or 1) and the model's prob_pos of texts that did not train it, in
-    no order that means anything; the first 50,000 are kept. `vocabulary`: words.
-    The caller holds the folder's lock: what an earlier process left half written is removed.
+    The caller holds the training lock, so half-written folders of earlier processes are removed.
+
+    Args:
+        model_dir: folder of all models.
+        pipeline: the fitted pipeline.
+        description: the content of `model.json`.
+        held_out: columns text, target (0 or 1) and the model's prob_pos of texts that did not train
+            it, in random order; the first 50,000 are kept.
+        vocabulary: words.
     """
     remove_leftovers(model_dir)
     target = model_dir / description.version
@@ -99,20 +106,24 @@ def save_model(
         json.dumps(described, indent=2, sort_keys=True), encoding="utf-8"
     )
     if target.exists():
-        # Not complete, or the caller would have used it.
+        # It is incomplete, or the caller would have used it.
         remove_tree(target)
     rename(partial, target)
     return target
 
 
 def remove_leftovers(model_dir: StoragePath) -> None:
-    """Remove the folders of trainings that did not end."""
+    """Remove the folders of trainings that were interrupted."""
     for partial in model_dir.glob(".*.partial"):
         remove_tree(partial)
 
 
 def read_description(folder: StoragePath) -> Description:
-    """What the folder says about its model. Raises: ModelUnreadableError where it is incomplete."""
+    """Read `model.json` and check that the folder is complete.
+
+    Raises:
+        ModelUnreadableError: it is not.
+    """
     try:
         described = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         files = described.pop(_FILES)
@@ -123,19 +134,20 @@ def read_description(folder: StoragePath) -> Description:
         ) from error
     if description.version != folder.name:
         raise ModelUnreadableError(
-            f"{folder} holds the sentiment model {description.version}; {_REMEDY}"
+            f"{folder} has the sentiment model {description.version}; {_REMEDY}"
         )
     if files != _file_sizes(folder / _PIPELINE):
         raise ModelUnreadableError(
-            f"files of the sentiment model in {folder} are missing or cut short; {_REMEDY}"
+            f"files of the sentiment model in {folder} are missing or truncated; {_REMEDY}"
         )
     return description
 
 
 def read_held_out(folder: StoragePath) -> pa.Table:
-    """text, target and prob_pos, as `save_model` got them.
+    """Read the columns text, target and prob_pos, as `save_model` got them.
 
-    Raises: ModelUnreadableError where they are missing or damaged.
+    Raises:
+        ModelUnreadableError: they are missing or damaged.
     """
     try:
         return parquet.read_table(pa.BufferReader((folder / _HELD_OUT).read_bytes()))
@@ -146,9 +158,10 @@ def read_held_out(folder: StoragePath) -> pa.Table:
 
 
 def read_vocabulary(folder: StoragePath) -> frozenset[str]:
-    """The words that were seen at least twice in training, lower case.
+    """Read the words that were seen at least twice in training, lower case.
 
-    Raises: ModelUnreadableError where they are missing.
+    Raises:
+        ModelUnreadableError: they are missing.
     """
     try:
         return frozenset((folder / _VOCABULARY).read_text(encoding="utf-8").split("\n"))
@@ -159,7 +172,7 @@ def read_vocabulary(folder: StoragePath) -> frozenset[str]:
 
 
 def is_complete(folder: StoragePath) -> bool:
-    """Whether all of the folder is there as it was written."""
+    """Return whether the folder has everything that was written."""
     try:
         read_description(folder)
     except ModelUnreadableError:
@@ -168,16 +181,17 @@ def is_complete(folder: StoragePath) -> bool:
 
 
 def check_usable(folder: StoragePath, spark_version: str) -> Description:
-    """What the folder says about its model, which this Spark can load.
+    """Read `model.json` and check that this Spark can load the model.
 
-    Raises: ModelUnreadableError where it is missing, incomplete or of another Spark.
+    Raises:
+        ModelUnreadableError: the folder is missing, incomplete or of another Spark.
     """
     description = read_description(folder)
     if spark_minor(description.spark_version) != spark_minor(spark_version):
         raise ModelUnreadableError(
             f"the sentiment model in {folder} was trained with Spark {description.spark_version},"
-            f" this is Spark {spark_version}; to train one for it, materialize"
-            " sentiment_pipeline_model (or install the Spark of the model)"
+            f" this is Spark {spark_version}; materialize sentiment_pipeline_model to train one for"
+            " it, or install the model's version of Spark"
         )
     return description
 
@@ -185,10 +199,11 @@ def check_usable(folder: StoragePath, spark_version: str) -> Description:
 def load_model(
     spark: SparkSession, folder: StoragePath, settings: Settings | None = None
 ) -> LoadedModel:
-    """Load the model in the folder; `settings` name the embedding, which not every model needs.
+    """Load the model in the folder; `settings` name the embedding, if the model needs one.
 
-    Raises: ModelUnreadableError where it is missing, incomplete or of another Spark; EmbeddingError
-    where it needs another embedding.
+    Raises:
+        ModelUnreadableError: the folder is missing, incomplete or of another Spark.
+        EmbeddingError: the model needs another embedding.
     """
     description = check_usable(folder, spark.version)
     embedding = None
@@ -205,7 +220,7 @@ def load_model(
 
 
 def _saved_parts(pipeline: PipelineModel) -> dict[str, PipelineModel]:
-    """What is saved, by its folder: Spark's own stages alone, which plain PySpark loads."""
+    """Return by folder the pipelines to save: only Spark's own stages, which PySpark can load."""
     places = [n for n, stage in enumerate(pipeline.stages) if isinstance(stage, EmbeddingStage)]
     if not places:
         return {_PIPELINE: pipeline}
@@ -227,10 +242,10 @@ def _load_parts(folder: StoragePath, embedding: Embedding | None) -> PipelineMod
 
 
 def _file_sizes(folder: StoragePath) -> dict[str, int]:
-    """Bytes by relative path; Spark's checksum files apart, which copies may leave out."""
+    """Return bytes by relative path, without Spark's checksum files, which a copy may lack."""
     return {name: size for name, size in file_sizes(folder).items() if not name.endswith(".crc")}
 
 
 def spark_minor(version: str) -> str:
-    """`4.2` of `4.2.0`: saved models are read by the same minor version."""
+    """Return `4.2` for `4.2.0`: a saved model is read by the same minor version."""
     return ".".join(version.split(".")[:2])

@@ -1,4 +1,4 @@
-"""A CSV file of texts scored by the champion, row for row.
+"""CSV scoring: the rows of a CSV file, labelled by the champion.
 
 What belongs here: reading and writing such files, in chunks. What a label means: `score`.
 """
@@ -22,14 +22,14 @@ from mastodon_assets.sentiment.scoring.score import score
 
 STANDARD = "-"
 RESULT_COLUMNS = ("prob_pos", "label_bin", "label_str", "reason")
-_ROWS_A_CHUNK = 20_000
+_ROWS_PER_CHUNK = 20_000
 
 Report = Callable[[str], None]
 Row = list[str]
 
 
 class TextFileError(PlatformError):
-    """The file of texts is missing, no CSV, or without the columns text and lang."""
+    """The file is missing, is no CSV, or has no columns text and lang."""
 
 
 def score_file(
@@ -42,19 +42,29 @@ def score_file(
     high: float,
     report: Report,
 ) -> Counter[str]:
-    """Score each row of the CSV file `source` into `target`; rows by label or reason.
+    """Score each row of the CSV file `source` into `target`; return rows by label or reason.
 
-    `source`: UTF-8 with or without BOM, a header with text and lang, RFC 4180's quoting. `target`
-    has its columns and `RESULT_COLUMNS`, its rows in its order; columns of these names are
-    replaced. `-` is standard input or output. A file appears when it is whole.
-    Raises: TextFileError.
+    Args:
+        spark: the session that scores.
+        model: the model.
+        source: a path, or `-` for standard input. UTF-8 with or without BOM, a header with text and
+            lang, quoted as in RFC 4180.
+        target: a path, or `-` for standard output. Gets the columns of `source` and
+            `RESULT_COLUMNS`, and replaces columns of these names; rows in the same order. A file
+            gets its name when it is complete.
+        low: see `score`.
+        high: see `score`.
+        report: gets one line per chunk.
+
+    Raises:
+        TextFileError: the source is missing or in another format, or the target is not writable.
     """
     outcomes: Counter[str] = Counter()
     with _reading(source) as (header, rows), _writing(target) as file:
         kept = [place for place, name in enumerate(header) if name not in RESULT_COLUMNS]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*(header[place] for place in kept), *RESULT_COLUMNS])
-        while chunk := list(islice(rows, _ROWS_A_CHUNK)):
+        while chunk := list(islice(rows, _ROWS_PER_CHUNK)):
             results = _score_chunk(spark, model, header, chunk, low=low, high=high)
             for row, result in zip(chunk, results, strict=True):
                 writer.writerow([*(row[place] for place in kept), *result])
@@ -86,7 +96,7 @@ def _score_chunk(
 
 @contextmanager
 def _reading(source: str) -> Iterator[tuple[Row, Iterator[Row]]]:
-    """The header, and the rows as they are asked for."""
+    """Open the source and yield its header and an iterator of its rows."""
     name = "standard input" if source == STANDARD else source
     try:
         with _opened(source) as file:
@@ -113,7 +123,7 @@ def _check_header(name: str, header: Row) -> None:
     missing = [column for column in ("text", "lang") if column not in header]
     if missing:
         raise TextFileError(
-            f"{name}: the first line must name the columns text and lang; missing:"
+            f"{name}: the first line must have the columns text and lang; missing:"
             f" {', '.join(missing)}"
         )
     if repeated := [column for column, count in Counter(header).items() if count > 1]:
@@ -133,7 +143,7 @@ def _checked(name: str, header: Row, reader: Any) -> Iterator[Row]:
 
 @contextmanager
 def _writing(target: str) -> Iterator[IO[str]]:
-    """A file that takes its name when all is written, or standard output."""
+    """Yield a file that gets its name when all is written, or standard output."""
     if target == STANDARD:
         yield sys.stdout
         return

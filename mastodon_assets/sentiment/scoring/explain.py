@@ -1,6 +1,6 @@
-"""Why a text has its label: what the probability would be without each of its words.
+"""Explanations of a label: how the probability changes without each of the text's words.
 
-What belongs here: explanations that hold for any model, because they only ask it again.
+What belongs here: explanations for any model, because they only need its probabilities.
 """
 
 import math
@@ -12,17 +12,17 @@ from pyspark.sql import SparkSession
 from mastodon_assets.sentiment.models.store import LoadedModel
 from mastodon_assets.sentiment.scoring.score import score
 
-# Texts are short; a pasted book would be asked for once a word.
+# A bound for very long texts: each word costs one more score.
 _MAX_WORDS = 300
 _SMALLEST_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A text's label, as in `toots_sentiment`, and what decided.
+    """The label of a text, as in `toots_sentiment`, and the words that decided.
 
-    `words`: each distinct word with its effect, the strongest first: by how much the log odds of
-    positive fall when it is left out wherever it stands. So `not` shows what it turns.
+    `words` has each distinct word with its effect, the strongest first. The effect is the fall of
+    the log odds of positive when all occurrences of the word are removed.
     """
 
     model_version: str
@@ -36,7 +36,16 @@ class Explanation:
 def explain(
     spark: SparkSession, model: LoadedModel, text: str, lang: str, *, low: float, high: float
 ) -> Explanation:
-    """Score the text, and once more without each of its first 300 words, in one go."""
+    """Score the text, and the text without each of its first 300 distinct words.
+
+    Args:
+        spark: the session that scores.
+        model: the model.
+        text: the text.
+        lang: the declared language of the text.
+        low: see `score`.
+        high: see `score`.
+    """
     parts = text.split()
     words = list(dict.fromkeys(part.casefold() for part in parts))[:_MAX_WORDS]
     variants = [" ".join(p for p in parts if p.casefold() != word) for word in words]
@@ -66,7 +75,7 @@ def explain(
 
 
 def _log_odds(probability: float | None) -> float:
-    """Even odds where there is no ground left to stand on."""
+    """Return the log odds; even odds if the remaining text cannot be scored."""
     if probability is None:
         return 0.0
     clipped = min(max(probability, _SMALLEST_PROBABILITY), 1 - _SMALLEST_PROBABILITY)

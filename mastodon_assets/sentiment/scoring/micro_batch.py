@@ -1,7 +1,7 @@
-"""Scores for the stream's micro-batches, written in the transaction that stores the rows.
+"""Micro-batch scoring: scores of the stream's batches, written in the transaction of their rows.
 
-What belongs here: when a micro-batch is scored, by which model, and how that is fast. What a score
-is: `score`, and this asks it, so that stream and asset give a text the same probability.
+What belongs here: when a micro-batch is scored, by which model, and how that is fast. The score
+itself comes from `score`, so stream and asset give a text the same probability.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,10 +29,10 @@ _TEXTS = "id long, payload_hash long, created_at timestamp, lang string, text st
 
 
 class MicroBatchScorer:
-    """Scores each batch of at most STREAM_SCORE_MAX_ROWS rows by the champion.
+    """A scorer of batches of at most STREAM_SCORE_MAX_ROWS rows, by the champion.
 
-    A larger batch, and one whose champion cannot be used or is replaced meanwhile, is left to the
-    asset `toots_sentiment`. `folder` is for the scorer alone.
+    The asset `toots_sentiment` scores a larger batch, and a batch whose champion cannot be used or
+    is replaced meanwhile. No other process may use `folder`.
     """
 
     def __init__(
@@ -44,21 +44,21 @@ class MicroBatchScorer:
         self._report = report
         self._champion: Model | None = None
         self._score: Callable[[pa.Table], pa.Table] | None = None
-        self._model_is: str | None = None
+        self._model_version: str | None = None
         self._is_prepared = False
 
     def prepare(self, connection: "Connection[Any]") -> None:
-        """Load the champion, before the first batch waits for it."""
+        """Load the champion before the first batch needs it."""
         self._champion = champion(connection)
         self._use_champion()
 
     def __call__(self, rows: pa.Table) -> Callable[["Connection[Any]"], None]:
-        """Score the rows of `parse.parse_records`; what it returns writes the scores.
+        """Score the rows of `parse.parse_records` and return a function that writes the scores.
 
-        That is to be called in the transaction that stored the rows.
+        Call that function in the transaction that stored the rows.
         """
         self._use_champion()
-        version, scored = self._model_is, None
+        version, scored = self._model_version, None
         if self._score and rows.num_rows <= self._settings.stream_score_max_rows:
             scored = self._score(_texts_to_score(rows))
 
@@ -80,12 +80,12 @@ class MicroBatchScorer:
             self._champion = champion(connection)
 
     def _use_champion(self) -> None:
-        """Make the plan of the champion last seen, unless it is the one there is."""
+        """Plan scoring by the champion that was seen last, unless that is the present plan."""
         current = self._champion
         version = current.version if current else None
-        if self._is_prepared and version == self._model_is:
+        if self._is_prepared and version == self._model_version:
             return
-        self._is_prepared, self._model_is, self._score = True, version, None
+        self._is_prepared, self._model_version, self._score = True, version, None
         if current is None:
             self._score = _without_model
             self._report("no sentiment model yet")
@@ -97,7 +97,7 @@ class MicroBatchScorer:
                 self._settings,
             )
         except (ModelUnreadableError, EmbeddingError) as error:
-            self._report(f"toots are left without a score: {error}")
+            self._report(f"posts are not scored: {error}")
             return
         self._score = self._scoring_by(model)
         self._report(f"scoring by model {version}")
@@ -113,11 +113,10 @@ class MicroBatchScorer:
 
 
 class RepeatedScoring:
-    """`score`, planned once and run for one small table of texts after the other.
+    """A run of `score` that is planned once and repeated for many small tables of texts.
 
-    Putting the pipeline's stages together takes Spark several times as long as scoring a batch.
-    So the plan reads whatever lies in one file of `folder` at the time; for executors that share
-    this process's disk.
+    Planning the pipeline takes Spark several times as long as scoring a batch. So the plan reads
+    one file in `folder`, and each run replaces that file. Executors must share this process's disk.
     """
 
     def __init__(
@@ -132,11 +131,11 @@ class RepeatedScoring:
         self._file = folder / "texts.arrow"
         texts = spark.range(0, 1, 1, 1).mapInArrow(_reader_of(str(self._file)), _TEXTS)
         self._scored = score(texts, model, low=low, high=high)
-        # The first run compiles code, which the first toots should not wait for.
+        # The first run compiles code, and the first posts should not wait for that.
         self.run(_SAMPLE)
 
     def run(self, texts: pa.Table) -> pa.Table:
-        """`texts`: id, payload_hash, created_at, lang, text. Returns what `score` does."""
+        """Score `texts` (id, payload_hash, created_at, lang, text) as `score` does."""
         with ipc.new_file(self._file, texts.schema) as writer:
             writer.write_table(texts)
         return self._scored.toArrow()
@@ -154,7 +153,7 @@ _SAMPLE = pa.table(
 
 
 def _texts_to_score(rows: pa.Table) -> pa.Table:
-    """The versions of toots in a batch; the sink decides which of them are stored."""
+    """Return the post versions of a batch; the merge decides which of them are stored."""
     is_text = compute.and_(
         compute.equal(rows["op"], "upsert"), compute.is_null(rows["reject_reason"])
     )
@@ -167,15 +166,15 @@ def _texts_to_score(rows: pa.Table) -> pa.Table:
 
 
 def _without_model(texts: pa.Table) -> pa.Table:
-    """What `score` gives without a model, at no cost: a stream may run long before there is one."""
-    given = {
+    """Return what `score` gives without a model, without Spark: a stream may long have none."""
+    columns = {
         "label_bin": pa.int16(),
         "prob_pos": pa.float64(),
         "label_str": pa.string(),
         "reason": pa.string(),
         "model_version": pa.string(),
     }
-    for name, kind in given.items():
+    for name, kind in columns.items():
         value = "no_model" if name == "reason" else None
         texts = texts.append_column(name, pa.array([value] * texts.num_rows, kind))
     return texts
@@ -187,7 +186,7 @@ def _reader_of(
     def read(placeholder: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in placeholder:
             pass
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             yield from ipc.open_file(file).read_all().to_batches()
 
     return read

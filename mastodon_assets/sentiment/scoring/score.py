@@ -1,7 +1,7 @@
-"""Toots to labels: the label rule, and the refresh of `toots_sentiment`.
+"""Scores of posts: the label rule, and the refresh of `toots_sentiment`.
 
-What belongs here: what a probability means for a toot, which toots wait for a score, and writing
-scores so that each stands for the version of the row that was scored.
+What belongs here: from a probability to a label, which posts wait for a score, and writing each
+score for the version of the post that was scored.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,9 +30,10 @@ from mastodon_assets.warehouse.watermarks import bump_toots_version, toots_versi
 
 Report = Callable[[str], None]
 
-_ROWS_A_CHUNK = 50_000
+_ROWS_PER_CHUNK = 50_000
 
-# A new champion scores again only what had no model, or all that another one scored (`rescore`).
+# A new champion scores posts that were scored without a model; with `rescore` also those that
+# another model scored.
 _PENDING = """
   FROM {toots} r LEFT JOIN masto.toots_sentiment s ON s.id = r.id
  WHERE (%(after)s::bigint IS NULL OR r.id > %(after)s)
@@ -94,10 +95,11 @@ SELECT outcome, count(*) FROM written GROUP BY outcome
 
 @dataclass(frozen=True)
 class Pending:
-    """Which toots wait for a score: `champion` is the version that scores, None for none.
+    """Selection of the posts that wait for a score.
 
-    They are looked for among those that changed after version `since` of the toots, up to `to`;
-    among all of them where `since` is None.
+    `champion` is the version of the model that scores, None if there is none. Only posts are
+    searched that changed after version `since` of the posts, up to `to`; all posts if `since` is
+    None.
     """
 
     champion: str | None
@@ -108,7 +110,7 @@ class Pending:
 
 @dataclass(frozen=True)
 class ScoringResult:
-    """Rows written to `toots_sentiment`: how many, and by label or by the reason for none."""
+    """Rows written to `toots_sentiment`: the total, and counts by label or reason."""
 
     scored: int
     by_outcome: dict[str, int] = field(default_factory=dict)
@@ -116,17 +118,24 @@ class ScoringResult:
 
 
 def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: float) -> DataFrame:
-    """Label texts; one without a ground to stand on gets a reason instead.
+    """Label texts; a text that cannot be scored gets a reason instead.
 
-    `toots`: lang, text and whatever names the row (no column of the pipeline's names). Returns
-    these and label_bin (smallint, 1 if prob_pos >= .5), prob_pos, label_str (positive from `high`
-    up, negative from `low` down, else neutral), reason (unsupported_language, no_words, no_model),
-    model_version.
+    Args:
+        toots: columns lang, text and any that identify the row, none with a name that the pipeline
+            uses.
+        model: the model; without one, each text gets the reason no_model.
+        low: a two-class model labels a prob_pos up to here negative.
+        high: a two-class model labels a prob_pos from here on positive.
+
+    Returns:
+        The columns of `toots` and label_bin (smallint, 1 if prob_pos >= .5), prob_pos, label_str
+        (positive, neutral, negative), reason (unsupported_language, no_words, no_model) and
+        model_version.
     """
-    judged = (
+    scored = (
         _without_model(toots) if model is None else _with_model(toots, model, low=low, high=high)
     )
-    return judged.select(
+    return scored.select(
         *toots.columns,
         (F.col("prob_pos") >= 0.5).cast("smallint").alias("label_bin"),
         "prob_pos",
@@ -144,15 +153,26 @@ def score_pending(
     rescore: bool = False,
     rebuild: bool = False,
 ) -> ScoringResult:
-    """Score the toots that have no score, or one of another text or without a model.
+    """Score the posts without a score, with a score of another text, or scored without a model.
 
-    They are looked for in the journal `toot_changes`; among all toots where that does not reach
-    back to the last time, where the champion is another one than then, or with `rebuild`. With
-    `rescore` also those that another model than the champion scored are scored. Scoring again what
-    is scored changes no row; what was broken off goes on where it ended. A toot that changes
-    meanwhile is left for the next refresh, which is due because the version noted was read before
-    the toots.
-    Raises: ModelUnreadableError, EmbeddingError, ServiceUnavailableError, MissingTablesError.
+    Only posts in the change log are searched; all posts if the log does not reach back to the last
+    time, if the champion is a new one, or with `rebuild`. A post that already has the same score
+    is not written. An interrupted run continues where it ended. A post that changes during the run
+    is left to the next refresh, which is due because the recorded version was read before the
+    posts.
+
+    Args:
+        spark: the session that scores.
+        settings: DATABASE_URL, NEUTRAL_LOW, NEUTRAL_HIGH, MODEL_DIR.
+        report: gets one line per chunk.
+        rescore: also score posts that another model than the champion scored.
+        rebuild: search all posts.
+
+    Raises:
+        ModelUnreadableError: the champion's folder is missing, incomplete or of another Spark.
+        EmbeddingError: the champion needs another embedding.
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: the database is not migrated.
     """
     url = settings.postgres_url
     with transaction(url, snapshot=True) as connection:
@@ -160,7 +180,7 @@ def score_pending(
         current = champion(connection)
         since = None if rescore or rebuild else _scored_up_to(connection, current, version)
     if current is None:
-        report("no sentiment model yet: toots stay without a label (no_model)")
+        report("no sentiment model yet: posts get no label (no_model)")
     model: LoadedModel | None = None
     by_outcome: dict[str, int] = {}
     champion_version = current.version if current else None
@@ -177,31 +197,32 @@ def score_pending(
             low=settings.neutral_low,
             high=settings.neutral_high,
         ).toArrow()
-        for outcome, count in write_scores(url, scored, is_news=rescore).items():
+        for outcome, count in write_scores(url, scored, marks_change=rescore).items():
             by_outcome[outcome] = by_outcome.get(outcome, 0) + count
         done += pending.num_rows
-        if total > _ROWS_A_CHUNK:
-            report(f"scored {done:,} of {total:,} toots")
+        if total > _ROWS_PER_CHUNK:
+            report(f"scored {done:,} of {total:,} posts")
     with transaction(url) as connection:
         advance_watermark(
             connection, "toots_sentiment", toots_version=version, model_version=champion_version
         )
     result = ScoringResult(sum(by_outcome.values()), by_outcome, champion_version)
-    report(f"scored {result.scored:,} toots {by_outcome or ''}".rstrip())
+    report(f"scored {result.scored:,} posts {by_outcome or ''}".rstrip())
     return result
 
 
 def write_scores(
-    postgres_url: SecretStr, scored: pa.Table, *, is_news: bool = False
+    postgres_url: SecretStr, scored: pa.Table, *, marks_change: bool = False
 ) -> dict[str, int]:
-    """Write the rows of `score` whose toot is still the version scored; rows written by outcome.
+    """Write the rows of `score` whose post is still the scored version; return rows by outcome.
 
-    `is_news` says that toots with a label get another: charts and files are then due again.
+    With `marks_change`, written rows count as a change of the posts, so charts and files are due
+    again.
     """
     with transaction(postgres_url) as connection:
         take_write_lock(connection)
         outcomes = merge_scores(connection, scored)
-        if is_news and outcomes:
+        if marks_change and outcomes:
             bump_toots_version(connection)
         return outcomes
 
@@ -219,7 +240,7 @@ def merge_scores(connection: Connection[Any], scored: pa.Table) -> dict[str, int
 def read_pending(
     connection: Connection[Any], waiting: Pending, *, after: int | None, limit: int
 ) -> pa.Table:
-    """id, payload_hash, created_at, lang, text of up to `limit` toots to score, by id."""
+    """Read id, payload_hash, created_at, lang and text of up to `limit` posts to score, by id."""
     rows = connection.execute(
         _among(_READ_PENDING, waiting), {**asdict(waiting), "after": after, "limit": limit}
     ).fetchall()
@@ -231,14 +252,14 @@ def read_pending(
 
 
 def _scored_up_to(connection: Connection[Any], current: Model | None, version: int) -> int | None:
-    """The version of the toots after which alone some may wait; None where any may."""
-    shown = connection.execute(
+    """Return the version of the posts since which some may wait; None if any post may."""
+    watermark = connection.execute(
         "SELECT toots_version, model_version FROM masto.asset_progress WHERE asset = %s",
         ("toots_sentiment",),
     ).fetchone()
-    if shown is None or shown[1] != (current.version if current else None):
+    if watermark is None or watermark[1] != (current.version if current else None):
         return None
-    return shown[0] if has_changes_since(connection, since=shown[0], to=version) else None
+    return watermark[0] if has_changes_since(connection, since=watermark[0], to=version) else None
 
 
 def _among(statement: Any, waiting: Pending) -> sql.Composed:
@@ -256,15 +277,15 @@ def _count_pending(postgres_url: SecretStr, waiting: Pending) -> int:
 
 
 def _pending_chunks(postgres_url: SecretStr, waiting: Pending) -> Iterator[pa.Table]:
-    """Chunks by rising id, so that it ends even where a row cannot be written."""
+    """Yield chunks by rising id, so that it ends even if a row cannot be written."""
     after: int | None = None
     while True:
         with transaction(postgres_url, snapshot=True) as connection:
-            chunk = read_pending(connection, waiting, after=after, limit=_ROWS_A_CHUNK)
+            chunk = read_pending(connection, waiting, after=after, limit=_ROWS_PER_CHUNK)
         if chunk.num_rows == 0:
             return
         yield chunk
-        if chunk.num_rows < _ROWS_A_CHUNK:
+        if chunk.num_rows < _ROWS_PER_CHUNK:
             return
         after = chunk["id"][-1].as_py()
 
@@ -286,7 +307,7 @@ def _with_model(toots: DataFrame, model: LoadedModel, *, low: float, high: float
     prepared = checked.select(
         *others,
         F.col("text").alias("whole_text"),
-        # The pipeline does no work for what it cannot judge.
+        # An empty text costs the pipeline nothing.
         F.when(is_supported, F.col("text")).otherwise("").alias("text"),
         is_supported.alias("is_supported"),
     )

@@ -1,7 +1,7 @@
-"""Three classes from a human-labelled file: what is neutral cannot be learned from two.
+"""Three classes from a human-labelled file: two classes do not teach what is neutral.
 
-What belongs here: reading SENTIMENT_CALIBRATION, its split, the head that is fitted on it, and
-which languages its figures allow to serve. The pipeline that the head stands on is fitted in `fit`.
+What belongs here: reading SENTIMENT_CALIBRATION, its split, the three-class head, its metrics, and
+the languages that they allow to serve. The fit itself: `fit`.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from mastodon_assets.sentiment.training.corpus import CorpusUnreadableError, cor
 from mastodon_assets.spark.storage import StoragePath
 
 EXPECTED_COLUMNS = (
-    "expected is a CSV file with the header label,text,lang, where label is negative, neutral or"
+    "expected: a CSV file with the header label,text,lang, where label is negative, neutral or"
     " positive, plain or .gz, UTF-8"
 )
-# Chance is .333. Below this a language is told, and not served.
+# Chance is .333. Below this a language is reported, but not served.
 SERVED_FROM_MACRO_F1 = 0.5
 # Fewer held-out texts than this say nothing about a language.
-_FEWEST_TEXTS_A_LANGUAGE = 50
+_FEWEST_TEXTS_PER_LANGUAGE = 50
 _FOLDS = 5
 
 
@@ -44,7 +44,11 @@ class Calibration:
 
 
 def find_calibration(path: StoragePath | None) -> Calibration | None:
-    """Raises: CorpusUnreadableError."""
+    """Return the calibration in the file, None for None.
+
+    Raises:
+        CorpusUnreadableError: the file is missing or damaged.
+    """
     if path is None:
         return None
     fingerprint = corpus_fingerprint(
@@ -54,9 +58,12 @@ def find_calibration(path: StoragePath | None) -> Calibration | None:
 
 
 def read_calibration(spark: SparkSession, path: StoragePath) -> DataFrame:
-    """text, lang (first part of the tag, lower case), class (0 negative, 1 neutral, 2 positive).
+    """Return the columns text, lang and class.
 
-    Raises: CorpusUnreadableError.
+    `lang` is the first part of the tag, lower case; `class` is 0 negative, 1 neutral, 2 positive.
+
+    Raises:
+        CorpusUnreadableError: the file is missing, damaged or in another format.
     """
     rows = spark.read.csv(
         path.absolute().as_uri(), header=True, escape='"', multiLine=True, encoding="UTF-8"
@@ -76,24 +83,24 @@ def read_calibration(spark: SparkSession, path: StoragePath) -> DataFrame:
     assert isinstance(counts, Row)
     if counts.unknown:
         raise CorpusUnreadableError(
-            f"SENTIMENT_CALIBRATION={path}: {counts.unknown} of {counts.rows} rows have no such"
+            f"SENTIMENT_CALIBRATION={path}: {counts.unknown} of {counts.rows} rows have another"
             f" label or no language; {EXPECTED_COLUMNS}"
         )
     if counts.classes < len(CLASSES):
         raise CorpusUnreadableError(
-            f"SENTIMENT_CALIBRATION={path}: has {counts.classes} of three labels;"
+            f"SENTIMENT_CALIBRATION={path}: has {counts.classes} of the three labels;"
             f" {EXPECTED_COLUMNS}"
         )
     return known.withColumn("class", F.col("class").cast("double"))
 
 
 def languages_of(labelled: DataFrame) -> list[str]:
-    """The languages that `labelled` has texts of."""
+    """Return the languages in the column lang, sorted."""
     return sorted(row["lang"] for row in labelled.select("lang").distinct().collect())
 
 
 def distinct_labelled(labelled: DataFrame, letters: str) -> DataFrame:
-    """text, lang, class, is_held_out: one row a cleaned text whose labels agree."""
+    """Return text, lang, class and is_held_out, one row per cleaned text whose labels agree."""
     labelled = labelled.repartition("text")
     for stage in cleaning_stages(letters):
         labelled = stage.transform(labelled)
@@ -120,10 +127,10 @@ def distinct_labelled(labelled: DataFrame, letters: str) -> DataFrame:
 def head_regression(
     inverse_regularization: float, *, train_rows: int, max_iter: int
 ) -> LogisticRegression:
-    """class_features -> probability (of three).
+    """Build the regression `class_features` -> `probability` of three classes.
 
-    Rows count by `class_weight`, so that a probability is what it would be if the classes were as
-    frequent as each other: how many posts are neutral differs from file to file.
+    Rows are weighted by `class_weight`, as if all classes were equally frequent: the share of
+    neutral posts differs from file to file.
     """
     return LogisticRegression(
         featuresCol="class_features",
@@ -138,7 +145,10 @@ def head_regression(
 
 
 def with_class_weight(labelled: DataFrame) -> tuple[DataFrame, int]:
-    """`labelled` with class_weight, whose mean is 1 and sum the same for each class; its rows."""
+    """Add the column class_weight and return the number of rows too.
+
+    The mean of the weights is 1, and their sum is the same for each class.
+    """
     counts = {row["class"]: row["count"] for row in labelled.groupBy("class").count().collect()}
     rows = sum(counts.values())
     weight = F.create_map(
@@ -150,9 +160,9 @@ def with_class_weight(labelled: DataFrame) -> tuple[DataFrame, int]:
 def measure_classes(
     pipeline: PipelineModel, held_out: DataFrame, *, low: float = 0.5, high: float = 0.5
 ) -> dict[str, Any]:
-    """Figures of `class_figures` on texts (text, lang, class) that trained nothing.
+    """Return `class_figures` of texts (text, lang, class) that did not train the pipeline.
 
-    A pipeline of two classes calls neutral what lies between `low` and `high`.
+    For a two-class pipeline, neutral is between `low` and `high`.
     """
     predicted = F.array_position(F.array(*map(F.lit, CLASSES)), label_str(low, high)).cast("double")
     return class_figures(
@@ -162,28 +172,32 @@ def measure_classes(
     )
 
 
-def class_figures(judged: pa.Table) -> dict[str, Any]:
-    """Figures of `judged` (lang, class, predicted), under `languages` those of each language."""
-    languages = sorted(set(judged["lang"].to_pylist()))
+def class_figures(scored: pa.Table) -> dict[str, Any]:
+    """Return the metrics of `evaluate_classes`, and under `languages` those of each language.
+
+    Args:
+        scored: columns lang, class and predicted.
+    """
+    languages = sorted(set(scored["lang"].to_pylist()))
     return {
-        **_figures(judged),
+        **_figures(scored),
         "languages": {
-            language: _figures(judged.filter(pa.compute.equal(judged["lang"], language)))
+            language: _figures(scored.filter(pa.compute.equal(scored["lang"], language)))
             for language in languages
         },
     }
 
 
 def served_languages(figures: dict[str, Any], always: Sequence[str]) -> list[str]:
-    """`always`, and each language whose own macro-F1 on enough held-out texts reaches the floor."""
+    """Return `always` and each language whose macro-F1 on enough held-out texts is high enough."""
     measured = [
         language
         for language, figure in figures["languages"].items()
-        if figure["rows"] >= _FEWEST_TEXTS_A_LANGUAGE
+        if figure["rows"] >= _FEWEST_TEXTS_PER_LANGUAGE
         and (figure["macro_f1"] or 0.0) >= SERVED_FROM_MACRO_F1
     ]
     return sorted({*always, *measured})
 
 
-def _figures(judged: pa.Table) -> dict[str, Any]:
-    return evaluate_classes(judged["class"].to_numpy(), judged["predicted"].to_numpy())
+def _figures(scored: pa.Table) -> dict[str, Any]:
+    return evaluate_classes(scored["class"].to_numpy(), scored["predicted"].to_numpy())

@@ -1,6 +1,7 @@
-"""Training texts: Sentiment140's format from a file, repeats removed, split into train and test.
+"""Training texts: read from a file in Sentiment140's format, deduplicated, split into two parts.
 
-What belongs here: from a file, or our own synthetic texts, to rows that train or measure a model.
+What belongs here: the way from a file, or from the synthetic texts, to rows that train or measure a
+model.
 """
 
 import codecs
@@ -22,14 +23,14 @@ from mastodon_assets.sentiment.training.synthetic import synthetic_texts
 from mastodon_assets.spark.storage import StoragePath
 
 EXPECTED_FORMAT = (
-    "expected is Sentiment140's: six quoted columns without header (target 0, 2 or 4, id, date,"
-    " flag, user, text), plain or .gz, UTF-8 or ISO-8859-1"
+    "expected: Sentiment140's format, six quoted columns without header (target 0, 2 or 4, id,"
+    " date, flag, user, text), plain or .gz, UTF-8 or ISO-8859-1"
 )
 _SCHEMA = (
     "target string, id string, date string, flag string, user string, text string, broken string"
 )
 _CHUNK_BYTES = 1 << 20
-# What a missing or damaged file raises.
+# Exceptions of a missing or damaged file.
 _UNREADABLE = (OSError, EOFError, zlib.error)
 # One text in five is held out.
 _FOLDS = 5
@@ -41,9 +42,9 @@ class CorpusUnreadableError(PlatformError):
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a model is trained on; `path` is None for the synthetic one.
+    """A model's training texts; `path` is None for the synthetic corpus.
 
-    `name` is what `sentiment_models.corpus` says, `fingerprint` a SHA-256 of the content.
+    `name` is the value of `sentiment_models.corpus`, `fingerprint` a SHA-256 of the content.
     """
 
     name: str
@@ -52,11 +53,16 @@ class Corpus:
 
     @property
     def is_synthetic(self) -> bool:
+        """Whether it is the built-in corpus, which is for demonstration only."""
         return self.path is None
 
 
 def find_corpus(path: StoragePath | None) -> Corpus:
-    """The corpus in the file, or the synthetic one. Raises: CorpusUnreadableError."""
+    """Return the corpus in the file, or the synthetic one for None.
+
+    Raises:
+        CorpusUnreadableError: the file is missing or damaged.
+    """
     if path is None:
         return Corpus(SYNTHETIC_CORPUS, _synthetic_fingerprint(), None)
     fingerprint = corpus_fingerprint(path)
@@ -64,7 +70,11 @@ def find_corpus(path: StoragePath | None) -> Corpus:
 
 
 def load_corpus(spark: SparkSession, corpus: Corpus) -> DataFrame:
-    """target (double, 0 negative or 1 positive), text. Raises: CorpusUnreadableError."""
+    """Return the rows of `read_corpus`, or those of the synthetic corpus.
+
+    Raises:
+        CorpusUnreadableError: the file is missing, damaged or in another format.
+    """
     if corpus.path is not None:
         return read_corpus(spark, corpus.path)
     texts, targets = zip(*synthetic_texts(), strict=True)
@@ -73,17 +83,19 @@ def load_corpus(spark: SparkSession, corpus: Corpus) -> DataFrame:
 
 
 def read_corpus(spark: SparkSession, path: StoragePath) -> DataFrame:
-    """target (double, 0 negative or 1 positive), text; neutral rows are left out.
+    """Return the columns target (double, 0 negative or 1 positive) and text, without neutral rows.
 
     HTML entities are resolved; a text may end in a backslash.
-    Raises: CorpusUnreadableError.
+
+    Raises:
+        CorpusUnreadableError: the file is missing, damaged or in another format.
     """
     rows = (
         spark.read.schema(_SCHEMA)
         .option("encoding", _encoding(path))
         .option("escape", '"')
         .option("columnNameOfCorruptRecord", "broken")
-        # A parser that skips the columns nobody asks for loses texts that begin with commas.
+        # With column pruning the parser loses texts that begin with commas.
         .option("columnPruning", "false")
         .csv(path.absolute().as_uri())
     )
@@ -97,10 +109,13 @@ def read_corpus(spark: SparkSession, path: StoragePath) -> DataFrame:
 def corpus_fingerprint(
     path: StoragePath, *, setting: str = "SENTIMENT_CORPUS", expected: str = EXPECTED_FORMAT
 ) -> str:
-    """SHA-256 of the content, uncompressed: the same for a file and its .gz.
+    """Return a SHA-256 of the uncompressed content: the same for a file and its .gz.
 
-    The order of rows counts. `setting` names the file and `expected` is its format, for people.
-    Raises: CorpusUnreadableError.
+    The order of rows matters. `setting` and `expected` are for the error message: the setting that
+    names the file, and its format.
+
+    Raises:
+        CorpusUnreadableError: the file is missing or damaged.
     """
     digest = hashlib.sha256()
     try:
@@ -115,12 +130,12 @@ def corpus_fingerprint(
 
 
 def distinct_texts(texts: DataFrame) -> DataFrame:
-    """target, text, is_held_out: one row a cleaned text, that has words, by majority.
+    """Return the columns target, text and is_held_out, one row per cleaned text that has words.
 
-    A text that is as often positive as negative teaches nothing and is left out. Neither the order
-    of rows nor a repeat changes on which side of the split a text stands.
+    The target is that of the majority; a text that is positive as often as negative is left out.
+    Neither the order of rows nor a repeat changes the side of the split that a text is on.
     """
-    # A .gz is read as one partition; cleaning is for all cores.
+    # A .gz is read as one partition; cleaning uses all cores.
     texts = texts.repartition("text")
     for stage in cleaning_stages():
         texts = stage.transform(texts)
@@ -139,13 +154,13 @@ def distinct_texts(texts: DataFrame) -> DataFrame:
 
 
 def with_templates(spark: SparkSession, texts: DataFrame) -> DataFrame:
-    """`texts` (target, text) and the synthetic corpus's: they teach what a negation turns.
+    """Add the synthetic corpus to `texts` (target, text): it teaches what a negation reverses.
 
-    Posts say `not good` often and `not bad` seldom. The lessons are split by the same hash as
+    Posts say `not good` often and `not bad` rarely. The templates are split by the same hash as
     every corpus, so none is a text that a corpus holds out.
     """
     templates = distinct_texts(load_corpus(spark, find_corpus(None))).where("NOT is_held_out")
-    # One partition: each costs a fit a number a bucket.
+    # One partition: each partition costs a fit one number per bucket.
     return texts.select("target", "text").union(templates.select("target", "text").coalesce(1))
 
 
@@ -182,7 +197,7 @@ def _encoding(path: StoragePath) -> str:
 
 
 def _chunks(path: StoragePath) -> Iterator[bytes]:
-    """The content, uncompressed. Raises: one of `_UNREADABLE`."""
+    """Yield the uncompressed content. Raises one of `_UNREADABLE`."""
     with path.open("rb") as stored:
         content = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
         while chunk := content.read(_CHUNK_BYTES):

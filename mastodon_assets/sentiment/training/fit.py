@@ -1,7 +1,7 @@
-"""Fitting the pipeline step by step, saying how far it is.
+"""The fit of the n-gram pipeline, step by step, with progress.
 
-What belongs here: the order in which stages are fitted, what is kept in between so that no text is
-tokenised twice, and progress. Which texts train and what becomes of the model: `train`.
+What belongs here: the order in which stages are fitted, what is stored in between so that no text
+is tokenized twice, and progress lines. Which texts train, and how the model is stored: `train`.
 """
 
 import threading
@@ -36,7 +36,7 @@ from mastodon_assets.sentiment.training.classes import head_regression, with_cla
 Report = Callable[[str], None]
 
 _SECONDS_BETWEEN_REPORTS = 10.0
-# The deviations of the features, and the rows put into blocks.
+# Jobs before the iterations: the features' deviations, and the rows put into blocks.
 _PREPARING_JOBS = 2
 
 
@@ -48,11 +48,18 @@ def fit_pipeline(
     report: Report,
     labelled: DataFrame | None = None,
 ) -> PipelineModel:
-    """The pipeline `text` -> `words`, `probability`, …, fitted on `texts` (text, target 0 or 1).
+    """Fit the pipeline `text` -> `words`, `probability`, ….
 
-    `words` is empty where a text has none; `pipeline.prob_pos` and `pipeline.label_str` read
-    `probability`, which is of two classes, or of three with `labelled` (text, class 0 to 2).
-    `train_rows` is the number of rows of `texts`. `report` gets a line a step and the time left.
+    `words` is an empty array if a text has none. `pipeline.prob_pos` and `pipeline.label_str` read
+    `probability`.
+
+    Args:
+        texts: columns text and target (0 negative, 1 positive).
+        parameters: parameters of the pipeline.
+        train_rows: number of rows of `texts`.
+        report: gets one line per step, and the time left.
+        labelled: columns text and class (0 negative, 1 neutral, 2 positive); with it the
+            probability is of three classes, else of two.
     """
     stages = fit_two_classes(
         texts, parameters, train_rows=train_rows, report=report, has_head=labelled is not None
@@ -70,32 +77,32 @@ def fit_two_classes(
     report: Report,
     has_head: bool,
 ) -> list[Transformer]:
-    """The stages `text` -> `probability`, or `polarity` with a head."""
-    report("two classes: the weights of grams and pieces")
+    """Fit the stages `text` -> `probability`, or `polarity` if a head follows."""
+    report("two classes: weights of word and character n-grams")
     stages = [*cleaning_stages(parameters.letters), *term_stages(parameters)]
     regression = regression_of(parameters, train_rows=train_rows, has_head=has_head)
-    found = PipelineModel(stages).transform(texts)
+    terms = PipelineModel(stages).transform(texts)
     return [
         *stages,
-        *fit_regression(found, presence_stages(parameters.buckets), regression, report),
+        *fit_regression(terms, presence_stages(parameters.buckets), regression, report),
     ]
 
 
 def fit_head(
-    judged: DataFrame,
+    scored: DataFrame,
     parameters: PipelineParameters,
     report: Report,
     *,
-    beside: tuple[str, ...] = ("polarity_raw",),
+    extra_vectors: tuple[str, ...] = ("polarity_raw",),
 ) -> list[Transformer]:
-    """The stages terms and the vectors `beside` them -> `probability` of three classes."""
-    report("three classes: the weights of grams and pieces")
-    found, rows = with_class_weight(judged)
+    """Fit the stages `terms` and the columns `extra_vectors` -> `probability` of three classes."""
+    report("three classes: weights of word and character n-grams")
+    weighted, rows = with_class_weight(scored)
     regression = head_regression(
         parameters.head_inverse_regularization, train_rows=rows, max_iter=parameters.max_iter
     )
     stages = presence_stages(parameters.head_buckets, prefix="class_")
-    return fit_regression(found, stages, regression, report, beside=beside)
+    return fit_regression(weighted, stages, regression, report, extra_vectors=extra_vectors)
 
 
 def fit_regression(
@@ -104,13 +111,20 @@ def fit_regression(
     regression: LogisticRegression,
     report: Report,
     *,
-    beside: tuple[str, ...] = (),
+    extra_vectors: tuple[str, ...] = (),
 ) -> list[Transformer]:
-    """`stages`, and those after them -> what `regression` gives.
+    """Fit `regression` on `stages` and return both, with the stages in between.
 
-    `rows` has terms, grams, the vectors `beside` them and the regression's label. It learns a
-    weight for each bucket, one for all praise and one for all blame in the lexicon's words, and
-    those of `beside`. A model cannot be made through Spark Connect: there it goes without lexicon.
+    The regression learns one weight per bucket, one for the positive and one for the negative
+    valences of the lexicon's words, and those of `extra_vectors`. Spark Connect cannot build the
+    lexicon's stage, so a fit through it has no lexicon (see `has_lexicon`).
+
+    Args:
+        rows: columns terms, word_ngrams, `extra_vectors` and the regression's label.
+        stages: the two stages of `presence_stages`.
+        regression: the unfitted regression.
+        report: gets one line per step, and the time left.
+        extra_vectors: columns with vectors that are features too.
     """
     spark = rows.sparkSession
     presence, normalizer = stages
@@ -118,83 +132,90 @@ def fit_regression(
     labels = [regression.getLabelCol()]
     if regression.isSet(regression.weightCol):
         labels.append(regression.getWeightCol())
-    grams = hashing_stage("grams", "grams_presence", presence.getNumFeatures())
-    found = PipelineModel([presence, grams]).transform(rows)
-    found = found.select(*labels, counted, "grams_presence", *beside).cache()
+    word_ngrams = hashing_stage("word_ngrams", "word_ngrams_presence", presence.getNumFeatures())
+    hashed = PipelineModel([presence, word_ngrams]).transform(rows)
+    hashed = hashed.select(*labels, counted, "word_ngrams_presence", *extra_vectors).cache()
     try:
         weights = fit_weights(
-            found,
+            hashed,
             labels[0],
             presence=counted,
-            grams="grams_presence",
-            lengths=normalizer.getOutputCol(),
+            word_ngrams="word_ngrams_presence",
+            normalized=normalizer.getOutputCol(),
             output="weighted",
         )
-        lexicon = None if _has_no_jvm(spark) else lexicon_weights(spark, presence)
-        inputs = _input_stages(weights, lexicon, beside, regression.getFeaturesCol())
-        assembled = PipelineModel([normalizer, *inputs]).transform(found)
-        features = alone(assembled, *labels, regression.getFeaturesCol())
+        lexicon = lexicon_weights(spark, presence) if has_lexicon(spark) else None
+        inputs = _input_stages(weights, lexicon, extra_vectors, regression.getFeaturesCol())
+        assembled = PipelineModel([normalizer, *inputs]).transform(hashed)
+        features = detached(assembled, *labels, regression.getFeaturesCol())
     finally:
-        # Before the fit, which needs the memory: dozens of numbers a bucket.
-        found.unpersist()
-    report(f"the regression, at most {regression.getMaxIter()} iterations")
+        # Before the regression, which needs the memory: dozens of numbers per bucket.
+        hashed.unpersist()
+    report(f"regression, at most {regression.getMaxIter()} iterations")
     with iterations_reported(spark, regression.getMaxIter(), report):
-        judge = regression.fit(features)
-    fitted = [*inputs, judge] if lexicon is None else folded(weights, lexicon, beside, judge)
-    return [presence, normalizer, *fitted]
+        fitted = regression.fit(features)
+    if lexicon is None:
+        return [presence, normalizer, *inputs, fitted]
+    return [presence, normalizer, *folded(weights, lexicon, extra_vectors, fitted)]
+
+
+def has_lexicon(spark: SparkSession) -> bool:
+    """Return whether a fit through this session uses the lexicon: not through Spark Connect."""
+    return not _is_connect(spark)
 
 
 def _input_stages(
     weights: ElementwiseProduct,
     lexicon: NDArray[np.float64] | None,
-    beside: Sequence[str],
+    extra_vectors: Sequence[str],
     output: str,
 ) -> list[Transformer]:
-    """lengths and the vectors `beside` them -> all that the regression is fitted on."""
+    """Build the stages `normalized` and `extra_vectors` -> the features of the regression."""
     if lexicon is None:
-        names = [weights.getOutputCol(), *beside]
+        names = [weights.getOutputCol(), *extra_vectors]
         return [weights, VectorAssembler(inputCols=names, outputCol=output)]
     valences = linear_model(lexicon, np.zeros(len(lexicon))).setRawPredictionCol("valences")
     valences.setFeaturesCol(weights.getInputCol()).setProbabilityCol("").setPredictionCol("")
-    names = [weights.getOutputCol(), "valences", *beside]
+    names = [weights.getOutputCol(), "valences", *extra_vectors]
     return [weights, valences, VectorAssembler(inputCols=names, outputCol=output)]
 
 
 def folded(
     weights: ElementwiseProduct,
     lexicon: NDArray[np.float64],
-    beside: Sequence[str],
-    judge: LogisticRegressionModel,
+    extra_vectors: Sequence[str],
+    fitted: LogisticRegressionModel,
 ) -> list[Transformer]:
-    """Stages that say of `lengths` and the vectors `beside` them what `judge` says, but faster.
+    """Return stages that compute what `fitted` computes, but faster.
 
-    `judge` was fitted on `lengths` times `weights`, the sums of `lengths` times each row of
-    `lexicon`, and `beside`. All but the last are linear in `lengths`, so they go into one
-    coefficient a bucket. These are stored with their zeros: Spark drops them where they are many,
-    and then walks all that is left for each text, more than half of the time that a score took.
+    `fitted` has three groups of features: `normalized` times `weights`, the sums of `normalized`
+    times each row of `lexicon`, and `extra_vectors`. The first two are linear in `normalized`, so
+    they become one coefficient per bucket. Zeros are stored: if there are many, Spark drops them
+    and walks all the others for each text, which took more than half of a score's time.
     """
     scaling = weights.getScalingVec().toArray()
     of_buckets, of_lexicon, of_others = np.split(
-        judge.coefficientMatrix.toArray(), np.cumsum([len(scaling), len(lexicon)]), axis=1
+        fitted.coefficientMatrix.toArray(), np.cumsum([len(scaling), len(lexicon)]), axis=1
     )
-    made = linear_model(
+    model = linear_model(
         np.hstack([of_buckets * scaling + of_lexicon @ lexicon, of_others]),
-        judge.interceptVector.toArray(),
+        fitted.interceptVector.toArray(),
     )
     for name in ("featuresCol", "probabilityCol", "rawPredictionCol", "predictionCol"):
-        made.set(made.getParam(name), judge.getOrDefault(name))
-    if not beside:
-        return [made.setFeaturesCol(weights.getInputCol())]
-    inputs = [weights.getInputCol(), *beside]
-    return [VectorAssembler(inputCols=inputs, outputCol=judge.getFeaturesCol()), made]
+        model.set(model.getParam(name), fitted.getOrDefault(name))
+    if not extra_vectors:
+        return [model.setFeaturesCol(weights.getInputCol())]
+    inputs = [weights.getInputCol(), *extra_vectors]
+    return [VectorAssembler(inputCols=inputs, outputCol=fitted.getFeaturesCol()), model]
 
 
 def linear_model(
     coefficients: NDArray[np.float64], intercepts: NDArray[np.float64]
 ) -> LogisticRegressionModel:
-    """The model with a row of coefficients a class, or one row for two classes."""
+    """Build a model from one row of coefficients per class, or one row for two classes."""
     rows, columns = coefficients.shape
-    made = JavaParams._new_java_obj(
+    # PySpark has no public way to build a model from coefficients.
+    java_model = JavaParams._new_java_obj(  # noqa: SLF001
         "org.apache.spark.ml.classification.LogisticRegressionModel",
         f"LogisticRegression_{uuid.uuid4().hex[:12]}",
         DenseMatrix(rows, columns, coefficients.ravel(), isTransposed=True),
@@ -202,15 +223,15 @@ def linear_model(
         max(2, rows),
         rows > 1,
     )
-    return LogisticRegressionModel(made)
+    return LogisticRegressionModel(java_model)
 
 
-def alone(rows: DataFrame, *columns: str) -> DataFrame:
-    """The columns without the way they were made, and without the names of their features.
+def detached(rows: DataFrame, *columns: str) -> DataFrame:
+    """Store the columns on disk, without their lineage and without the names of their features.
 
     Each iteration of a regression ships both to the tasks, with the scaling vectors and some
-    hundred thousand names in it: ten times the cost of the iteration itself. On disk, as a fit
-    reads its rows twice and then has blocks of its own.
+    hundred thousand names: ten times the cost of the iteration itself. On disk, because a fit reads
+    its rows twice and then keeps blocks of its own.
     """
     return rows.select(*(F.col(name).alias(name, metadata={}) for name in columns)).localCheckpoint(
         storageLevel=StorageLevel.DISK_ONLY
@@ -219,18 +240,18 @@ def alone(rows: DataFrame, *columns: str) -> DataFrame:
 
 @contextmanager
 def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> Iterator[None]:
-    """While the body fits a regression, a line each ten seconds tells the time left at most.
+    """Report an upper bound of the time left, every ten seconds while the body fits a regression.
 
-    Spark runs a job an iteration, after some that prepare; the first iteration reads the rows.
-    Spark Connect does not tell of jobs: there it is silent.
+    Spark runs one job per iteration, after some that prepare; the first iteration reads the rows.
+    Spark Connect does not list jobs, so there it reports nothing.
     """
-    if _has_no_jvm(spark):
+    if _is_connect(spark):
         yield
         return
     group = f"fit-{uuid.uuid4()}"
     context, ended = spark.sparkContext, threading.Event()
 
-    def tell() -> None:
+    def report_regularly() -> None:
         first: tuple[int, float] | None = None
         while not ended.wait(_SECONDS_BETWEEN_REPORTS):
             done, now = len(context.statusTracker().getJobIdsForGroup(group)), time.monotonic()
@@ -241,23 +262,26 @@ def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> I
                 report(progress_line(done - _PREPARING_JOBS, max_iter, pace))
 
     context.setJobGroup(group, "fitting the regression")
-    teller = threading.Thread(target=tell, name="fit-progress", daemon=True)
-    teller.start()
+    reporter = threading.Thread(target=report_regularly, name="fit-progress", daemon=True)
+    reporter.start()
     try:
         yield
     finally:
         ended.set()
-        teller.join()
-        # Jobs that follow in this thread are none of the fit's.
+        reporter.join()
+        # Later jobs of this thread do not belong to the fit.
         context.setJobGroup("", "")
 
 
-def _has_no_jvm(spark: SparkSession) -> bool:
+def _is_connect(spark: SparkSession) -> bool:
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def progress_line(done: int, max_iter: int, seconds_each: float) -> str:
-    """`iteration 20 of at most 100, at most 40 s left`; line searches may count twice."""
+    """Return a line such as `iteration 20 of at most 100, at most 40 s left`.
+
+    A line search may count twice, so `done` is capped.
+    """
     done = min(done, max_iter)
     left = seconds_each * (max_iter - done)
     return f"iteration {done} of at most {max_iter}, at most {left:.0f} s left"

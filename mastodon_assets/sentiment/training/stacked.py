@@ -1,7 +1,7 @@
-"""n-grams and an embedding weighed by one regression: the second backend.
+"""The stacked model: n-grams and an embedding, weighted by one regression.
 
-What belongs here: how that is fitted so that neither is believed more than it deserves. The n-grams
-alone: `fit`; texts to vectors: `embedding`.
+What belongs here: a fit that overrates neither of the two. The n-grams alone: `fit`; texts to
+vectors: `embedding`.
 """
 
 import math
@@ -22,23 +22,24 @@ from mastodon_assets.sentiment.training.fit import fit_head, fit_two_classes
 
 Report = Callable[[str], None]
 
-# The regression on some thousand numbers a text is fitted on so many texts: more gain little, and
-# each costs milliseconds.
+# Texts of the regression on the embedding, which has some thousand numbers per text. More gain
+# little, and each costs milliseconds.
 SAMPLED_TEXTS = 120_000
-# So many held-out texts measure: intervals of AUC are then .004 wide.
+# Held-out texts that measure: the interval of AUC is then .004 wide.
 MEASURED_TEXTS = 50_000
-# Of all texts, what a fit of n-grams is without at most, to be judged by it.
+# Upper bound of the share of all texts that a fold leaves out.
 _LARGEST_FOLD = 1 / 3
-# Against rows counted one each.
+# Relative to a sum over rows, not their mean.
 _PENALTY = 0.5
 _MAX_ITER = 100
-# Java keeps an array from half a megabyte on in whole megabytes: one of Spark's default takes two.
+# From half a megabyte on, Java stores an array in whole megabytes: a block of Spark's default size
+# takes two.
 _BLOCK_MB = 0.4
-_TEXTS_A_PART = 5_000
+_TEXTS_PER_PART = 5_000
 _PARTITIONS = 8
-# Of a partition while the regression is fitted. Few, as each costs a task an iteration; and small,
-# as Spark unrolls a partition in memory.
-_NUMBERS_A_PARTITION = 4_000_000
+# Size of a partition while the regression is fitted. Large, because each costs one task per
+# iteration; but bounded, because Spark unrolls a partition in memory.
+_NUMBERS_PER_PARTITION = 4_000_000
 _LEAST_DESCENT = 0.99
 
 
@@ -51,18 +52,18 @@ def fit_stacked(
     report: Report,
     labelled: DataFrame | None = None,
 ) -> PipelineModel:
-    """As `fit.fit_pipeline`, by n-grams and `embedding`.
+    """Fit as `fit.fit_pipeline` does, on n-grams and `embedding`.
 
-    What n-grams say of a text that they were fitted on is surer than what they say of a new one.
-    So each text on which the weight of either side is found is judged by n-grams fitted without it;
-    at last they are fitted on all.
+    N-grams are more certain about a text that they were fitted on than about a new one. So each
+    text that trains the weights of the two is scored by n-grams fitted without it (cross-fitting).
+    At the end the n-grams are fitted on all texts.
     """
-    judged = [
+    scored = [
         embedded(fold, embedding, report)
-        for fold in _judged_by_others(texts, parameters, train_rows=train_rows, report=report)
+        for fold in _cross_fitted(texts, parameters, train_rows=train_rows, report=report)
     ]
     stack = _fit_stack(
-        reduce(DataFrame.union, judged),
+        reduce(DataFrame.union, scored),
         embedding.width,
         has_head=labelled is not None,
         report=report,
@@ -72,24 +73,25 @@ def fit_stacked(
     if labelled is None:
         return PipelineModel([*ngrams, EmbeddingStage(embedding), *stack])
     classes = PipelineModel(ngrams).transform(labelled)
-    classes = classes.select("class", "cleaned", "grams", "terms", "polarity_raw")
+    classes = classes.select("class", "cleaned", "word_ngrams", "terms", "polarity_raw")
     stacked = PipelineModel(stack).transform(embedded(classes, embedding, report))
-    head = fit_head(stacked, parameters, report, beside=("stacked_raw", "direction"))
+    head = fit_head(stacked, parameters, report, extra_vectors=("stacked_raw", "direction"))
     return PipelineModel([*ngrams, EmbeddingStage(embedding), *stack, *head])
 
 
-def _judged_by_others(
+def _cross_fitted(
     texts: DataFrame, parameters: PipelineParameters, *, train_rows: int, report: Report
 ) -> Iterator[DataFrame]:
-    """target, cleaned, polarity_raw of a sample in folds, each by n-grams fitted without it.
+    """Yield the folds of a sample, each scored by n-grams that were fitted without it.
 
-    Few folds, so that these n-grams are nearly as good as those of all texts.
+    Columns: target, cleaned, polarity_raw.
+    Each fold is small, so that these n-grams are nearly as good as those of all texts.
     """
     share = min(1.0, SAMPLED_TEXTS / train_rows)
     folds = math.ceil(share / _LARGEST_FOLD)
     fold = F.pmod(F.xxhash64(F.lit("fold"), "text"), F.lit(folds))
     for number in range(folds):
-        report(f"n-grams without the texts that they judge, {number + 1} of {folds}")
+        report(f"n-grams without the texts that they score, {number + 1} of {folds}")
         is_left_out = in_share(share) & (fold == number)
         fitted = fit_two_classes(
             texts.where(~is_left_out),
@@ -98,27 +100,27 @@ def _judged_by_others(
             report=report,
             has_head=True,
         )
-        judged = PipelineModel(fitted).transform(texts.where(is_left_out))
-        yield judged.select("target", "cleaned", "polarity_raw")
+        scored = PipelineModel(fitted).transform(texts.where(is_left_out))
+        yield scored.select("target", "cleaned", "polarity_raw")
 
 
 def in_share(share: float) -> Column:
-    """Whether a row is in that share of all: by its text, so that it is the same whenever asked."""
+    """Return whether a row belongs to a sample of that share, by a hash of its text."""
     return F.pmod(F.xxhash64(F.lit("stacked"), "text"), F.lit(10_000)) < round(share * 10_000)
 
 
 def embedded(texts: DataFrame, embedding: Embedding, report: Report) -> DataFrame:
-    """`texts` with their vectors from `cleaned`, kept; a line a part tells the time left."""
-    # By number: Spark would put so little text into one partition, and so on one core.
+    """Add the vectors of `cleaned` to `texts` and store them; report the time left per part."""
+    # An explicit number: Spark would put this little text into one partition, on one core.
     texts = texts.repartition(_PARTITIONS, "cleaned").localCheckpoint()
     rows = texts.count()
     report(f"embedding {rows:,} texts")
     stage, parts, started = EmbeddingStage(embedding), [], time.monotonic()
-    count = 1 + rows // _TEXTS_A_PART
+    count = 1 + rows // _TEXTS_PER_PART
     part = F.pmod(F.xxhash64("cleaned"), F.lit(count))
     for number in range(count):
         vectors = stage.transform(texts.where(part == number))
-        # Kept on disk: together they may be larger than the driver's memory.
+        # On disk: together they may be larger than the driver's memory.
         parts.append(vectors.localCheckpoint(storageLevel=StorageLevel.DISK_ONLY))
         left = (time.monotonic() - started) / (number + 1) * (count - number - 1)
         report(f"embedded {number + 1} of {count} parts, about {left:.0f} s left")
@@ -126,20 +128,20 @@ def embedded(texts: DataFrame, embedding: Embedding, report: Report) -> DataFram
 
 
 def _fit_stack(
-    judged: DataFrame, width: int, *, has_head: bool, report: Report
+    scored: DataFrame, width: int, *, has_head: bool, report: Report
 ) -> list[Transformer]:
-    """embedding -> direction; that and polarity_raw -> probability, of `judged`'s target.
+    """Fit the stages `embedding` -> `direction`, then with `polarity_raw` -> `probability`.
 
-    With a head the probability is called stacked, its log odds stacked_raw. `direction` is of
-    length 1 after all its numbers had the same variance: in an embedding a few are larger than all
-    others together.
+    If a head follows, the probability's column is `stacked`, that of its log odds `stacked_raw`.
+    `direction` is the embedding with all its numbers at the same variance, then scaled to length 1:
+    a few numbers of an embedding are larger than all others together.
     """
-    rows = judged.count()
+    rows = scored.count()
     scaler = StandardScaler(inputCol="embedding", outputCol="centred", withMean=True)
-    even: list[Transformer] = [
-        scaler.fit(judged),
+    scaled: list[Transformer] = [
+        scaler.fit(scored),
         Normalizer(inputCol="centred", outputCol="direction"),
-        # Else the assembler asks for a first row, and so its vector, whenever a plan is made.
+        # Otherwise the assembler reads a first row, and so computes a vector, for each plan.
         VectorSizeHint(inputCol="direction", size=width, handleInvalid="optimistic"),
     ]
     assembler = VectorAssembler(
@@ -156,21 +158,24 @@ def _fit_stack(
     if has_head:
         regression.setProbabilityCol("stacked").setRawPredictionCol("stacked_raw")
         regression.setPredictionCol("stacked_class")
-    report(f"the embedding's weights, at most {_MAX_ITER} iterations")
-    features = assembler.transform(PipelineModel(even).transform(judged))
-    judge = regression.fit(
+    report(f"weights of the embedding, at most {_MAX_ITER} iterations")
+    features = assembler.transform(PipelineModel(scaled).transform(scored))
+    fitted = regression.fit(
         features.select("target", "stacked_features").coalesce(
-            _PARTITIONS + rows * width // _NUMBERS_A_PARTITION
+            _PARTITIONS + rows * width // _NUMBERS_PER_PARTITION
         )
     )
-    check_descended(judge.summary.objectiveHistory)
-    return [*even, assembler, judge]
+    check_descended(fitted.summary.objectiveHistory)
+    return [*scaled, assembler, fitted]
 
 
 def check_descended(losses: Sequence[float]) -> None:
-    """Raise EmbeddingError where a fit ended about where it began, its weights being worth nothing.
+    """Check that a fit lowered its loss.
 
-    Spark's line search that finds no way down says so in its log only, and returns.
+    If Spark's line search fails, it only writes a log line and returns useless weights.
+
+    Raises:
+        EmbeddingError: the last loss is about the first.
     """
     if losses[-1] > _LEAST_DESCENT * losses[0]:
         raise EmbeddingError(

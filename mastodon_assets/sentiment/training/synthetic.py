@@ -1,13 +1,13 @@
-"""A small training corpus of our own, so that every step of the platform runs without a download.
+"""The synthetic corpus: a small built-in one, so that the platform runs without a download.
 
-What belongs here: words, sentence patterns and how they are combined; the same texts every time. It
-shows that the machinery works and separates plain praise from plain complaint. It is no measure of
-anything: its held-out texts are built of the same patterns.
+What belongs here: words, sentence patterns and how they are combined; the same texts every time. A
+model of it separates plain positive from plain negative sentences. Its metrics mean little: the
+held-out texts are built from the same patterns.
 """
 
 from collections.abc import Iterator, Sequence
 
-_TEXTS_A_PATTERN = 60
+_TEXTS_PER_PATTERN = 60
 
 _THINGS = (
     "this album", "the new phone", "my train home", "the coffee here", "our garden", "the weather",
@@ -27,7 +27,7 @@ _BAD = (
     "useless", "annoying", "dreadful", "miserable", "nasty", "painful", "disgusting", "stupid",
     "pathetic", "lousy", "angry", "upset", "tired", "lonely", "worried", "unhappy", "frustrated",
 )  # fmt: skip
-# What a thing brings or does, as the word behind `no`, `without` or `doesn't`.
+# What a thing brings or does: words that follow `no`, `without` or `doesn't`.
 _JOYS = ("joy", "hope", "luck", "pleasure", "love", "peace", "comfort", "fun", "talent", "warmth")
 _TROUBLES = (
     "problem", "trouble", "stress", "pain", "mess", "mistake", "complaint", "regret", "fear",
@@ -38,7 +38,7 @@ _HURTS = (
     "hurt", "fail", "annoy", "bore", "disappoint", "stink", "suck", "lie", "crash", "worry", "lose",
     "complain",
 )  # fmt: skip
-# Words that lean to neither side, and stand in front of both.
+# Neutral words, in front of texts of both classes.
 _OPENINGS = (
     "", "", "", "today", "honestly,", "so,", "well,", "this morning", "just now", "update:", "hm,",
     "back again:", "on the way home,", "after work", "quick note:", "as always,", "once more:",
@@ -100,15 +100,15 @@ _NEGATIVE = (
 
 
 def synthetic_texts() -> Iterator[tuple[str, float]]:
-    """English text and target (0 negative, 1 positive); several thousand, the same every time."""
+    """Yield several thousand English texts and targets (0 negative, 1 positive)."""
     for target, patterns in ((1.0, _POSITIVE), (0.0, _NEGATIVE)):
         for place, pattern in enumerate(patterns):
-            for number in range(_TEXTS_A_PATTERN):
+            for number in range(_TEXTS_PER_PATTERN):
                 yield _compose(pattern, place, number), target
 
 
 def _compose(pattern: str, place: int, number: int) -> str:
-    # Each list is walked at its own pace, so that no two texts share all their words.
+    # Each list is walked with a stride of its own, so that no two texts share all their words.
     sentence = pattern.format(
         thing=_pick(_THINGS, 11 * number + 5 * place),
         good=_pick(_GOOD, number + 3 * place),

@@ -45,7 +45,7 @@ def test_texts_that_trained_the_candidate_do_not_count(
     assert comparison["rows"] == trained.metrics["rows"] - 10
 
 
-def test_a_champion_without_its_held_out_texts_is_told_of(
+def test_a_champion_without_its_held_out_texts_is_reported(
     spark: SparkSession,
     settings: Settings,
     trained: TrainingResult,

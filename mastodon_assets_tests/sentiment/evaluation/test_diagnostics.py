@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 from pyspark.sql import SparkSession
 
-from mastodon_assets.sentiment.evaluation.diagnostics import _count_grams, reliability, roc
+from mastodon_assets.sentiment.evaluation.diagnostics import _count_ngrams, reliability, roc
 from mastodon_assets.sentiment.evaluation.drift import words_of
 from mastodon_assets.sentiment.models.store import read_vocabulary
 from mastodon_assets.sentiment.train import TrainingResult
@@ -33,8 +33,8 @@ def test_ngrams_are_of_one_to_three_words_seen_twice_without_links_and_handles(
 ) -> None:
     text = "Don't go É2b @ada@one.example https://x.example"
     texts = [(f"{text} {number}",) for number in range(2)] + [("once ok",), ("ok ok",), ("",)]
-    grams = _count_grams(spark.createDataFrame(texts, "text string"))
-    assert grams == {
+    ngrams = _count_ngrams(spark.createDataFrame(texts, "text string"))
+    assert ngrams == {
         "don't": 2,
         "go": 2,
         "é": 2,
@@ -47,7 +47,7 @@ def test_ngrams_are_of_one_to_three_words_seen_twice_without_links_and_handles(
         "ok": 2,
     }
     # Spark and the check after a refresh mean the same by a word.
-    assert {gram for gram in grams if " " not in gram} == {*words_of(text), "ok"}
+    assert {gram for gram in ngrams if " " not in gram} == {*words_of(text), "ok"}
 
 
 def test_a_trained_model_keeps_its_portrait(trained: TrainingResult) -> None:

@@ -37,7 +37,7 @@ def test_rows_without_a_label_are_no_share_of_the_labels() -> None:
     assert labels_hold(before, _labelled("positive", 500) + _unscored("no_words", 5_000)).passed
 
 
-def test_a_rising_share_without_a_label_is_told_with_its_reasons() -> None:
+def test_a_rising_share_without_a_label_is_reported_with_its_reasons() -> None:
     before = _labelled("positive", 900) + _unscored("no_words", 100)
     more = _labelled("positive", 740) + _unscored("unsupported_language", 260)
     finding = unscored_share_holds(before, more)

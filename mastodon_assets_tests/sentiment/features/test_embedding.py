@@ -1,4 +1,4 @@
-"""n-grams stacked with an embedding, whose model is a few words made by the test."""
+"""N-grams stacked with an embedding, a model of a few words that the test writes."""
 
 import os
 import random
@@ -45,7 +45,7 @@ def _named(folder: Path | str | None, **more: Any) -> Settings:
 
 
 @pytest.mark.parametrize("with_integers", [False, True])
-def test_a_text_has_one_vector_of_length_1_whatever_stands_beside_it(
+def test_a_text_has_the_same_vector_of_length_1_in_every_batch(
     tmp_path: Path, with_integers: bool
 ) -> None:
     encoder = Encoder(write_embedding(tmp_path / "tiny", with_integers=with_integers))
@@ -57,7 +57,7 @@ def test_a_text_has_one_vector_of_length_1_whatever_stands_beside_it(
         assert np.linalg.norm(vector) == pytest.approx(1.0 if text.strip() else 0.0, abs=1e-6)
 
 
-def test_inner_layers_are_read_where_the_model_gives_them(tmp_path: Path) -> None:
+def test_inner_layers_are_read_if_the_model_gives_them(tmp_path: Path) -> None:
     last = Encoder(write_embedding(tmp_path / "last")).vectors(["good", ""])
     folder = write_embedding(tmp_path / "inner", inner_layers=2)
     vectors = Encoder(folder).vectors(["good", ""])
@@ -68,11 +68,11 @@ def test_inner_layers_are_read_where_the_model_gives_them(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("processes")
-def test_the_runtime_does_not_count_for_its_maker_what_is_loaded(tmp_path: Path) -> None:
-    """Where it would, it looks for a place to keep a number of this machine, and warns of none."""
+def test_the_runtime_sends_no_usage_data(tmp_path: Path) -> None:
+    """If it did, it would look for a folder to store a machine id, and warn without one."""
     folder = write_embedding(tmp_path / "tiny")
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"), "/proc/nowhere")
-    # In CI it keeps still by itself.
+    # In CI it sends nothing by itself.
     others = {name: value for name, value in os.environ.items() if name != "CI"}
     others.pop("ORT_DISABLE_TELEMETRY", None)
     code = (
@@ -89,12 +89,12 @@ def test_the_runtime_does_not_count_for_its_maker_what_is_loaded(tmp_path: Path)
     assert (made.stdout.strip(), made.stderr) == (str(WIDTH), "")
 
 
-def test_an_embedding_is_known_by_its_weights_and_tokenizer_wherever_it_lies(
+def test_an_embedding_is_identified_by_its_weights_and_tokenizer_in_any_folder(
     tmp_path: Path,
 ) -> None:
     found = find_embedding(_named(write_embedding(tmp_path / "tiny")))
     assert found is not None
-    # As the repositories of sentence transformers have it.
+    # The layout of sentence transformers' repositories.
     moved = write_embedding(tmp_path / "else where")
     (moved / "onnx").mkdir()
     (moved / "model.onnx").rename(moved / "onnx" / "model.onnx")
@@ -107,22 +107,22 @@ def test_an_embedding_is_known_by_its_weights_and_tokenizer_wherever_it_lies(
 
 
 @pytest.mark.parametrize(
-    ("broken", "content", "told"),
+    ("broken", "content", "reason"),
     [
         ("model.onnx", None, "cannot read"),
         ("tokenizer.json", None, "cannot read"),
-        ("model.onnx", b"no model", "give a text no vector"),
-        ("tokenizer.json", b"{}", "give a text no vector"),
+        ("model.onnx", b"no model", "give no vector for a text"),
+        ("tokenizer.json", b"{}", "give no vector for a text"),
     ],
 )
 def test_a_folder_without_a_usable_model_is_one_line(
-    tmp_path: Path, broken: str, content: bytes | None, told: str
+    tmp_path: Path, broken: str, content: bytes | None, reason: str
 ) -> None:
     folder = write_embedding(tmp_path / "tiny")
     (folder / broken).unlink()
     if content is not None:
         (folder / broken).write_bytes(content)
-    with pytest.raises(EmbeddingError, match=told) as raised:
+    with pytest.raises(EmbeddingError, match=reason) as raised:
         find_embedding(_named(folder))
     assert str(folder) in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -149,13 +149,13 @@ def test_without_the_extra_the_setting_says_what_to_install(
         find_embedding(_named(tmp_path))
 
 
-def test_a_fit_that_went_nowhere_is_no_model() -> None:
+def test_a_fit_that_did_not_lower_its_loss_is_an_error() -> None:
     check_descended([0.69, 0.5])
     with pytest.raises(EmbeddingError, match="no weights for the embedding"):
         check_descended([0.6931, 0.6931, 0.6930])
 
 
-# A model's life with it.
+# The model lifecycle with an embedding.
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def with_embedding(settings: Settings, tmp_path_factory: pytest.TempPathFactory)
 def stacked(
     spark: SparkSession, trained: TrainingResult, with_embedding: Settings
 ) -> TrainingResult:
-    """Trained where n-grams alone are champion already."""
+    """The stacked model, trained when the n-grams alone are champion."""
     lines: list[str] = []
     result = train(spark, with_embedding, lines.append)
     assert any(line.startswith("embedded 1 of 1 parts") for line in lines)
@@ -204,7 +204,7 @@ def test_it_is_registered_compared_and_not_trained_again(
     assert not train(spark, with_embedding, lambda line: None).trained
 
 
-def test_what_has_no_word_has_no_label_with_an_embedding_either(
+def test_a_text_without_words_gets_no_label_with_an_embedding_either(
     spark: SparkSession, model: LoadedModel, stacked_model: LoadedModel
 ) -> None:
     texts = ("it was splendiferous", "https://one.example")
@@ -236,7 +236,7 @@ def rare_texts(
     return embedding, list(synthetic_texts())[::5] + texts, (good, bad)
 
 
-def test_a_word_that_only_the_embedding_knows_counts(
+def test_a_word_that_only_the_embedding_knows_changes_the_score(
     spark: SparkSession, rare_texts: tuple[Embedding, list[tuple[str, float]], tuple[str, str]]
 ) -> None:
     embedding, texts, (good, bad) = rare_texts
@@ -250,12 +250,12 @@ def test_a_word_that_only_the_embedding_knows_counts(
     judged = fitted.transform(
         spark.createDataFrame([(f"it was {good}",), (f"it was {bad}",)], "text string")
     )
-    praise, blame = (row[0] for row in judged.select(prob_pos()).collect())
-    assert praise > 0.75
-    assert blame < 0.25
+    positive, negative = (row[0] for row in judged.select(prob_pos()).collect())
+    assert positive > 0.75
+    assert negative < 0.25
 
 
-def test_three_classes_hear_the_embedding_too(
+def test_three_classes_use_the_embedding_too(
     spark: SparkSession, rare_texts: tuple[Embedding, list[tuple[str, float]], tuple[str, str]]
 ) -> None:
     embedding, texts, (good, bad) = rare_texts
@@ -280,12 +280,12 @@ def test_without_its_embedding_a_model_neither_loads_nor_becomes_champion(
     spark: SparkSession, settings: Settings, stacked: TrainingResult, tmp_path: Path
 ) -> None:
     other = write_embedding(tmp_path / "other", {"good": 2.0})
-    for named, told in ((None, "none is named"), (other, "other holds")):
+    for named, reason in ((None, "none is set"), (other, "other has")):
         without = settings.model_copy(update={"sentiment_embedding_dir": named})
-        with pytest.raises(EmbeddingError, match=told) as raised:
+        with pytest.raises(EmbeddingError, match=reason) as raised:
             load_model(spark, Path(stacked.path), without)
         assert "\n" not in str(raised.value)
-        with pytest.raises(EmbeddingError, match=told):
+        with pytest.raises(EmbeddingError, match=reason):
             promote_version(without, stacked.version, force=True)
 
 
@@ -320,7 +320,7 @@ def _scores_of(
     folder: Path,
     lines: list[str] | None = None,
 ) -> dict[str, float]:
-    """By text the probability that the stream writes; nothing of it is kept."""
+    """By text the probability that the stream writes; the rows are rolled back."""
     from mastodon_assets.stream.merge import prepare_session, write_batch
     from mastodon_assets_tests.support.records import TOPIC
 

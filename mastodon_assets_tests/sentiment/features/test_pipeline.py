@@ -66,13 +66,13 @@ TOKENS: list[tuple[str | None, list[str]]] = [
 ]  # fmt: skip
 
 
-def test_tokens_are_words_numbers_and_marks_between_two_ends(spark: SparkSession) -> None:
+def test_tokens_are_words_numbers_and_punctuation_between_two_ends(spark: SparkSession) -> None:
     rows = _cleaned(spark, [text for text, _ in TOKENS])
     for (text, expected), row in zip(TOKENS, rows, strict=True):
         assert row.tokens == expected, text
 
 
-def test_each_negator_marks_what_follows(spark: SparkSession) -> None:
+def test_each_negator_prefixes_the_words_that_follow(spark: SparkSession) -> None:
     words = (
         "not no never nothing nobody nowhere none nor neither without cannot hardly barely cant"
         " dont doesnt didnt isnt wasnt wont wouldnt couldnt shouldnt aint havent hasnt hadnt arent"
@@ -83,16 +83,16 @@ def test_each_negator_marks_what_follows(spark: SparkSession) -> None:
     assert found == [["i", negator, "¬see"] for negator in negators]
 
 
-def test_terms_of_one_kind_are_told_from_those_of_another(spark: SparkSession) -> None:
+def test_terms_of_different_kinds_have_different_hashes(spark: SparkSession) -> None:
     (row,) = _cleaned(spark, ["abcde fghij abcde"], *term_stages(PipelineParameters()))
-    # `^` and `$` and two words; four pairs; five with one between, or nothing behind.
-    assert len(set(row.grams)) == 4 + 4 + 5
+    # `^`, `$` and two words; four pairs; five with one between, or nothing after.
+    assert len(set(row.word_ngrams)) == 4 + 4 + 5
     text = " abcde fghij abcde "
-    pieces = {text[at : at + n] for n in (4, 6) for at in range(len(text) + 1 - n)}
-    assert len(set(row.terms)) == len(set(row.grams)) + len(pieces)
+    character_ngrams = {text[at : at + n] for n in (4, 6) for at in range(len(text) + 1 - n)}
+    assert len(set(row.terms)) == len(set(row.word_ngrams)) + len(character_ngrams)
 
 
-def test_a_text_of_100_000_characters_without_a_break_does_no_harm(spark: SparkSession) -> None:
+def test_a_text_of_100_000_characters_without_a_break_is_tokenized(spark: SparkSession) -> None:
     units = [
         "a",
         "a-",
@@ -114,7 +114,7 @@ def test_a_text_of_100_000_characters_without_a_break_does_no_harm(spark: SparkS
     assert found[0] == ["aa"]
 
 
-def test_negation_turns_the_score(spark: SparkSession, model: LoadedModel) -> None:
+def test_negation_reverses_the_score(spark: SparkSession, model: LoadedModel) -> None:
     happy, not_happy = _probabilities(spark, model.pipeline, ["I am happy", "I am not happy"])
     assert happy > 0.55
     assert not_happy < 0.45

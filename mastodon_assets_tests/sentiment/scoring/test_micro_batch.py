@@ -1,4 +1,4 @@
-"""Micro-batches scored on their way into the tables, by Spark and PostgreSQL, without Kafka."""
+"""Micro-batch scoring with Spark and PostgreSQL, without Kafka."""
 
 import shutil
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ _MESSAGES = (
 
 
 class Stream:
-    """What the reader does with a batch: Spark's side first, then one transaction."""
+    """Handle a batch as the stream does: Spark's part first, then one transaction."""
 
     def __init__(self, connection: psycopg.Connection[Any], scorer: MicroBatchScorer) -> None:
         self.connection = connection
@@ -160,7 +160,7 @@ def test_a_new_champion_is_taken_up_with_the_batch_after_it_was_seen(
     ]
 
 
-def test_a_champion_that_cannot_be_read_is_told_once_and_stops_no_toot(
+def test_a_champion_that_cannot_be_read_is_reported_once_and_stops_no_post(
     stream: Stream, trained: TrainingResult, lines: list[str], tmp_path: Path
 ) -> None:
     stream.execute("UPDATE masto.sentiment_models SET version = %s", "0" * 16)

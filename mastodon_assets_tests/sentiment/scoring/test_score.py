@@ -237,13 +237,13 @@ def test_a_refresh_looks_at_what_changed_and_a_rebuild_at_all(
     assert score_pending(spark, settings, _ignore).scored == 1
     _put_toot(url, 2, "what a good day")
     with transaction(url) as connection:
-        # As the sink notes it.
+        # As the merge records it.
         connection.execute(
             "INSERT INTO masto.toot_changes"
             " SELECT v.version, r.id, 1, r.event_at, 1, r.lang, r.username, r.hashtags"
             "   FROM masto.toots_raw r, masto.data_versions v WHERE r.id = 2"
         )
-        # As nothing of ours does.
+        # As another program might.
         connection.execute("DELETE FROM masto.toots_sentiment")
     assert score_pending(spark, settings, _ignore).scored == 1
     assert set(_rows(url)) == {2}

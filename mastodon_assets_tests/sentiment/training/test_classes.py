@@ -133,7 +133,7 @@ def test_another_format_is_a_one_line_error_that_names_the_setting(
     assert "\n" not in str(raised.value)
 
 
-def test_a_language_near_chance_or_with_few_texts_is_told_and_not_served() -> None:
+def test_a_language_near_chance_or_with_few_texts_is_reported_and_not_served() -> None:
     def rows(language: str, count: int, right: int) -> pa.Table:
         classes = [float(place % 3) for place in range(count)]
         predicted = [

@@ -25,11 +25,11 @@ def test_the_time_left_is_an_upper_bound_from_the_iterations_done() -> None:
     assert progress_line(120, 100, 1.2) == "iteration 100 of at most 100, at most 0 s left"
 
 
-@pytest.mark.parametrize("beside", [(), ("more",)])
-def test_a_folded_regression_says_what_it_said_before(
-    spark: SparkSession, beside: tuple[str, ...]
+@pytest.mark.parametrize("extra_vectors", [(), ("more",)])
+def test_a_folded_regression_computes_what_it_computed_before(
+    spark: SparkSession, extra_vectors: tuple[str, ...]
 ) -> None:
-    """No coefficient is zero here: Spark then hands out some that must not be written to."""
+    """No coefficient is zero here: Spark then returns arrays that must not be written to."""
     rows = spark.createDataFrame(
         [
             (Vectors.dense(1.0, 0.5), Vectors.dense(0.3, 0.1), 1.0),
@@ -38,28 +38,30 @@ def test_a_folded_regression_says_what_it_said_before(
         ]
         * 10,
         T.StructType()
-        .add("lengths", VectorUDT())
+        .add("normalized", VectorUDT())
         .add("more", VectorUDT())
         .add("target", T.DoubleType()),
     )
     weights = ElementwiseProduct(
-        inputCol="lengths", outputCol="weighted", scalingVec=Vectors.dense(2.0, 3.0)
+        inputCol="normalized", outputCol="weighted", scalingVec=Vectors.dense(2.0, 3.0)
     )
     lexicon = np.array([[0.0, 0.7], [-0.4, -0.2]])
-    marked = linear_model(lexicon, np.zeros(2)).setFeaturesCol("lengths")
-    marked.setRawPredictionCol("lexicon").setProbabilityCol("").setPredictionCol("")
-    assembler = VectorAssembler(inputCols=["weighted", "lexicon", *beside], outputCol="features")
-    unfolded = PipelineModel([weights, marked, assembler])
+    valences = linear_model(lexicon, np.zeros(2)).setFeaturesCol("normalized")
+    valences.setRawPredictionCol("lexicon").setProbabilityCol("").setPredictionCol("")
+    assembler = VectorAssembler(
+        inputCols=["weighted", "lexicon", *extra_vectors], outputCol="features"
+    )
+    unfolded = PipelineModel([weights, valences, assembler])
     regression = LogisticRegression(labelCol="target", regParam=0.1)
-    judge = regression.fit(unfolded.transform(rows))
-    stages = folded(weights, lexicon, beside, judge)
-    expected = judge.transform(unfolded.transform(rows)).select("probability").collect()
+    fitted = regression.fit(unfolded.transform(rows))
+    stages = folded(weights, lexicon, extra_vectors, fitted)
+    expected = fitted.transform(unfolded.transform(rows)).select("probability").collect()
     found = PipelineModel(stages).transform(rows).select("probability").collect()
     for one, other in zip(found, expected, strict=True):
         assert one.probability.toArray() == pytest.approx(other.probability.toArray(), abs=1e-12)
 
 
-def test_the_lexicon_knows_praise_blame_and_what_is_negated(spark: SparkSession) -> None:
+def test_the_lexicon_has_positive_negative_and_negated_words(spark: SparkSession) -> None:
     hashing = hashing_stage("terms", "presence", 2**20)
     weights = lexicon_weights(spark, hashing)
     assert np.abs(weights).max() <= 1
@@ -76,7 +78,7 @@ def test_the_lexicon_knows_praise_blame_and_what_is_negated(spark: SparkSession)
     assert valence("bus") == 0.0
 
 
-def test_iterations_are_told_while_they_run_and_later_jobs_are_not_counted(
+def test_iterations_are_reported_while_they_run_and_later_jobs_are_not_counted(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit, "_SECONDS_BETWEEN_REPORTS", 0.01)
@@ -85,8 +87,8 @@ def test_iterations_are_told_while_they_run_and_later_jobs_are_not_counted(
         deadline = time.monotonic() + 60
         while not lines and time.monotonic() < deadline:
             spark.range(10).count()
-    told = len(lines)
-    assert told > 0
+    reported = len(lines)
+    assert reported > 0
     assert "of at most 50, at most" in lines[0]
     spark.range(10).count()
-    assert len(lines) == told
+    assert len(lines) == reported
