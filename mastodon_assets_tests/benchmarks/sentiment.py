@@ -281,7 +281,9 @@ def _timed_fit(fit: Callable[[], PipelineModel]) -> Fitted:
 
 
 def _rates(pipeline: PipelineModel, baseline: PipelineModel, texts: DataFrame) -> dict[str, float]:
-    """Rows per second and per CPU second, and both relative to the baseline: medians of five rounds.
+    """Rows per second and per CPU second, absolute and relative to the baseline.
+
+    Each is the median of five rounds.
 
     A round runs both, so that a machine whose speed drifts affects both alike. The first round
     only lets Java compile.
@@ -346,8 +348,9 @@ def _print(console: Console, name: str, result: dict[str, Any], baseline: Fitted
     console.print(
         f"[bold]{name}[/bold]: fitted in {result['fit_seconds']:.0f} s"
         f" ({result['fit_cpu_seconds'] / baseline.cpu_seconds:.1f} times the baseline's CPU time),"
-        f" {result['rows_per_second']:,.0f} rows/s the baseline"
-        f" {result['baseline_rows_per_second']:,.0f} ({result['share_of_baseline_rows_per_second']:.2f}),"
+        f" {result['rows_per_second']:,.0f} rows/s, the baseline"
+        f" {result['baseline_rows_per_second']:,.0f}"
+        f" ({result['share_of_baseline_rows_per_second']:.2f} of it),"
         f" {result['rows_per_cpu_second']:,.0f} per CPU second"
         f" ({result['share_of_baseline_rows_per_cpu_second']:.2f} of the baseline's)"
     )

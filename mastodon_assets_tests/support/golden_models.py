@@ -119,11 +119,12 @@ def _synthetic(spark: SparkSession) -> PipelineModel:
 
 def _with_head(spark: SparkSession, corpus: Path, calibration: Path) -> PipelineModel:
     read = read_calibration(spark, calibration)
-    # Fewer buckets, for time alone: their default is part of every version in any case.
+    # Fewer buckets and iterations, to save time: all parameters are part of the version anyway.
     parameters = replace(
         PipelineParameters(),
         buckets=2**17,
         head_buckets=2**15,
+        max_iter=25,
         letters=letters_of(languages_of(read)),
     )
     labelled = distinct_labelled(read, parameters.letters).where("NOT is_held_out")
@@ -136,7 +137,8 @@ def _stacked(spark: SparkSession, corpus: Path, calibration: Path, folder: Path)
     assert embedding is not None
     read = read_calibration(spark, calibration)
     parameters = replace(DEMO_PARAMETERS, max_iter=10, letters=letters_of(languages_of(read)))
-    texts = _in_one_order(_with_templates(spark, corpus))
+    texts = distinct_texts(load_corpus(spark, find_corpus(corpus))).where("NOT is_held_out")
+    texts = _in_one_order(texts)
     labelled = distinct_labelled(read, parameters.letters).where("NOT is_held_out")
     return fit_stacked(
         texts,

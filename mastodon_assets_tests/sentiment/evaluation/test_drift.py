@@ -29,7 +29,7 @@ def test_label_shares_may_move_as_far_as_the_threshold() -> None:
     moved = labels_hold(before, _labelled("positive", 655) + _labelled("negative", 345))
     assert not moved.passed
     assert moved.figures["label_shift"] == pytest.approx(0.155)
-    assert "negative 0.500, positive 0.500 became negative 0.345, positive 0.655" in moved.text
+    assert "from negative 0.500, positive 0.500 to negative 0.345, positive 0.655" in moved.text
 
 
 def test_rows_without_a_label_are_no_share_of_the_labels() -> None:
@@ -71,7 +71,7 @@ def test_too_few_rows_pass_and_say_so() -> None:
         words_are_known(few, set(), 0.0),
     ):
         assert finding.passed
-        assert finding.text == f"too few rows to tell: {MIN_ROWS - 1} of {MIN_ROWS}"
+        assert finding.text == f"too few rows to compare: {MIN_ROWS - 1} of {MIN_ROWS}"
 
 
 def test_the_index_is_zero_for_equal_shares_and_defined_for_empty_bins() -> None:
