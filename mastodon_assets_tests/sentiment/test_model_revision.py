@@ -60,6 +60,7 @@ def test_what_a_trained_model_computes_changes_only_with_its_revision(
             )
 
 
+@pytest.mark.usefixtures("processes")
 def test_reworded_docstrings_renamed_modules_and_reordered_imports_change_no_version(
     plan: TrainingPlan, tmp_path: Path
 ) -> None:
