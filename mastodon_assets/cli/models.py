@@ -130,7 +130,7 @@ def rescore(as_json: AsJson = False) -> None:
     from mastodon_assets.spark.session import build_session
 
     settings = load_settings()
-    result = score_pending(build_session(settings), settings, report, rescore=True)
+    result = score_pending(lambda: build_session(settings), settings, report, rescore=True)
     if as_json:
         print_json({"scored": result.scored, "model_version": result.model_version})
     else:

@@ -84,7 +84,7 @@ def _sentiment(session: GetSession, settings: Settings, report: Report) -> int:
         orphans = connection.execute(_DELETE_ORPHANED_SCORES).rowcount
         # Scoring updates the sums. They must be right before it, or the same rows count twice.
         rebuild_rollups(connection)
-    return orphans + score_pending(session(), settings, report, rebuild=True).scored
+    return orphans + score_pending(session, settings, report, rebuild=True).scored
 
 
 def _totals(_session: GetSession, settings: Settings, _report: Report) -> int:

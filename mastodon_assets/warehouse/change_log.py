@@ -8,8 +8,9 @@ from typing import Any
 
 from psycopg import Connection
 
+from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.tables import BATCH, TOOTS_SENTIMENT
-from mastodon_assets.warehouse.watermarks import set_watermark
+from mastodon_assets.warehouse.watermarks import bump_toots_version, set_watermark
 
 # The assets that a refresh updates from the change log.
 LOG_READERS = tuple(table.name for table in (*BATCH, TOOTS_SENTIMENT))
@@ -19,6 +20,16 @@ _ARE_CHANGES_KNOWN = """
 SELECT count(DISTINCT version) = %(to)s - %(since)s FROM masto.toot_changes
  WHERE version > %(since)s AND version <= %(to)s
 """
+_LOG_NEW_LABELS = with_staging(
+    """
+INSERT INTO masto.toot_changes
+       (version, toot_id, sign, event_at, length, lang, username, hashtags)
+SELECT %s, id, sign, event_at, 0, '', '', '{{}}'
+  FROM (SELECT DISTINCT ON ((event_at AT TIME ZONE 'UTC')::date) id, event_at
+          FROM masto.toots_raw JOIN {staged_scores} USING (id)) labelled
+ CROSS JOIN (VALUES (-1), (1)) signs (sign)
+"""
+)
 _REMOVE_READ = """
 DELETE FROM masto.toot_changes
  WHERE version <= (SELECT CASE WHEN count(*) = %s THEN min(toots_version) END
@@ -49,6 +60,17 @@ def advance_watermark(
         parameters=parameters,
     )
     connection.execute(_REMOVE_READ, (len(LOG_READERS), list(LOG_READERS)))
+
+
+def log_new_labels(connection: Connection[Any]) -> int:
+    """Record that posts of `STAGED_SCORES` got other labels; return the new version.
+
+    Charts and files are then due. The posts did not change, so the log gets two rows per day that
+    cancel each other: it stays complete, and names the days to check.
+    """
+    version = bump_toots_version(connection)
+    connection.execute(_LOG_NEW_LABELS, (version,))
+    return version
 
 
 def clear_change_log(connection: Connection[Any]) -> int:

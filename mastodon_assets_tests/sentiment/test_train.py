@@ -72,6 +72,21 @@ def test_training_again_trains_nothing_changes_no_row_and_still_warns(
     assert any("SYNTHETIC CORPUS" in line for line in lines)
 
 
+def test_a_forced_training_of_a_model_that_exists_makes_it_champion(
+    spark: SparkSession, settings: Settings, trained: TrainingResult
+) -> None:
+    with transaction(settings.postgres_url) as connection:
+        connection.execute(
+            "UPDATE masto.sentiment_models SET status = 'candidate', promoted_at = NULL"
+        )
+    assert train(spark, settings, _ignore).status == "candidate"
+    forced = train(spark, settings, _ignore, force=True)
+    assert (forced.trained, forced.status) == (False, "champion")
+    row = _row(settings, trained.version)
+    assert row is not None
+    assert row.status == "champion"
+
+
 def test_a_folder_without_a_row_is_registered_and_not_trained_again(
     spark: SparkSession, settings: Settings, trained: TrainingResult
 ) -> None:

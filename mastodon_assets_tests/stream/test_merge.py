@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mastodon_assets.kafka.topics import TopicState
-from mastodon_assets.sentiment.scoring.score import Pending, merge_scores, read_pending
+from mastodon_assets.sentiment.scoring.score import merge_scores, read_posts
 from mastodon_assets.stream.ledger import (
     DataLossError,
     LedgerConflictError,
@@ -376,9 +376,8 @@ def _messages(draw: st.DrawFn) -> list[Any]:
 def _score_some(sink: Sink, generator: random.Random) -> None:
     """Give some of the toots a label, or the reason for none."""
     with sink.connection.transaction():
-        toots = read_pending(
-            sink.connection, Pending(champion="m1", rescore=True), after=None, limit=10
-        ).to_pylist()
+        ids = sink.connection.execute("SELECT id FROM masto.toots_raw").fetchall()
+        toots = read_posts(sink.connection, [id_ for (id_,) in ids]).to_pylist()
         scores = [
             toot | generator.choice(_SCORES)
             for toot in generator.sample(toots, generator.randint(0, len(toots)))

@@ -43,7 +43,7 @@ def main() -> None:
             done["model"] = {"status": trained.status, "path": str(trained.path)}
             done["trained_again"] = train(session, settings, _report).trained
     if "score" in sys.argv:
-        done["scored"] = score_pending(session, settings, _report).by_outcome
+        done["scored"] = score_pending(lambda: session, settings, _report).by_outcome
     print(json.dumps(done))
 
 

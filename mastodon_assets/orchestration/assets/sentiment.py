@@ -186,7 +186,7 @@ def toots_sentiment(
 
     loaded = settings.load()
     result = score_pending(
-        spark.spark_session,
+        lambda: spark.spark_session,
         loaded,
         context.log.info,
         rescore=config.rescore,
@@ -195,6 +195,7 @@ def toots_sentiment(
     return dg.MaterializeResult(
         metadata={
             "scored": result.scored,
+            "relabelled": result.relabelled,
             "scored_by_outcome": dg.MetadataValue.json(result.by_outcome),
             "model_version": result.model_version or "none",
             **row_count(loaded.postgres_url, TOOTS_SENTIMENT),

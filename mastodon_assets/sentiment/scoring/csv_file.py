@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +22,12 @@ from mastodon_assets.sentiment.scoring.score import score
 STANDARD = "-"
 RESULT_COLUMNS = ("prob_pos", "label_bin", "label_str", "reason")
 _ROWS_PER_CHUNK = 20_000
+# Bounds of memory, in characters: a chunk ends after this many, and a file with a longer field has
+# an open quote, or is no file of posts.
+_CHARACTERS_PER_CHUNK = 4_000_000
+_MAX_FIELD = 16_000_000
+# A longer text is scored by its beginning. No post is that long: Kafka's messages are smaller.
+_MAX_SCORED = 1_000_000
 
 Report = Callable[[str], None]
 Row = list[str]
@@ -48,7 +53,7 @@ def score_file(
         spark: the session that scores.
         model: the model.
         source: a path, or `-` for standard input. UTF-8 with or without BOM, a header with text and
-            lang, quoted as in RFC 4180.
+            lang, quoted as in RFC 4180. Of a text, the first million characters are scored.
         target: a path, or `-` for standard output. Gets the columns of `source` and
             `RESULT_COLUMNS`, and replaces columns of these names; rows in the same order. A file
             gets its name when it is complete.
@@ -64,7 +69,7 @@ def score_file(
         kept = [place for place, name in enumerate(header) if name not in RESULT_COLUMNS]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*(header[place] for place in kept), *RESULT_COLUMNS])
-        while chunk := list(islice(rows, _ROWS_PER_CHUNK)):
+        for chunk in _chunks(rows):
             results = _score_chunk(spark, model, header, chunk, low=low, high=high)
             for row, result in zip(chunk, results, strict=True):
                 writer.writerow([*(row[place] for place in kept), *result])
@@ -86,7 +91,7 @@ def _score_chunk(
         {
             "place": range(len(rows)),
             "lang": [row[header.index("lang")] for row in rows],
-            "text": [row[header.index("text")] for row in rows],
+            "text": [row[header.index("text")][:_MAX_SCORED] for row in rows],
         }
     )
     scored = score(spark.createDataFrame(texts), model, low=low, high=high).toArrow()
@@ -94,10 +99,25 @@ def _score_chunk(
     return list(zip(*columns, strict=True))
 
 
+def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    characters = 0
+    for row in rows:
+        chunk.append(row)
+        characters += sum(map(len, row))
+        if len(chunk) >= _ROWS_PER_CHUNK or characters >= _CHARACTERS_PER_CHUNK:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
 @contextmanager
 def _reading(source: str) -> Iterator[tuple[Row, Iterator[Row]]]:
     """Open the source and yield its header and an iterator of its rows."""
     name = "standard input" if source == STANDARD else source
+    # Python's own limit of 131,072 refuses a long text.
+    previous_limit = csv.field_size_limit(_MAX_FIELD)
     try:
         with _opened(source) as file:
             reader = csv.reader(file, strict=True)
@@ -108,6 +128,8 @@ def _reading(source: str) -> Iterator[tuple[Row, Iterator[Row]]]:
         raise TextFileError(f"{name}, line {reader.line_num}: {error}") from error
     except UnicodeDecodeError as error:
         raise TextFileError(f"{name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    finally:
+        csv.field_size_limit(previous_limit)
 
 
 def _opened(source: str) -> IO[str]:

@@ -46,6 +46,8 @@ def explain(
         low: see `score`.
         high: see `score`.
     """
+    # A byte that is no UTF-8 comes from the command line as a surrogate, which Arrow refuses.
+    text, lang = _valid(text), _valid(lang)
     parts = text.split()
     words = list(dict.fromkeys(part.casefold() for part in parts))[:_MAX_WORDS]
     variants = [" ".join(p for p in parts if p.casefold() != word) for word in words]
@@ -72,6 +74,10 @@ def explain(
         if whole["reason"] is None
         else (),
     )
+
+
+def _valid(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _log_odds(probability: float | None) -> float:

@@ -16,7 +16,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.sentiment.features.embedding import EmbeddingError
 from mastodon_assets.sentiment.models.registry import Model, champion
 from mastodon_assets.sentiment.models.store import LoadedModel, ModelUnreadableError, load_model
-from mastodon_assets.sentiment.scoring.score import merge_scores, score
+from mastodon_assets.sentiment.scoring.score import merge_scores, score, score_without_model
 from mastodon_assets.spark.session import shares_our_disk
 from mastodon_assets.spark.storage import for_executors
 
@@ -87,7 +87,7 @@ class MicroBatchScorer:
             return
         self._is_prepared, self._model_version, self._score = True, version, None
         if current is None:
-            self._score = _without_model
+            self._score = score_without_model
             self._report("no sentiment model yet")
             return
         try:
@@ -163,21 +163,6 @@ def _texts_to_score(rows: pa.Table) -> pa.Table:
         .rename_columns(_SAMPLE.column_names)
         .cast(_SAMPLE.schema)
     )
-
-
-def _without_model(texts: pa.Table) -> pa.Table:
-    """Return what `score` gives without a model, without Spark: a stream may long have none."""
-    columns = {
-        "label_bin": pa.int16(),
-        "prob_pos": pa.float64(),
-        "label_str": pa.string(),
-        "reason": pa.string(),
-        "model_version": pa.string(),
-    }
-    for name, kind in columns.items():
-        value = "no_model" if name == "reason" else None
-        texts = texts.append_column(name, pa.array([value] * texts.num_rows, kind))
-    return texts
 
 
 def _reader_of(

@@ -4,7 +4,7 @@ What belongs here: from a probability to a label, which posts wait for a score, 
 score for the version of the post that was scored.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,14 +19,19 @@ from mastodon_assets.sentiment.features.languages import checked_language
 from mastodon_assets.sentiment.features.pipeline import label_str, prob_pos
 from mastodon_assets.sentiment.models.registry import Model, champion
 from mastodon_assets.sentiment.models.store import LoadedModel, load_model
+from mastodon_assets.sentiment.scoring.relabel import relabel, thresholds
 from mastodon_assets.spark.storage import for_executors
-from mastodon_assets.warehouse.change_log import advance_watermark, has_changes_since
+from mastodon_assets.warehouse.change_log import (
+    advance_watermark,
+    has_changes_since,
+    log_new_labels,
+)
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import add_staged, subtract_staged
 from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.staging import STAGED_SCORES, with_staging
-from mastodon_assets.warehouse.watermarks import bump_toots_version, toots_version
+from mastodon_assets.warehouse.watermarks import toots_version
 
 Report = Callable[[str], None]
 
@@ -34,25 +39,24 @@ _ROWS_PER_CHUNK = 50_000
 
 # A new champion scores posts that were scored without a model; with `rescore` also those that
 # another model scored.
-_PENDING = """
+_FIND_PENDING = """
+SELECT r.id
   FROM {toots} r LEFT JOIN masto.toots_sentiment s ON s.id = r.id
- WHERE (%(after)s::bigint IS NULL OR r.id > %(after)s)
-   AND (s.id IS NULL
-        OR (s.reason = 'no_model' AND %(champion)s::text IS NOT NULL)
-        OR (%(rescore)s AND s.model_version IS DISTINCT FROM %(champion)s)
-        OR (s.text, s.lang, s.created_at) IS DISTINCT FROM (r.content_txt, r.lang, r.created_at))
+ WHERE s.id IS NULL
+    OR (s.reason = 'no_model' AND %(champion)s::text IS NOT NULL)
+    OR (%(rescore)s AND s.model_version IS DISTINCT FROM %(champion)s)
+    OR (s.text, s.lang, s.created_at) IS DISTINCT FROM (r.content_txt, r.lang, r.created_at)
+ ORDER BY r.id
 """
-_READ_PENDING = (
-    f"SELECT r.id, r.payload_hash, r.created_at, r.lang, r.content_txt {_PENDING}"
-    " ORDER BY r.id LIMIT %(limit)s"
-)
-_COUNT_PENDING = f"SELECT count(*) {_PENDING}"
+_READ_TOOTS = """
+SELECT id, payload_hash, created_at, lang, content_txt FROM masto.toots_raw
+ WHERE id = ANY(%s) ORDER BY id
+"""
 _ALL_TOOTS = "masto.toots_raw"
 _CHANGED_TOOTS = """
 (SELECT toot.* FROM masto.toots_raw toot
    JOIN (SELECT DISTINCT toot_id FROM masto.toot_changes
-          WHERE version > %(since)s AND version <= %(to)s AND sign = 1
-            AND (%(after)s::bigint IS NULL OR toot_id > %(after)s)) changed
+          WHERE version > %(since)s AND version <= %(to)s AND sign = 1) changed
      ON toot.id = changed.toot_id)
 """
 _PENDING_SCHEMA = pa.schema(
@@ -65,7 +69,7 @@ _PENDING_SCHEMA = pa.schema(
     }
 )
 
-# A toot that was edited or deleted since it was read has another payload_hash, or no row.
+# A post that was edited or deleted since it was read has another payload_hash, or no row.
 _MERGE = with_staging(
     """
 WITH written AS (
@@ -110,11 +114,15 @@ class Pending:
 
 @dataclass(frozen=True)
 class ScoringResult:
-    """Rows written to `toots_sentiment`: the total, and counts by label or reason."""
+    """Rows written to `toots_sentiment`: the total, and counts by label or reason.
+
+    `relabelled` are rows that only got another label, after NEUTRAL_LOW or NEUTRAL_HIGH changed.
+    """
 
     scored: int
     by_outcome: dict[str, int] = field(default_factory=dict)
     model_version: str | None = None
+    relabelled: int = 0
 
 
 def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: float) -> DataFrame:
@@ -146,7 +154,7 @@ def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: floa
 
 
 def score_pending(
-    spark: SparkSession,
+    session: Callable[[], SparkSession],
     settings: Settings,
     report: Report,
     *,
@@ -161,8 +169,10 @@ def score_pending(
     is left to the next refresh, which is due because the recorded version was read before the
     posts.
 
+    First it applies a changed NEUTRAL_LOW or NEUTRAL_HIGH to the labels that exist.
+
     Args:
-        spark: the session that scores.
+        session: returns the session that scores; called only if a post waits for a model's score.
         settings: DATABASE_URL, NEUTRAL_LOW, NEUTRAL_HIGH, MODEL_DIR.
         report: gets one line per chunk.
         rescore: also score posts that another model than the champion scored.
@@ -175,6 +185,7 @@ def score_pending(
         MissingTablesError: the database is not migrated.
     """
     url = settings.postgres_url
+    relabelled = relabel(settings, report)
     with transaction(url, snapshot=True) as connection:
         version = toots_version(connection)
         current = champion(connection)
@@ -185,18 +196,21 @@ def score_pending(
     by_outcome: dict[str, int] = {}
     champion_version = current.version if current else None
     waiting = Pending(champion=champion_version, rescore=rescore, since=since, to=version)
-    done, total = 0, _count_pending(url, waiting)
-    for pending in _pending_chunks(url, waiting):
-        if current and model is None:
-            model = load_model(
+    done = 0
+    for pending, total in _pending_chunks(url, waiting):
+        if current is None:
+            scored = score_without_model(pending)
+        else:
+            spark = session()
+            model = model or load_model(
                 spark, for_executors(settings, "the model's path", current.path), settings
             )
-        scored = score(
-            spark.createDataFrame(pending),
-            model,
-            low=settings.neutral_low,
-            high=settings.neutral_high,
-        ).toArrow()
+            scored = score(
+                spark.createDataFrame(pending),
+                model,
+                low=settings.neutral_low,
+                high=settings.neutral_high,
+            ).toArrow()
         for outcome, count in write_scores(url, scored, marks_change=rescore).items():
             by_outcome[outcome] = by_outcome.get(outcome, 0) + count
         done += pending.num_rows
@@ -204,9 +218,13 @@ def score_pending(
             report(f"scored {done:,} of {total:,} posts")
     with transaction(url) as connection:
         advance_watermark(
-            connection, "toots_sentiment", toots_version=version, model_version=champion_version
+            connection,
+            "toots_sentiment",
+            toots_version=version,
+            model_version=champion_version,
+            parameters=thresholds(settings),
         )
-    result = ScoringResult(sum(by_outcome.values()), by_outcome, champion_version)
+    result = ScoringResult(sum(by_outcome.values()), by_outcome, champion_version, relabelled)
     report(f"scored {result.scored:,} posts {by_outcome or ''}".rstrip())
     return result
 
@@ -216,19 +234,18 @@ def write_scores(
 ) -> dict[str, int]:
     """Write the rows of `score` whose post is still the scored version; return rows by outcome.
 
-    With `marks_change`, written rows count as a change of the posts, so charts and files are due
-    again.
+    With `marks_change`, charts and files are due again if a row was written.
     """
     with transaction(postgres_url) as connection:
         take_write_lock(connection)
         outcomes = merge_scores(connection, scored)
         if marks_change and outcomes:
-            bump_toots_version(connection)
+            log_new_labels(connection)
         return outcomes
 
 
 def merge_scores(connection: Connection[Any], scored: pa.Table) -> dict[str, int]:
-    """`write_scores` in the caller's transaction, which holds the write lock."""
+    """Do what `write_scores` does, in the caller's transaction, which holds the write lock."""
     STAGED_SCORES.create(connection)
     copy_arrow(connection, STAGED_SCORES.identifier, scored)
     subtract_staged(connection)
@@ -237,18 +254,29 @@ def merge_scores(connection: Connection[Any], scored: pa.Table) -> dict[str, int
     return outcomes
 
 
-def read_pending(
-    connection: Connection[Any], waiting: Pending, *, after: int | None, limit: int
-) -> pa.Table:
-    """Read id, payload_hash, created_at, lang and text of up to `limit` posts to score, by id."""
-    rows = connection.execute(
-        _among(_READ_PENDING, waiting), {**asdict(waiting), "after": after, "limit": limit}
-    ).fetchall()
+def read_posts(connection: Connection[Any], ids: Sequence[int]) -> pa.Table:
+    """Read id, payload_hash, created_at, lang and text of these posts, by rising id."""
+    rows = connection.execute(_READ_TOOTS, (list(ids),)).fetchall()
     columns = zip(*rows, strict=True) if rows else ((),) * len(_PENDING_SCHEMA)
     arrays = [
         pa.array(column, field.type) for column, field in zip(columns, _PENDING_SCHEMA, strict=True)
     ]
     return pa.Table.from_arrays(arrays, schema=_PENDING_SCHEMA)
+
+
+def score_without_model(posts: pa.Table) -> pa.Table:
+    """Return what `score` gives without a model, and without Spark."""
+    columns = {
+        "label_bin": pa.int16(),
+        "prob_pos": pa.float64(),
+        "label_str": pa.string(),
+        "reason": pa.string(),
+        "model_version": pa.string(),
+    }
+    for name, kind in columns.items():
+        value = "no_model" if name == "reason" else None
+        posts = posts.append_column(name, pa.array([value] * posts.num_rows, kind))
+    return posts
 
 
 def _scored_up_to(connection: Connection[Any], current: Model | None, version: int) -> int | None:
@@ -262,32 +290,27 @@ def _scored_up_to(connection: Connection[Any], current: Model | None, version: i
     return watermark[0] if has_changes_since(connection, since=watermark[0], to=version) else None
 
 
-def _among(statement: Any, waiting: Pending) -> sql.Composed:
+def _pending_chunks(postgres_url: SecretStr, waiting: Pending) -> Iterator[tuple[pa.Table, int]]:
+    """Yield chunks of posts by rising id, each with the number of all that wait.
+
+    The posts are searched once: PostgreSQL keeps the ids for the life of the connection. A post
+    that cannot be written is not read twice.
+    """
     toots = _ALL_TOOTS if waiting.since is None else _CHANGED_TOOTS
-    return sql.SQL(statement).format(toots=sql.SQL(toots))
-
-
-def _count_pending(postgres_url: SecretStr, waiting: Pending) -> int:
-    with transaction(postgres_url, snapshot=True) as connection:
-        row = connection.execute(
-            _among(_COUNT_PENDING, waiting), {**asdict(waiting), "after": None}
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def _pending_chunks(postgres_url: SecretStr, waiting: Pending) -> Iterator[pa.Table]:
-    """Yield chunks by rising id, so that it ends even if a row cannot be written."""
-    after: int | None = None
-    while True:
-        with transaction(postgres_url, snapshot=True) as connection:
-            chunk = read_pending(connection, waiting, after=after, limit=_ROWS_PER_CHUNK)
-        if chunk.num_rows == 0:
-            return
-        yield chunk
-        if chunk.num_rows < _ROWS_PER_CHUNK:
-            return
-        after = chunk["id"][-1].as_py()
+    find = sql.SQL(_FIND_PENDING).format(toots=sql.SQL(toots))
+    with (
+        transaction(postgres_url) as connection,
+        connection.cursor("pending", scrollable=True, withhold=True) as found,
+    ):
+        found.execute(find, asdict(waiting))
+        connection.commit()
+        total = connection.execute("MOVE FORWARD ALL IN pending").rowcount
+        found.scroll(0, mode="absolute")
+        while ids := [id_ for (id_,) in found.fetchmany(_ROWS_PER_CHUNK)]:
+            posts = read_posts(connection, ids)
+            # Scoring takes a while: no transaction is open meanwhile.
+            connection.commit()
+            yield posts, total
 
 
 def _without_model(toots: DataFrame) -> DataFrame:

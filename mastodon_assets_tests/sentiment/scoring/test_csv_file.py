@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -32,7 +33,7 @@ def _scored(
 def test_a_files_rows_and_columns_are_kept_in_their_order(
     spark: SparkSession, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_file, "_ROWS_A_CHUNK", 2)
+    monkeypatch.setattr(csv_file, "_ROWS_PER_CHUNK", 2)
     rows = _scored(
         spark,
         model,
@@ -53,6 +54,44 @@ def test_a_files_rows_and_columns_are_kept_in_their_order(
     assert [row["reason"] for row in rows] == ["", "", "unsupported_language", "no_words"]
     assert float(rows[0]["prob_pos"]) > 0.55
     assert rows[2]["prob_pos"] == ""
+
+
+def test_one_very_long_text_among_others_is_scored_by_its_beginning(
+    spark: SparkSession, model: LoadedModel, tmp_path: Path
+) -> None:
+    long = "I am so happy. " * 140_000
+    rows = _scored(
+        spark, model, tmp_path, f"text,lang\nI am so sad,en\n{long},en\nwhat a good day,en\n"
+    )
+    assert [row["label_str"] for row in rows] == ["negative", "positive", "positive"]
+    assert rows[1]["text"] == long
+    assert csv.field_size_limit() == 131_072
+
+
+def test_a_chunk_ends_after_many_characters(
+    spark: SparkSession, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_file, "_CHARACTERS_PER_CHUNK", 20)
+    sizes: list[int] = []
+    score_chunk = csv_file._score_chunk
+
+    def counted(*arguments: Any, **thresholds: Any) -> Any:
+        sizes.append(len(arguments[3]))
+        return score_chunk(*arguments, **thresholds)
+
+    monkeypatch.setattr(csv_file, "_score_chunk", counted)
+    rows = _scored(spark, model, tmp_path, "text,lang\n" + "I am so happy,en\n" * 5)
+    assert sizes == [2, 2, 1]
+    assert len(rows) == 5
+
+
+def test_a_quote_that_is_never_closed_is_one_line_with_its_line_number(
+    spark: SparkSession, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_file, "_MAX_FIELD", 1_000)
+    content = "text,lang\nI am so happy,en\n" + '"never closed,en\n' + "a good day,en\n" * 200
+    with pytest.raises(TextFileError, match=r"in\.csv, line \d+: field larger than field limit"):
+        _scored(spark, model, tmp_path, content)
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_matter(
@@ -79,9 +118,9 @@ def test_a_file_without_rows_has_a_header_only(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
-        ("", "the first line must name the columns text and lang; missing: text, lang"),
+        ("", "the first line must have the columns text and lang; missing: text, lang"),
         ("text\na\n", "missing: lang"),
         ("text,lang,text\n", "two columns are named 'text'"),
         ("text,lang\na\n", "line 2: 1 columns instead of 2"),
@@ -95,12 +134,12 @@ def test_a_file_that_is_no_such_csv_is_one_line_and_the_old_result_stays(
     model: LoadedModel,
     tmp_path: Path,
     content: str | bytes,
-    told: str,
+    reason: str,
 ) -> None:
     (tmp_path / "out.csv").write_text("old")
     with pytest.raises(TextFileError) as raised:
         _scored(spark, model, tmp_path, content)
-    assert told in str(raised.value)
+    assert reason in str(raised.value)
     assert "\n" not in str(raised.value)
     assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out.csv"}
     assert (tmp_path / "out.csv").read_text() == "old"

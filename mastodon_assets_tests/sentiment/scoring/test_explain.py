@@ -18,7 +18,7 @@ def _explain(spark: SparkSession, model: LoadedModel, text: str, lang: str = "en
     return explain(spark, model, text, lang, low=0.45, high=0.55)
 
 
-def test_the_words_that_decided_stand_first_with_the_sign_of_their_effect(
+def test_the_words_that_decided_come_first_with_the_sign_of_their_effect(
     spark: SparkSession, model: LoadedModel
 ) -> None:
     happy = _explain(spark, model, "I am happy today HAPPY")
@@ -84,3 +84,11 @@ def test_without_a_champion_it_is_said_how_to_get_one(
     finally:
         with transaction(settings.postgres_url) as connection:
             connection.execute("UPDATE masto.sentiment_models SET status = 'champion'")
+
+
+def test_a_byte_that_is_no_utf_8_is_read_as_a_replacement_character(
+    spark: SparkSession, model: LoadedModel
+) -> None:
+    explained = _explain(spark, model, "I am so happy \udcff")
+    assert explained.label_str == "positive"
+    assert "\N{REPLACEMENT CHARACTER}" in dict(explained.words)

@@ -108,9 +108,9 @@ def test_a_batch_is_scored_as_the_asset_scores_it(
         "https://one.example/": "no_words",
     }
     assert {version for _, _, version in live.values()} == {trained.version}
-    assert score_pending(spark, settings, lambda line: None).scored == 0
+    assert score_pending(lambda: spark, settings, lambda line: None).scored == 0
     stream.execute("TRUNCATE masto.toots_sentiment")
-    score_pending(spark, settings, lambda line: None, rebuild=True)
+    score_pending(lambda: spark, settings, lambda line: None, rebuild=True)
     later = stream.scores()
     assert later.keys() == live.keys()
     for text, (outcome, probability, _) in later.items():
@@ -132,7 +132,7 @@ def test_a_larger_batch_is_left_to_the_asset(
 ) -> None:
     stream.take(*_MESSAGES, upsert("6"))
     assert stream.scores() == {}
-    assert score_pending(spark, settings, lambda line: None).scored == 5
+    assert score_pending(lambda: spark, settings, lambda line: None).scored == 5
 
 
 def test_a_new_champion_is_taken_up_with_the_batch_after_it_was_seen(

@@ -10,15 +10,16 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.sentiment.models.store import LoadedModel, ModelUnreadableError, load_model
 from mastodon_assets.sentiment.scoring import score as score_module
 from mastodon_assets.sentiment.scoring.score import (
-    Pending,
-    read_pending,
+    read_posts,
     score,
     score_pending,
     write_scores,
 )
 from mastodon_assets.sentiment.train import TrainingResult, train
+from mastodon_assets.warehouse.change_log import has_changes_since
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.watermarks import bump_toots_version
+from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
+from mastodon_assets.warehouse.watermarks import bump_toots_version, toots_version
 
 CREATED = datetime(2026, 11, 20, 11, 59, tzinfo=UTC)
 
@@ -185,7 +186,7 @@ def test_after_a_refresh_every_toot_has_one_row_and_progress_is_noted(
     _put_toot(url, -2, "I am not happy")
     _put_toot(url, 3, "今日は", lang="ja")
     _put_toot(url, -(2**63), "https://one.example/")
-    result = score_pending(spark, settings, _ignore)
+    result = score_pending(lambda: spark, settings, _ignore)
     rows = _rows(url)
     assert {id_: row["label_str"] or row["reason"] for id_, row in rows.items()} == {
         1: "positive",
@@ -210,9 +211,9 @@ def test_scoring_twice_changes_no_row(
 ) -> None:
     _put_toot(url, 1, "I am so happy")
     _put_toot(url, 2, "今日は", lang="ja")
-    score_pending(spark, settings, _ignore)
+    score_pending(lambda: spark, settings, _ignore)
     before = _rows(url)
-    assert score_pending(spark, settings, _ignore).scored == 0
+    assert score_pending(lambda: spark, settings, _ignore).scored == 0
     assert _rows(url) == before
 
 
@@ -221,10 +222,10 @@ def test_an_edited_toot_is_scored_again_and_others_are_not(
 ) -> None:
     _put_toot(url, 1, "I am so happy")
     _put_toot(url, 2, "what a good day")
-    score_pending(spark, settings, _ignore)
+    score_pending(lambda: spark, settings, _ignore)
     before = _rows(url)
     _put_toot(url, 1, "I am so sad", payload=2)
-    assert score_pending(spark, settings, _ignore).by_outcome == {"negative": 1}
+    assert score_pending(lambda: spark, settings, _ignore).by_outcome == {"negative": 1}
     after = _rows(url)
     assert after[1]["text"] == "I am so sad"
     assert after[2] == before[2]
@@ -234,7 +235,7 @@ def test_a_refresh_looks_at_what_changed_and_a_rebuild_at_all(
     spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
 ) -> None:
     _put_toot(url, 1, "I am so happy")
-    assert score_pending(spark, settings, _ignore).scored == 1
+    assert score_pending(lambda: spark, settings, _ignore).scored == 1
     _put_toot(url, 2, "what a good day")
     with transaction(url) as connection:
         # As the merge records it.
@@ -245,9 +246,9 @@ def test_a_refresh_looks_at_what_changed_and_a_rebuild_at_all(
         )
         # As another program might.
         connection.execute("DELETE FROM masto.toots_sentiment")
-    assert score_pending(spark, settings, _ignore).scored == 1
+    assert score_pending(lambda: spark, settings, _ignore).scored == 1
     assert set(_rows(url)) == {2}
-    assert score_pending(spark, settings, _ignore, rebuild=True).scored == 1
+    assert score_pending(lambda: spark, settings, _ignore, rebuild=True).scored == 1
     assert set(_rows(url)) == {1, 2}
 
 
@@ -258,9 +259,7 @@ def test_a_toot_edited_or_deleted_between_scoring_and_writing_is_left_for_the_ne
     for id_ in (1, 2, 3):
         _put_toot(url, id_, "I am so happy")
     with transaction(url, snapshot=True) as connection:
-        pending = read_pending(
-            connection, Pending(champion=champion_model.version), after=None, limit=10
-        )
+        pending = read_posts(connection, [3, 2, 1])
     scored = score(spark.createDataFrame(pending), model, low=0.45, high=0.55).toArrow()
     _put_toot(url, 2, "I am so sad", payload=2)
     with transaction(url) as connection:
@@ -269,7 +268,7 @@ def test_a_toot_edited_or_deleted_between_scoring_and_writing_is_left_for_the_ne
     assert write_scores(url, scored) == {"positive": 1}
 
     assert set(_rows(url)) == {1}
-    assert score_pending(spark, settings, _ignore).by_outcome == {"negative": 1}
+    assert score_pending(lambda: spark, settings, _ignore).by_outcome == {"negative": 1}
     assert {id_: row["label_str"] for id_, row in _rows(url).items()} == {
         1: "positive",
         2: "negative",
@@ -283,12 +282,12 @@ def test_what_had_no_model_is_scored_at_the_first_refresh_after_one_exists(
         connection.execute("DELETE FROM masto.sentiment_models")
     _put_toot(url, 1, "I am so happy")
     lines: list[str] = []
-    assert score_pending(spark, settings, lines.append).by_outcome == {"no_model": 1}
+    assert score_pending(lambda: spark, settings, lines.append).by_outcome == {"no_model": 1}
     assert any("no sentiment model" in line for line in lines)
-    assert score_pending(spark, settings, _ignore).scored == 0
+    assert score_pending(lambda: spark, settings, _ignore).scored == 0
     assert _progress(url)[1] is None
     train(spark, settings, _ignore)
-    assert score_pending(spark, settings, _ignore).by_outcome == {"positive": 1}
+    assert score_pending(lambda: spark, settings, _ignore).by_outcome == {"positive": 1}
     assert _progress(url)[1] == champion_model.version
 
 
@@ -301,7 +300,7 @@ def test_a_new_champion_scores_again_by_choice_and_what_was_broken_off_goes_on(
 ) -> None:
     for number in range(5):
         _put_toot(url, number, "I am so happy")
-    score_pending(spark, settings, _ignore)
+    score_pending(lambda: spark, settings, _ignore)
     _, _, version = _progress(url)
     # As an earlier champion left them, one of them already scored again.
     with transaction(url) as connection:
@@ -309,19 +308,21 @@ def test_a_new_champion_scores_again_by_choice_and_what_was_broken_off_goes_on(
             "UPDATE masto.toots_sentiment SET model_version = 'old', prob_pos = 0.5,"
             " label_str = 'neutral' WHERE id > 0"
         )
-    assert score_pending(spark, settings, _ignore).scored == 0
-    monkeypatch.setattr(score_module, "_ROWS_A_CHUNK", 3)
+    assert score_pending(lambda: spark, settings, _ignore).scored == 0
+    monkeypatch.setattr(score_module, "_ROWS_PER_CHUNK", 3)
     lines: list[str] = []
-    assert score_pending(spark, settings, lines.append, rescore=True).by_outcome == {"positive": 4}
-    assert "scored 3 of 4 toots" in lines
-    assert "scored 4 of 4 toots" in lines
+    assert score_pending(lambda: spark, settings, lines.append, rescore=True).by_outcome == {
+        "positive": 4
+    }
+    assert "scored 3 of 4 posts" in lines
+    assert "scored 4 of 4 posts" in lines
     rows = _rows(url)
     assert len(rows) == 5
     assert {row["model_version"] for row in rows.values()} == {champion_model.version}
     # Charts and files show other labels: they are due.
     assert _progress(url)[2] > version
     version = _progress(url)[2]
-    assert score_pending(spark, settings, _ignore, rescore=True).scored == 0
+    assert score_pending(lambda: spark, settings, _ignore, rescore=True).scored == 0
     assert _progress(url)[2] == version
 
 
@@ -335,12 +336,12 @@ def test_many_chunks_give_the_same_as_one(
     texts = ["I am so happy", "I am so sad", "https://one.example/", "what a good day", "ugly soup"]
     for number, text in enumerate(texts):
         _put_toot(url, number - 2, text)
-    score_pending(spark, settings, _ignore)
+    score_pending(lambda: spark, settings, _ignore)
     in_one = {id_: (row["prob_pos"], row["reason"]) for id_, row in _rows(url).items()}
     with transaction(url) as connection:
         connection.execute("TRUNCATE masto.toots_sentiment")
-    monkeypatch.setattr(score_module, "_ROWS_A_CHUNK", 2)
-    assert score_pending(spark, settings, _ignore, rebuild=True).scored == 5
+    monkeypatch.setattr(score_module, "_ROWS_PER_CHUNK", 2)
+    assert score_pending(lambda: spark, settings, _ignore, rebuild=True).scored == 5
     assert {id_: (row["prob_pos"], row["reason"]) for id_, row in _rows(url).items()} == in_one
 
 
@@ -357,7 +358,99 @@ def test_a_champion_that_cannot_be_read_is_an_error_and_writes_nothing(
             "UPDATE masto.sentiment_models SET path = %s", (str(tmp_path / "nosuch"),)
         )
     with pytest.raises(ModelUnreadableError, match="nosuch"):
-        score_pending(spark, settings, _ignore)
+        score_pending(lambda: spark, settings, _ignore)
     assert _rows(url) == {}
     with transaction(url) as connection:
         connection.execute("DELETE FROM masto.sentiment_models")
+
+
+def _no_spark() -> SparkSession:
+    raise AssertionError("Spark was started")
+
+
+def test_spark_is_not_started_when_no_post_waits_for_a_model(
+    settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    assert score_pending(_no_spark, settings, _ignore).scored == 0
+    with transaction(url) as connection:
+        connection.execute("DELETE FROM masto.sentiment_models")
+    _put_toot(url, 1, "I am so happy")
+    assert score_pending(_no_spark, settings, _ignore).by_outcome == {"no_model": 1}
+
+
+def test_changed_thresholds_are_applied_to_stored_scores_without_spark(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    texts = ("I am so happy", "I am so sad", "the bus stops at the square", "what a good day")
+    for number, text in enumerate(texts):
+        _put_toot(url, number, text)
+    score_pending(lambda: spark, settings, _ignore)
+    with transaction(url) as connection:
+        rebuild_rollups(connection)
+    before = _rows(url)
+    _, _, version = _progress(url)
+    # Just above the second probability, exactly at the third.
+    probabilities = sorted(row["prob_pos"] for row in before.values())
+    low, high = probabilities[1], probabilities[2]
+    changed = settings.model_copy(update={"neutral_low": low - 1e-9, "neutral_high": high + 1e-9})
+
+    result = score_pending(_no_spark, changed, _ignore)
+
+    after = _rows(url)
+    expected = {
+        row.id: row.label_str
+        for row in _score(
+            spark,
+            load_model(spark, Path(champion_model.path)),
+            *(("en", text) for text in texts),
+            low=low - 1e-9,
+            high=high + 1e-9,
+        )
+    }
+    assert {id_: row["label_str"] for id_, row in after.items()} == expected
+    assert result.relabelled == sum(
+        before[id_]["label_str"] != label for id_, label in expected.items()
+    )
+    assert result.relabelled > 0
+    assert [row | {"label_str": ""} for row in after.values()] == [
+        row | {"label_str": ""} for row in before.values()
+    ]
+    # Charts are due, sums are right, and a second refresh has nothing to do.
+    assert _progress(url)[2] > version
+    with transaction(url) as connection:
+        assert days_that_differ(connection, None) == []
+    assert score_pending(_no_spark, changed, _ignore).relabelled == 0
+
+
+def test_labels_of_a_three_class_model_have_no_thresholds(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    _put_toot(url, 1, "I am so happy")
+    score_pending(lambda: spark, settings, _ignore)
+    with transaction(url) as connection:
+        connection.execute(
+            "UPDATE masto.sentiment_models SET metrics = metrics || '{\"classes\": {}}'"
+        )
+    changed = settings.model_copy(update={"neutral_low": 0.0, "neutral_high": 1.0})
+    assert score_pending(_no_spark, changed, _ignore).relabelled == 0
+    assert _rows(url)[1]["label_str"] == "positive"
+    with transaction(url) as connection:
+        connection.execute("DELETE FROM masto.sentiment_models")
+
+
+def test_a_new_label_leaves_the_change_log_complete(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    _put_toot(url, 1, "I am so happy")
+    score_pending(lambda: spark, settings, _ignore)
+    since = _progress(url)[2]
+    with transaction(url) as connection:
+        connection.execute("UPDATE masto.toots_sentiment SET model_version = 'old'")
+    assert score_pending(lambda: spark, settings, _ignore, rescore=True).scored == 1
+    with transaction(url) as connection:
+        assert has_changes_since(connection, since=since, to=toots_version(connection))
+        totals = connection.execute(
+            "SELECT username, sum(sign) FROM masto.toot_changes WHERE version > %s GROUP BY 1",
+            (since,),
+        ).fetchall()
+    assert totals == [("", 0)]
