@@ -134,7 +134,9 @@ def fit_regression(
         labels.append(regression.getWeightCol())
     word_ngrams = hashing_stage("word_ngrams", "word_ngrams_presence", presence.getNumFeatures())
     hashed = PipelineModel([presence, word_ngrams]).transform(rows)
-    hashed = hashed.select(*labels, counted, "word_ngrams_presence", *extra_vectors).cache()
+    hashed = hashed.select(*labels, counted, "word_ngrams_presence", *extra_vectors)
+    # On disk: memory is for numbers per bucket, whatever the number of rows.
+    hashed = hashed.persist(StorageLevel.DISK_ONLY)
     try:
         weights = fit_weights(
             hashed,
@@ -149,7 +151,6 @@ def fit_regression(
         assembled = PipelineModel([normalizer, *inputs]).transform(hashed)
         features = detached(assembled, *labels, regression.getFeaturesCol())
     finally:
-        # Before the regression, which needs the memory: dozens of numbers per bucket.
         hashed.unpersist()
     report(f"regression, at most {regression.getMaxIter()} iterations")
     with iterations_reported(spark, regression.getMaxIter(), report):
