@@ -76,7 +76,7 @@ def test_settings_that_do_not_fit_together_are_a_finding() -> None:
     )
     (finding,) = check_mastodon(settings)
     assert (finding.name, finding.level) == ("Mastodon servers", "red")
-    assert finding.text.startswith("MASTODON_SOURCES: two.example is no server")
+    assert finding.text.startswith("MASTODON_SOURCES: two.example is not in MASTODON_API_BASE_URL")
 
 
 @pytest.fixture

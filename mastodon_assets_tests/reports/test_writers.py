@@ -18,7 +18,11 @@ from mastodon_assets_tests.support.report_rows import MONDAY
 
 
 def _figure(toots_count: int = 3) -> Figure:
-    return charts.toots_per_day(pd.DataFrame({"day": [MONDAY], "toots_count": [toots_count]}))
+    return charts.toots_per_day(
+        pd.DataFrame(
+            {"day": [MONDAY], "toots_count": [toots_count], "n_earlier": [0], "n_later": [0]}
+        )
+    )
 
 
 @contextmanager
