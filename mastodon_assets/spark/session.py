@@ -20,6 +20,7 @@ from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.jvm.class_archive import ClassArchive
 from mastodon_assets.jvm.java import java_home
 from mastodon_assets.jvm.maven import Coordinate, Report, cache_dir, fetch_jars
+from mastodon_assets.spark.memory import Workload, driver_memory
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -48,6 +49,8 @@ _SHORT_LIVED_DRIVER = "-Xms{memory}"
 # As a URI, because a path may contain spaces.
 _PROFILE = (Path(__file__).parent / "log4j2.properties").as_uri()
 _QUIET = f"-Dlog4j2.configurationFile={_PROFILE}"
+# Otherwise only the thread that needed the memory ends, and the others wait for it forever.
+_END_WITHOUT_MEMORY = "-XX:+ExitOnOutOfMemoryError"
 _CONNECT_PORT = 15002
 _ANSWER_SECONDS = 5
 
@@ -67,14 +70,16 @@ def shares_our_disk(settings: Settings) -> bool:
     return settings.spark_master.startswith("local")
 
 
-def spark_config(settings: Settings) -> dict[str, bool | float | int | str | None]:
+def spark_config(
+    settings: Settings, workload: Workload = "stream"
+) -> dict[str, bool | float | int | str | None]:
     """Return all of Spark's properties; static ones cannot be changed once a session exists."""
     return {
         "spark.app.name": "mastodon_assets",
         "spark.master": settings.spark_master,
         **_SESSION_CONFIG,
-        "spark.driver.memory": settings.spark_driver_memory,
-        "spark.driver.extraJavaOptions": _QUIET,
+        "spark.driver.memory": driver_memory(settings, workload),
+        "spark.driver.extraJavaOptions": f"{_QUIET} {_END_WITHOUT_MEMORY}",
         **_log_level(settings),
         **_ui(settings.spark_ui_port),
         "spark.ui.showConsoleProgress": "false",
@@ -120,7 +125,11 @@ def prepare_environment(settings: Settings) -> None:
 
 
 def build_session(
-    settings: Settings, *, jvm_options: str = "", driver_options: str = ""
+    settings: Settings,
+    *,
+    workload: Workload = "stream",
+    jvm_options: str = "",
+    driver_options: str = "",
 ) -> "SparkSession":
     """Return the running session, or a new one.
 
@@ -129,6 +138,7 @@ def build_session(
 
     Args:
         settings: The settings.
+        workload: What the memory of the driver is chosen for, unless SPARK_DRIVER_MEMORY is set.
         jvm_options: Options for all JVMs.
         driver_options: Options for the JVM of this process.
 
@@ -147,11 +157,15 @@ def build_session(
             .config(map=_SESSION_CONFIG)
             .getOrCreate()
         )
+    # Its errors are raised too; here it would log each lost connection with a traceback.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     prepare_environment(settings)
-    config = {**spark_config(settings), **_jars(settings)}
+    config = {**spark_config(settings, workload), **_jars(settings)}
     more = (class_archive().options_to_read(), jvm_options, driver_options)
-    config["spark.driver.extraJavaOptions"] = " ".join(filter(None, (_QUIET, *more)))
-    config["spark.executor.extraJavaOptions"] = jvm_options
+    config["spark.driver.extraJavaOptions"] = " ".join(
+        filter(None, (_QUIET, _END_WITHOUT_MEMORY, *more))
+    )
+    config["spark.executor.extraJavaOptions"] = f"{_END_WITHOUT_MEMORY} {jvm_options}".strip()
     with _signal_handlers_kept():
         return SparkSession.builder.config(map=config).getOrCreate()
 
@@ -185,7 +199,7 @@ class ShortLivedSession:
 
     def __call__(self) -> "SparkSession":
         """Return the session; start it at the first call."""
-        options = _SHORT_LIVED_DRIVER.format(memory=self._settings.spark_driver_memory)
+        options = _SHORT_LIVED_DRIVER.format(memory=driver_memory(self._settings))
         if shares_our_disk(self._settings) and self._archive is None:
             prepare_environment(self._settings)
             self._archive = class_archive()

@@ -16,6 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.kafka.topics import read_topic
+from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.stream.drain import DrainSummary
 from mastodon_assets.stream.metrics import StreamProgress
 from mastodon_assets.stream.query import (
@@ -70,6 +71,7 @@ def stream(
     Raises:
         DataLossError: The topic no longer holds the messages after the ledger.
         TopicMissingError: The broker has no such topic.
+        SparkEndedError: Spark's JVM ended, for lack of memory for instance.
         LedgerConflictError: Another writer moved the ledger five times in a row.
         ServiceUnavailableError: Kafka or PostgreSQL does not answer at the start. Later outages are
             waited for.
@@ -111,7 +113,10 @@ class _Stream:
         if self._summary is not None and self._should_stop():
             return
         target = read_topic(self._settings, self._settings.kafka_topic)
-        with opened_reader(self._settings, target, self._add) as reader:
+        with (
+            jvm_end_explained(self._settings),
+            opened_reader(self._settings, target, self._add) as reader,
+        ):
             self._summary = self._summary or DrainSummary(target.topic, start=reader.start)
             if not self._stand_by(reader):
                 return

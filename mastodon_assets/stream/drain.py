@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.kafka.topics import Offsets, read_topic
+from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.stream.merge import BatchCounts, refresh_statistics
 from mastodon_assets.stream.query import Batch, opened_reader
 from mastodon_assets.stream.stream_lock import LockOwner, wait_for_stream
@@ -67,6 +68,7 @@ def drain(
         LedgerConflictError: Another writer moved the ledger five times in a row.
         SuppressionKeyError: The suppression list has entries under another key.
         ServiceUnavailableError: Kafka, PostgreSQL or Spark does not answer.
+        SparkEndedError: Spark's JVM ended, for lack of memory for instance.
         StreamStalledError: The stream process does not move the ledger.
         TopicMissingError: The broker has no such topic.
     """
@@ -83,7 +85,7 @@ def drain(
         report(f"batch of {batch.counts.messages:,} messages in {batch.seconds:.1f} s")
 
     give_way()
-    with opened_reader(settings, target, count) as reader:
+    with jvm_end_explained(settings), opened_reader(settings, target, count) as reader:
         summary.start = summary.start or reader.start
 
         def read(keep_payloads: bool) -> None:

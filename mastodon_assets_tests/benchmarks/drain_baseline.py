@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
 from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.spark.memory import driver_memory
 from mastodon_assets.spark.session import connector_jars, file_uri, prepare_environment
 
 _MESSAGE = """
@@ -46,7 +47,7 @@ def main() -> None:
     spark = (
         SparkSession.builder.master(settings.spark_master)
         .config("spark.jars", jars)
-        .config("spark.driver.memory", settings.spark_driver_memory)
+        .config("spark.driver.memory", driver_memory(settings))
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")

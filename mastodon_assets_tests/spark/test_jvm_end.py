@@ -1,0 +1,29 @@
+"""A JVM without memory ends, and says in one line what to set."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mastodon_assets.spark.jvm_end import _explained
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_jvm_without_memory_ends_and_one_line_says_what_to_set() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "mastodon_assets_tests.support.memory_hog"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == (
+        "error: Spark ran out of memory (its driver had 512m); nothing was written since the last"
+        " commit: set SPARK_DRIVER_MEMORY to more, then run it again"
+    )
+
+
+@pytest.mark.parametrize(("status", "words"), [(-9, "was killed"), (137, "was killed"), (1, "1;")])
+def test_other_ends_are_named_too(status: int, words: str) -> None:
+    assert words in _explained(status, "2g")
