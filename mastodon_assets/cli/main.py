@@ -84,11 +84,17 @@ def run(arguments: Sequence[str]) -> int:
     return status or 0
 
 
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
+        print_line(f"{PROGRAM} {version(PROGRAM)}")
+        raise typer.Exit
+
+
 @app.callback()
 def _prepare(
     _show_version: Annotated[
         bool,
-        flag("--version", "Show the version and exit.", callback=lambda value: _version(value)),
+        flag("--version", "Show the version and exit.", callback=_version),
     ] = False,
 ) -> None:
     try:
@@ -98,12 +104,6 @@ def _prepare(
         settings = Settings.model_construct()
     configure_logging(settings.log_level, settings.log_format)
     set_seconds_to_end(settings.stop_seconds)
-
-
-def _version(is_wanted: bool) -> None:
-    if is_wanted:
-        print_line(f"{PROGRAM} {version(PROGRAM)}")
-        raise typer.Exit
 
 
 def _usage_text(error: Any) -> str:

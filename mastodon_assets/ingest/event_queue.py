@@ -253,7 +253,7 @@ def start_thread(name: str, work: Callable[[], _Result]) -> "Future[_Result]":
     def run() -> None:
         try:
             result = work()
-        except Exception as error:  # the future raises it
+        except Exception as error:  # noqa: BLE001 - the future raises it
             future.set_exception(error)
         else:
             future.set_result(result)

@@ -146,7 +146,7 @@ class EventHandler:
         origin = self._origin(origin)
         try:
             yield origin
-        except Exception as error:  # a payload must not end the run
+        except Exception as error:  # noqa: BLE001 - a payload must not end the run
             # Nothing says that the payload may be kept.
             self._fail("unexpected", type(error).__name__, None, origin)
 

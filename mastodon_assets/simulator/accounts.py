@@ -128,7 +128,7 @@ def _username(rng: random.Random, language: str | None, taken: set[str]) -> str:
 
 
 def _display_name(rng: random.Random, username: str) -> str:
-    name = username.split("_")[0].capitalize()
+    name = username.split("_", 1)[0].capitalize()
     return f"{name} {rng.choice(('🌻', '🚲', '📚', '🐈', '𝓍𝑜'))}" if rng.random() < 0.3 else name
 
 

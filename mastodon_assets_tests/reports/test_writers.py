@@ -14,15 +14,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from mastodon_assets.reports import charts, writers
-from mastodon_assets_tests.support.report_rows import MONDAY
+from mastodon_assets_tests.support.report_frames import per_day
 
 
 def _figure(toots_count: int = 3) -> Figure:
-    return charts.toots_per_day(
-        pd.DataFrame(
-            {"day": [MONDAY], "toots_count": [toots_count], "n_earlier": [0], "n_later": [0]}
-        )
-    )
+    return charts.toots_per_day(per_day(1, toots_count))
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def find_embedding(settings: Settings) -> Embedding | None:
         ) from error
     try:
         width = Encoder(folder).width
-    except Exception as error:  # noqa: BLE001 - both libraries raise nothing narrower
+    except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EmbeddingError(
             f"{_VARIABLE}={named}: {_TOKENIZER} and {_model_file(folder).name} give no vector for"
