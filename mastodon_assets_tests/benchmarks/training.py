@@ -99,7 +99,7 @@ def _measure(
     }
     started = time.monotonic()
     with _cgroup(limit_gb) as join:
-        child = subprocess.Popen([*_COMMAND, "--child"], env=environment, preexec_fn=join)
+        child = subprocess.Popen([*_COMMAND, "--child"], env=environment, preexec_fn=join)  # noqa: PLW1509
         with _peak_memory(child.pid) as peak:
             exit_status = child.wait()
     return {
