@@ -84,7 +84,7 @@ def up(home: Path, *, topics: Sequence[str], report: Report = _ignore) -> Connec
         with ThreadPoolExecutor() as pool:
             broker = pool.submit(kafka.start, home, report)
             server = pool.submit(postgres.start, home, report)
-        connection = Connection(broker.result(), server.result(), _withdrawn_key(home))
+        connection = Connection(broker.result(), server.result(), _suppression_key(home))
         create_topics(connection.kafka_bootstrap_servers, topics)
         text = json.dumps(asdict(connection), indent=2)
         write_atomically(home / "connection.json", f"{text}\n")
@@ -128,7 +128,7 @@ def status(home: Path) -> list[ServiceStatus]:
     ]
 
 
-def _withdrawn_key(home: Path) -> str:
+def _suppression_key(home: Path) -> str:
     """Return the key of an earlier `up`, or a new one."""
     text = read_text(home / "connection.json")
     try:

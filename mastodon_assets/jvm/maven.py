@@ -72,7 +72,7 @@ def fetch_jars(
         coordinates: The jars.
         size: Shown by `report` before the first fetch, such as "43 MB, about half a minute".
         report: Gets a line before jars are fetched.
-        excluded: Organisations of which nothing is fetched.
+        excluded: Organisations whose artifacts are not fetched.
 
     Raises:
         ArtifactError: A jar cannot be fetched.

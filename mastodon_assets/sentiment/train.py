@@ -154,7 +154,7 @@ def train(
 ) -> TrainingResult:
     """Train the model of SENTIMENT_CORPUS, or of the synthetic corpus, unless it exists.
 
-    With SENTIMENT_CALIBRATION the model tells three classes, and serves the languages that it was
+    With SENTIMENT_CALIBRATION the model has three classes and serves the languages that it was
     measured for. With SENTIMENT_EMBEDDING_DIR the n-grams are stacked with that embedding. The
     version is a hash of everything in the `TrainingPlan`. If its row and folder exist, nothing is
     trained. A new model becomes champion if it is not worse than the present one.

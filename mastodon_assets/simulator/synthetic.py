@@ -142,7 +142,7 @@ class _HistoryWriter:
     def write(self, toots: int, *, future: int) -> list[Event]:
         rng = self._rng
         poison = math.ceil(toots / _TOOTS_PER_POISON)
-        arrivals = self._arrivals(toots + poison)
+        arrivals = self._arrival_times(toots + poison)
         poisoned = set(rng.sample(range(len(arrivals)), poison))
         special = _Special.choose(rng, toots)
         posts: list[_Post] = []
@@ -162,7 +162,7 @@ class _HistoryWriter:
         events.sort(key=lambda item: item[0])
         return [event for _, event in events]
 
-    def _arrivals(self, count: int) -> list[int]:
+    def _arrival_times(self, count: int) -> list[int]:
         days = self._rng.choices(range(len(self._day_weights)), self._day_weights, k=count)
         hours = self._rng.choices(range(24), _HOUR_WEIGHTS, k=count)
         return sorted(

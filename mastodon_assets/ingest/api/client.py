@@ -231,7 +231,7 @@ class MastodonClient:
                 ratelimit_method="throw",
                 request_timeout=_REST_SECONDS,
                 user_agent=_user_agent(),
-                # An address that a server does not have is told by its 404.
+                # A server answers an address that it does not have with 404.
                 version_check_mode="none",
             )
         return self._api_client

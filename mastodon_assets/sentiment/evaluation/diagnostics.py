@@ -1,4 +1,4 @@
-"""Model diagnostics: curves, reference values, telling n-grams and the vocabulary of a training.
+"""Model diagnostics: curves, reference values, strongest n-grams and the vocabulary of a training.
 
 What belongs here: the keys `curves`, `reference` and `telling_ngrams` of a model's metrics, and its
 vocabulary. They need probabilities only, so they work for any model. `drift` and the model's charts

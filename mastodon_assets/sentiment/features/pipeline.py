@@ -197,7 +197,7 @@ def hashing_stage(terms: str, presence: str, buckets: int) -> HashingTF:
 def fit_weights(
     rows: DataFrame, label: str, *, presence: str, word_ngrams: str, normalized: str, output: str
 ) -> ElementwiseProduct:
-    """Fit the stage `normalized` -> `output` that scales each bucket by how telling it is.
+    """Fit the stage `normalized` -> `output` that weights buckets by how they separate the classes.
 
     The scale is the distance of the bucket's frequencies in the classes, as a logarithm: for two
     classes the log-count ratio of Wang and Manning 2012, *Baselines and Bigrams*. A ratio within

@@ -1,6 +1,6 @@
 """Micro-batch scoring: scores of the stream's batches, written in the transaction of their rows.
 
-What belongs here: when a micro-batch is scored, by which model, and how that is fast. The score
+What belongs here: when a micro-batch is scored, which model does it, how that is fast. The score
 itself comes from `score`, so stream and asset give a text the same probability.
 """
 

@@ -215,8 +215,7 @@ def linear_model(
 ) -> LogisticRegressionModel:
     """Build a model from one row of coefficients per class, or one row for two classes."""
     rows, columns = coefficients.shape
-    # PySpark has no public way to build a model from coefficients.
-    java_model = JavaParams._new_java_obj(
+    java_model = JavaParams._new_java_obj(  # noqa: SLF001 - there is no public way
         "org.apache.spark.ml.classification.LogisticRegressionModel",
         f"LogisticRegression_{uuid.uuid4().hex[:12]}",
         DenseMatrix(rows, columns, coefficients.ravel(), isTransposed=True),
