@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from mastodon_assets.contract.messages import NO_LANGUAGE, plain_tags, post_id
+from mastodon_assets.contract.identity import account_form, tag_forms
+from mastodon_assets.contract.messages import NO_LANGUAGE, post_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +64,7 @@ class FastPost(msgspec.Struct, forbid_unknown_fields=True, gc=False, frozen=True
 
 # Columns with the name and type of the field.
 _SAME_NAMES = (
-    *("instance", "username", "user_id", "favourites", "reblogs", "replies"),
+    *("instance", "user_id", "favourites", "reblogs", "replies"),
     *("visibility", "in_reply_to_id", "content_html"),
 )
 _DECODER = msgspec.json.Decoder(FastPost)
@@ -98,8 +99,9 @@ def fast_columns(posts: Sequence[FastPost]) -> dict[str, Any]:
     columns["status_id"] = [post.id for post in posts]
     columns["uri"] = uris = [post.uri for post in posts]
     columns["id"] = [post_id(uri) for uri in uris]
+    columns["username"] = [account_form(post.username) for post in posts]
     columns["lang"] = [post.language or NO_LANGUAGE for post in posts]
-    columns["hashtags"] = [plain_tags(post.hashtags) for post in posts]
+    columns["hashtags"] = [tag_forms(post.hashtags) for post in posts]
     columns["content_txt"] = [post.content for post in posts]
     columns["is_bot"] = [bool(post.bot) for post in posts]
     columns["is_sensitive"] = [bool(post.sensitive or post.spoiler_text) for post in posts]

@@ -16,6 +16,7 @@ import jsonschema_rs
 import orjson
 import xxhash
 
+from mastodon_assets.contract.identity import UNKNOWN_INSTANCE, account_form, tag_forms
 from mastodon_assets.contract.times import parse_utc
 from mastodon_assets.errors import PlatformError
 
@@ -171,12 +172,12 @@ def _upsert(document: Message) -> Message:
         "created_at": parse_utc(document["created_at"]),
         "edited_at": parse_utc(edited_at) if edited_at else None,
         "received_at": parse_utc(document["received_at"]),
-        "username": document["username"],
+        "username": account_form(document["username"]),
         "user_id": document.get("user_id"),
         "lang": document.get("language") or NO_LANGUAGE,
         "content_txt": document["content"],
         "content_html": document.get("content_html"),
-        "hashtags": plain_tags(document["hashtags"]),
+        "hashtags": tag_forms(document["hashtags"]),
         "favourites": int(document["favourites"]),
         "reblogs": int(document["reblogs"]),
         "replies": int(document["replies"]),
@@ -192,18 +193,18 @@ def _first_version(document: Message, kafka_time: datetime) -> Message:
     user_id = document.get("user_id")
     return {
         "op": "upsert",
-        "instance": "unknown",
+        "instance": UNKNOWN_INSTANCE,
         "status_id": status_id,
-        "uri": f"unknown/{status_id}",
+        "uri": f"{UNKNOWN_INSTANCE}/{status_id}",
         "created_at": parse_utc(document["created_at"]),
         "edited_at": None,
         "received_at": kafka_time,
-        "username": document["username"],
+        "username": account_form(document["username"]),
         "user_id": None if user_id is None else str(user_id),
         "lang": document.get("language") or NO_LANGUAGE,
         "content_txt": document.get("content") or "",
         "content_html": document.get("content_html"),
-        "hashtags": plain_tags(document.get("hashtags") or []),
+        "hashtags": tag_forms(document.get("hashtags") or []),
         "favourites": int(document.get("favourites") or 0),
         "reblogs": int(document.get("reblogs") or 0),
         "replies": 0,
@@ -212,8 +213,3 @@ def _first_version(document: Message, kafka_time: datetime) -> Message:
         "is_sensitive": False,
         "in_reply_to_id": None,
     }
-
-
-def plain_tags(tags: list[str]) -> list[str]:
-    """Return hashtags as the tables hold them: lower case, unique, in their order."""
-    return list(dict.fromkeys(tag.lower() for tag in tags))

@@ -13,10 +13,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from psycopg import Connection
 from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.identity import account_form, domain_form
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
 from mastodon_assets.ingest.dead_letters import remove_errors
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
@@ -28,11 +31,22 @@ from mastodon_assets.warehouse.suppression_list import (
     SuppressionKeyError,
     SuppressionList,
     add_entries,
-    entry_hash,
+    entry_hashes,
     read_suppression_list,
     remove_entries,
 )
 
+# Hosts in the uris of an account, and domains of accounts of the same name with such a host.
+_ALIASES = """
+WITH posts AS (
+    SELECT username, lower(substring(uri from '^[A-Za-z][A-Za-z0-9+.-]*://([^/?#:]+)')) AS host
+      FROM masto.toots_raw
+     WHERE split_part(username, '@', 1) = %(local)s
+)
+SELECT DISTINCT host FROM posts WHERE username = %(handle)s
+UNION
+SELECT DISTINCT split_part(username, '@', 2) FROM posts WHERE host = %(domain)s
+"""
 _HANDLE = re.compile(r"\A[^@\s/]+@[^@\s/]+\Z")
 _DOMAIN = re.compile(r"\A[^@\s/]+\Z")
 
@@ -62,7 +76,7 @@ def account(handle: str) -> Subject:
     name = handle.removeprefix("@")
     if not _HANDLE.match(name):
         raise SettingsError(f"--account {handle!r}: allowed: a full handle such as ada@one.example")
-    return Subject("account", name)
+    return Subject("account", account_form(name))
 
 
 def server(domain: str) -> Subject:
@@ -73,7 +87,7 @@ def server(domain: str) -> Subject:
     """
     if not _DOMAIN.match(domain):
         raise SettingsError(f"--server {domain!r}: allowed: a domain such as one.example")
-    return Subject("server", domain)
+    return Subject("server", domain_form(domain))
 
 
 def purge(settings: Settings, who: Subject, *, dry_run: bool = False) -> Mapping[str, int]:
@@ -94,11 +108,13 @@ def purge(settings: Settings, who: Subject, *, dry_run: bool = False) -> Mapping
         MissingTablesError: The database has no tables.
         ServiceUnavailableError: Database or broker fails; the message says what is done already.
     """
-    key, names = _key(settings), _stored_names(settings, who)
-    purged = SuppressionList(key, frozenset(entry_hash(key, who.kind, name) for name in names))
+    key = _key(settings)
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
         read_suppression_list(connection, key)
+        names = _stored_names(connection, settings, who)
+        hashes = (hashed for name in names for hashed in entry_hashes(key, who.kind, name))
+        purged = SuppressionList(key, frozenset(hashes))
         add_entries(connection, key, who.kind, names)
         removed = purge_rows(connection, purged)
         if dry_run:
@@ -130,7 +146,8 @@ def undo(settings: Settings, who: Subject) -> bool:
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
         read_suppression_list(connection, key)
-        return remove_entries(connection, key, who.kind, _stored_names(settings, who)) > 0
+        names = _stored_names(connection, settings, who)
+        return remove_entries(connection, key, who.kind, names) > 0
 
 
 def entries(settings: Settings) -> list[Entry]:
@@ -156,10 +173,24 @@ def _key(settings: Settings) -> SecretStr:
     return settings.suppression_key
 
 
-def _stored_names(settings: Settings, who: Subject) -> list[str]:
-    """Return the names under which posts may be stored: the plain one, and its pseudonym."""
+def _stored_names(connection: Connection[Any], settings: Settings, who: Subject) -> list[str]:
+    """Return the names under which posts may be stored: known aliases, and their pseudonyms."""
+    names = [who.name]
+    if who.kind == "account":
+        names += _aliases(connection, who.name)
     if settings.mastodon_handle_key is None:
-        return [who.name]
+        return names
     pseudonyms = Pseudonyms(settings.mastodon_handle_key)
     hidden = pseudonyms.handle if who.kind == "account" else pseudonyms.domain
-    return [who.name, hidden(who.name)]
+    return names + [hidden(name) for name in names]
+
+
+def _aliases(connection: Connection[Any], handle: str) -> list[str]:
+    """Return other handles of an account: with the host of its uris, or with its server's domain.
+
+    The posts of an account whose server has two domains show both.
+    """
+    local, _, domain = handle.partition("@")
+    rows = connection.execute(_ALIASES, {"handle": handle, "local": local, "domain": domain})
+    found = {account_form(f"{local}@{host}") for (host,) in rows if host}
+    return sorted(found - {handle})

@@ -171,7 +171,7 @@ def _refusal(
         return str(error)
     if message["op"] == "delete":
         return None
-    if suppression_list.matches(message["username"], message["instance"]):
+    if suppression_list.matches(message["username"], message["instance"], message["uri"]):
         return "withdrawn"
     return _conflict(connection, message)
 

@@ -50,6 +50,7 @@ def purge_rows(connection: Connection[Any], suppressed: SuppressionList) -> dict
     take_write_lock(connection)
     prepare_session(connection)
     usernames = _names(connection, "username", lambda name: suppressed.matches(name, None))
+    usernames = sorted({*usernames, *_usernames_by_server(connection, suppressed)})
     instances = _names(connection, "instance", lambda name: suppressed.matches(None, name))
     before = _count(connection)
     remove_posts(connection, usernames=usernames, instances=instances)
@@ -94,6 +95,15 @@ def _names(
         for table in (TOOTS_RAW, *_tables_with(column))
     )
     return [name for (name,) in connection.execute(query) if is_suppressed(name)]
+
+
+def _usernames_by_server(connection: Connection[Any], suppressed: SuppressionList) -> set[str]:
+    """Return the authors whom the list has under the host of their uris."""
+    pairs = connection.execute(
+        "SELECT DISTINCT username, substring(uri from '^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+')"
+        " FROM masto.toots_raw"
+    )
+    return {username for username, server in pairs if suppressed.matches(username, None, server)}
 
 
 def _remove_by_id(connection: Connection[Any], table: Table) -> None:

@@ -1,8 +1,10 @@
 """Numbered migrations: one function applies the pending ones, then comments and rights.
 
-What belongs here: how migrations run. Each one is a file in `migrations/`, named by its number.
+What belongs here: how migrations run. Each one is a file in `migrations/`, named by its number:
+SQL, or Python if it rewrites rows by rules of this package.
 """
 
+import runpy
 from pathlib import Path
 
 import psycopg
@@ -85,7 +87,7 @@ def _apply_pending(connection: Connection) -> str:
     versions = sorted(_migrations().items())
     for number, file in versions:
         if found is None or number > found:
-            connection.execute(file.read_bytes())
+            _apply(connection, file)
     newest = versions[-1][0]
     connection.execute(sql.SQL("DELETE FROM {}").format(_VERSION_TABLE))
     connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(_VERSION_TABLE), (newest,))
@@ -97,7 +99,15 @@ def _apply_pending(connection: Connection) -> str:
 
 
 def _migrations() -> dict[str, Path]:
-    return {file.name.partition("_")[0]: file for file in _MIGRATIONS.glob("*.sql")}
+    return {file.name.partition("_")[0]: file for file in _MIGRATIONS.glob("[0-9]*.*")}
+
+
+def _apply(connection: Connection, file: Path) -> None:
+    """Execute a migration: SQL, or a module whose `upgrade` gets the connection."""
+    if file.suffix == ".sql":
+        connection.execute(file.read_bytes())
+    else:
+        runpy.run_path(str(file))["upgrade"](connection)
 
 
 def _version(connection: Connection) -> str | None:

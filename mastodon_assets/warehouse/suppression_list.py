@@ -1,8 +1,8 @@
 """The suppression list, `masto.withdrawn`: accounts and servers that have withdrawn.
 
 What belongs here: the list, which ingester, merge and replay read. What a withdrawal removes is in
-`purge`. An entry is a keyed hash (BLAKE2b, RFC 7693) of a handle or a domain in lower case. The
-table names nobody: only the key shows whether a given name is listed.
+`purge`. An entry is a keyed hash (BLAKE2b, RFC 7693) of a handle or a domain in its one form
+(`contract.identity`). The table names nobody: only the key shows whether a given name is listed.
 """
 
 import json
@@ -17,6 +17,12 @@ from psycopg import Connection
 from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.identity import (
+    account_form,
+    domain_form,
+    unicode_domain,
+    uri_host,
+)
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
 from mastodon_assets.warehouse.database import transaction
 
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 Kind = Literal["account", "server"]
 
 _NAMES = re.compile(r"(?P<handle>(?<![\w.+-])[\w.+-]++@[\w.-]*\w)|://(?P<host>[\w.-]*\w)")
+_SERVER_OF_URI = r"^(?P<server>[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+)"
 _DIGEST_BYTES = 32
 _FINGERPRINT_BYTES = 8
 _SECONDS_BETWEEN_READS = 30
@@ -42,23 +49,31 @@ class SuppressionList:
     key: SecretStr | None = None
     hashes: frozenset[bytes] = field(default=frozenset(), repr=False)
 
-    def matches(self, username: str | None, instance: str | None) -> bool:
+    def matches(self, username: str | None, instance: str | None, uri: object = None) -> bool:
         """Return whether the account, its server, or the server that was read has withdrawn.
 
         Args:
             username: `user@domain` or its pseudonym.
             instance: The server that the post was read from.
+            uri: The post's uri. Its host is another name of the author's server, if handles and
+                pages of that server have different domains.
         """
         if not self.hashes:
             return False
         names: list[tuple[Kind, str]] = []
         if username:
-            domain = username.partition("@")[2]
+            local, _, domain = username.partition("@")
             names += [("account", username), ("server", domain)]
+            host = uri_host(uri)
+            if host is not None:
+                names += [("account", f"{local}@{host}"), ("server", host)]
         if instance:
             names.append(("server", instance))
+        return any(self._lists(kind, name) for kind, name in names)
+
+    def _lists(self, kind: Kind, name: str) -> bool:
         assert self.key is not None, "entries are read with a key"
-        return any(entry_hash(self.key, kind, name) in self.hashes for kind, name in names)
+        return any(hashed in self.hashes for hashed in entry_hashes(self.key, kind, name))
 
     def matches_record(self, value: bytes | None) -> bool:
         """Return whether the author of a record that breaks the contract has withdrawn.
@@ -76,7 +91,8 @@ class SuppressionList:
         author = document.get("username") if isinstance(document, Mapping) else None
         if isinstance(author, str):
             instance = document.get("instance")
-            return self.matches(author, instance if isinstance(instance, str) else None)
+            instance = instance if isinstance(instance, str) else None
+            return self.matches(author, instance, document.get("uri"))
         return any(
             self.matches(found["handle"], found["host"])
             for found in _NAMES.finditer(text.replace("\\u0040", "@").replace("\\/", "/"))
@@ -84,13 +100,27 @@ class SuppressionList:
 
 
 def entry_hash(key: SecretStr, kind: Kind, name: str) -> bytes:
-    """Return the entry for a handle or a domain, in any case, with or without a leading @.
+    """Return the entry for a handle or a domain in any spelling; accounts and servers differ."""
+    return _hash(key, kind, account_form(name) if kind == "account" else domain_form(name))
 
-    The hashes of accounts and servers differ.
+
+def entry_hashes(key: SecretStr, kind: Kind, name: str) -> tuple[bytes, ...]:
+    """Return every entry that means a handle or a domain.
+
+    Older versions wrote entries of internationalized domains in Unicode. Entries cannot be
+    rewritten, because they hold no names.
     """
+    now = entry_hash(key, kind, name)
+    local, separator, domain = name.rpartition("@")
+    unicode_form = f"{local}{separator}{unicode_domain(domain_form(domain))}"
+    before = unicode_form.removeprefix("@").casefold()
+    return (now,) if before.isascii() else (now, _hash(key, kind, before))
+
+
+def _hash(key: SecretStr, kind: Kind, name: str) -> bytes:
     secret = blake2b(key.get_secret_value().encode(), digest_size=blake2b.MAX_KEY_SIZE).digest()
-    canonical = name.removeprefix("@").casefold().encode("utf-8", "surrogatepass")
-    return blake2b(canonical, digest_size=_DIGEST_BYTES, key=secret, person=kind.encode()).digest()
+    text = name.encode("utf-8", "surrogatepass")
+    return blake2b(text, digest_size=_DIGEST_BYTES, key=secret, person=kind.encode()).digest()
 
 
 def key_fingerprint(key: SecretStr) -> str:
@@ -141,7 +171,7 @@ def remove_entries(
     """Remove names whose consent was given again; return the number of entries removed."""
     return connection.execute(
         "DELETE FROM masto.withdrawn WHERE kind = %s AND hash = ANY(%s)",
-        (kind, [entry_hash(key, kind, name) for name in names]),
+        (kind, [hashed for name in names for hashed in entry_hashes(key, kind, name)]),
     ).rowcount
 
 
@@ -161,9 +191,22 @@ def without_suppressed(rows: "pa.Table", suppression_list: SuppressionList) -> "
         return rows
     usernames = [name for name in _names(rows, "username") if suppression_list.matches(name, None)]
     instances = [name for name in _names(rows, "instance") if suppression_list.matches(None, name)]
+    # Author and uri's host in one text, which far fewer posts have in common than a uri.
+    hosts = pc.extract_regex(rows.column("uri"), _SERVER_OF_URI)
+    owners = pc.binary_join_element_wise(
+        rows.column("username"), pc.struct_field(hosts, "server"), " "
+    )
+    suppressed_owners = [
+        owner
+        for owner in owners.drop_null().unique().to_pylist()
+        if suppression_list.matches(owner.partition(" ")[0], None, owner.partition(" ")[2])
+    ]
     is_suppressed = pc.or_(
-        pc.is_in(rows.column("username"), pa.array(usernames, pa.string())),
-        pc.is_in(rows.column("instance"), pa.array(instances, pa.string())),
+        pc.or_(
+            pc.is_in(rows.column("username"), pa.array(usernames, pa.string())),
+            pc.is_in(rows.column("instance"), pa.array(instances, pa.string())),
+        ),
+        pc.is_in(owners, pa.array(suppressed_owners, pa.string())),
     )
     is_post = pc.fill_null(pc.equal(rows.column("op"), "upsert"), False)
     rejected_payloads = rows.column("payload").filter(pc.is_valid(rows.column("reject_reason")))

@@ -263,7 +263,8 @@ def test_nothing_is_left_of_somebody_on_the_suppression_list(listed: Suppression
     handling.event("status.update", status("1", edited_at="2026-11-20T12:00:00Z"))
     handling.event("update", status("2", created_at="no time, which would be a dead letter"))
     handling.listed(status("3"))
-    handling.event("update", status("4", account=account(acct="ada@three.example")))
+    other = account(acct="ada@three.example")
+    handling.event("update", status("4", account=other, uri="https://three.example/4"))
     handling.event("delete", "3")
 
     assert handling.summary.withheld == {"withdrawn": 4}

@@ -18,16 +18,22 @@ from mastodon_assets.kafka.topics import create_topics, read_topic
 from mastodon_assets.operations.purge import account, entries, purge, server, undo
 from mastodon_assets.stream.dead_letters import replay_rejected
 from mastodon_assets.stream.merge import BatchCounts
+from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.suppression_list import SuppressionKeyError, SuppressionList
-from mastodon_assets.warehouse.tables import TABLES
+from mastodon_assets.warehouse.tables import (
+    TABLES,
+    TOOT_METRICS_WINDOWED,
+    USER_AVG_LENGTH_WINDOWED,
+)
 from mastodon_assets_tests.support import documents
 from mastodon_assets_tests.support.dead_letters import fail, keep
 from mastodon_assets_tests.support.documents import status
 from mastodon_assets_tests.support.handling import NOW
 from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.records import delete, upsert
+from mastodon_assets_tests.support.stored_toots import insert_toot
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -261,6 +267,20 @@ def test_under_pseudonyms_both_names_withdraw(platform: Settings) -> None:
     assert listed.matches(names.handle("eve@three.example"), None)
     assert not listed.matches(names.handle("eve@two.example"), None)
     assert sorted(entry.kind for entry in entries(platform)) == ["account", "server"]
+
+
+@pytest.mark.parametrize("handle", ["sam@one.example", "@Sam@social.one.example"])
+def test_the_known_handles_of_a_person_are_listed_together(platform: Settings, handle: str) -> None:
+    with transaction(platform.postgres_url) as connection:
+        for number, name in enumerate(["sam", "eve"]):
+            uri = f"https://social.one.example/users/{name}/{number}"
+            insert_toot(connection, number, username=f"{name}@one.example", uri=uri)
+        for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED):
+            rebuild_windows(connection, table)
+
+    assert purge(platform, account(handle))["toots_raw"] == 1
+    assert len(rows(platform, "TABLE masto.withdrawn")) == 2
+    assert undo(platform, account("sam@one.example"))
 
 
 def test_undone_it_may_be_read_again(platform: Settings) -> None:

@@ -146,8 +146,8 @@ def test_a_purge_removes_all_of_an_account_and_says_how_much(tables: Tables) -> 
         "toots_raw": 2,
         "toot_metrics_windowed": 1,
         "user_avg_length_windowed": 2,
-        "batch_active_users": 2,
-        "user_totals": 2,
+        "batch_active_users": 1,
+        "user_totals": 1,
         "toots_sentiment": 2,
         "toots_engagement": 2,
         "toot_aliases": 3,
@@ -247,6 +247,44 @@ def test_a_delete_of_a_withdrawn_post_is_taken(tables: Tables) -> None:
     tables.purge("server", "one.example")
 
     assert tables.write([delete("1")]) == BatchCounts(delete_messages=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("account", "sam@one.example"),
+        ("account", "Sam@Social.One.example"),
+        ("server", "social.one.example"),
+    ],
+)
+def test_a_person_of_two_domains_goes_and_stays_away_under_either(
+    tables: Tables, kind: Kind, name: str
+) -> None:
+    uri = "https://social.one.example/users/sam/statuses/"
+    tables.write([upsert("1", username="sam@one.example", uri=f"{uri}1")])
+
+    assert tables.purge(kind, name)["toots_raw"] == 1
+    later = upsert("2", instance="two.example", username="SAM@One.example", uri=f"{uri}2")
+    assert tables.write([later]) == BatchCounts(suppressed=1)
+
+
+def test_spellings_of_an_account_and_of_a_hashtag_are_counted_as_one(tables: Tables) -> None:
+    tables.write(
+        [
+            upsert("1", username="ada@bücher.example", hashtags=["cafe\u0301", "ＡＩ"]),
+            upsert("2", uri="https://x.example/2", username="Ada@xn--bcher-kva.example"),
+            upsert("3", uri="https://x.example/3", hashtags=["caf\u00e9", "ai"]),
+        ]
+    )
+
+    assert tables.rows(
+        "SELECT username, sum(toots_count)::int FROM masto.user_avg_length_windowed"
+        " GROUP BY 1 ORDER BY 1"
+    ) == [("ada@one.example", 1), ("ada@xn--bcher-kva.example", 2)]
+    assert tables.rows("SELECT DISTINCT hashtags FROM masto.toots_raw ORDER BY 1") == [
+        (["café", "ai"],),
+        (["news"],),
+    ]
 
 
 @pytest.mark.parametrize("key", [None, SecretStr("another key for tests")])

@@ -13,7 +13,7 @@ def add_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, statements: str
     """Let `migrate` find the shipped migrations and one more, number 9999."""
     copy = folder / "migrations"
     copy.mkdir()
-    for file in _MIGRATIONS.glob("*.sql"):
+    for file in _MIGRATIONS.glob("[0-9]*.*"):
         (copy / file.name).write_bytes(file.read_bytes())
     (copy / "9999_more.sql").write_text(statements, encoding="utf-8")
     monkeypatch.setattr(migrations, "_MIGRATIONS", copy)

@@ -176,8 +176,8 @@ def test_the_window_check_compares_windows_with_rows(fresh_database_url: SecretS
         assert window_sum_and_rows(connection) == (3, 0)
 
 
-def test_the_migrations_are_numbered_sql_files_with_four_digits_each() -> None:
-    numbers = [file.name[:5] for file in _MIGRATIONS.iterdir()]
+def test_the_migrations_are_numbered_files_with_four_digits_each() -> None:
+    numbers = [file.name[:5] for file in _MIGRATIONS.glob("[!_]*")]
     assert len(set(numbers)) == len(numbers)
     assert [number for number in numbers if not re.fullmatch(r"\d{4}_", number)] == []
 
@@ -312,4 +312,4 @@ def test_a_day_is_found_by_few_blocks_after_deletes_let_new_rows_fill_the_holes(
 
 def newest() -> str:
     """Return the number of the newest migration."""
-    return max(file.name for file in _MIGRATIONS.glob("*.sql"))[:4]
+    return max(file.name for file in _MIGRATIONS.glob("[0-9]*.*"))[:4]

@@ -14,6 +14,7 @@ from mastodon_assets.warehouse.suppression_list import (
     SuppressionList,
     add_entries,
     entry_hash,
+    entry_hashes,
     read_suppression_list,
     remove_entries,
     watched_suppression_list,
@@ -49,6 +50,33 @@ def test_the_list_matches_accounts_and_servers(
     assert listed(kind, name).matches(username, instance) is is_match
 
 
+@pytest.mark.parametrize("listed_name", ["sam@one.example", "sam@social.one.example"])
+def test_an_account_matches_by_both_domains_of_its_server(listed_name: str) -> None:
+    uri = "https://social.one.example/users/sam/statuses/1"
+
+    assert listed("account", listed_name).matches("sam@one.example", "two.example", uri)
+    assert not listed("account", listed_name).matches("eve@one.example", "two.example", uri)
+
+
+def test_a_server_matches_by_its_pages_host_too() -> None:
+    uri = "https://social.one.example/users/sam/statuses/1"
+
+    assert listed("server", "social.one.example").matches("sam@one.example", None, uri)
+
+
+@pytest.mark.parametrize("spelling", ["sam@BÜCHER.example", "sam@xn--bcher-kva.example"])
+def test_an_entry_matches_every_spelling_of_the_name(spelling: str) -> None:
+    assert listed("account", "sam@bücher.example").matches(spelling, None)
+    assert listed("server", "bücher.example").matches(None, spelling.partition("@")[2])
+
+
+def test_an_entry_that_an_older_version_wrote_in_unicode_still_matches() -> None:
+    older = entry_hashes(KEY, "account", "sam@bücher.example")[1]
+
+    assert older != entry_hash(KEY, "account", "sam@bücher.example")
+    assert SuppressionList(KEY, frozenset({older})).matches("sam@xn--bcher-kva.example", None)
+
+
 def test_an_empty_list_matches_nobody_and_needs_no_key() -> None:
     assert not SuppressionList().matches("ada@one.example", "one.example")
     assert not SuppressionList().matches_record(b"ada@one.example")
@@ -78,11 +106,15 @@ def test_a_broken_record_matches_by_its_author_or_by_any_name_in_it(
     assert listed("account", "ada@one.example").matches_record(value) is is_match
 
 
+_BY_TWO = upsert(instance="three.example", username="ada@two.example", uri="https://two.example/1")
+
+
 @pytest.mark.parametrize(
     ("value", "is_match"),
     [
         (orjson.dumps(upsert(username="ada@two.example", favourites=-1)), True),
-        (orjson.dumps(upsert(instance="three.example", username="ada@two.example", v=2)), False),
+        (orjson.dumps({**_BY_TWO, "v": 2}), False),
+        (orjson.dumps({**_BY_TWO, "v": 2, "uri": "https://ONE.example/1"}), True),
         (b'"uri": "https://one.example/1', True),
         (b'"uri": "https:\\/\\/one.example\\/1', True),
         (b"x@one.example", True),

@@ -19,6 +19,7 @@ import httpx
 from pydantic import SecretStr
 
 from mastodon_assets.config.sources import PUBLIC, Source
+from mastodon_assets.contract.identity import domain_form
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
 from mastodon_assets.ingest.api import event_stream
 from mastodon_assets.ingest.api.errors import (
@@ -78,7 +79,7 @@ class MastodonClient:
         for name in ("domain", "uri"):
             value = document.get(name)
             if isinstance(value, str):
-                domain = value.strip().rpartition("://")[2].partition("/")[0].lower()
+                domain = domain_form(value.strip().rpartition("://")[2].partition("/")[0])
                 if is_domain(domain):
                     return domain
         return self._host

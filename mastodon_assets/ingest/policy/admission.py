@@ -52,7 +52,7 @@ class AdmissionPolicy:
             return reason
         assert isinstance(status, Mapping), "anything else is unreadable"
         handle = full_handle(status.get("account"), instance)
-        return WITHDRAWN if suppression_list.matches(handle, instance) else None
+        return WITHDRAWN if suppression_list.matches(handle, instance, status.get("uri")) else None
 
     def to_message(
         self, status: Mapping[str, Any], *, instance: str, received_at: datetime, origin: str

@@ -19,6 +19,7 @@ from hashlib import blake2b
 import regex
 
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.identity import searched_tag
 from mastodon_assets.contract.messages import Message
 
 _WITHOUT_SPACES = (
@@ -36,7 +37,7 @@ class Filters:
     Attributes:
         languages: Primary subtags that pass; `und` for posts that declare none.
         words: A post passes if it has any of them.
-        tags: A post passes if it has any of them.
+        tags: A post passes if it has any of them; compared as Mastodon's servers do.
         drops_bots: Whether posts of bots are dropped.
         drops_replies: Whether replies are dropped, including those of authors to themselves.
     """
@@ -62,7 +63,7 @@ class Filters:
             return "bot"
         if self.drops_replies and message["in_reply_to_id"] is not None:
             return "reply"
-        if self.tags and self.tags.isdisjoint(map(_folded, message["hashtags"])):
+        if self.tags and self.tags.isdisjoint(map(searched_tag, message["hashtags"])):
             return "tags"
         if self.words and not self._has_word(message):
             return "words"
@@ -97,7 +98,7 @@ def filters_from(settings: Settings) -> Filters:
     return Filters(
         languages=frozenset(map(_primary_subtag, _items(settings.filter_languages))),
         words=frozenset(map(_folded, _items(settings.filter_words))),
-        tags=frozenset(_folded(tag.removeprefix("#")) for tag in _items(settings.filter_tags)),
+        tags=frozenset(map(searched_tag, _items(settings.filter_tags))),
         drops_bots=settings.filter_bots == "drop",
         drops_replies=settings.filter_replies == "drop",
     )

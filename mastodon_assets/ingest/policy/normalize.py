@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from mastodon_assets.contract.identity import full_handle
+from mastodon_assets.contract.identity import full_handle, tag_forms
 from mastodon_assets.contract.messages import Message
 from mastodon_assets.contract.times import utc_text
 from mastodon_assets.errors import PlatformError
@@ -116,11 +116,11 @@ def _handle(account: Mapping[str, Any], instance: str) -> str:
 
 
 def _hashtags(tags: object) -> list[str]:
-    """Return the names, lower case, each once. Some servers send plain text, not objects."""
+    """Return the names in their one form. Some servers send plain text, not objects."""
     if not isinstance(tags, list):
         return []
     names = (tag.get("name") if isinstance(tag, Mapping) else tag for tag in tags)
-    return list(dict.fromkeys(name.lower() for name in names if isinstance(name, str) and name))
+    return tag_forms(name for name in names if isinstance(name, str) and name)
 
 
 def _count(value: object) -> object:

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 from pydantic import SecretStr
 
-from mastodon_assets.contract.identity import full_handle
+from mastodon_assets.contract.identity import account_form, domain_form, full_handle
 from mastodon_assets.contract.messages import Message
 from mastodon_assets.ingest.api.html_text import html_to_text
 
@@ -87,10 +87,10 @@ class Pseudonyms:
 
     def domain(self, domain: str) -> str:
         """Return the hash of a server, as pseudonyms of handles contain it."""
-        return self._hash("domain", domain.casefold())
+        return self._hash("domain", domain_form(domain))
 
     def _of_handle(self, handle: str) -> str:
-        return self._hash("handle", handle.casefold())
+        return self._hash("handle", account_form(handle))
 
     def _hidden(self, text: str, people: "_People") -> str:
         return people.replaced(text, lambda handle: f"@{self._of_handle(handle)}")
@@ -144,8 +144,8 @@ class _People:
         return _NAMED.sub(replace, text)
 
     def _add(self, handle: str, addresses: tuple[object, ...]) -> None:
-        self._by_name.setdefault(handle.casefold(), handle)
-        self._by_name.setdefault(handle.partition("@")[0].casefold(), handle)
+        self._by_name.setdefault(account_form(handle), handle)
+        self._by_name.setdefault(account_form(handle.partition("@")[0]), handle)
         for address in addresses:
             if not isinstance(address, str) or len(address) < _MIN_ADDRESS_LENGTH:
                 continue
@@ -164,13 +164,13 @@ class _People:
             return self._by_profile.get(owner, owner), ""
         if part["local"]:
             for name, rest in _possible_names(part["local"]):
-                if name.casefold() in self._by_name:
-                    return self._by_name[name.casefold()], rest
+                if account_form(name) in self._by_name:
+                    return self._by_name[account_form(name)], rest
             name, rest = next(_possible_names(part["local"]))
             return f"{name}@{self._domain}", rest
         for domain, rest in _possible_names(part["domain"]):
             handle = f"{part['name']}@{domain}"
-            if handle.casefold() in self._by_name:
+            if account_form(handle) in self._by_name:
                 return handle, rest
         domain, rest = next(_possible_names(part["domain"]))
         return f"{part['name']}@{domain}", rest
@@ -179,7 +179,7 @@ class _People:
 def _owner(profile: "re.Match[str]") -> str:
     """Return the owner of a profile page according to its address."""
     domain = profile["owner_domain"] or profile["host"]
-    return f"{profile['owner']}@{domain}".casefold()
+    return account_form(f"{profile['owner']}@{domain}")
 
 
 def _mentions(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -77,12 +77,14 @@ def test_a_delete_keeps_the_contract() -> None:
     ("changes", "handle"),
     [
         ({"acct": "ada@one.example"}, "ada@one.example"),
-        ({"acct": "ada", "url": "https://one.example/@ada"}, "ada@one.example"),
-        ({"acct": "ada", "url": "https://ONE.example:8443/@ada"}, "ada@one.example"),
+        ({"acct": "Ada@Bücher.example"}, "ada@xn--bcher-kva.example"),
+        # A page's host may differ from the domain under which the account is found.
+        ({"acct": "ada", "url": "https://social.two.example/@ada"}, "ada@two.example"),
         ({"acct": "ada", "url": ""}, "ada@two.example"),
         ({"acct": "ada", "url": None}, "ada@two.example"),
         ({"acct": "ada", "url": "https://["}, "ada@two.example"),
         ({"acct": None, "username": "ada"}, "ada@one.example"),
+        ({"acct": None, "username": "ada", "url": "https://ONE.example:8443/"}, "ada@one.example"),
     ],
 )
 def test_a_handle_is_complete(changes: dict[str, Any], handle: str) -> None:
@@ -96,6 +98,7 @@ def test_a_handle_is_complete(changes: dict[str, Any], handle: str) -> None:
         ([], []),
         ([{"name": "Tea"}, {"name": "TEA"}, {"name": "tea time"}], ["tea", "tea time"]),
         (["Tea", "news", "tea"], ["tea", "news"]),
+        (["caf\u00e9", "cafe\u0301", "ＡＩ", "ai"], ["caf\u00e9", "ai"]),
         ([{"name": None}, {}, 5, ""], []),
         ("tea", []),
     ],

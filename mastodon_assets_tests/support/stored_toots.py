@@ -1,0 +1,38 @@
+"""Rows of `toots_raw` as a test needs them, without a message of their own."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+_INSERT = """
+INSERT INTO masto.toots_raw (id, created_at, received_at, event_at, payload_hash, favourites,
+       reblogs, replies, is_bot, is_sensitive, instance, status_id, uri, username, lang, hashtags,
+       content_txt)
+VALUES (%(id)s, %(at)s, %(at)s, %(at)s, 1, 0, 0, 0, false, false, %(instance)s, %(status_id)s,
+        %(uri)s, %(username)s, 'en', %(hashtags)s, 'hello')
+"""
+
+
+def insert_toot(
+    connection: psycopg.Connection[Any],
+    id_: int,
+    *,
+    username: str,
+    uri: str,
+    instance: str = "one.example",
+    hashtags: list[str] | None = None,
+) -> None:
+    """Insert a row; its status id is the end of the uri."""
+    connection.execute(
+        _INSERT,
+        {
+            "id": id_,
+            "at": datetime(2026, 11, 20, 12, 0, id_ % 60, tzinfo=UTC),
+            "instance": instance,
+            "status_id": uri.rpartition("/")[2],
+            "uri": uri,
+            "username": username,
+            "hashtags": hashtags or [],
+        },
+    )
