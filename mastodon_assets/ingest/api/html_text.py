@@ -12,10 +12,15 @@ from selectolax.lexbor import LexborHTMLParser
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
 
-_BLOCKS = frozenset({"blockquote", "div", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "hr"})
-_BLOCKS |= {"ol", "p", "pre", "section", "table", "ul"}
-_LINES = frozenset({"br", "dd", "dt", "li", "tr"})
+_BLOCKS = frozenset({"address", "article", "aside", "blockquote", "caption", "center", "details"})
+_BLOCKS |= {"dialog", "dir", "div", "dl", "fieldset", "figcaption", "figure", "footer", "form"}
+_BLOCKS |= {"h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "main", "menu", "nav"}
+_BLOCKS |= {"ol", "p", "pre", "search", "section", "summary", "table", "ul"}
+_LINES = frozenset({"br", "dd", "dt", "legend", "li", "option", "tr"})
+_CELLS = frozenset({"td", "th"})
 _HIDDEN = frozenset({"script", "style", "template", "title", "iframe", "noembed", "noframes"})
+# Parts that are made for machines. Servers put the line "RE: …" before the text of a quote.
+_HIDDEN_CLASSES = frozenset({"invisible", "quote-inline"})
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACES = re.compile(r"[ \t\f\r]+")
@@ -27,9 +32,10 @@ def html_to_text(html: str, shown_for: Callable[[str], str | None] | None = None
     """Return the text that a reader of `html` sees.
 
     An empty line separates paragraphs, lists and other blocks; a line end separates list items and
-    breaks. A line end in the text stays one, as on Mastodon's own page. Entities are resolved. Text
-    without tags stays as it is, except for runs of white space. A shortened link keeps its visible
-    part and "…": Mastodon marks the parts with the classes `invisible` and `ellipsis`.
+    breaks, a space the cells of a table. A line end in the text stays one, as on Mastodon's own
+    page. Entities are resolved. Text without tags stays as it is, except for runs of white space. A
+    shortened link keeps its visible part and "…": Mastodon marks the parts with the classes
+    `invisible` and `ellipsis`. The line "RE: …" of a quote is dropped.
 
     Args:
         html: A fragment of HTML.
@@ -71,7 +77,7 @@ def _is_hidden(node: "LexborNode", classes: list[str]) -> bool:
         node.tag is None
         or node.tag.startswith("-")
         or node.tag in _HIDDEN
-        or "invisible" in classes
+        or not _HIDDEN_CLASSES.isdisjoint(classes)
     )
 
 
@@ -84,6 +90,8 @@ def _separators(node: "LexborNode", classes: list[str]) -> tuple[str, str]:
         return "\n\n", "\n\n"
     if node.tag in _LINES:
         return "\n", ""
+    if node.tag in _CELLS:
+        return " ", " "
     return "", "…" if "ellipsis" in classes else ""
 
 

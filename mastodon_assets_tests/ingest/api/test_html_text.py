@@ -38,6 +38,14 @@ LINK = (
         ("closed twice</p></p>", "closed twice"),
         ('<p title="a > b">c</p>', "c"),
         ("<frameset>", ""),
+        ("<table><tr><th>a</th><th>b</th></tr><tr><td>c</td><td>d</td></tr></table>", "a b\nc d"),
+        ("<table><caption>meals</caption><tr><td>soup</td></tr></table>", "meals\n\nsoup"),
+        ("<details><summary>spoiler</summary>alert</details>", "spoiler\n\nalert"),
+        ("<figure><img><figcaption>a cat</figcaption></figure>after", "a cat\n\nafter"),
+        ("<article>one</article><article>two</article>", "one\n\ntwo"),
+        ("<header>one</header><main>two</main><footer>three</footer>", "one\n\ntwo\n\nthree"),
+        ('<p class="quote-inline">RE: <a href="#">x</a></p><p>so true</p>', "so true"),
+        ('<span class="quote-inline"><br>RE: <a href="#">x</a></span>', ""),
     ],
 )
 def test_html_becomes_what_a_reader_sees(html: str, text: str) -> None:
