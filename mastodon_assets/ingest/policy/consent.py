@@ -5,18 +5,19 @@ handled is in `ingest.handler`.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from mastodon_assets.ingest.api.html_text import html_to_text
 
 # Increased with every change of what is withheld; each run's state contains it.
-CONSENT_VERSION = 1
+CONSENT_VERSION = 2
 
 ConsentPolicy = Literal["respect", "opt-in"]
 
-# The whole tag, with either number sign of Mastodon: not "#nobotany", not "a#nobot".
-_OPT_OUT_TAG = re.compile(r"(?<!\w)[#＃](?:nobot|noindex)(?!\w)", re.IGNORECASE)
+# The whole tag: not "#nobotany", not "a#nobot".
+_OPT_OUT_TAG = re.compile(r"(?<!\w)#(?:nobots?|noindex|nosearch|noarchive)(?!\w)", re.IGNORECASE)
 
 
 def withheld_reason(status: object, *, policy: ConsentPolicy) -> str | None:
@@ -26,25 +27,45 @@ def withheld_reason(status: object, *, policy: ConsentPolicy) -> str | None:
 
     Returns:
         `unreadable` (the document does not say enough to decide: nothing of it may be kept),
-        `not_public`, `boost` (not a post), `noindex` (the account's setting), `nobot` (#nobot or
-        #noindex in the bio) or, under `opt-in`, `not_indexable`.
+        `not_public`, `local_only`, `boost` (not a post), `noindex` (the account's setting), `nobot`
+        (an opt-out tag in bio, profile fields or display name) or, under `opt-in`,
+        `not_indexable`.
     """
     if not isinstance(status, Mapping) or not isinstance(status.get("account"), Mapping):
         return "unreadable"
     account = status["account"]
-    visibility, bio, noindex = status.get("visibility"), account.get("note"), account.get("noindex")
-    if not isinstance(visibility, str) or not isinstance(bio, str):
+    visibility, noindex = status.get("visibility"), account.get("noindex")
+    profile = _profile_texts(account)
+    if not isinstance(visibility, str) or profile is None:
         return "unreadable"
-    if noindex is not None and not isinstance(noindex, bool):
+    # Some servers write 0 and 1.
+    if noindex is not None and noindex not in (False, True):
         return "unreadable"
     if visibility != "public":
         return "not_public"
+    if status.get("local_only"):
+        return "local_only"
     if status.get("reblog") is not None:
         return "boost"
     if noindex:
         return "noindex"
-    if _OPT_OUT_TAG.search(html_to_text(bio)):
+    if any(map(_has_opt_out_tag, profile)):
         return "nobot"
     if policy == "opt-in" and account.get("indexable") is not True:
         return "not_indexable"
     return None
+
+
+def _profile_texts(account: Mapping[str, Any]) -> list[str] | None:
+    """Return the texts in which an account may opt out; None if one cannot be read."""
+    fields = account.get("fields") or []
+    if not isinstance(fields, list) or not all(isinstance(each, Mapping) for each in fields):
+        return None
+    texts = [account.get("note"), account.get("display_name")]
+    texts += [each.get(part) for each in fields for part in ("name", "value")]
+    known = [text for text in texts if text is not None]
+    return known if all(isinstance(text, str) for text in known) else None
+
+
+def _has_opt_out_tag(text: str) -> bool:
+    return _OPT_OUT_TAG.search(unicodedata.normalize("NFKC", html_to_text(text))) is not None

@@ -28,6 +28,14 @@ def without(document: dict[str, Any], name: str) -> dict[str, Any]:
         (status(reblog=status("2")), "boost"),
         (status(reblog={}), "boost"),
         (status(account=account(noindex=True)), "noindex"),
+        (status(account=account(noindex=1)), "noindex"),
+        (status(account=account(noindex=0)), None),
+        (status(account=without(account(), "note")), None),
+        (status(account=account(note=None, display_name=None, fields=None)), None),
+        (status(local_only=True), "local_only"),
+        (status(local_only=1), "local_only"),
+        (status(local_only=False), None),
+        (status(local_only=None), None),
         # What does not say enough.
         (None, "unreadable"),
         ([], "unreadable"),
@@ -39,11 +47,12 @@ def without(document: dict[str, Any], name: str) -> dict[str, Any]:
         (without(status(), "visibility"), "unreadable"),
         (status(visibility=None), "unreadable"),
         (status(visibility=True), "unreadable"),
-        (status(account=without(account(), "note")), "unreadable"),
-        (status(account=account(note=None)), "unreadable"),
+        (status(account=account(display_name=5)), "unreadable"),
+        (status(account=account(fields="#nobot")), "unreadable"),
+        (status(account=account(fields=["#nobot"])), "unreadable"),
+        (status(account=account(fields=[{"name": ["#nobot"]}])), "unreadable"),
         (status(account=account(note=["#nobot"])), "unreadable"),
         (status(account=account(noindex="no")), "unreadable"),
-        (status(account=account(noindex=0)), "unreadable"),
     ],
 )
 def test_a_post_is_withheld_for_the_reason_it_gives(document: object, reason: str | None) -> None:
@@ -63,6 +72,10 @@ def test_a_post_is_withheld_for_the_reason_it_gives(document: object, reason: st
         "<p>cats</p><p>#nobot</p><p>dogs</p>",
         "<p>cats<br>#nobot<br>dogs</p>",
         "#nobot-thanks",
+        "<p>#nobots</p>",
+        "<p>#NoSearch #cats</p>",
+        "<p>#noarchive</p>",
+        "<p>＃ＮＯＢＯＴ</p>",
     ],
 )
 def test_a_tag_in_the_text_of_the_bio_withholds_the_post(bio: str) -> None:
@@ -74,7 +87,7 @@ def test_a_tag_in_the_text_of_the_bio_withholds_the_post(bio: str) -> None:
     [
         "",
         "<p>#nobotany</p>",
-        "<p>#nobots</p>",
+        "<p>#nobotics</p>",
         "<p>#noindexing</p>",
         "<p>#nobot_friends</p>",
         "<p>nobot</p>",
@@ -85,6 +98,21 @@ def test_a_tag_in_the_text_of_the_bio_withholds_the_post(bio: str) -> None:
 )
 def test_what_is_not_the_whole_tag_withholds_nothing(bio: str) -> None:
     assert withheld_reason(status(account=account(note=bio)), policy="respect") is None
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"display_name": "Ada #nobot"},
+        {"fields": [{"name": "Pronouns", "value": "she"}, {"name": "bots", "value": "#noindex"}]},
+        {"fields": [{"name": "#NoSearch", "value": None}]},
+        {"note": None, "fields": [{"name": "", "value": "<p>cats</p><p>#noarchive</p>"}]},
+    ],
+)
+def test_a_tag_in_profile_fields_or_display_name_withholds_the_post(
+    profile: dict[str, Any],
+) -> None:
+    assert withheld_reason(status(account=account(**profile)), policy="respect") == "nobot"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +161,7 @@ JSON = st.recursive(
             "visibility": st.just("public") | JSON,
             "reblog": st.none() | JSON,
             "account": st.fixed_dictionaries(
-                {}, optional={"note": JSON, "noindex": JSON, "indexable": JSON}
+                {}, optional={"note": JSON, "noindex": JSON, "indexable": JSON, "fields": JSON}
             )
             | JSON,
         },
@@ -145,4 +173,4 @@ def test_only_a_document_that_says_enough_passes(document: dict[str, Any]) -> No
         assert document.get("reblog") is None
         assert document["account"].get("noindex") in (None, False)
         assert document["account"]["indexable"] is True
-        assert isinstance(document["account"]["note"], str)
+        assert isinstance(document["account"].get("note"), str | None)
