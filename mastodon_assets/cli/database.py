@@ -25,7 +25,12 @@ def prepare() -> None:
 
     settings = load_settings()
     topics = [settings.kafka_topic, settings.kafka_errors_topic]
-    create_topics(settings.kafka_servers, topics, config=client_config(settings))
+    create_topics(
+        settings.kafka_servers,
+        topics,
+        config=client_config(settings),
+        errors_topic=settings.kafka_errors_topic,
+    )
     version = apply_migrations(settings.postgres_url)
     print_line(f"Kafka       {settings.kafka_servers}, topics {' and '.join(topics)}")
     url = settings.postgres_url.get_secret_value()

@@ -28,7 +28,7 @@ from mastodon_assets.embedded.processes import (
 )
 from mastodon_assets.jvm.java import java_home
 from mastodon_assets.jvm.maven import Coordinate, Report, cache_dir, fetch_jars
-from mastodon_assets.kafka.topics import admin_client
+from mastodon_assets.kafka.topics import MAX_ERROR_BYTES, admin_client
 
 KAFKA_VERSION = "4.1.1"
 # The second carries the broker's log messages; without it there are none.
@@ -48,6 +48,7 @@ controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 log.dirs={data}
 log.retention.ms=-1
+message.max.bytes={max_message_bytes}
 auto.create.topics.enable=false
 offsets.topic.num.partitions=1
 offsets.topic.replication.factor=1
@@ -165,7 +166,12 @@ def _java(jars: Path, heap: str) -> list[str]:
 
 
 def _write_properties(path: Path, port: int, controller_port: int, data: str) -> None:
-    text = SERVER_PROPERTIES.format(port=port, controller_port=controller_port, data=data)
+    text = SERVER_PROPERTIES.format(
+        port=port,
+        controller_port=controller_port,
+        data=data,
+        max_message_bytes=MAX_ERROR_BYTES,
+    )
     path.write_text(text, encoding="utf-8")
 
 

@@ -5,6 +5,7 @@ decided in `ingest.handler`.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ from mastodon_assets.contract.messages import ContractError, Message, encode, me
 from mastodon_assets.contract.times import utc_text
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.kafka.client import Refusals, client_config
-from mastodon_assets.kafka.topics import TopicMissingError
+from mastodon_assets.kafka.topics import MAX_ERROR_BYTES, TopicMissingError
+
+logger = logging.getLogger(__name__)
 
 _METADATA_SECONDS = 5
 FLUSH_SECONDS = 12
@@ -27,6 +30,10 @@ _STUCK_SECONDS = 10
 _RENEWAL_SECONDS = 5
 _MAX_IN_FLIGHT = 10_000
 _MAX_KILOBYTES_IN_FLIGHT = 64 * 1024
+# What surrounds key and value in a record.
+_ENVELOPE_BYTES = 1024
+# Kafka's default limit of a topic.
+_MAX_MESSAGE_BYTES = 1024 * 1024 - _ENVELOPE_BYTES
 _ERROR_LENGTH = 300
 _TOO_LARGE = "larger than Kafka accepts"
 
@@ -91,7 +98,7 @@ class Publisher:
             ContractError: The message breaks the contract; nothing was published.
         """
         key = message_key(str(message["instance"]), str(message["id"]))
-        self._produce(self._topic, encode(message), key)
+        self.publish_record(encode(message), key)
 
     def publish_record(self, value: bytes, key: bytes | None) -> None:
         """Publish a message that is already encoded and follows the contract, unchanged.
@@ -99,6 +106,8 @@ class Publisher:
         Raises:
             ContractError: It is larger than Kafka accepts.
         """
+        if len(value) + len(key or b"") > _MAX_MESSAGE_BYTES:
+            raise ContractError(_TOO_LARGE)
         self._produce(self._topic, value, key)
 
     def publish_error(
@@ -106,7 +115,9 @@ class Publisher:
     ) -> None:
         """Publish a dead letter for something that could not be published.
 
-        A payload that is too large for Kafka is left out, and the error says so.
+        The errors topic accepts larger messages than the stream's, so that a post that is too large
+        for the stream keeps its payload. A payload that is too large for it as well is left out,
+        and the error says so.
 
         Args:
             reason: The kind of failure, one word.
@@ -123,11 +134,10 @@ class Publisher:
             "instance": instance,
             "time": utc_text(datetime.now(UTC)),
         }
-        try:
-            self._produce(self._errors_topic, _json_bytes(document), None)
-        except ContractError as too_large:
-            document |= {"error": f"{document['error']}; {too_large}", "payload": None}
-            self._produce(self._errors_topic, _json_bytes(document), None)
+        value = _json_bytes(document)
+        if len(value) > MAX_ERROR_BYTES:
+            value = _without_payload(document)
+        self._produce(self._errors_topic, value, None)
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until every message is acknowledged.
@@ -175,8 +185,14 @@ class Publisher:
         if error is None:
             self._progress_at = time.monotonic()
         elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            # The broker accepts less than the producer: it would refuse the message for ever.
+            # The topic accepts less than the producer: it would refuse the message for ever.
             document = json.loads(record.value())
+            if record.topic() == self._errors_topic:
+                if document["payload"] is not None:
+                    self._produce(self._errors_topic, _without_payload(document), None)
+                else:
+                    logger.error("topic %s refuses a dead letter as too large", self._errors_topic)
+                return
             self.publish_error(
                 reason="contract",
                 error=_TOO_LARGE,
@@ -236,6 +252,7 @@ def producer_config(settings: Settings) -> dict[str, Any]:
         "compression.type": "lz4",
         "linger.ms": 50,
         "message.timeout.ms": 0,
+        "message.max.bytes": MAX_ERROR_BYTES + _ENVELOPE_BYTES,
         "queue.buffering.max.kbytes": _MAX_KILOBYTES_IN_FLIGHT,
     }
 
@@ -257,5 +274,13 @@ def _check_topics(settings: Settings, topics: tuple[str, ...]) -> None:
 
 
 def _json_bytes(document: dict[str, Any]) -> bytes:
-    # ASCII, because half of a surrogate pair has no UTF-8.
-    return json.dumps(document).encode("ascii")
+    try:
+        return json.dumps(document, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        # Half of a surrogate pair has no UTF-8.
+        return json.dumps(document).encode("ascii")
+
+
+def _without_payload(document: dict[str, Any]) -> bytes:
+    error = f"{document['error']}; the payload is {_TOO_LARGE}"
+    return _json_bytes({**document, "error": error, "payload": None})

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec, TopicMetadata
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+    TopicMetadata,
+)
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from mastodon_assets.config.settings import Settings
@@ -20,7 +29,11 @@ from mastodon_assets.kafka.client import Refusals, client_config
 # Partition to offset.
 Offsets = Mapping[int, int]
 
+# Dead letters hold posts that are too large for the stream's topic. The ingester reads up to
+# 16 MiB, and JSON in JSON needs more.
+MAX_ERROR_BYTES = 40 * 1024 * 1024
 _CREATE_SECONDS = 30
+_DELETE_SECONDS = 10
 _RETRY_SECONDS = 0.2
 
 
@@ -57,16 +70,19 @@ def create_topics(
     partitions: int = 4,
     *,
     config: Mapping[str, Any] | None = None,
+    errors_topic: str | None = None,
 ) -> None:
     """Create the topics that do not exist, with the broker's default number of replicas.
 
-    They can be used when it returns. Existing topics stay unchanged.
+    They can be used when it returns. Existing topics stay unchanged, except that the errors topic
+    accepts messages of `MAX_ERROR_BYTES`.
 
     Args:
         bootstrap_servers: Address of the broker.
         names: The topics.
         partitions: Number of partitions of a new topic.
         config: `client.client_config`, for a broker that needs more than an address.
+        errors_topic: Which of `names` is the topic of dead letters.
 
     Raises:
         ServiceUnavailableError: The broker does not answer or refuses.
@@ -84,6 +100,8 @@ def create_topics(
                 raise ServiceUnavailableError(
                     f"Kafka at {bootstrap_servers} did not create topic {name}: {reason.str()}"
                 ) from error
+    if errors_topic is not None:
+        _accept_large_messages(admin, bootstrap_servers, errors_topic)
     _wait_until_known(admin, bootstrap_servers, names)
 
 
@@ -117,6 +135,32 @@ def read_topic(settings: Settings, topic: str, *, timeout: float = 5) -> TopicSt
             end=_offsets(admin, topic, partitions, OffsetSpec.latest(), timeout),
         )
     except (KafkaException, TimeoutError) as error:
+        admin.poll(0)
+        raise refusals.unavailable(servers) from error
+
+
+def delete_records(settings: Settings, topic: str, before: Offsets) -> None:
+    """Delete the records of a topic before an offset, per partition.
+
+    No client can read them any more; the broker frees its disk when it closes the segment.
+
+    Raises:
+        ServiceUnavailableError: The broker does not answer, or does not confirm.
+    """
+    servers, refusals = settings.kafka_servers, Refusals()
+    admin = AdminClient(client_config(settings, refusals))
+    places = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
+    if not places:
+        return
+    try:
+        for future in admin.delete_records(places, request_timeout=_DELETE_SECONDS).values():
+            future.result(2 * _DELETE_SECONDS)
+    except TimeoutError as error:
+        raise ServiceUnavailableError(
+            f"Kafka at {servers} did not confirm that it deleted records of topic {topic}; try"
+            " again, see: mastodon-assets status"
+        ) from error
+    except KafkaException as error:
         admin.poll(0)
         raise refusals.unavailable(servers) from error
 
@@ -170,6 +214,23 @@ def _is_without_leader(error: BaseException) -> bool:
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
     )
+
+
+def _accept_large_messages(admin: AdminClient, bootstrap_servers: str, topic: str) -> None:
+    limit = ConfigEntry(
+        "max.message.bytes",
+        str(MAX_ERROR_BYTES),
+        incremental_operation=AlterConfigOpType.SET,
+    )
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[limit])
+    try:
+        for changed in admin.incremental_alter_configs([resource]).values():
+            changed.result(_CREATE_SECONDS)
+    except (KafkaException, TimeoutError) as error:
+        raise ServiceUnavailableError(
+            f"Kafka at {bootstrap_servers} did not change max.message.bytes of topic {topic}:"
+            f" {error}"
+        ) from error
 
 
 def _wait_until_known(admin: AdminClient, bootstrap_servers: str, names: Sequence[str]) -> None:

@@ -124,7 +124,7 @@ def test_a_post_that_consents_but_cannot_be_read_is_kept_whole() -> None:
     handling = Handling()
     text = json.dumps(status(created_at="yesterday"))
     handling.event("update", text)
-    handling.event("update", status("2", favourites_count=-1))
+    handling.event("update", status("2", favourites_count=-2))
     handling.listed(status("3", uri=None, url=None, created_at=NOW))
 
     assert handling.summary.errors == {"not_normalised": 2, "contract": 1}

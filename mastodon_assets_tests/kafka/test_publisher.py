@@ -12,7 +12,7 @@ from mastodon_assets.kafka import publisher as publisher_module
 from mastodon_assets.kafka.publisher import Publisher, publishing
 from mastodon_assets.kafka.topics import TopicMissingError
 from mastodon_assets_tests.support.documents import status
-from mastodon_assets_tests.support.mock_broker import ERRORS, Broker
+from mastodon_assets_tests.support.mock_broker import ERRORS, STREAM, Broker
 
 RECEIVED = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -72,10 +72,26 @@ def test_an_error_is_kept_whole(broker: Broker) -> None:
     }
 
 
-def test_a_payload_too_large_for_kafka_leaves_its_reason(broker: Broker) -> None:
+def test_a_post_too_large_for_the_topic_keeps_its_payload_as_a_dead_letter(broker: Broker) -> None:
+    payload = "é" * 1_500_000
     with publishing(broker.settings()) as publisher:
         with pytest.raises(ContractError, match="larger than Kafka accepts"):
-            publisher.publish(message(content="x" * 2_000_000))
+            publisher.publish(message(content=payload))
+        publisher.publish_error(
+            reason="contract", error="large", payload=payload, origin="stream", instance="x.example"
+        )
+        publisher.flush()
+
+    assert broker.messages(STREAM) == []
+    (found,) = broker.messages(ERRORS)
+    assert (found["payload"], found["error"]) == (payload, "large")
+
+
+def test_a_payload_too_large_for_kafka_leaves_its_reason(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "MAX_ERROR_BYTES", 2_000_000)
+    with publishing(broker.settings()) as publisher:
         publisher.publish_error(
             reason="contract",
             error="too large",
@@ -87,7 +103,19 @@ def test_a_payload_too_large_for_kafka_leaves_its_reason(broker: Broker) -> None
 
     (found,) = broker.messages(ERRORS)
     assert found["payload"] is None
-    assert found["error"] == "too large; larger than Kafka accepts"
+    assert found["error"] == "too large; the payload is larger than Kafka accepts"
+
+
+def test_a_topic_that_takes_less_than_the_producer_gets_the_reason_without_the_payload() -> None:
+    producer = Producer(delivery_error=KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    publisher = publisher_on(producer)
+
+    publisher.publish_error(
+        reason="contract", error="odd", payload="x", origin="stream", instance="one.example"
+    )
+
+    assert [json.loads(value)["payload"] for value in producer.values] == ["x", None]
+    assert publisher.has_room()
 
 
 def test_a_missing_topic_is_named(bare_broker: Broker) -> None:
@@ -119,6 +147,7 @@ class Producer:
         self.error = error
         self.waiting = 0
         self.taken: list[bytes | None] = []
+        self.values: list[bytes] = []
 
     def __len__(self) -> int:
         return self.waiting
@@ -126,6 +155,7 @@ class Producer:
     def produce(self, topic: str, value: bytes, key: bytes | None, *, on_delivery: Any) -> None:
         if self.error is not None:
             raise self.error
+        self.values.append(value)
         if self.delivery_error is not None:
             on_delivery(self.delivery_error, Record(topic, value, key))
         else:

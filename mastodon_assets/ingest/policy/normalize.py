@@ -36,11 +36,11 @@ def to_upsert(
         origin: `stream`, `backfill`, `simulator` or `replay`.
 
     Raises:
-        NormalizeError: id, uri and url, author, text or a time cannot be read.
+        NormalizeError: id, uri and url, author or a time cannot be read, or the text is no text.
     """
     content_html = status.get("content")
-    if not isinstance(content_html, str):
-        raise NormalizeError("content is missing")
+    if not isinstance(content_html, str | None):
+        raise NormalizeError("content is not text")
     account = _account(status)
     message = {
         "v": VERSION,
@@ -56,16 +56,16 @@ def to_upsert(
         "user_id": readable_id(account.get("id")),
         "language": status.get("language"),
         "content_html": content_html,
-        "content": html_to_text(content_html),
+        "content": html_to_text(content_html or ""),
         "hashtags": _hashtags(status.get("tags")),
         "favourites": _count(status.get("favourites_count")),
         "reblogs": _count(status.get("reblogs_count")),
         "replies": _count(status.get("replies_count")),
         "visibility": status.get("visibility"),
-        "sensitive": status.get("sensitive"),
+        "sensitive": _boolean(status.get("sensitive")),
         "spoiler_text": status.get("spoiler_text"),
         "in_reply_to_id": readable_id(status.get("in_reply_to_id")),
-        "bot": account.get("bot"),
+        "bot": _boolean(account.get("bot")),
         "origin": origin,
     }
     for name, value in message.items():
@@ -124,7 +124,13 @@ def _hashtags(tags: object) -> list[str]:
 
 
 def _count(value: object) -> object:
-    return 0 if value is None else value
+    """Return a count; some servers hide one as null or -1."""
+    return 0 if value is None or value == -1 else value
+
+
+def _boolean(value: object) -> object:
+    """Return a boolean; some servers write 0 and 1."""
+    return bool(value) if value in (0, 1) else value
 
 
 def _optional_time(name: str, value: object) -> str | None:

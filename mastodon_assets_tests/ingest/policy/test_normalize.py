@@ -135,6 +135,23 @@ def test_a_missing_field_is_null_or_nothing() -> None:
     encode(message)
 
 
+def test_what_a_server_leaves_empty_is_empty_and_the_post_is_kept() -> None:
+    message = upsert(
+        status(
+            content=None,
+            sensitive=0,
+            favourites_count=-1,
+            replies_count=-1,
+            account=account(note=None, bot=1),
+        )
+    )
+
+    assert (message["content"], message["content_html"]) == ("", None)
+    assert (message["favourites"], message["reblogs"], message["replies"]) == (0, 2, 0)
+    assert (message["sensitive"], message["bot"]) == (False, True)
+    encode(message)
+
+
 def test_the_url_stands_in_for_a_missing_uri() -> None:
     assert upsert(status(uri=None))["uri"] == "https://one.example/@ada/1"
 
@@ -146,7 +163,7 @@ def test_the_url_stands_in_for_a_missing_uri() -> None:
         ({"id": ""}, "id"),
         ({"id": True}, "id"),
         ({"uri": None, "url": None}, "uri and url"),
-        ({"content": None}, "content"),
+        ({"content": ["a"]}, "content"),
         ({"created_at": None}, "created_at"),
         ({"created_at": "yesterday"}, "created_at"),
         ({"created_at": "2026-11-20T11:59:00"}, "created_at"),
