@@ -27,14 +27,20 @@ def end_on_signals() -> None:
     A shell starts `command &` in a script with SIGINT ignored: it is not ignored here, nor by the
     processes that a command starts.
     """
-    for number in _SIGNALS:
-        signal.signal(number, signal.default_int_handler)
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     # Python calls handlers between two of its own instructions only: a library that waits in C
     # delays them. This byte is written at once.
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
     threading.Thread(target=_end_late, args=(reader,), daemon=True, name="deadline").start()
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+
+
+def forget_signals() -> None:
+    """Let SIGINT and SIGTERM end the process at once from now on."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def stop_requested() -> Callable[[], bool]:

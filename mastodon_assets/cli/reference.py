@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from mastodon_assets.cli.main import PROGRAM, app
+from mastodon_assets.cli.app import PROGRAM, app
 
 _INTRODUCTION = """\
 `mastodon-assets COMMAND --help` (or `-h`) shows the same texts. `mastodon-assets --version` shows

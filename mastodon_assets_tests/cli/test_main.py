@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from mastodon_assets.cli import main, models
+from mastodon_assets.cli import app, models
 from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.embedded.stack import Connection
 from mastodon_assets_tests.support.commands import Commands
@@ -80,7 +80,7 @@ def test_a_shell_completes_the_commands() -> None:
         "_MASTODON_ASSETS_COMPLETE": "complete_bash",
         "COMP_WORDS": "mastodon-assets st",
         "COMP_CWORD": "1",
-        "PYTHONPATH": str(Path(main.__file__).parents[2]),
+        "PYTHONPATH": str(Path(app.__file__).parents[2]),
     }
     ended = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == ["status", "stream"]

@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from mastodon_assets.cli.main import app
+from mastodon_assets.cli.app import app
 from mastodon_assets.cli.reference import commands_markdown
 
 

@@ -18,7 +18,7 @@ import pyspark
 import pytest
 import yaml
 
-from mastodon_assets.cli.main import app
+from mastodon_assets.cli.app import app
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded.kafka import KAFKA_VERSION
 from mastodon_assets.embedded.postgres import POSTGRES_VERSION

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from mastodon_assets.cli.main import app
+from mastodon_assets.cli.app import app
 from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.config.sources import parse_sources
 from mastodon_assets.kafka.topics import create_topics

@@ -8,7 +8,7 @@ from confluent_kafka import Producer
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from mastodon_assets.cli.main import app
+from mastodon_assets.cli.app import app
 from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
 from mastodon_assets.ingest import dead_letters as topic_dead_letters

@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
+from mastodon_assets.cli.app import app
 from mastodon_assets.cli.console import escaped
-from mastodon_assets.cli.main import app
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.contract.dead_letter import NoDeadLetterError
 from mastodon_assets.ingest import dead_letters as topic_dead_letters

@@ -12,7 +12,7 @@ from typing import IO
 
 import pytest
 
-from mastodon_assets.cli import main
+from mastodon_assets.cli import app
 
 PROGRAM = (sys.executable, "-m", "mastodon_assets.cli.main")
 
@@ -38,7 +38,7 @@ class Commands:
             for name, value in environment.items():
                 patch.setenv(name, value)
             self._capsys.readouterr()
-            status = main.run(arguments)
+            status = app.run(arguments)
         captured = self._capsys.readouterr()
         return Ended(status, captured.out, captured.err)
 

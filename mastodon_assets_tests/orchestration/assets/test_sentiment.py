@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from mastodon_assets.cli.main import app
+from mastodon_assets.cli.app import app
 from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.orchestration.assets.drift import scores_have_not_drifted

@@ -4,7 +4,7 @@ import pytest
 from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
-from mastodon_assets.cli.main import app
+from mastodon_assets.cli.app import app
 from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.errors import SettingsError
 from mastodon_assets.sentiment.models.lifecycle import NoChampionError, find_champion
