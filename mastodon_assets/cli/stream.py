@@ -89,7 +89,8 @@ def stream(
     if as_json:
         print_json({"batches": summary.batches, **summary.counts.by_outcome()})
     else:
-        print_line(f"{summary.counts.messages:,} messages in {summary.batches} batches")
+        batches = f"{summary.batches} batch{'' if summary.batches == 1 else 'es'}"
+        print_line(f"{summary.counts.messages:,} messages in {batches}")
         print_counts(summary.counts.by_outcome())
 
 
