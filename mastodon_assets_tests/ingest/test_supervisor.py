@@ -343,12 +343,12 @@ def test_a_rate_limit_is_waited_for(
     monkeypatch.setattr(rate_limits, "_SHORTEST_PAUSE_SECONDS", 0.1)
     pages = timeline([status("1"), status("2"), status("3")])
     asked = []
-    backfill = (datetime.now(UTC) + timedelta(seconds=0.2)).isoformat()
 
     def page(query: Mapping[str, str]) -> Answer:
         asked.append(query)
         if len(asked) == 2:
-            return Answer(b"{}", 429, headers={"X-RateLimit-Reset": backfill})
+            reset = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+            return Answer(b"{}", 429, headers={"X-RateLimit-Reset": reset})
         return pages(query)
 
     with odd_server({STREAM: stream(b""), TIMELINE: page}) as server:
