@@ -4,6 +4,7 @@ What belongs here: from a probability to a label, which posts wait for a score, 
 score for the version of the post that was scored.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -35,7 +36,10 @@ from mastodon_assets.warehouse.watermarks import toots_version
 
 Report = Callable[[str], None]
 
+# Scored at once.
 _ROWS_PER_CHUNK = 50_000
+# Written at once, under the write lock that the stream waits for.
+_ROWS_PER_WRITE = 10_000
 
 # A new champion scores posts that were scored without a model; with `rescore` also those that
 # another model scored.
@@ -234,14 +238,19 @@ def write_scores(
 ) -> dict[str, int]:
     """Write the rows of `score` whose post is still the scored version; return rows by outcome.
 
-    With `marks_change`, charts and files are due again if a row was written.
+    The write lock is held for 10,000 rows at a time. With `marks_change`, charts and files are due
+    again if a row was written.
     """
+    total: Counter[str] = Counter()
     with transaction(postgres_url) as connection:
-        take_write_lock(connection)
-        outcomes = merge_scores(connection, scored)
-        if marks_change and outcomes:
-            log_new_labels(connection)
-        return outcomes
+        for first in range(0, scored.num_rows, _ROWS_PER_WRITE):
+            with connection.transaction():
+                take_write_lock(connection)
+                outcomes = merge_scores(connection, scored.slice(first, _ROWS_PER_WRITE))
+                if marks_change and outcomes:
+                    log_new_labels(connection)
+            total.update(outcomes)
+    return dict(total)
 
 
 def merge_scores(connection: Connection[Any], scored: pa.Table) -> dict[str, int]:

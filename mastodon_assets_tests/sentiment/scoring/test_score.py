@@ -340,7 +340,8 @@ def test_many_chunks_give_the_same_as_one(
     in_one = {id_: (row["prob_pos"], row["reason"]) for id_, row in _rows(url).items()}
     with transaction(url) as connection:
         connection.execute("TRUNCATE masto.toots_sentiment")
-    monkeypatch.setattr(score_module, "_ROWS_PER_CHUNK", 2)
+    monkeypatch.setattr(score_module, "_ROWS_PER_CHUNK", 3)
+    monkeypatch.setattr(score_module, "_ROWS_PER_WRITE", 2)
     assert score_pending(lambda: spark, settings, _ignore, rebuild=True).scored == 5
     assert {id_: (row["prob_pos"], row["reason"]) for id_, row in _rows(url).items()} == in_one
 
