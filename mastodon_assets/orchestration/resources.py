@@ -1,6 +1,6 @@
 """Dagster's resources: the settings, and Spark as one session per run, started on first use."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
@@ -8,7 +8,11 @@ from pydantic import Field, PrivateAttr
 from typing_extensions import override
 
 from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.spark.memory import Workload
 from mastodon_assets.spark.session import build_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 class SparkResource(LazyPySparkResource):
@@ -20,6 +24,13 @@ class SparkResource(LazyPySparkResource):
 
     spark_config: dict[str, Any] = Field(default_factory=dict)
     _is_own_session: bool = PrivateAttr(default=False)
+    _workload: Workload = PrivateAttr(default="stream")
+
+    def session_for_training(self) -> "SparkSession":
+        """Return the session of the run; one that is started now gets the memory of a training."""
+        self._workload = "training"
+        session: SparkSession = self.spark_session
+        return session
 
     def _init_session(self) -> None:
         from pyspark.sql import SparkSession
@@ -27,7 +38,7 @@ class SparkResource(LazyPySparkResource):
         if self._spark_session is not None:
             return
         self._is_own_session = SparkSession.getActiveSession() is None
-        self._spark_session = build_session(load_settings())
+        self._spark_session = build_session(load_settings(), workload=self._workload)
 
     @override
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:

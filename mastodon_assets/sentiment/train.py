@@ -68,6 +68,7 @@ from mastodon_assets.sentiment.training.corpus import (
 )
 from mastodon_assets.sentiment.training.fit import fit_pipeline, has_lexicon
 from mastodon_assets.sentiment.training.stacked import MEASURED_TEXTS, fit_stacked, in_share
+from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.spark.storage import for_executors, storage_path
 from mastodon_assets.warehouse.database import connect, transaction
 from mastodon_assets.warehouse.locks import TRAINING_LOCK
@@ -170,6 +171,7 @@ def train(
         CorpusTooSmallError: the training part does not have both classes.
         TrainingUnderwayError: another process is training for this database.
         EmbeddingError: the embedding is missing or gives no vector.
+        SparkEndedError: Spark ran out of memory.
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: the database is not migrated.
     """
@@ -194,7 +196,8 @@ def train(
         # A complete folder without a row: an earlier training ended between the two.
         trained = not is_complete(folder)
         if trained:
-            fitted = _fit(spark, settings, plan, current, report)
+            with jvm_end_explained(settings, "training"):
+                fitted = _fit(spark, settings, plan, current, report)
             save_model(
                 model_dir,
                 fitted.pipeline,

@@ -51,6 +51,13 @@ _PROFILE = (Path(__file__).parent / "log4j2.properties").as_uri()
 _QUIET = f"-Dlog4j2.configurationFile={_PROFILE}"
 # Otherwise only the thread that needed the memory ends, and the others wait for it forever.
 _END_WITHOUT_MEMORY = "-XX:+ExitOnOutOfMemoryError"
+# A training needs dozens of numbers per feature outside the memory that Spark manages, so its rows
+# get less of it and go to disk earlier. A block of rows is 8 MB: Spark would read 16 of them before
+# it looks whether they fit.
+_TRAINING_CONFIG: dict[str, bool | float | int | str | None] = {
+    "spark.memory.fraction": "0.4",
+    "spark.storage.unrollMemoryCheckPeriod": "1",
+}
 _CONNECT_PORT = 15002
 _ANSWER_SECONDS = 5
 
@@ -78,6 +85,7 @@ def spark_config(
         "spark.app.name": "mastodon_assets",
         "spark.master": settings.spark_master,
         **_SESSION_CONFIG,
+        **(_TRAINING_CONFIG if workload == "training" else {}),
         "spark.driver.memory": driver_memory(settings, workload),
         "spark.driver.extraJavaOptions": f"{_QUIET} {_END_WITHOUT_MEMORY}",
         **_log_level(settings),

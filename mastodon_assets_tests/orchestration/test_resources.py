@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pytest
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import SettingsError
 from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
 
@@ -62,6 +63,30 @@ def test_a_session_that_was_there_before_the_run_outlives_it(spark: "SparkSessio
 
     assert dg.materialize([counted], resources={"spark": SparkResource()}).success
     assert spark.range(2).count() == 2
+
+
+def test_a_training_gets_the_memory_of_a_training(
+    spark: "SparkSession", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workloads: list[str] = []
+
+    def build(settings: Settings, *, workload: str) -> "SparkSession":
+        workloads.append(workload)
+        return spark
+
+    monkeypatch.setattr("mastodon_assets.orchestration.resources.build_session", build)
+
+    @dg.asset
+    def trained(spark: SparkResource) -> None:
+        assert spark.session_for_training().range(3).count() == 3
+
+    @dg.asset
+    def counted(spark: SparkResource) -> None:
+        assert spark.spark_session.range(3).count() == 3
+
+    for asset in (trained, counted):
+        assert dg.materialize([asset], resources={"spark": SparkResource()}).success
+    assert workloads == ["training", "stream"]
 
 
 def test_settings_are_read_when_asked_for_and_are_no_run_configuration(

@@ -102,7 +102,8 @@ def sentiment_pipeline_model(
     folder; reliability diagram and ROC curve of the held-out texts, the most informative n-grams.
 
     **Raises**: `CorpusUnreadableError`, `CorpusTooSmallError`, `TrainingUnderwayError`,
-    `UnknownModelError`, `PromotionRefusedError`, `ModelUnreadableError`, `EmbeddingError`.
+    `UnknownModelError`, `PromotionRefusedError`, `ModelUnreadableError`, `EmbeddingError`,
+    `SparkEndedError` if Spark ran out of memory.
     """
     from mastodon_assets.sentiment.models.lifecycle import promote_version, roll_back_champion
     from mastodon_assets.sentiment.models.registry import Model
@@ -117,7 +118,7 @@ def sentiment_pipeline_model(
     elif config.action == "roll_back":
         result = roll_back_champion(loaded)
     else:
-        result = train(spark.spark_session, loaded, context.log.info, force=config.force)
+        result = train(spark.session_for_training(), loaded, context.log.info, force=config.force)
     is_synthetic = bool(result.metrics["is_synthetic"])
     if is_synthetic:
         context.log.warning(
