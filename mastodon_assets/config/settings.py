@@ -21,6 +21,7 @@ _SERVER = re.compile(r"\A([^\s,:/\[\]]+|\[[0-9A-Fa-f:]+\]):\d+\Z")
 _URI = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]+:/")
 _TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
 _MEMORY_PATTERN = r"^[1-9][0-9]*[kmgtKMGT]$"
+_CONTACT_PATTERN = r"^[A-Za-z0-9@:/._~+-]{3,200}$"
 _LANGUAGES_PATTERN = r"^( *[A-Za-z]{2,8} *(, *[A-Za-z]{2,8} *)*)?$"
 _TAGS_PATTERN = r"^( *#?[^\s,#]+ *(, *#?[^\s,#]+ *)*)?$"
 
@@ -36,6 +37,7 @@ _ALLOWED = {
     "too_short": "at least {min_length} characters",
 }
 _ALLOWED_PATTERNS = {
+    _CONTACT_PATTERN: "an address or URL such as ops@one.example, at most 200 characters",
     _TOPIC_PATTERN: "letters, digits, `.`, `_` and `-`, at most 249",
     _MEMORY_PATTERN: "a number with k, m, g or t, such as 2g",
     _LANGUAGES_PATTERN: "a comma-separated list of languages, such as de,en",
@@ -58,6 +60,7 @@ class Settings(BaseSettings):
     mastodon_sources: str = "public"
     mastodon_access_token: SecretStr | None = None
     mastodon_access_tokens_file: Path | None = None
+    mastodon_contact: str | None = Field(default=None, pattern=_CONTACT_PATTERN)
     ingest_metrics_port: int | None = Field(default=None, ge=1, le=65535)
     mastodon_consent: Literal["respect", "opt-in"] = "respect"
     mastodon_handle_key: SecretStr | None = Field(default=None, min_length=16)

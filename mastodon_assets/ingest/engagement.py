@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from mastodon_assets.config.servers import Server, servers_of
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.ingest.api.client import MOST_IDS, NOT_SERVED_BY_IDS, MastodonClient
+from mastodon_assets.ingest.api.client import MOST_IDS, NOT_SERVED_BY_IDS, MastodonClient, client_of
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.status_ids import readable_id
 from mastodon_assets.ingest.policy.consent import ConsentPolicy, withheld_reason
@@ -32,6 +32,8 @@ _LONGEST_SECONDS = 60
 # After this delay a reading counts as overdue.
 _OVERDUE_AFTER = timedelta(hours=2)
 _LARGEST = 2**31 - 1
+# What other software answers to a request of posts by ids.
+_NOT_SERVED = (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED)
 
 # Each reading with the ages at which it is due and at which it is too old. The widest range is
 # repeated so that the planner uses the index for it.
@@ -118,7 +120,7 @@ def is_any_due(settings: Settings) -> bool:
 def _read_server(settings: Settings, server: Server) -> ServerReadings:
     result = ServerReadings(server.address)
     try:
-        client = MastodonClient(server.base_url, server.token)
+        client = client_of(settings, server)
         result.server = client.instance_domain()
     except PlatformError as error:
         result.problem = str(error)
@@ -151,7 +153,10 @@ def _request(
         try:
             statuses = client.statuses([due.status_id for due in batch])
         except RefusedError as error:
-            is_too_old = error.status_code == httpx.codes.NOT_FOUND
+            is_too_old = error.status_code in (
+                httpx.codes.NOT_FOUND,
+                httpx.codes.METHOD_NOT_ALLOWED,
+            )
             return readings, NOT_SERVED_BY_IDS if is_too_old else str(error)
         except PlatformError as error:
             return readings, str(error)

@@ -44,6 +44,8 @@ from mastodon_assets.ingest.recovery.timeline_walk import TimelineWalker, WalkIt
 _QUEUE_SIZE = 2_000
 _STOP_SECONDS = 0.3
 _BACKOFF = wait_random_exponential(multiplier=1, min=0.2, max=60)
+# A stream that lived this long was a good one: the back-off begins again.
+_STABLE_SECONDS = 60
 # A token may become valid again, but a request per minute for a week would be hammering.
 REFUSED_TOKEN_SECONDS = 15 * 60
 _REMEMBERED_STREAMED_IDS = 50_000
@@ -99,7 +101,7 @@ class EventQueue:
         self._may_read = threading.Event()
         self._may_read.set()
         self._stream: EventStream | None = None
-        self._has_received = False
+        self._opened_at: float | None = None
         self._streamed_ids: set[str] = set()
         self._walker = TimelineWalker(
             client,
@@ -194,11 +196,11 @@ class EventQueue:
                 return
         with self._client.open_stream() as stream:
             self._stream = stream
+            self._opened_at = time.monotonic()
             try:
                 self._put(Connected(datetime.now(UTC)))
                 if self._may_read.is_set():
                     for event in stream:
-                        self._has_received = True
                         if not self._put(event):
                             return
             finally:
@@ -207,8 +209,9 @@ class EventQueue:
 
     def _seconds_to_retry(self, state: RetryCallState) -> float:
         error = _error_of(state)
-        if self._has_received:
-            state.attempt_number, self._has_received = 1, False
+        opened_at, self._opened_at = self._opened_at, None
+        if opened_at is not None and time.monotonic() - opened_at >= _STABLE_SECONDS:
+            state.attempt_number = 1
         if isinstance(error, RateLimitedError):
             # A server that still refuses after its own reset is asked less and less often.
             return max(pause_seconds(error.reset_at), _BACKOFF(state))

@@ -22,7 +22,7 @@ from mastodon_assets.config.servers import Server, servers_of
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.config.sources import Source
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
-from mastodon_assets.ingest.api.client import MastodonClient
+from mastodon_assets.ingest.api.client import MastodonClient, client_of
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.rate_limits import RateLimits
 from mastodon_assets.ingest.checkpoint import Checkpoint
@@ -188,12 +188,13 @@ class _SourceRunner:
         self._settings = settings
         self._server = server
         self._source = source
-        self._client = MastodonClient(server.base_url, server.token, source)
+        self._client = client_of(settings, server, source, rate_limits=rate_limits)
         self._rate_limits = rate_limits
         self._bounds = bounds
         self._supervisor = supervisor
         self._worker: SourceWorker | None = None
         self._is_failing = False
+        self._has_ever_connected = False
         self.instance = server.address
         self.summaries: list[IngestSummary] = []
 
@@ -238,9 +239,10 @@ class _SourceRunner:
         try:
             with self._opened_worker() as worker:
                 worker.run(self._is_over, self._supervisor.seconds_left)
-        except PlatformError:
+        except PlatformError as error:
             self._is_failing = True
-            self._supervisor.note_failure(self)
+            if not (self._has_ever_connected and _is_of_token(error)):
+                self._supervisor.note_failure(self)
             raise
         finally:
             self._worker = None
@@ -276,6 +278,7 @@ class _SourceRunner:
                 yield self._worker
 
     def _is_over(self) -> bool:
+        self._has_ever_connected = self._has_ever_connected or self.is_reading
         if self._is_failing and self.is_reading:
             self._is_failing = False
             self._supervisor.note_success(self)
@@ -338,9 +341,13 @@ def _rate_limits_of(server: Server) -> RateLimits:
     return RateLimits(is_limited=not client.is_on_this_machine)
 
 
+def _is_of_token(error: BaseException) -> bool:
+    return isinstance(error, RefusedError) and error.is_of_token
+
+
 def _seconds_to_retry(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, RefusedError) and error.is_of_token:
+    if error is not None and _is_of_token(error):
         return REFUSED_TOKEN_SECONDS
     return _BACKOFF(state)
 

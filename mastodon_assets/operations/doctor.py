@@ -157,20 +157,28 @@ def check_mastodon(settings: Settings) -> list[Finding]:
     if not servers:
         advice = "set MASTODON_API_BASE_URL to a server whose rules allow research collection"
         return [Finding("Mastodon server", "yellow", "none configured", advice)]
+    contact = _check_contact(settings)
     if len(servers) == 1:
-        return _check_server(servers[0])
-    return [
+        return [contact, *_check_server(settings, servers[0])]
+    return [contact] + [
         replace(finding, name=f"{server.address} {finding.name}")
         for server in servers
-        for finding in _check_server(server)
+        for finding in _check_server(settings, server)
     ]
 
 
-def _check_server(server: "Server") -> list[Finding]:
-    from mastodon_assets.ingest.api.client import MastodonClient
+def _check_contact(settings: Settings) -> Finding:
+    if settings.mastodon_contact is None:
+        advice = "set MASTODON_CONTACT, so that a server's administrators can ask before they block"
+        return Finding("contact", "yellow", "the User-Agent names nobody", advice)
+    return Finding("contact", "green", f"the User-Agent names {settings.mastodon_contact}")
+
+
+def _check_server(settings: Settings, server: "Server") -> list[Finding]:
+    from mastodon_assets.ingest.api.client import MastodonClient, client_of
 
     try:
-        client = MastodonClient(server.base_url, server.token)
+        client = client_of(settings, server)
         asked_at = datetime.now(UTC)
         answer = _instance_answer(client)
         clock = judge_clock(answer.headers.get("Date"), asked_at, datetime.now(UTC))

@@ -263,7 +263,7 @@ def test_a_server_that_restarts_is_still_read(
         thread.start()
         thread.wait_until(lambda: faults.is_over)
     try:
-        thread.wait_until(lambda: thread.has_logged("cut: 127.0.0.1: no stream"))
+        thread.wait_until(lambda: thread.has_logged("cut: 127.0.0.1: no answer"))
         with running(faults, port=port, token=TOKEN):
             thread.wait_until(lambda: tables(broker.messages()) == expected)
             thread.end()

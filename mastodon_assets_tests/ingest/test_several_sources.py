@@ -207,7 +207,7 @@ def test_a_source_that_comes_up_later_is_read_then(
     monkeypatch.setattr(supervisor, "_BACKOFF", wait_none())
     refused = iter([Answer(b"{}", 503), Answer(b"{}", 503)])
     routes: dict[str, Route] = {
-        "/api/v2/instance/": named(TWO),
+        "/api/v2/instance": named(TWO),
         STREAM: lambda _query: next(refused, stream(events(status("2")))),
     }
     with (
@@ -226,7 +226,7 @@ def test_a_run_ends_with_one_line_if_no_source_can_be_read(
     refusal = {STREAM: Answer(b"{}", 401)}
     with (
         odd_server(refusal) as one,
-        odd_server(refusal | {"/api/v2/instance/": named(TWO)}) as two,
+        odd_server(refusal | {"/api/v2/instance": named(TWO)}) as two,
         pytest.raises(ServiceUnavailableError, match="401: it does not accept the token") as caught,
     ):
         run(broker, {one.base_url: "token", two.base_url: "token"})
@@ -261,7 +261,7 @@ def test_max_events_counts_all_sources_together(broker: Broker, cursors: dict[st
     posts = events(*(status(str(number)) for number in range(1, 51)))
     with (
         odd_server({STREAM: stream(posts)}) as one,
-        odd_server({STREAM: stream(posts), "/api/v2/instance/": named(TWO)}) as two,
+        odd_server({STREAM: stream(posts), "/api/v2/instance": named(TWO)}) as two,
     ):
         summary = run(broker, {one.base_url: "token", two.base_url: "token"}, max_events=20)
 
@@ -277,7 +277,7 @@ def test_max_events_counts_all_sources_together(broker: Broker, cursors: dict[st
         {STREAM: stream(b""), TIMELINE: Answer(b"{}", 429)},
         {STREAM: stream(b""), TIMELINE: Answer(b"", is_open=True)},
         {STREAM: Answer(b"", content_type="text/event-stream", is_open=True)},
-        {"/api/v2/instance/": Answer(b"", is_open=True)},
+        {"/api/v2/instance": Answer(b"", is_open=True)},
     ],
     ids=[
         "refused token",
@@ -299,7 +299,7 @@ def test_a_stop_does_not_wait_for_a_server(
     cursors["two.example"] = "7"
     with (
         odd_server({STREAM: stream(events(status("1")))}) as works,
-        odd_server({"/api/v2/instance/": named(TWO)} | routes) as waits,
+        odd_server({"/api/v2/instance": named(TWO)} | routes) as waits,
     ):
         thread = Running(broker, {works.base_url: "token", waits.base_url: "token"})
         thread.start()
@@ -413,7 +413,7 @@ def test_the_metrics_of_every_source_can_be_read_during_the_run(
     registry = CollectorRegistry()
     with (
         odd_server({STREAM: stream(body)}) as one,
-        odd_server({STREAM: Answer(b"{}", 401), "/api/v2/instance/": named(TWO)}) as two,
+        odd_server({STREAM: Answer(b"{}", 401), "/api/v2/instance": named(TWO)}) as two,
         serving_metrics(registry, port),
         reading(
             broker, {one.base_url: "token-1", two.base_url: "token-2"}, registry=registry

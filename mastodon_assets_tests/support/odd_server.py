@@ -38,7 +38,7 @@ class OddServer:
 @contextmanager
 def odd_server(routes: Mapping[str, Route]) -> Iterator[OddServer]:
     """Serve `routes` by path; a function gets the query. The instance is `odd.example`."""
-    known: dict[str, Route] = {"/api/v2/instance/": Answer(INSTANCE), **routes}
+    known: dict[str, Route] = {"/api/v2/instance": Answer(INSTANCE), **routes}
     ending = Event()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,79 +1,105 @@
-"""One source of a Mastodon server: who the server is, the source's timeline by REST, its stream.
+"""The client of one source: instance document, timeline pages, posts by id, event stream.
 
-What belongs here: requests, and what their failures mean. Mastodon.py asks for documents and pages;
-the stream is read by httpx, whose reader is a hundred times faster and outlives odd events. The
-token travels in the Authorization header alone, and only over TLS or to this machine.
+What belongs here: requests of the API, and what their refusals mean. Addresses, proxies,
+certificates and bodies are in `transport`.
 """
 
-import ipaddress
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
+import orjson
 from pydantic import SecretStr
 
+from mastodon_assets.config.servers import Server, servers_of
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.config.sources import PUBLIC, Source
 from mastodon_assets.contract.identity import domain_form
-from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.ingest.api import event_stream
-from mastodon_assets.ingest.api.errors import (
-    RateLimitedError,
-    RefusedError,
-    unreachable,
-)
+from mastodon_assets.errors import PlatformError, ServiceUnavailableError
+from mastodon_assets.ingest.api import event_stream, transport
+from mastodon_assets.ingest.api.errors import NoStreamError, RateLimitedError, RefusedError
 from mastodon_assets.ingest.api.event_stream import EventStream
-
-if TYPE_CHECKING:
-    from mastodon import Mastodon
+from mastodon_assets.ingest.api.rate_limits import RateLimits
 
 OLDEST = "0"
 PAGE_SIZE = 40
 # More ids in one request are refused (DEFAULT_STATUSES_LIMIT of the server).
 MOST_IDS = 20
 NOT_SERVED_BY_IDS = "the server does not serve posts by their ids (Mastodon 4.3 does)"
-_REST_SECONDS = 10
-_CONNECT_SECONDS = 10
-# What httpx raises where there is no answer; the last is that of a host that can be no name.
-_NO_ANSWER = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
-# What Mastodon.py ends in where an answer is of another form than it expects.
-_ODD_ANSWER = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
+_READ_SECONDS = 10
+# Also for a body that comes drop by drop.
+_REST_SECONDS = 30
+_NO_SUCH_PLACE = frozenset(
+    {
+        httpx.codes.NOT_FOUND,
+        httpx.codes.METHOD_NOT_ALLOWED,
+        httpx.codes.GONE,
+        httpx.codes.NOT_IMPLEMENTED,
+    }
+)
 # What a server says of itself is printed and stored.
 _DOMAIN = re.compile(r"[\w.-]{1,250}(?::\d{1,5})?")
+_SCOPE_ADVICE = "set MASTODON_ACCESS_TOKEN to a user token with the scope read:statuses"
 
 _Value = TypeVar("_Value")
 
 
 class MastodonClient:
-    """Asks one server for the timeline and the stream of `source`.
+    """Requests the timeline and the stream of one source; nothing before a method is called."""
 
-    Nothing is requested before a method is called.
-    Raises: SettingsError for an address that would send the token in the clear.
-    """
+    def __init__(
+        self,
+        base_url: str,
+        token: SecretStr | None,
+        source: Source = PUBLIC,
+        *,
+        contact: str | None = None,
+        rate_limits: RateLimits | None = None,
+        reload_token: Callable[[], SecretStr | None] | None = None,
+    ) -> None:
+        """Check address and token.
 
-    def __init__(self, base_url: str, token: SecretStr | None, source: Source = PUBLIC) -> None:
+        Args:
+            base_url: The server's address, https or on this machine.
+            token: A user token; None reads without one.
+            source: The timeline and stream to read.
+            contact: How an administrator can reach the operator; a part of the User-Agent.
+            rate_limits: Counts the requests that no caller counts.
+            reload_token: Reads the token again after a refusal, because files are rotated.
+
+        Raises:
+            SettingsError: The address would send the token in the clear, or the token is damaged.
+        """
         self._base_url = base_url.rstrip("/")
+        self._host = transport.checked_host(self._base_url)
+        if token is not None:
+            transport.check_token(token.get_secret_value())
         self._token = token
         self._source = source
-        self._host = _checked_host(self._base_url)
-        self._api_client: Mastodon | None = None
+        self._user_agent = transport.user_agent(contact)
+        self._rate_limits = rate_limits
+        self._reload_token = reload_token
+        self._http_client: httpx.Client | None = None
+        self._lock = threading.Lock() if rate_limits is None else rate_limits.one_at_a_time
         self._document: Mapping[str, Any] | None = None
         self._may_have_moved = False
 
     @property
     def is_on_this_machine(self) -> bool:
-        """Nobody else's server: it needs no restraint but what it asks for."""
-        return _is_loopback(self._host)
+        """Whether the server is on this machine, and so needs no restraint."""
+        return transport.is_loopback(self._host)
 
     def instance_domain(self) -> str:
-        """The server's name for itself, else the host asked.
+        """Return the server's name for itself, or the host if it has none.
 
-        Raises: ServiceUnavailableError.
+        Raises:
+            ServiceUnavailableError: The server does not answer or refuses.
         """
         document = self._instance()
         for name in ("domain", "uri"):
@@ -85,212 +111,290 @@ class MastodonClient:
         return self._host
 
     def stream_url(self) -> str:
-        """Where the stream is; the server may name another host for it.
+        """Return the address of the stream, which may be on another host.
 
-        Raises: ServiceUnavailableError, SettingsError for an address without TLS.
+        Raises:
+            ServiceUnavailableError: The server does not answer or refuses.
+            UntrustedAddressError: The server names an address that may not get the token.
         """
         return self._streaming_url(self._source.stream_path)
 
     def ask(self, path: str) -> httpx.Response:
-        """The server's answer to a GET of `path`, whatever its status, for a diagnosis.
+        """Return the answer to a GET of `path`, whatever its status, for a diagnosis.
 
-        Raises: ServiceUnavailableError where there is no answer.
+        Raises:
+            ServiceUnavailableError: There is no answer.
         """
-        return _get(f"{self._base_url}{path}", self._host, self._headers("application/json"))
+        return self._get(f"{self._base_url}{path}", self._headers("application/json"))
 
     def ask_streaming_health(self) -> httpx.Response:
-        """The answer of the streaming server's health check, which wants no token.
+        """Return the answer of the streaming server's health check, which needs no token.
 
-        Raises: ServiceUnavailableError, SettingsError for an address without TLS.
+        Raises:
+            ServiceUnavailableError: There is no answer.
+            UntrustedAddressError: The server names an unusable address.
         """
-        url = self._streaming_url("health")
-        return _get(url, urlsplit(url).hostname or url, {"User-Agent": _user_agent()})
+        return self._get(self._streaming_url("health"), {"User-Agent": self._user_agent})
 
     def newest_page(self) -> list[Mapping[str, Any]]:
-        """The newest posts of the timeline, at most 40, newest first.
+        """Return the newest posts of the timeline, at most 40, newest first.
 
-        Raises: RateLimitedError, ServiceUnavailableError.
+        Raises:
+            RateLimitedError: The server wants fewer requests.
+            ServiceUnavailableError: The server does not answer or refuses.
         """
         return self._timeline()
 
     def timeline_page(self, min_id: str) -> list[Mapping[str, Any]]:
-        """The page of at most 40 posts that follows right after `min_id`, newest first.
+        """Return the page of at most 40 posts that follows right after `min_id`, newest first.
 
-        `OLDEST` asks for the oldest posts served. An empty page is the timeline's end.
-        Raises: RateLimitedError, ServiceUnavailableError.
+        `OLDEST` asks for the oldest posts served.
+
+        Raises:
+            RateLimitedError: The server wants fewer requests.
+            ServiceUnavailableError: The server does not answer or refuses.
         """
         return self._timeline(min_id=min_id)
 
     def timeline_page_before(self, max_id: str) -> list[Mapping[str, Any]]:
-        """The page of at most 40 posts right before `max_id`, newest first.
+        """Return the page of at most 40 posts right before `max_id`, newest first.
 
-        Raises: RateLimitedError, ServiceUnavailableError.
+        Raises:
+            RateLimitedError: The server wants fewer requests.
+            ServiceUnavailableError: The server does not answer or refuses.
         """
         return self._timeline(max_id=max_id)
 
     def statuses(self, ids: Sequence[str]) -> list[Mapping[str, Any]]:
-        """Those of at most 20 posts that the server still shows. Served since Mastodon 4.3.
+        """Return those of at most 20 posts that the server still shows, since Mastodon 4.3.
 
-        Raises: RateLimitedError, RefusedError (404 before 4.3), ServiceUnavailableError.
+        Raises:
+            RateLimitedError: The server wants fewer requests.
+            RefusedError: The server refuses; other software answers 403, 404 or 405.
+            ServiceUnavailableError: The server does not answer.
         """
-        with self._asking():
-            return list(self._api().statuses(list(ids)))
+        return self._list("/api/v1/statuses", [("id[]", each) for each in ids])
 
-    def is_gone(self, status_id: str) -> bool:
-        """The server says of this one post that it has it no more, with 404 or 410.
+    def status(self, status_id: str) -> Mapping[str, Any] | None:
+        """Return one post, or None if the server says by 404 or 410 that it is gone.
 
-        Raises: RateLimitedError, RefusedError, ServiceUnavailableError: nothing is known then.
+        Raises:
+            RateLimitedError: The server wants fewer requests; nothing is known then.
+            RefusedError: The server refuses; nothing is known then.
+            ServiceUnavailableError: The server does not answer; nothing is known then.
         """
         try:
-            with self._asking():
-                self._api().status(status_id)
+            found = self._json(f"/api/v1/statuses/{quote(status_id, safe='')}")
         except RefusedError as error:
             if error.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
-                return True
+                return None
             raise
-        return False
+        if not isinstance(found, Mapping):
+            raise ServiceUnavailableError(
+                f"{self._host} sent no post; is MASTODON_API_BASE_URL a Mastodon server?"
+            )
+        return found
 
     @contextmanager
     def open_stream(self) -> Iterator[EventStream]:
-        """The stream, connected.
+        """Connect to the stream of server-sent events.
 
-        Raises: ServiceUnavailableError where the server cannot be reached or refuses.
+        Raises:
+            NoStreamError: The server has no such stream.
+            RefusedError: The server refuses.
+            RateLimitedError: The server wants fewer requests.
+            ServiceUnavailableError: The server does not answer.
         """
         url = self.stream_url()
+        self._count()
+        read_seconds = event_stream.SILENCE_SECONDS
+        with transport.new_client(url, read_seconds=read_seconds) as client:
+            try:
+                with self._opened_stream(client, url) as stream:
+                    yield stream
+            except RefusedError as error:
+                if not (error.is_of_token and self._has_new_token()):
+                    raise
+                raise ServiceUnavailableError(
+                    f"{error}; the token was changed since, it is read again"
+                ) from error
+
+    @contextmanager
+    def _opened_stream(self, client: httpx.Client, url: str) -> Iterator[EventStream]:
         host = urlsplit(url).hostname or url
-        timeout = httpx.Timeout(_CONNECT_SECONDS, read=event_stream.SILENCE_SECONDS)
-        with httpx.Client(headers=self._headers("text/event-stream"), timeout=timeout) as client:
-            try:
-                response = client.send(client.build_request("GET", url), stream=True)
-            except _NO_ANSWER as error:
-                # Within weeks it may move to another host: the server is asked again where it is.
-                self._may_have_moved = True
-                raise unreachable(host, "no stream", error) from error
-            try:
-                if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-                    raise self._rate_limited(_reset_time(response.headers))
-                if response.status_code != httpx.codes.OK:
-                    raise self._refused(host, response.status_code)
-                yield EventStream(response, host)
-            finally:
-                response.close()
+        try:
+            opening = transport.opened(client, url, self._headers("text/event-stream"))
+            response = opening.__enter__()
+        except RefusedError as error:
+            raise NoStreamError(str(error)) from error
+        except ServiceUnavailableError:
+            # Within weeks it may move to another host: the server is asked again where it is.
+            self._may_have_moved = True
+            raise
+        try:
+            kind = response.headers.get("Content-Type", "").lower()
+            is_other = response.is_success and not kind.startswith("text/event-stream")
+            if is_other or response.status_code in _NO_SUCH_PLACE:
+                raise NoStreamError(f"{host} has no event stream here")
+            if not response.is_success:
+                raise self._refusal(host, response, _short_body(response))
+            yield EventStream(response, host)
+        finally:
+            opening.__exit__(None, None, None)
 
     def _timeline(self, **place: str) -> list[Mapping[str, Any]]:
-        with self._asking():
-            api = self._api()
-            if self._source.tag is not None:
-                return list(api.timeline_hashtag(self._source.tag, limit=PAGE_SIZE, **place))
-            return list(
-                api.timeline_public(
-                    local=self._source.kind == "local",
-                    remote=self._source.kind == "remote",
-                    limit=PAGE_SIZE,
-                    **place,
-                )
+        path, _, query = self._source.timeline_path.partition("?")
+        parameters = [("limit", str(PAGE_SIZE)), *place.items()]
+        if query:
+            name, _, value = query.partition("=")
+            parameters.append((name, value))
+        return self._list(f"/api/v1/timelines/{path}", parameters)
+
+    def _list(self, path: str, parameters: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
+        found = self._json(f"{path}?{urlencode(parameters)}")
+        if not isinstance(found, list):
+            raise ServiceUnavailableError(
+                f"{self._host} sent no list; is MASTODON_API_BASE_URL a Mastodon server?"
             )
+        return found
 
     def _streaming_url(self, path: str) -> str:
-        base = _streaming_base(self._instance()) or self._base_url
-        _checked_host(base)
-        return f"{base.rstrip('/')}/api/v1/streaming/{path}"
+        named = _named_streaming(self._instance())
+        return f"{transport.checked_stream_base(self._base_url, named)}/api/v1/streaming/{path}"
 
     def _instance(self) -> Mapping[str, Any]:
-        """The instance document, asked for once, and again when the stream may have moved."""
+        """Return the instance document, requested once, and again if the stream may have moved."""
         if self._document is None or self._may_have_moved:
             try:
                 self._document = self._newest_instance()
                 self._may_have_moved = False
             except RateLimitedError:
-                # It limits requests, not streams: where the stream was it may be still.
+                # It limits requests, not streams: the stream may be where it was.
                 if self._document is None:
                     raise
         return self._document
 
     def _newest_instance(self) -> Mapping[str, Any]:
-        """Version 2 of the document, else version 1 (before 4.0)."""
-        from mastodon.errors import MastodonAPIError, MastodonUnauthorizedError
-
-        with self._asking():
-            api = self._api()
-            try:
-                document = api.instance_v2()
-            except MastodonUnauthorizedError:
-                raise
-            except MastodonAPIError:
-                document = api.instance_v1()
-            if not isinstance(document, Mapping):
-                raise TypeError("an instance document is an object")
-            return document
-
-    def _api(self) -> "Mastodon":
-        from mastodon import Mastodon
-
-        if self._api_client is None:
-            self._api_client = Mastodon(
-                api_base_url=self._base_url,
-                access_token=self._token.get_secret_value() if self._token else None,
-                ratelimit_method="throw",
-                request_timeout=_REST_SECONDS,
-                user_agent=_user_agent(),
-                # A server answers an address that it does not have with 404.
-                version_check_mode="none",
-            )
-        return self._api_client
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        from mastodon.errors import (
-            MastodonAPIError,
-            MastodonError,
-            MastodonNetworkError,
-            MastodonRatelimitError,
-        )
-
+        """Return version 2 of the document, or version 1 (Mastodon before 4.0, snac)."""
+        self._count()
         try:
-            yield
-        except MastodonRatelimitError as error:
-            reset = self._api().ratelimit_reset
-            # Mastodon.py has set it to our clock already.
-            reset_at = None if reset is None else _parsed(_of_number, reset)
-            raise self._rate_limited(reset_at) from error
-        except MastodonNetworkError as error:
-            raise unreachable(self._host, "no answer", error.__context__ or error) from error
-        except MastodonAPIError as error:
-            # Arguments of a refusal: text, status code, reason, the server's own words.
-            status_code = error.args[1] if len(error.args) > 1 else None
-            if isinstance(status_code, int):
-                raise self._refused(self._host, status_code) from error
+            document = self._json("/api/v2/instance")
+        except RefusedError as error:
+            if error.is_of_token:
+                raise
+            self._count()
+            document = self._json("/api/v1/instance")
+        if not isinstance(document, Mapping):
+            raise ServiceUnavailableError(
+                f"{self._host} sent no instance document; is MASTODON_API_BASE_URL a Mastodon"
+                " server?"
+            )
+        return document
+
+    def _json(self, path: str) -> Any:
+        """Return the parsed answer to a GET; once more with a new token if it was changed."""
+        response = self._success(path)
+        try:
+            return orjson.loads(response.content)
+        except (orjson.JSONDecodeError, RecursionError) as error:
+            # Half of a surrogate pair is refused by orjson, and such a post is kept.
+            try:
+                return response.json()
+            except (ValueError, RecursionError):
+                pass
             raise ServiceUnavailableError(
                 f"{self._host} sent no JSON; is MASTODON_API_BASE_URL a Mastodon server?"
             ) from error
-        except (MastodonError, *_ODD_ANSWER) as error:
-            raise unreachable(self._host, "no usable answer", error) from error
 
-    def _rate_limited(self, reset_at: datetime | None) -> RateLimitedError:
-        return RateLimitedError(
-            f"{self._host} wants fewer requests; start again later, it goes on where it was",
-            reset_at,
-        )
+    def _success(self, path: str) -> httpx.Response:
+        url = f"{self._base_url}{path}"
+        response = self._get(url, self._headers("application/json"))
+        if response.is_success:
+            return response
+        refusal = self._refusal(self._host, response, response.content)
+        if isinstance(refusal, RefusedError) and refusal.is_of_token and self._has_new_token():
+            response = self._get(url, self._headers("application/json"))
+            if response.is_success:
+                return response
+            refusal = self._refusal(self._host, response, response.content)
+        raise refusal
 
-    def _refused(self, host: str, status_code: int) -> RefusedError:
+    def _get(self, url: str, headers: Mapping[str, str]) -> httpx.Response:
+        with self._lock:
+            if self._http_client is None:
+                self._http_client = transport.new_client(self._base_url, read_seconds=_READ_SECONDS)
+            with transport.opened(
+                self._http_client, url, {**headers, "Accept-Encoding": "gzip"}
+            ) as response:
+                body = transport.body_of(response, seconds=_REST_SECONDS)
+                kept = {
+                    name: value
+                    for name, value in response.headers.items()
+                    if name.lower() not in ("content-encoding", "content-length")
+                }
+                return httpx.Response(
+                    response.status_code, headers=kept, content=body, request=response.request
+                )
+
+    def _has_new_token(self) -> bool:
+        """Read the token again; return whether it is another one."""
+        if self._reload_token is None:
+            return False
+        try:
+            token = self._reload_token()
+            if token is None or token == self._token:
+                return False
+            transport.check_token(token.get_secret_value())
+        except PlatformError:
+            return False
+        self._token = token
+        return True
+
+    def _count(self) -> None:
+        if self._rate_limits is not None:
+            self._rate_limits.every.count()
+
+    def _refusal(self, host: str, response: httpx.Response, body: bytes) -> ServiceUnavailableError:
         # Not the server's own words: they could hold anything, the token as well.
-        wanted = "a user token with the scope read:statuses"
+        status_code = response.status_code
+        if status_code == httpx.codes.TOO_MANY_REQUESTS or "Retry-After" in response.headers:
+            return RateLimitedError(
+                f"{host} wants fewer requests; start again later, it continues where it was",
+                reset_time(response.headers),
+            )
+        is_page = _is_page(response)
+        is_of_token = (
+            status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) and not is_page
+        )
         if status_code == httpx.codes.UNAUTHORIZED and self._token is None:
-            advice = f"it wants a token; set MASTODON_ACCESS_TOKEN to {wanted}"
-        elif status_code == httpx.codes.UNAUTHORIZED:
-            advice = f"it does not accept the token; set MASTODON_ACCESS_TOKEN to {wanted}"
-        elif status_code == httpx.codes.FORBIDDEN:
-            advice = f"the token may not read this; set MASTODON_ACCESS_TOKEN to {wanted}"
+            advice = f"it wants a token; {_SCOPE_ADVICE}"
+        elif status_code == httpx.codes.UNAUTHORIZED and not is_page:
+            advice = f"it does not accept the token; {_SCOPE_ADVICE}"
+        elif status_code == httpx.codes.BAD_REQUEST and b"bearer token" in body[:200].lower():
+            is_of_token = True
+            advice = f"it does not accept the token; {_SCOPE_ADVICE}"
+        elif is_of_token:
+            advice = f"the token may not read this; {_SCOPE_ADVICE}"
+        elif is_page and status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            advice = (
+                "a web page refuses, not the API: a protection in front of the server may block"
+                " this machine; ask the server's admins (the token is not the reason)"
+            )
         elif status_code == httpx.codes.NOT_FOUND:
             advice = "it has no such address; is MASTODON_API_BASE_URL a Mastodon server?"
+        elif status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+            advice = f"it wants a user's token; {_SCOPE_ADVICE}"
         else:
             advice = "try again later"
-        return RefusedError(f"{host} answered {status_code}: {advice}", status_code)
+        return RefusedError(
+            f"{host} answered {status_code}: {advice}", status_code, is_of_token=is_of_token
+        )
 
     def _headers(self, accepted: str) -> dict[str, str]:
         headers = {
-            "User-Agent": _user_agent(),
+            "User-Agent": self._user_agent,
             "Accept": accepted,
+            "Accept-Encoding": "identity",
             "Cache-Control": "no-store",
         }
         if self._token is not None:
@@ -298,32 +402,64 @@ class MastodonClient:
         return headers
 
 
+def client_of(
+    settings: Settings,
+    server: Server,
+    source: Source = PUBLIC,
+    *,
+    rate_limits: RateLimits | None = None,
+) -> MastodonClient:
+    """Return the client of a source with the settings' contact; it reads rotated tokens again.
+
+    Raises:
+        SettingsError: The address would send the token in the clear, or the token is damaged.
+    """
+
+    def reload_token() -> SecretStr | None:
+        tokens = {each.address: each.token for each in servers_of(settings)}
+        return tokens.get(server.address)
+
+    return MastodonClient(
+        server.base_url,
+        server.token,
+        source,
+        contact=settings.mastodon_contact,
+        rate_limits=rate_limits,
+        reload_token=reload_token,
+    )
+
+
 def is_domain(text: str) -> bool:
-    """It can be a server's name, with or without a port."""
+    """Return whether the text can be a server's name, with or without a port."""
     return _DOMAIN.fullmatch(text) is not None
 
 
-def _get(url: str, host: str, headers: Mapping[str, str]) -> httpx.Response:
-    try:
-        return httpx.get(url, headers=dict(headers), timeout=_REST_SECONDS)
-    except _NO_ANSWER as error:
-        raise unreachable(host, "no answer", error) from error
+def reset_time(headers: Mapping[str, str]) -> datetime | None:
+    """Return when a limit ends by this machine's clock; None if the server does not say.
 
-
-def _reset_time(headers: Mapping[str, str]) -> datetime | None:
-    """When a limit ends, by our clock; None if the server does not say.
-
-    It says so by its own: in ISO 8601, or in seconds since 1970 (GoToSocial).
+    `Retry-After` is a number of seconds or a date. `X-RateLimit-Reset` is in ISO 8601, cut to the
+    second by some servers (GoToSocial), or in seconds since 1970: one second is added.
     """
-    text = headers.get("X-RateLimit-Reset", "")
-    reset = _parsed(_of_number if text.isdecimal() else datetime.fromisoformat, text)
+    after = headers.get("Retry-After", "").strip()
+    now = datetime.now(UTC)
+    if after.isascii() and after.isdecimal():
+        return _added(now, timedelta(seconds=min(int(after[:9]), 10**8)))
     server_now = _parsed(parsedate_to_datetime, headers.get("Date", ""))
-    if reset is None or server_now is None:
-        return reset
+    reset = _parsed(parsedate_to_datetime, after) if after else None
+    if reset is None:
+        text = headers.get("X-RateLimit-Reset", "").strip()
+        reset = _parsed(_of_number if text.isdecimal() else datetime.fromisoformat, text)
+    if reset is None:
+        return None
+    left = timedelta(seconds=1) + (reset - (server_now or now))
+    return _added(now, left) or reset
+
+
+def _added(time: datetime, left: timedelta) -> datetime | None:
     try:
-        return datetime.now(UTC) + (reset - server_now)
-    except OverflowError:  # a year that there is not
-        return reset
+        return time + left
+    except OverflowError:  # a year that does not exist
+        return None
 
 
 def _of_number(seconds: float | str) -> datetime:
@@ -331,53 +467,33 @@ def _of_number(seconds: float | str) -> datetime:
 
 
 def _parsed(parse: Callable[[_Value], datetime], value: _Value) -> datetime | None:
-    """A time without a zone is one in UTC; None for what is no time."""
+    """Parse a time, in UTC if it has no zone; None if it is none."""
     try:
         found = parse(value)
-    except (ValueError, OverflowError, OSError):
+    except (ValueError, OverflowError, OSError, TypeError):
         return None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _streaming_base(document: Mapping[str, Any]) -> str | None:
-    """`configuration.urls.streaming` of version 2, `urls.streaming_api` of version 1, as http."""
+def _named_streaming(document: Mapping[str, Any]) -> str | None:
+    """Return `configuration.urls.streaming` of version 2 or `urls.streaming_api` of version 1."""
     configuration = document.get("configuration")
     newer = configuration.get("urls") if isinstance(configuration, Mapping) else None
     for urls, name in ((newer, "streaming"), (document.get("urls"), "streaming_api")):
         value = urls.get(name) if isinstance(urls, Mapping) else None
         if isinstance(value, str) and value:
-            return f"http{value[2:]}" if value.startswith(("ws://", "wss://")) else value
+            return value
     return None
 
 
-def _checked_host(url: str) -> str:
-    """The host of `url`, lower case. Raises: SettingsError unless it is https or this machine."""
+def _is_page(response: httpx.Response) -> bool:
+    """Whether a web page came in place of an answer of the API."""
+    return "html" in response.headers.get("Content-Type", "").lower()
+
+
+def _short_body(response: httpx.Response) -> bytes:
+    """Return the beginning of a refusal's body."""
     try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:  # "https://[", say
-        host = None
-    if not host or parts.scheme not in ("http", "https"):
-        raise SettingsError(f"MASTODON_API_BASE_URL: {_without_user(url)} is no https:// address")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise SettingsError(
-            f"MASTODON_API_BASE_URL: http://{host} would send the token in the clear; use https://"
-        )
-    return host
-
-
-def _without_user(url: str) -> str:
-    return url.rpartition("@")[2]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        return False
-
-
-def _user_agent() -> str:
-    return f"mastodon-assets/{version('mastodon-assets')}"
+        return transport.body_of(response, seconds=_REST_SECONDS)[:1000]
+    except ServiceUnavailableError:
+        return b""

@@ -2,6 +2,7 @@
 
 import socket
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from mastodon_assets.ingest.api.errors import (
     StreamSilentError,
     unreachable,
 )
+from mastodon_assets.ingest.api.transport import decoded
 
 # Three heartbeats; a server sends one every 15 s (streaming/index.js).
 SILENCE_SECONDS = 45
@@ -36,7 +38,8 @@ class EventStream:
 
     def __init__(self, response: httpx.Response, host: str) -> None:
         self._response = response
-        self._response.stream = self._bytes = _TimedBytes(response.stream)
+        encoding = response.headers.pop("Content-Encoding", "")
+        self._response.stream = self._bytes = _TimedBytes(response.stream, encoding)
         self._host = host
         self._is_closed = False
 
@@ -66,7 +69,7 @@ class EventStream:
             raise StreamSilentError(
                 f"{self._host}: no heartbeat for {SILENCE_SECONDS} s; is the server up?"
             ) from error
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except (httpx.HTTPError, httpx.StreamError, zlib.error) as error:
             if not self._is_closed:
                 raise unreachable(self._host, "the stream broke", error) from error
         if not self._is_closed:
@@ -84,19 +87,20 @@ class EventStream:
 
 
 class _TimedBytes(httpx.SyncByteStream):
-    """The bytes of a response, with the time of the last ones.
+    """The decompressed bytes of a response, with the time of the last ones.
 
     Iteration raises httpx.StreamError if an event is too long.
     """
 
-    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> None:
+    def __init__(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream, encoding: str) -> None:
         assert isinstance(stream, httpx.SyncByteStream)
         self._stream = stream
+        self._encoding = encoding
         self.last_bytes_at = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
         unended = 0
-        for chunk in self._stream:
+        for chunk in decoded(iter(self._stream), self._encoding):
             self.last_bytes_at = time.monotonic()
             end = max(chunk.rfind(b"\n\n"), chunk.rfind(b"\n\r\n"))
             unended = unended + len(chunk) if end < 0 else len(chunk) - end

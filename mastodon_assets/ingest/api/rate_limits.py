@@ -86,13 +86,19 @@ class RateLimit:
             # Two clock readings may be equal; then the caller asks again at once.
             return max(0.01, self._made_at[too_many] + self._seconds - self._clock())
 
+    def count(self) -> None:
+        """Count a request that is made in any case."""
+        if self._limit is not None:
+            with self._lock:
+                self._made_at.append(self._clock())
+
     def left(self) -> int | None:
         """Return how many requests may be made now; None without a limit."""
         if self._limit is None:
             return None
         with self._lock:
             self._forget_old()
-            return self._limit - len(self._made_at)
+            return max(0, self._limit - len(self._made_at))
 
     def _forget_old(self) -> None:
         while self._made_at and self._made_at[0] + self._seconds <= self._clock():
@@ -106,6 +112,7 @@ class RateLimits:
         every, paged = (_EVERY_REQUESTS, _PAGED_REQUESTS) if is_limited else (None, None)
         self.every = RateLimit(every, _EVERY_SECONDS)
         self.paged = RateLimit(paged, _PAGED_SECONDS, within=self.every)
+        self.one_at_a_time = threading.Lock()
 
 
 class RateLimitedCaller:

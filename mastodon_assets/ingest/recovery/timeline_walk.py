@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import httpx
+
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.client import MOST_IDS, NOT_SERVED_BY_IDS, OLDEST, MastodonClient
 from mastodon_assets.ingest.api.errors import RefusedError
@@ -29,6 +31,8 @@ OVERLAP = timedelta(minutes=30)
 _LONGEST_WALK_SECONDS = 60 * 60
 # 30 minutes at five posts per second; of 300 pages in 15 minutes some are left for the gap itself.
 _MOST_PAGES_OF_OVERLAP = 225
+# Posts that are requested one by one after a gap, if the server serves no lists of them.
+_MOST_SINGLE_REQUESTS = 100
 _TOO_MANY_POSTS = "more was posted than the server's rate limits allow to be read"
 
 
@@ -209,16 +213,28 @@ class TimelineWalker:
                     self._rate_limits.every, partial(self._client.statuses, ids)
                 )
             except RefusedError as error:
-                if error.is_of_token or error.status_code >= 500:
+                # Other software answers 403, 404 or 405 here, whatever the token (Takahe, snac).
+                if error.status_code == httpx.codes.UNAUTHORIZED or error.status_code >= 500:
                     raise
-                return NOT_SERVED_BY_IDS
+                return self._look_one_by_one(known_ids[first:])
             self._put_page(statuses, moves_cursor=False)
             shown = {listed_id(status) for status in statuses}
             for status_id in (each for each in ids if each not in shown):
-                is_gone = partial(self._client.is_gone, status_id)
-                if self._caller.call(self._rate_limits.every, is_gone):
-                    self._put(GoneStatus(status_id, datetime.now(UTC)))
+                self._look_for_delete(status_id)
         return None
+
+    def _look_one_by_one(self, known_ids: list[str]) -> str | None:
+        for status_id in known_ids[:_MOST_SINGLE_REQUESTS]:
+            self._look_for_delete(status_id)
+        unchecked = len(known_ids) - _MOST_SINGLE_REQUESTS
+        return f"deletes of {unchecked} posts, {NOT_SERVED_BY_IDS}" if unchecked > 0 else None
+
+    def _look_for_delete(self, status_id: str) -> None:
+        status = self._caller.call(self._rate_limits.every, partial(self._client.status, status_id))
+        if status is None:
+            self._put(GoneStatus(status_id, datetime.now(UTC)))
+        else:
+            self._put_page([status], moves_cursor=False)
 
     def _put_page(self, page: list[Mapping[str, Any]], *, moves_cursor: bool) -> None:
         for status in reversed(page):

@@ -1,3 +1,4 @@
+import gzip
 import json
 import logging
 import threading
@@ -6,23 +7,30 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
-from mastodon_assets.ingest.api import event_stream
-from mastodon_assets.ingest.api.client import OLDEST, MastodonClient
+from mastodon_assets.ingest.api import client as client_module
+from mastodon_assets.ingest.api import event_stream, transport
+from mastodon_assets.ingest.api.client import OLDEST, MastodonClient, reset_time
 from mastodon_assets.ingest.api.errors import (
+    NoStreamError,
     RateLimitedError,
     RefusedError,
     StreamEndedError,
     StreamSilentError,
 )
+from mastodon_assets.ingest.api.rate_limits import RateLimits
+from mastodon_assets.ingest.api.transport import UntrustedAddressError
 from mastodon_assets_tests.support.odd_server import Answer, OddServer, odd_server, stream
 
 pytestmark = pytest.mark.usefixtures("loopback")
 
 TOKEN = "secret-token-of-the-test"
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+BEFORE_NOON = format_datetime(NOON - timedelta(seconds=90), usegmt=True)
 STREAM = "/api/v1/streaming/public"
 TIMELINE = "/api/v1/timelines/public"
 ODD_URLS = (
@@ -46,22 +54,22 @@ def as_json(document: Any) -> Answer:
 @pytest.mark.parametrize(
     ("documents", "domain"),
     [
-        ({"/api/v2/instance/": as_json({"domain": "One.Example"})}, "one.example"),
-        ({"/api/v2/instance/": as_json({"domain": "münchen.example"})}, "münchen.example"),
-        ({"/api/v2/instance/": as_json({"domain": None})}, "127.0.0.1"),
-        ({"/api/v2/instance/": as_json({"domain": "[red]one.example"})}, "127.0.0.1"),
-        ({"/api/v2/instance/": as_json({"domain": "a" * 300})}, "127.0.0.1"),
+        ({"/api/v2/instance": as_json({"domain": "One.Example"})}, "one.example"),
+        ({"/api/v2/instance": as_json({"domain": "münchen.example"})}, "münchen.example"),
+        ({"/api/v2/instance": as_json({"domain": None})}, "127.0.0.1"),
+        ({"/api/v2/instance": as_json({"domain": "[red]one.example"})}, "127.0.0.1"),
+        ({"/api/v2/instance": as_json({"domain": "a" * 300})}, "127.0.0.1"),
         (
             {
-                "/api/v2/instance/": Answer(b"{}", 404),
-                "/api/v1/instance/": as_json({"uri": "https://old.example/"}),
+                "/api/v2/instance": Answer(b"{}", 404),
+                "/api/v1/instance": as_json({"uri": "https://old.example/"}),
             },
             "old.example",
         ),
         (
             {
-                "/api/v2/instance/": Answer(b"oops", 500),
-                "/api/v1/instance/": as_json({"uri": "old.example"}),
+                "/api/v2/instance": Answer(b"oops", 500),
+                "/api/v1/instance": as_json({"uri": "old.example"}),
             },
             "old.example",
         ),
@@ -85,7 +93,7 @@ def test_the_server_names_itself(documents: dict[str, Answer], domain: str) -> N
     ],
 )
 def test_the_stream_is_where_the_server_says(document: dict[str, Any], url: str | None) -> None:
-    with odd_server({"/api/v2/instance/": as_json(document)}) as server:
+    with odd_server({"/api/v2/instance": as_json(document)}) as server:
         assert client_of(server).stream_url() == (url or server.base_url) + STREAM
 
 
@@ -98,8 +106,10 @@ def test_an_address_that_would_show_the_token_is_refused(url: str) -> None:
 def test_a_stream_without_tls_elsewhere_is_refused() -> None:
     document = {"configuration": {"urls": {"streaming": "ws://s.example"}}}
     with (
-        odd_server({"/api/v2/instance/": as_json(document)}) as server,
-        pytest.raises(SettingsError, match=r"http://s\.example .* use https"),
+        odd_server({"/api/v2/instance": as_json(document)}) as server,
+        pytest.raises(
+            UntrustedAddressError, match=r"http://s\.example as its stream, which is not"
+        ),
     ):
         client_of(server).stream_url()
 
@@ -111,7 +121,7 @@ def test_a_stream_without_tls_elsewhere_is_refused() -> None:
 )
 def test_no_instance_document_is_a_failure_of_ours(document: Any) -> None:
     with (
-        odd_server({"/api/v2/instance/": as_json(document)}) as server,
+        odd_server({"/api/v2/instance": as_json(document)}) as server,
         pytest.raises(PlatformError),
         client_of(server).open_stream(),
     ):
@@ -158,9 +168,9 @@ def test_a_stream_that_moves_is_found_again() -> None:
     def instance(_query: Mapping[str, str]) -> Answer:
         return documents.pop(0)
 
-    with odd_server({"/api/v2/instance/": instance, STREAM: stream(b"")}) as server:
+    with odd_server({"/api/v2/instance": instance, STREAM: stream(b"")}) as server:
         client = client_of(server)
-        with pytest.raises(ServiceUnavailableError, match="no stream"), client.open_stream():
+        with pytest.raises(ServiceUnavailableError, match="no answer"), client.open_stream():
             pass
         with client.open_stream():
             pass
@@ -173,10 +183,10 @@ def test_a_limit_of_requests_keeps_no_stream_closed_whose_place_is_known() -> No
     def instance(_query: Mapping[str, str]) -> Answer:
         return documents.pop(0)
 
-    with odd_server({"/api/v2/instance/": instance, STREAM: stream(b"")}) as server:
+    with odd_server({"/api/v2/instance": instance, STREAM: stream(b"")}) as server:
         client = client_of(server)
         for _ in range(2):
-            with pytest.raises(ServiceUnavailableError, match="no stream"), client.open_stream():
+            with pytest.raises(ServiceUnavailableError, match="no answer"), client.open_stream():
                 pass
         with client.open_stream():
             pass
@@ -242,10 +252,10 @@ def test_what_is_no_event_stream_is_an_error() -> None:
     page = Answer(b"<html>", content_type="text/html")
     with (
         odd_server({STREAM: page}) as server,
-        client_of(server).open_stream() as events,
-        pytest.raises(ServiceUnavailableError, match="no event stream"),
+        pytest.raises(NoStreamError, match="no event stream"),
+        client_of(server).open_stream(),
     ):
-        list(events)
+        pass
 
 
 @pytest.mark.parametrize(
@@ -254,7 +264,6 @@ def test_what_is_no_event_stream_is_an_error() -> None:
         (401, None, "401: it wants a token; set MASTODON_ACCESS_TOKEN"),
         (401, TOKEN, "401: it does not accept the token; set MASTODON_ACCESS_TOKEN"),
         (403, TOKEN, "403: the token may not read this"),
-        (404, TOKEN, "404: it has no such address"),
         (503, TOKEN, "503: try again later"),
     ],
 )
@@ -280,7 +289,9 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
         gone = server
     client = MastodonClient(gone.base_url, SecretStr(TOKEN))
 
-    with pytest.raises(ServiceUnavailableError, match=r"127\.0\.0\.1: no answer") as caught:
+    with pytest.raises(
+        ServiceUnavailableError, match=r"127\.0\.0\.1: no answer: the connection is refused"
+    ) as caught:
         client.instance_domain()
 
     assert "\n" not in str(caught.value)
@@ -346,10 +357,10 @@ def test_a_post_is_gone_only_by_its_own_404_or_410() -> None:
     }
     with odd_server(routes) as server:
         client = client_of(server)
-        assert [client.is_gone(status_id) for status_id in "123"] == [False, True, True]
+        assert [client.status(status_id) for status_id in "123"] == [{"id": "1"}, None, None]
         for status_id in "45":
             with pytest.raises(RefusedError):
-                client.is_gone(status_id)
+                client.status(status_id)
 
 
 def test_the_token_is_in_a_header_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
@@ -377,3 +388,193 @@ def test_a_page_follows_right_after_its_min_id() -> None:
     assert len(asked) == 1
     assert "min_id=5" in asked[0]
     assert "limit=40" in asked[0]
+
+
+@pytest.mark.parametrize("token", ["abc…", "abc...", "abc def", "„abc“", "abc\n"])
+def test_a_token_that_was_copied_from_a_shortened_display_is_refused(token: str) -> None:
+    with pytest.raises(SettingsError, match="copy it whole") as caught:
+        MastodonClient("https://one.example", SecretStr(token))
+    assert "abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [STREAM, TIMELINE])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_the_token_does_not_follow_a_redirect_to_another_host(path: str, status: int) -> None:
+    with odd_server({}) as other:
+        away = Answer(b"", status, headers={"Location": f"{other.base_url}{path}"})
+        with odd_server({path: away}) as server:
+            client = client_of(server)
+            with pytest.raises(ServiceUnavailableError, match="redirects to"):
+                client.newest_page() if path == TIMELINE else client.open_stream().__enter__()
+        assert other.requests == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_on_the_same_host_is_followed(status: int) -> None:
+    moved = {
+        path: Answer(b"", status, headers={"Location": f"/moved{path}"})
+        for path in (STREAM, TIMELINE)
+    }
+    routes = moved | {f"/moved{TIMELINE}": as_json([{"id": "1"}]), f"/moved{STREAM}": stream(b"")}
+    with odd_server(routes) as server:
+        client = client_of(server)
+        assert client.newest_page() == [{"id": "1"}]
+        with client.open_stream():
+            pass
+        authorizations = {headers.get("Authorization") for _, headers in server.requests}
+    assert authorizations == {f"Bearer {TOKEN}"}
+
+
+def test_a_redirect_without_end_is_an_error() -> None:
+    again = Answer(b"", 302, headers={"Location": TIMELINE})
+    with (
+        odd_server({TIMELINE: again}) as server,
+        pytest.raises(RefusedError, match="redirects without end"),
+    ):
+        client_of(server).newest_page()
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "7", "X-RateLimit-Reset": "2999-01-01T00:00:00Z"}, 7),
+        ({"Retry-After": format_datetime(NOON, usegmt=True), "Date": BEFORE_NOON}, 91),
+        ({"X-RateLimit-Reset": NOON.isoformat(), "Date": BEFORE_NOON}, 91),
+        ({"X-RateLimit-Reset": str(int(NOON.timestamp())), "Date": BEFORE_NOON}, 91),
+    ],
+)
+def test_a_limit_ends_when_the_server_says(headers: dict[str, str], seconds: int) -> None:
+    reset_at = reset_time(httpx.Headers(headers))
+    assert reset_at is not None
+    assert abs((reset_at - datetime.now(UTC)).total_seconds() - seconds) < 60
+
+
+@pytest.mark.parametrize("text", ["", "soon", "9" * 5000, "-1"])
+def test_a_limit_without_a_usable_end_has_none(text: str) -> None:
+    found = reset_time(httpx.Headers({"Retry-After": text, "X-RateLimit-Reset": "soon"}))
+    assert found is None or text.startswith("9")
+
+
+def test_an_unreadable_reset_beside_an_answer_changes_nothing() -> None:
+    page = Answer(b'[{"id":"1"}]', headers={"X-RateLimit-Reset": "soon"})
+    with odd_server({TIMELINE: page}) as server:
+        assert client_of(server).newest_page() == [{"id": "1"}]
+
+
+def test_a_page_of_a_protection_is_not_blamed_on_the_token() -> None:
+    blocked = Answer(b"<html>Checking your browser", 403, content_type="text/html; charset=UTF-8")
+    with odd_server({STREAM: blocked, TIMELINE: blocked}) as server:
+        client = client_of(server)
+        with pytest.raises(RefusedError, match="not the API") as of_stream, client.open_stream():
+            pass
+        with pytest.raises(RefusedError, match="not the API") as of_page:
+            client.newest_page()
+    assert not of_stream.value.is_of_token
+    assert not of_page.value.is_of_token
+
+
+def test_a_refusal_in_plain_text_is_about_the_token() -> None:
+    """Takahe answers this on every address."""
+    refused = Answer(b"Invalid Bearer token", 400, content_type="text/html; charset=utf-8")
+    with (
+        odd_server({TIMELINE: refused}) as server,
+        pytest.raises(RefusedError, match="does not accept the token") as caught,
+    ):
+        client_of(server).newest_page()
+    assert caught.value.is_of_token
+
+
+def test_a_body_that_unpacks_to_more_than_any_page_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "LARGEST_BODY_BYTES", 1_000_000)
+    bomb = gzip.compress(b" " * 100_000_000)
+    page = Answer(bomb, headers={"Content-Encoding": "gzip"})
+    with (
+        odd_server({TIMELINE: page}) as server,
+        pytest.raises(ServiceUnavailableError, match="more than"),
+    ):
+        client_of(server).newest_page()
+
+
+def test_a_compressed_page_and_stream_are_read() -> None:
+    body = gzip.compress(b":)\nevent: delete\ndata: 1\n\n")
+    packed = {"Content-Encoding": "gzip"}
+    routes = {
+        TIMELINE: Answer(gzip.compress(b'[{"id":"1"}]'), headers=packed),
+        STREAM: Answer(body, content_type="text/event-stream", headers=packed),
+    }
+    with odd_server(routes) as server:
+        client = client_of(server)
+        assert client.newest_page() == [{"id": "1"}]
+        read: list[str] = []
+        with client.open_stream() as events, pytest.raises(StreamEndedError):
+            read.extend(event.data for event in events)
+        assert read == ["1"]
+
+
+def test_an_event_that_unpacks_to_more_than_any_post_is_a_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(event_stream, "_LONGEST_EVENT_BYTES", 1_000_000)
+    bomb = gzip.compress(b"data: " + b"a" * 100_000_000)
+    answer = Answer(bomb, content_type="text/event-stream", headers={"Content-Encoding": "gzip"})
+    with (
+        odd_server({STREAM: answer}) as server,
+        client_of(server).open_stream() as events,
+        pytest.raises(ServiceUnavailableError, match="the stream broke"),
+    ):
+        list(events)
+
+
+def test_a_body_that_never_ends_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_REST_SECONDS", -1)
+    with (
+        odd_server({TIMELINE: Answer(b"[")}) as server,
+        pytest.raises(ServiceUnavailableError, match="was not complete after"),
+    ):
+        client_of(server).newest_page()
+
+
+def test_an_administrator_finds_a_contact_in_the_user_agent() -> None:
+    with odd_server({TIMELINE: Answer()}) as server:
+        MastodonClient(server.base_url, None, contact="ops@one.example").newest_page()
+        ((_, headers),) = server.requests
+    assert headers["User-Agent"].endswith(" (+ops@one.example)")
+
+
+def test_a_rotated_token_is_read_again_after_a_refusal() -> None:
+    token = SecretStr("old-token")
+
+    def answer(_query: Mapping[str, str]) -> Answer:
+        used = server.requests[-1][1]["Authorization"]
+        return as_json([]) if used == "Bearer new-token" else Answer(b"{}", 401)
+
+    with odd_server({TIMELINE: answer}) as server:
+        client = MastodonClient(server.base_url, token, reload_token=lambda: SecretStr("new-token"))
+        assert client.newest_page() == []
+        assert client.newest_page() == []
+        assert len(server.requests) == 3
+
+
+def test_the_instance_document_is_requested_once_without_a_slash() -> None:
+    documents = {
+        "/api/v2/instance": Answer(b"", 404),
+        "/api/v1/instance": as_json({"uri": "a.example"}),
+    }
+    with odd_server(documents) as server:
+        client = client_of(server)
+        assert [client.instance_domain() for _ in range(3)] == ["a.example"] * 3
+        assert [path for path, _ in server.requests] == ["/api/v2/instance", "/api/v1/instance"]
+
+
+def test_requests_for_documents_and_streams_count_in_the_limit() -> None:
+    limits = RateLimits(is_limited=True)
+    before = limits.every.left()
+    with odd_server({STREAM: stream(b"")}) as server:
+        client = MastodonClient(server.base_url, None, rate_limits=limits)
+        with client.open_stream():
+            pass
+    assert before is not None
+    assert limits.every.left() == before - 2

@@ -197,12 +197,22 @@ def test_a_refusal_deletes_nothing(status_code: int, monkeypatch: pytest.MonkeyP
     assert isinstance(found[-1], WalkFailed)
 
 
-def test_a_server_without_posts_by_ids_is_reported() -> None:
-    found = walk({TIMELINE: timeline("1", "2")}, WalkRequest("2", ["1"]))
+@pytest.mark.parametrize("status_code", [403, 404, 405])
+def test_a_server_without_posts_by_ids_is_asked_for_each_post(
+    status_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline_walk, "_MOST_SINGLE_REQUESTS", 2)
+    routes: dict[str, Answering] = {
+        TIMELINE: timeline("1", "2", "3", "4"),
+        STATUSES: Answer(b"{}", status_code),
+        f"{STATUSES}/3": Answer(b'{"id": "3"}'),
+    }
 
-    assert not any(isinstance(each, GoneStatus) for each in found)
+    found = walk(routes, WalkRequest("4", ["3", "2", "1"]))
+
+    assert [each.status_id for each in found if isinstance(each, GoneStatus)] == ["2"]
     assert found[-1] == WalkEnded(
-        "the server does not serve posts by their ids (Mastodon 4.3 does)"
+        "deletes of 1 posts, the server does not serve posts by their ids (Mastodon 4.3 does)"
     )
 
 

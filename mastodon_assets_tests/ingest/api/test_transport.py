@@ -1,0 +1,79 @@
+"""Addresses that may get the token, and proxies."""
+
+import pytest
+
+from mastodon_assets.errors import SettingsError
+from mastodon_assets.ingest.api.transport import (
+    UntrustedAddressError,
+    checked_stream_base,
+    new_client,
+    proxy_for,
+)
+
+SERVER = "https://one.example"
+HERE = "http://127.0.0.1:5"
+
+
+@pytest.mark.parametrize(
+    ("base", "named", "expected"),
+    [
+        (SERVER, None, SERVER),
+        (SERVER, "wss://one.example", SERVER),
+        (SERVER, "wss://stream.one.example/", "https://stream.one.example"),
+        (SERVER, "https://1.1.1.1", "https://1.1.1.1"),
+        (HERE, "ws://127.0.0.1:6", "http://127.0.0.1:6"),
+        # GoToSocial names wss:// and its host, however it is served.
+        (HERE, "wss://127.0.0.1", HERE),
+    ],
+)
+def test_the_stream_is_at_the_server_or_at_a_public_name(
+    base: str, named: str | None, expected: str
+) -> None:
+    assert checked_stream_base(base, named) == expected
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "ws://one.example",
+        "ws://stream.one.example",
+        "wss://127.0.0.1",
+        "wss://localhost",
+        "wss://a.localhost",
+        "wss://[::1]:8443",
+        "wss://10.0.0.1",
+        "wss://192.168.1.1",
+        "wss://169.254.169.254",
+        "wss://0.0.0.0",
+        "ftp://one.example",
+        "wss://[",
+    ],
+)
+def test_a_server_cannot_send_the_token_to_a_private_address(named: str) -> None:
+    with pytest.raises(UntrustedAddressError):
+        checked_stream_base(SERVER, named)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:5", "http://localhost:5", "http://[::1]:5", "https://no.example"]
+)
+def test_no_proxy_sees_this_machine_or_an_exception(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:8080")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:8080")
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.example:8080")
+    monkeypatch.setenv("NO_PROXY", "[::1],no.example")
+    assert proxy_for(url) is None
+    assert proxy_for(SERVER) == "http://proxy.example:8080"
+    new_client(url, read_seconds=1).close()
+
+
+@pytest.mark.parametrize("proxy", ["socks5://proxy.example:1080", "nonsense://x", "http://["])
+def test_a_proxy_that_cannot_be_used_is_one_line(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(SettingsError, match="the proxy of the environment") as caught:
+        new_client(SERVER, read_seconds=1)
+    assert "\n" not in str(caught.value)
