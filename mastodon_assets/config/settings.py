@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     mastodon_access_token: SecretStr | None = None
     mastodon_access_tokens_file: Path | None = None
     mastodon_contact: str | None = Field(default=None, pattern=_CONTACT_PATTERN)
+    audit_minutes: int = Field(default=10, ge=0, le=1440)
     ingest_metrics_port: int | None = Field(default=None, ge=1, le=65535)
     mastodon_consent: Literal["respect", "opt-in"] = "respect"
     mastodon_handle_key: SecretStr | None = Field(default=None, min_length=16)

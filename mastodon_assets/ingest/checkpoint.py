@@ -14,12 +14,19 @@ from pydantic import SecretStr
 from mastodon_assets.ingest.api.status_ids import is_number
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.recovery.cursors import Cursor, read_cursor, save_cursor
-from mastodon_assets.ingest.recovery.gaps import Gap, read_open_gaps, read_stored_posts, save_gap
+from mastodon_assets.ingest.recovery.gaps import (
+    Gap,
+    read_open_gaps,
+    read_stored_posts,
+    read_stored_uris,
+    save_gap,
+)
 from mastodon_assets.ingest.source_states import SourceState, read_state, save_state
 from mastodon_assets.kafka.publisher import Publisher
 
 _START = "no ingest was running"
 _RECORD_SECONDS = 15
+_STORED_URIS = 50_000
 
 
 class Checkpoint:
@@ -50,12 +57,17 @@ class Checkpoint:
         self.last_streamed: str | None = None
         self.last_state = read_state(postgres_url, summary.instance, source)
         saved = read_cursor(postgres_url, summary.instance, source)
+        self.read_until = None if saved is None else saved.updated_at
         self.position = summary.cursor = None if saved is None else saved.last_acked_id
         self.open_gaps = [] if saved is None else self._gaps_since(saved)
 
     def stored_posts(self, limit: int) -> list[tuple[str, datetime | None]]:
         """Return ids and edit times of the newest posts in the tables, newest first."""
         return read_stored_posts(self._postgres_url, self._summary.instance, limit)
+
+    def stored_uris(self) -> list[str]:
+        """Return the uris of the newest posts in the tables, newest last."""
+        return read_stored_uris(self._postgres_url, self._summary.instance, _STORED_URIS)
 
     def move_to(self, status_id: str) -> None:
         """Note that everything up to `status_id` is published."""

@@ -4,9 +4,11 @@ What belongs here: which thread reads what, how a broken stream is reopened, and
 What an item means is in `handler`; which requests a walk makes is in `recovery`.
 """
 
+import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -27,22 +29,49 @@ from tenacity import (
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.errors import (
+    NoStreamError,
     RateLimitedError,
     RefusedError,
     StreamEndedError,
     StreamSilentError,
 )
+from mastodon_assets.ingest.api.event_socket import EventSocket
 from mastodon_assets.ingest.api.event_stream import EventStream, StreamEvent
-from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits, pause_seconds
+from mastodon_assets.ingest.api.rate_limits import (
+    RateLimitedCaller,
+    RateLimits,
+    StoppedError,
+    pause_seconds,
+)
+from mastodon_assets.ingest.recovery.audit import (
+    OVERLAP,
+    AuditedStatus,
+    AuditItem,
+    Auditor,
+    KnownIds,
+)
 from mastodon_assets.ingest.recovery.history_walk import (
     SPARE_REQUESTS,
     HistoryItem,
+    HistoryStatus,
     HistoryWalker,
 )
-from mastodon_assets.ingest.recovery.timeline_walk import TimelineWalker, WalkItem, WalkRequest
+from mastodon_assets.ingest.recovery.poll import PollEnded, Poller, PollStart, PollStarted
+from mastodon_assets.ingest.recovery.timeline_walk import (
+    ListedStatus,
+    TimelineWalker,
+    WalkItem,
+    WalkRequest,
+)
 
-_QUEUE_SIZE = 2_000
+_QUEUE_ITEMS, _QUEUE_BYTES = 2_000, 32 * 1024 * 1024
+# A stream that nobody reads burdens its server, and stops the timelines of all members of a
+# GoToSocial: it is closed when the queue stays full this long, and the gap is backfilled.
+_FULL_SECONDS = 2
+_MOST_WAITING_AT_AUDIT = 100
 _STOP_SECONDS = 0.3
+# A server without a stream is polled this long before its stream is looked for again.
+_POLLING_SECONDS = 24 * 60 * 60
 _BACKOFF = wait_random_exponential(multiplier=1, min=0.2, max=60)
 # A stream that lived this long was a good one: the back-off begins again.
 _STABLE_SECONDS = 60
@@ -74,6 +103,8 @@ class Disconnected:
         error = self.error
         if isinstance(error, RateLimitedError):
             return "rate limit"
+        if isinstance(error, QueueFullError):
+            return "queue full"
         if isinstance(error, StreamSilentError):
             return "silence"
         if isinstance(error, StreamEndedError):
@@ -88,19 +119,66 @@ class Disconnected:
         return f"{kind} ({error.status_code})"
 
 
-QueueItem = StreamEvent | Connected | Disconnected | WalkItem | HistoryItem
+QueueItem = (
+    StreamEvent
+    | Connected
+    | Disconnected
+    | WalkItem
+    | HistoryItem
+    | PollStarted
+    | PollEnded
+    | AuditItem
+)
+
+
+class QueueFullError(ServiceUnavailableError):
+    """Raised if the queue stays full, so that the stream is not left unread."""
+
+
+class _ByteBoundedQueue(queue.Queue[QueueItem]):
+    """A queue that is full by its number of items or by their bytes."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
+
+    def _qsize(self) -> int:
+        return self.maxsize if self._bytes >= _QUEUE_BYTES else self.items()
+
+    def _put(self, item: QueueItem) -> None:
+        super()._put(item)
+        self._sizes.append(_size_of(item))
+        self._bytes += self._sizes[-1]
+
+    def _get(self) -> QueueItem:
+        self._bytes -= self._sizes.popleft()
+        return super()._get()
+
+    def items(self) -> int:
+        """Return the number of items."""
+        return len(self.queue)
 
 
 class EventQueue:
     """Items in the order to handle them in; opened and closed by `opened_event_queue`."""
 
-    def __init__(self, client: MastodonClient, rate_limits: RateLimits) -> None:
+    def __init__(
+        self,
+        client: MastodonClient,
+        rate_limits: RateLimits,
+        poll_start: PollStart,
+        *,
+        audit_seconds: float = 0,
+    ) -> None:
         self._client = client
-        self._queue: queue.Queue[QueueItem] = queue.Queue(_QUEUE_SIZE)
+        self._queue = _ByteBoundedQueue(_QUEUE_ITEMS)
         self._stopping = threading.Event()
         self._may_read = threading.Event()
         self._may_read.set()
-        self._stream: EventStream | None = None
+        self._stream: EventStream | EventSocket | None = None
+        self._polls_until = -math.inf
+        self._no_stream = ""
         self._opened_at: float | None = None
         self._streamed_ids: set[str] = set()
         self._walker = TimelineWalker(
@@ -116,7 +194,25 @@ class EventQueue:
             rate_limits=rate_limits,
             put=self._put,
         )
+        self._poller = Poller(
+            client,
+            caller=RateLimitedCaller(self._stopping),
+            rate_limits=rate_limits,
+            put=self._put,
+            start=poll_start,
+        )
         self._threads: dict[str, Future[None]] = {}
+        self._known = KnownIds()
+        self._auditor = Auditor(
+            client,
+            caller=RateLimitedCaller(self._stopping, spare=SPARE_REQUESTS),
+            rate_limits=rate_limits,
+            put=self._put,
+            known=self._known,
+        )
+        self._connected_at: datetime | None = None
+        if audit_seconds:
+            self._start("auditor", lambda: self._keep_auditing(audit_seconds))
         self._start("stream-reader", self._keep_reading)
 
     def next(self, seconds: float) -> QueueItem | None:
@@ -134,7 +230,7 @@ class EventQueue:
 
     def waiting(self) -> int:
         """Return the number of items that wait to be handled."""
-        return self._queue.qsize()
+        return self._queue.items()
 
     def seconds_since_last_bytes(self) -> float | None:
         """Return the seconds without a byte, heartbeats included; None without an open stream."""
@@ -152,8 +248,13 @@ class EventQueue:
 
     def note_streamed(self, status_id: str) -> None:
         """Remember a post of the stream: a page of such posts alone ends the walk."""
+        self._known.add(status_id, is_streamed=True)
         if len(self._streamed_ids) < _REMEMBERED_STREAMED_IDS:
             self._streamed_ids.add(status_id)
+
+    def note_listed(self, status_id: str) -> None:
+        """Remember a post of a walk, so that an audit does not take it for missing."""
+        self._known.add(status_id)
 
     def pause(self) -> None:
         """Close the stream until `resume` is called."""
@@ -186,22 +287,79 @@ class EventQueue:
         )(self._read_stream)
 
     def _read_stream(self) -> None:
-        """Read one stream to its end.
+        """Read one stream to its end, or poll the timeline if there is none.
 
         Raises:
             ServiceUnavailableError: Always, unless stopping.
         """
+        while self._wait_until_readable():
+            if time.monotonic() < self._polls_until:
+                self._poll()
+                continue
+            try:
+                self._read_events()
+            except NoStreamError as error:
+                self._no_stream = str(error)
+                self._polls_until = time.monotonic() + _POLLING_SECONDS
+            else:
+                return
+
+    def _keep_auditing(self, seconds: float) -> None:
+        """Audit the open stream now and then."""
+        since: datetime | None = None
+        while not self._stopping.wait(seconds):
+            connected_at = self._connected_at
+            if self._stream is None or connected_at is None:
+                # Nothing to compare with; the time until the next connection is a gap.
+                since = None
+                continue
+            if self._queue.items() > _MOST_WAITING_AT_AUDIT:
+                # What waits to be handled would be taken for missing.
+                continue
+            # What came before the stream was open is recovered by a walk.
+            start = connected_at if since is None else max(connected_at, since - OVERLAP)
+            try:
+                ended = self._auditor.audit(start, seconds=seconds)
+            except ServiceUnavailableError:
+                # The next audit covers this one's time.
+                continue
+            except StoppedError:
+                return
+            since = ended.until
+            if self._auditor.is_stream_silent(ended):
+                self._no_stream = "the stream is open but sends no posts"
+                self._polls_until = time.monotonic() + _POLLING_SECONDS
+                if (stream := self._stream) is not None:
+                    stream.close()
+
+    def _wait_until_readable(self) -> bool:
+        """Wait for the end of a pause; return False when stopping."""
         while not self._may_read.wait(0.1):
             if self._stopping.is_set():
-                return
-        with self._client.open_stream() as stream:
+                return False
+        return not self._stopping.is_set()
+
+    def _poll(self) -> None:
+        """Poll the timeline until a pause, the end, or the next look for a stream."""
+        self._put(PollStarted(datetime.now(UTC), self._no_stream))
+        try:
+            while self._may_read.is_set() and time.monotonic() < self._polls_until:
+                self._poller.poll()
+                if self._stopping.wait(self._poller.pause_seconds()):
+                    return
+        except StoppedError:
+            return
+
+    def _read_events(self) -> None:
+        with self._client.open_events() as stream:
             self._stream = stream
             self._opened_at = time.monotonic()
             try:
-                self._put(Connected(datetime.now(UTC)))
+                self._connected_at = datetime.now(UTC)
+                self._put(Connected(self._connected_at))
                 if self._may_read.is_set():
                     for event in stream:
-                        if not self._put(event):
+                        if not self._put_event(event):
                             return
             finally:
                 self._stream = None
@@ -222,6 +380,25 @@ class EventQueue:
     def _put_disconnected(self, state: RetryCallState) -> None:
         self._put(Disconnected(datetime.now(UTC), _error_of(state), state.upcoming_sleep))
 
+    def _put_event(self, event: StreamEvent) -> bool:
+        """Wait a moment for room in the queue; return False when stopping.
+
+        Raises:
+            QueueFullError: The queue stays full.
+        """
+        deadline = time.monotonic() + _FULL_SECONDS
+        while not self._stopping.is_set():
+            try:
+                self._queue.put(event, timeout=0.2)
+            except queue.Full:
+                if time.monotonic() > deadline:
+                    raise QueueFullError(
+                        "events arrive faster than they are handled; the stream is closed for now"
+                    ) from None
+                continue
+            return True
+        return False
+
     def _put(self, item: QueueItem) -> bool:
         """Wait for room in the queue; return False when stopping."""
         while not self._stopping.is_set():
@@ -234,13 +411,30 @@ class EventQueue:
 
 
 @contextmanager
-def opened_event_queue(client: MastodonClient, rate_limits: RateLimits) -> Iterator[EventQueue]:
+def opened_event_queue(
+    client: MastodonClient,
+    rate_limits: RateLimits,
+    poll_start: PollStart,
+    *,
+    audit_seconds: float = 0,
+) -> Iterator[EventQueue]:
     """Keep the stream connected until the end of the block."""
-    queue = EventQueue(client, rate_limits)
+    queue = EventQueue(client, rate_limits, poll_start, audit_seconds=audit_seconds)
     try:
         yield queue
     finally:
         queue.stop()
+
+
+def _size_of(item: QueueItem) -> int:
+    """Return about how many bytes of text an item holds."""
+    match item:
+        case StreamEvent():
+            return len(item.data)
+        case ListedStatus() | HistoryStatus() | AuditedStatus():
+            return len(str(item.status))
+        case _:
+            return 0
 
 
 def _error_of(state: RetryCallState) -> ServiceUnavailableError:

@@ -12,6 +12,7 @@ from itertools import chain, islice, zip_longest
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.client import OLDEST
+from mastodon_assets.ingest.api.status_ids import listed_id
 from mastodon_assets.ingest.checkpoint import Checkpoint, later_id
 from mastodon_assets.ingest.event_queue import EventQueue
 from mastodon_assets.ingest.handler import EventHandler
@@ -59,6 +60,7 @@ class GapRepair:
         self._recovered = 0
         self._newest_streamed: str | None = None
         self._has_walked = False
+        self._is_polling = False
         self.is_walking = False
 
     def open_gap(self, at: datetime, reason: str) -> None:
@@ -70,6 +72,7 @@ class GapRepair:
 
     def end_gap(self, at: datetime) -> WalkRequest | None:
         """End the gap at `at`; return the walk that this starts, if any."""
+        self._is_polling = False
         self._checkpoint.end_gaps(at, self._handler.published_ids(_KNOWN_IDS))
         return self.begin()
 
@@ -80,7 +83,12 @@ class GapRepair:
             None if nothing waits, if a walk is running, or if no post before the gap is known.
         """
         gaps = self._checkpoint.open_gaps
-        if self.is_walking or self._given_up or any(gap.ended_at is None for gap in gaps):
+        if (
+            self.is_walking
+            or self._is_polling
+            or self._given_up
+            or any(gap.ended_at is None for gap in gaps)
+        ):
             return None
         start = self._checkpoint.position
         if start is None and self._from_oldest:
@@ -98,6 +106,30 @@ class GapRepair:
         self._newest_streamed = None
         self._queue.walk(request)
         return request
+
+    def begin_polling(self, at: datetime) -> None:
+        """Leave the gaps to the polls, which go back to known posts by themselves."""
+        self._is_polling = True
+        self._recovered = 0
+        self._checkpoint.end_gaps(at, [])
+
+    def end_poll(self, newest: str | None, failure: str | None) -> None:
+        """Close the gaps after a poll, and move the cursor to the newest post."""
+        if gaps := [gap for gap in self._checkpoint.open_gaps if gap.ended_at is not None]:
+            gaps[0].recovered_count += self._recovered
+            if failure is None:
+                self._log.info("gap read by polling: %s messages", self._recovered)
+            else:
+                self._log.warning("gap partly read by polling; missing: %s", failure)
+            for gap in gaps:
+                gap.to_id = gap.to_id or newest
+            self._checkpoint.close_gaps(gaps, failure, are_posts_missing=failure is not None)
+            self._checkpoint.open_gaps = [
+                gap for gap in self._checkpoint.open_gaps if gap not in gaps
+            ]
+        self._recovered = 0
+        if newest is not None:
+            self._checkpoint.move_to(newest)
 
     def note_streamed(self, status_id: str) -> None:
         """Note a post of the stream; it moves the cursor unless posts before it are missing."""
@@ -117,6 +149,8 @@ class GapRepair:
         summary = self._handler.summary
         published = summary.upserts + summary.deletes
         if isinstance(item, ListedStatus):
+            if (status_id := listed_id(item.status)) is not None:
+                self._queue.note_listed(status_id)
             self._handler.handle_listed(item.status, item.received_at)
             if item.cursor is not None:
                 self._checkpoint.move_to(item.cursor)

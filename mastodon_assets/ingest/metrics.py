@@ -39,6 +39,7 @@ class Reading:
     messages_in_flight: int = 0
     lag_seconds: float = 0
     gaps: Mapping[str, int] = field(default_factory=dict)
+    not_streamed: int = 0
 
 
 class IngestCollector(Collector):
@@ -61,6 +62,12 @@ def _metrics(readings: list[Reading]) -> list[Metric]:
         _counter("received", "Events and listed posts.", readings, lambda r: r.received),
         _counter("duplicates", "Posts seen before.", readings, lambda r: r.duplicates),
         _counter("reconnects", "Streams opened again.", readings, lambda r: r.reconnects),
+        _counter(
+            "not_streamed",
+            "Posts that the timeline listed and the stream did not send.",
+            readings,
+            lambda r: r.not_streamed,
+        ),
         _counters("published", "Messages for Kafka.", "op", readings, lambda r: r.published),
         _counters("withheld", "Posts without consent.", "reason", readings, lambda r: r.withheld),
         _counters("dropped", "Posts filtered out.", "rule", readings, lambda r: r.dropped),

@@ -27,12 +27,15 @@ from mastodon_assets.ingest.gap_repair import GapRepair
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.liveness import LivenessMonitor
 from mastodon_assets.ingest.metrics import Reading
+from mastodon_assets.ingest.recovery.audit import AuditedStatus, AuditEnded
+from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.ingest.recovery.history_walk import (
     HistoryEnded,
     HistoryFailed,
     HistoryPage,
     HistoryStatus,
 )
+from mastodon_assets.ingest.recovery.poll import PollEnded, PollStarted
 from mastodon_assets.ingest.recovery.timeline_walk import (
     GoneStatus,
     ListedStatus,
@@ -104,6 +107,9 @@ class SourceWorker:
         self._connections = self._disconnections = 0
         self._is_connected = False
         self._is_paused = False
+        self._audited = self._not_streamed = 0
+        self._is_poll_pending = False
+        self._logged_no_stream = ""
         self._last_failure: Disconnected | None = None
         self._last_write_error: str | None = None
         self._lag_seconds = 0.0
@@ -170,6 +176,7 @@ class SourceWorker:
             messages_in_flight=self._publisher.in_flight(),
             lag_seconds=self._lag(),
             gaps=gaps,
+            not_streamed=self._not_streamed,
         )
 
     def _can_publish(self) -> bool:
@@ -206,6 +213,13 @@ class SourceWorker:
                 self._handle_connected(item)
             case Disconnected():
                 self._handle_disconnected(item)
+            case PollStarted():
+                self._handle_poll_started(item)
+            case PollEnded():
+                self._is_poll_pending = False
+                self._walk_ended_at = time.monotonic()
+                self._gap_repair.end_poll(item.newest, item.failure)
+                self._backfill.begin()
             case ListedStatus() | GoneStatus() | WalkReachedStream():
                 self._gap_repair.handle(item)
             case WalkEnded():
@@ -215,6 +229,10 @@ class SourceWorker:
                 if self._until_caught_up:
                     raise item.error
                 self._gap_repair.fail(item.error)
+            case AuditedStatus():
+                self._handle_audited(item)
+            case AuditEnded():
+                self._handle_audit_ended(item)
             case HistoryFailed() if self._until_caught_up:
                 raise item.error
             case HistoryStatus() | HistoryPage() | HistoryEnded() | HistoryFailed():
@@ -243,6 +261,48 @@ class SourceWorker:
         )
         self._record_state()
 
+    def _handle_poll_started(self, started: PollStarted) -> None:
+        self._connections += 1
+        self._is_connected = self._is_poll_pending = True
+        self._gap_repair.begin_polling(started.at)
+        if started.reason != self._logged_no_stream:
+            self._logged_no_stream = started.reason
+            self._log.info(
+                "connected; polling the timeline: %s; a stream is looked for again in a day",
+                started.reason,
+            )
+        self._record_state()
+
+    def _handle_audited(self, item: AuditedStatus) -> None:
+        summary = self._handler.summary
+        published = summary.upserts
+        self._handler.handle_listed(item.status, item.received_at)
+        self._audited += summary.upserts - published
+
+    def _handle_audit_ended(self, audit: AuditEnded) -> None:
+        published, self._audited = self._audited, 0
+        self._not_streamed += audit.missing
+        if not audit.is_complete:
+            self._log.warning(
+                "audit: the rate limits did not allow to check all posts since %s",
+                f"{audit.since:%H:%M}Z",
+            )
+        if audit.missing:
+            self._log.warning(
+                "audit: the timeline lists %s of %s posts that the stream did not send;"
+                " %s published",
+                audit.missing,
+                audit.checked,
+                published,
+            )
+            gap = Gap(audit.since, "not_streamed", audit.oldest, audit.newest, audit.until)
+            gap.recovered_count = published
+            self._checkpoint.close_gaps(
+                [gap],
+                None if audit.is_complete else "the rate limits did not allow to check all posts",
+                are_posts_missing=False,
+            )
+
     def _handle_disconnected(self, disconnected: Disconnected) -> None:
         self._is_connected = False
         self._last_failure = disconnected
@@ -266,7 +326,8 @@ class SourceWorker:
             )
 
     def _has_caught_up(self) -> bool:
-        if self._gap_repair.is_walking or self._backfill.is_pending or not self._is_connected:
+        is_reading = self._gap_repair.is_walking or self._is_poll_pending
+        if is_reading or self._backfill.is_pending or not self._is_connected:
             return False
         now = time.monotonic()
         return (

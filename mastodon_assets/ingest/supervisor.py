@@ -34,6 +34,7 @@ from mastodon_assets.ingest.event_queue import (
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.metrics import IngestCollector, Reading
 from mastodon_assets.ingest.policy.admission import admission_policy
+from mastodon_assets.ingest.recovery.poll import PollStart
 from mastodon_assets.ingest.source_log import SourceLog
 from mastodon_assets.ingest.source_worker import Bounds, SourceWorker, counts_text
 from mastodon_assets.kafka.publisher import publishing
@@ -45,6 +46,7 @@ _POLL_SECONDS = 0.1
 # From the request to end until all waits are given up. Python needs about another second to notice
 # the request and to end itself, on a busy machine too.
 _END_SECONDS = 1
+_MINUTE_SECONDS = 60
 _BACKOFF = wait_random_exponential(multiplier=2, min=2, max=5 * 60)
 
 
@@ -266,7 +268,17 @@ class _SourceRunner:
                 settings.postgres_url, publisher, handler.summary, self._source.name
             )
             self.summaries.append(handler.summary)
-            with opened_event_queue(self._client, self._rate_limits) as queue:
+            poll_start = PollStart(
+                checkpoint.read_until,
+                self._bounds.until_caught_up and self._bounds.since is None,
+                checkpoint.stored_uris,
+            )
+            with opened_event_queue(
+                self._client,
+                self._rate_limits,
+                poll_start,
+                audit_seconds=_MINUTE_SECONDS * settings.audit_minutes,
+            ) as queue:
                 self._worker = SourceWorker(
                     queue,
                     handler,

@@ -157,10 +157,9 @@ def check_mastodon(settings: Settings) -> list[Finding]:
     if not servers:
         advice = "set MASTODON_API_BASE_URL to a server whose rules allow research collection"
         return [Finding("Mastodon server", "yellow", "none configured", advice)]
-    contact = _check_contact(settings)
     if len(servers) == 1:
-        return [contact, *_check_server(settings, servers[0])]
-    return [contact] + [
+        return _check_server(settings, servers[0])
+    return [
         replace(finding, name=f"{server.address} {finding.name}")
         for server in servers
         for finding in _check_server(settings, server)
@@ -190,6 +189,8 @@ def _check_server(settings: Settings, server: "Server") -> list[Finding]:
         text = f"the server has no instance document (status {answer.status_code})"
         return [Finding("Mastodon server", "red", text, advice)]
     findings = [_judge_instance(document), clock, judge_feeds(document, server.sources)]
+    if not client.is_on_this_machine:
+        findings.append(_check_contact(settings))
     checks: dict[str, Callable[[MastodonClient], Finding]] = {
         _timeline_name(source): partial(_check_timeline, source) for source in server.sources
     }
@@ -307,8 +308,21 @@ def _check_streaming(client: "MastodonClient") -> Finding:
     answer = client.ask_streaming_health()
     if answer.is_success and answer.text.strip() == "OK":
         return Finding("streaming", "green", "the streaming server is healthy")
-    text = f"the streaming server's health check has status {answer.status_code}"
-    return Finding("streaming", "red", text, "ask the server's admins, or try again later")
+    return _check_reader(client)
+
+
+def _check_reader(client: "MastodonClient") -> Finding:
+    """Name the reader that `ingest` will use; other software has no health check."""
+    from mastodon_assets.ingest.api.errors import NoStreamError
+    from mastodon_assets.ingest.api.event_socket import EventSocket
+
+    try:
+        with client.open_events() as events:
+            kind = "a WebSocket" if isinstance(events, EventSocket) else "server-sent events"
+    except NoStreamError as error:
+        advice = "posts are complete, but deletes and edits are seen late or not at all"
+        return Finding("streaming", "yellow", f"polling the timeline will be used: {error}", advice)
+    return Finding("streaming", "green", f"{kind} will be used; there is no health check")
 
 
 def _check_token(client: "MastodonClient") -> Finding:

@@ -309,7 +309,8 @@ def test_a_token_of_the_scope_for_statuses_alone_is_yellow_with_what_to_add() ->
     assert findings["Mastodon server"].text == "old.example, version 3.5.3"
     assert findings["token"].advice.startswith("add the scope read:accounts")
     assert "read:blocks and read:mutes" in findings["filters"].advice
-    assert levels(findings)["streaming"] == "red"
+    assert levels(findings)["streaming"] == "yellow"
+    assert findings["streaming"].text.startswith("polling the timeline will be used")
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"domain":' + b"[" * 100_000])

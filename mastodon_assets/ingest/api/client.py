@@ -7,7 +7,7 @@ certificates and bodies are in `transport`.
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from mastodon_assets.contract.identity import domain_form
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 from mastodon_assets.ingest.api import event_stream, transport
 from mastodon_assets.ingest.api.errors import NoStreamError, RateLimitedError, RefusedError
+from mastodon_assets.ingest.api.event_socket import EventSocket, opened_socket
 from mastodon_assets.ingest.api.event_stream import EventStream
 from mastodon_assets.ingest.api.rate_limits import RateLimits
 
@@ -43,6 +44,7 @@ _NO_SUCH_PLACE = frozenset(
         httpx.codes.NOT_IMPLEMENTED,
     }
 )
+_NO_SOCKET = _NO_SUCH_PLACE | {httpx.codes.BAD_REQUEST, httpx.codes.UPGRADE_REQUIRED}
 # What a server says of itself is printed and stored.
 _DOMAIN = re.compile(r"[\w.-]{1,250}(?::\d{1,5})?")
 _SCOPE_ADVICE = "set MASTODON_ACCESS_TOKEN to a user token with the scope read:statuses"
@@ -194,6 +196,57 @@ class MastodonClient:
                 f"{self._host} sent no post; is MASTODON_API_BASE_URL a Mastodon server?"
             )
         return found
+
+    @contextmanager
+    def open_events(self) -> Iterator[EventStream | EventSocket]:
+        """Connect to whichever stream the server answers: server-sent events, else a socket.
+
+        Raises:
+            NoStreamError: The server has neither, or none without a token.
+            RefusedError: The server refuses.
+            RateLimitedError: The server wants fewer requests.
+            ServiceUnavailableError: The server does not answer.
+        """
+        with ExitStack() as stack:
+            opened: EventStream | EventSocket
+            try:
+                try:
+                    opened = stack.enter_context(self.open_stream())
+                except NoStreamError as error:
+                    opened = stack.enter_context(self._open_socket(error))
+            except RefusedError as error:
+                if self._token is None and error.status_code == httpx.codes.UNAUTHORIZED:
+                    raise NoStreamError(str(error)) from error
+                raise
+            yield opened
+
+    @contextmanager
+    def _open_socket(self, cause: NoStreamError) -> Iterator[EventSocket]:
+        # Other names open as well, and stay silent for ever (GoToSocial).
+        name = {"public": "public", "local": "public:local"}.get(self._source.kind)
+        if name is None:
+            raise cause
+        url = f"{self._streaming_url('').rstrip('/')}?stream={name}"
+        host = urlsplit(url).hostname or url
+
+        def refusal(status_code: int, content_type: str) -> ServiceUnavailableError:
+            is_other = status_code in _NO_SOCKET or status_code < httpx.codes.BAD_REQUEST
+            if is_other:
+                return NoStreamError(f"{cause}, and no socket")
+            response = httpx.Response(status_code, headers={"Content-Type": content_type})
+            return self._refusal(host, response, b"")
+
+        self._count()
+        headers = self._headers("application/json")
+        kept = {name: headers[name] for name in ("Authorization",) if name in headers}
+        with opened_socket(
+            url,
+            kept,
+            user_agent=self._user_agent,
+            check_token=self.newest_page,
+            refusal=refusal,
+        ) as socket:
+            yield socket
 
     @contextmanager
     def open_stream(self) -> Iterator[EventStream]:

@@ -149,6 +149,8 @@ def new_client(url: str, *, read_seconds: float) -> httpx.Client:
             verify=tls_context(),
             trust_env=False,
             proxy=proxy,
+            # Requests are seconds apart: a kept connection would be closed by the server meanwhile.
+            limits=httpx.Limits(max_keepalive_connections=0),
             timeout=httpx.Timeout(CONNECT_SECONDS, read=read_seconds),
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
@@ -259,6 +261,8 @@ def _is_same_place(url: str, target: str) -> bool:
 
 def _is_public(host: str) -> bool:
     """Whether the host is a public name or address; an unknown name fails by itself, later."""
+    if is_loopback(host):
+        return False
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_global
     addresses: list[str] = []

@@ -90,6 +90,26 @@ def save_gap(postgres_url: SecretStr, instance: str, source: str, gap: Gap) -> N
         )
 
 
+def read_stored_uris(postgres_url: SecretStr, instance: str, limit: int) -> list[str]:
+    """Return the uris of the newest stored posts of `instance`, newest last.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
+    """
+    with transaction(postgres_url, snapshot=True) as connection:
+        rows = connection.execute(
+            """
+            SELECT t.uri FROM masto.toots_raw t JOIN masto.toot_aliases a ON a.id = t.id
+             WHERE a.instance = %s AND t.event_at > now() - %s
+             ORDER BY t.event_at DESC
+             LIMIT %s
+            """,
+            (instance, _STORED_SPANS[-1], limit),
+        ).fetchall()
+    return [uri for (uri,) in reversed(rows)]
+
+
 def read_stored_posts(
     postgres_url: SecretStr, instance: str, limit: int
 ) -> list[tuple[str, datetime | None]]:

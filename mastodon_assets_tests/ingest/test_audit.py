@@ -1,0 +1,107 @@
+"""Posts that the timeline lists and the open stream does not send."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from mastodon_assets.ingest import supervisor
+from mastodon_assets.ingest.api import rate_limits
+from mastodon_assets.ingest.recovery import audit
+from mastodon_assets.ingest.recovery.gaps import Gap
+from mastodon_assets.ingest.supervisor import ingest
+from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.log_lines import log_lines
+from mastodon_assets_tests.support.mock_broker import Broker
+from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
+
+STREAM, TIMELINE = "/api/v1/streaming/public", "/api/v1/timelines/public"
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_MINUTE_SECONDS", 0.03)
+    monkeypatch.setattr(rate_limits, "_SHORTEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(audit, "GRACE", timedelta(0))
+
+
+class _Server:
+    """It lists posts of the time since it was first asked, and streams those in `sent`."""
+
+    def __init__(self, listed: int, sent: range) -> None:
+        self.pages = 0
+        self._listed = listed
+        self._sent = sent
+        self._at = ""
+
+    def routes(self) -> dict[str, Route]:
+        return {STREAM: self._stream, TIMELINE: self._page}
+
+    def _document(self, number: int) -> dict[str, Any]:
+        self._at = self._at or datetime.now(UTC).isoformat()
+        return status(str(number), created_at=self._at)
+
+    def _stream(self, _query: Mapping[str, str]) -> Answer:
+        documents = [self._document(number) for number in self._sent]
+        events = [f"event: update\ndata: {json.dumps(each)}\n\n" for each in documents]
+        return stream("".join(events).encode())
+
+    def _page(self, query: Mapping[str, str]) -> Answer:
+        self.pages += 1
+        end = int(query.get("max_id", self._listed + 1))
+        numbers = range(max(1, end - 3), end)
+        return Answer(json.dumps([self._document(each) for each in numbers][::-1]).encode())
+
+
+def run(broker: Broker, base_url: str, should_stop: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+
+    def is_over() -> bool:
+        assert time.monotonic() < deadline
+        return should_stop()
+
+    ingest(
+        broker.settings(mastodon_api_base_url=base_url, mastodon_access_token="token"),
+        max_events=None,
+        until_caught_up=False,
+        should_stop=is_over,
+    )
+
+
+def test_what_an_open_stream_does_not_send_is_published_and_noted_as_a_gap(
+    broker: Broker, gaps: dict[datetime, Gap]
+) -> None:
+    server = _Server(listed=12, sent=range(1, 9))
+    with odd_server(server.routes()) as odd, log_lines() as lines:
+        run(broker, odd.base_url, lambda: any(gap.status != "open" for gap in gaps.values()))
+
+    assert sorted(int(message["id"]) for message in broker.messages()) == list(range(1, 13))
+    origins = {int(each["id"]): each["origin"] for each in broker.messages()}
+    assert {origins[number] for number in range(9, 13)} == {"backfill"}
+    (gap,) = gaps.values()
+    assert (gap.reason, gap.status, gap.recovered_count) == ("not_streamed", "recovered", 4)
+    assert (gap.from_id, gap.to_id) == ("9", "12")
+    assert any("lists 4 of 12 posts that the stream did not send" in line for line in lines)
+
+
+def test_an_audit_that_misses_nothing_is_no_gap(broker: Broker, gaps: dict[datetime, Gap]) -> None:
+    server = _Server(listed=8, sent=range(1, 9))
+    with odd_server(server.routes()) as odd:
+        run(broker, odd.base_url, lambda: server.pages > 9)
+
+    assert len(broker.messages()) == 8
+    assert gaps == {}
+
+
+def test_a_stream_that_is_open_and_silent_is_left_for_polling(
+    broker: Broker, gaps: dict[datetime, Gap]
+) -> None:
+    server = _Server(listed=12, sent=range(0))
+    with odd_server(server.routes()) as odd, log_lines() as lines:
+        run(broker, odd.base_url, lambda: any("polling the timeline" in line for line in lines))
+
+    assert any("the stream is open but sends no posts" in line for line in lines)
+    assert sorted(int(message["id"]) for message in broker.messages()) == list(range(1, 13))

@@ -1,0 +1,65 @@
+"""The queue between the threads that read and the one that handles."""
+
+import threading
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.ingest import event_queue
+from mastodon_assets.ingest.api.client import MastodonClient
+from mastodon_assets.ingest.api.event_stream import StreamEvent
+from mastodon_assets.ingest.api.rate_limits import RateLimits
+from mastodon_assets.ingest.event_queue import Connected, Disconnected, opened_event_queue
+from mastodon_assets.ingest.recovery.poll import PollStart
+from mastodon_assets_tests.support.odd_server import odd_server, stream
+
+STREAM = "/api/v1/streaming/public"
+
+
+def test_a_stream_is_closed_and_not_left_unread_while_the_queue_is_full_of_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(event_queue, "_QUEUE_BYTES", 100_000)
+    monkeypatch.setattr(event_queue, "_FULL_SECONDS", 0.1)
+    large = b"event: update\ndata: " + b"a" * 30_000 + b"\n\n"
+    with odd_server({STREAM: stream(large * 50)}) as server:
+        client = MastodonClient(server.base_url, SecretStr("token"))
+        start = PollStart(None, False, list)
+        with opened_event_queue(client, RateLimits(is_limited=False), start) as queue:
+            deadline = time.monotonic() + 20
+            while queue.seconds_since_last_bytes() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            while queue.seconds_since_last_bytes() is not None and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert queue.waiting() == 5
+            items = [queue.next(1) for _ in range(6)]
+
+    assert isinstance(items[0], Connected)
+    assert [type(item) for item in items[1:5]] == [StreamEvent] * 4
+    assert isinstance(items[5], Disconnected)
+    assert items[5].reason == "queue full"
+
+
+def test_a_stream_that_ends_after_each_event_is_opened_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts: list[int] = []
+    backoff = event_queue._BACKOFF
+
+    def noted(state: event_queue.RetryCallState) -> float:
+        attempts.append(state.attempt_number)
+        backoff(state)
+        return 0.0
+
+    monkeypatch.setattr(event_queue, "_BACKOFF", noted)
+    short = stream(b"event: delete\ndata: 1\n\n", is_open=False)
+    with odd_server({STREAM: short}) as server:
+        client = MastodonClient(server.base_url, SecretStr("token"))
+        start = PollStart(None, False, list)
+        with opened_event_queue(client, RateLimits(is_limited=False), start) as queue:
+            waited = threading.Event()
+            while len(attempts) < 4 and not waited.wait(0.01):
+                queue.next(0.1)
+
+    assert attempts[:4] == [1, 2, 3, 4]

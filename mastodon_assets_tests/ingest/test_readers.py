@@ -1,0 +1,290 @@
+"""Servers without server-sent events: read by socket, else by polling, as they answer."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.config.sources import Source
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.ingest.api import event_socket
+from mastodon_assets.ingest.api.client import MastodonClient
+from mastodon_assets.ingest.api.errors import NoStreamError, RefusedError, StreamEndedError
+from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.recovery import poll
+from mastodon_assets.ingest.supervisor import ingest
+from mastodon_assets_tests.support.documents import status
+from mastodon_assets_tests.support.log_lines import log_lines
+from mastodon_assets_tests.support.mock_broker import Broker
+from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server
+from mastodon_assets_tests.support.recordings import exchange, recorded_answer, recorded_lines
+from mastodon_assets_tests.support.socket_server import SOCKET, socket_server
+
+TOKEN = "token-of-the-test"
+STREAM, TIMELINE = "/api/v1/streaming/public", "/api/v1/timelines/public"
+GTS_ANSWERS = {
+    "/api/v2/instance": recorded_answer("gotosocial/instance_v2"),
+    STREAM: recorded_answer("gotosocial/streaming_sse_path"),
+    TIMELINE: recorded_answer("gotosocial/timeline_newest_page"),
+}
+FRAMES = [each["text"] for each in recorded_lines("gotosocial/socket_public") if "text" in each]
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poll, "_SHORTEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(poll, "_LONGEST_PAUSE_SECONDS", 0.1)
+
+
+def run(
+    broker: Broker,
+    base_url: str,
+    *,
+    max_events: int | None = None,
+    until_caught_up: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> IngestSummary:
+    return ingest(
+        broker.settings(mastodon_api_base_url=base_url, mastodon_access_token=TOKEN),
+        max_events=max_events,
+        until_caught_up=until_caught_up,
+        should_stop=should_stop,
+    )
+
+
+def client_of(base_url: str, token: str | None = TOKEN, kind: str = "public") -> MastodonClient:
+    source = Source(kind, "tea" if kind == "hashtag" else None)  # type: ignore[arg-type]
+    return MastodonClient(base_url, SecretStr(token) if token else None, source)
+
+
+def test_a_server_with_sockets_alone_is_read_by_socket(
+    broker: Broker, cursors: dict[str, str]
+) -> None:
+    with socket_server(FRAMES, GTS_ANSWERS, token=TOKEN) as server:
+        summary = run(broker, server.base_url, max_events=len(FRAMES))
+
+    kinds = [json.loads(frame)["event"] for frame in FRAMES]
+    assert summary.received == len(FRAMES)
+    assert summary.errors.total() == 0
+    assert summary.upserts > 0
+    assert summary.deletes >= kinds.count("delete")
+    assert set(cursors) == {"gts.example"}
+    opened = [headers for path, headers in server.requests if path.startswith(SOCKET)]
+    assert [headers["Authorization"] for headers in opened] == [f"Bearer {TOKEN}"]
+    assert not any(TOKEN in path for path, _ in server.requests)
+
+
+@pytest.mark.parametrize("kind", ["remote", "hashtag"])
+def test_a_socket_that_would_stay_silent_is_not_opened(kind: str) -> None:
+    """GoToSocial opens these too, and never sends anything."""
+    with (
+        socket_server([], GTS_ANSWERS, token=TOKEN) as server,
+        pytest.raises(NoStreamError),
+        client_of(server.base_url, kind=kind).open_events(),
+    ):
+        pass
+    assert not any(path.startswith(SOCKET) for path, _ in server.requests)
+
+
+def test_the_socket_of_local_posts_has_its_name() -> None:
+    with (
+        socket_server(FRAMES[:1], GTS_ANSWERS, token=TOKEN) as server,
+        client_of(server.base_url, kind="local").open_events() as events,
+    ):
+        assert next(iter(events)).name == "update"
+    assert server.requests[-1][0] == f"{SOCKET}public:local"
+
+
+def test_a_socket_that_refuses_the_token_says_so() -> None:
+    with (
+        socket_server([], GTS_ANSWERS, token="another") as server,
+        pytest.raises(RefusedError, match="401: it does not accept the token") as caught,
+        client_of(server.base_url).open_events(),
+    ):
+        pass
+    assert caught.value.is_of_token
+
+
+def test_without_a_token_a_server_that_wants_one_for_streams_has_none() -> None:
+    with (
+        socket_server([], GTS_ANSWERS, token=TOKEN) as server,
+        pytest.raises(NoStreamError),
+        client_of(server.base_url, token=None).open_events(),
+    ):
+        pass
+
+
+def test_a_revoked_token_ends_a_socket_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_socket, "_CHECK_SECONDS", 0)
+    answers = GTS_ANSWERS | {TIMELINE: Answer(b"{}", 401)}
+    with (
+        socket_server(FRAMES, answers, token=TOKEN) as server,
+        client_of(server.base_url).open_events() as events,
+        pytest.raises(RefusedError) as caught,
+    ):
+        list(events)
+    assert caught.value.is_of_token
+
+
+def test_a_socket_that_ends_or_breaks_is_told_apart() -> None:
+    with (
+        socket_server(FRAMES, GTS_ANSWERS, token=TOKEN, end=lambda _connection: None) as server,
+        client_of(server.base_url).open_events() as events,
+        pytest.raises(StreamEndedError),
+    ):
+        list(events)
+    with (
+        socket_server(
+            [], GTS_ANSWERS, token=TOKEN, end=lambda connection: connection.socket.close()
+        ) as server,
+        client_of(server.base_url).open_events() as events,
+        pytest.raises(ServiceUnavailableError, match="the stream broke"),
+    ):
+        list(events)
+
+
+def polled(**routes: Route) -> dict[str, Route]:
+    """The answers of a Takahe, which has no stream."""
+    return {
+        "/api/v2/instance": recorded_answer("takahe/instance_v2"),
+        STREAM: recorded_answer("takahe/streaming_404"),
+        "/api/v1/streaming": recorded_answer("takahe/streaming_404"),
+        TIMELINE: routes["timeline"],
+    }
+
+
+def test_a_recorded_server_without_a_stream_is_polled(
+    broker: Broker, cursors: dict[str, str]
+) -> None:
+    newest, older = exchange("takahe/page_newest"), exchange("takahe/page_max_id")
+
+    def page(query: Mapping[str, str]) -> Answer:
+        if "max_id" not in query:
+            return Answer(json.dumps(newest["body"]).encode())
+        is_second = query["max_id"] == newest["body"][-1]["id"]
+        return Answer(json.dumps(older["body"] if is_second else []).encode())
+
+    with odd_server(polled(timeline=page)) as server, log_lines() as lines:
+        summary = run(broker, server.base_url, until_caught_up=True)
+
+    listed = {each["uri"] for each in newest["body"] + older["body"]}
+    assert summary.received == len(listed)
+    assert summary.errors.total() == 0
+    assert cursors == {"takahe.example": newest["body"][0]["id"]}
+    assert sum("polling the timeline" in line for line in lines) == 1
+
+
+def test_a_recorded_server_with_version_1_alone_is_polled(
+    broker: Broker, cursors: dict[str, str]
+) -> None:
+    newest = exchange("snac/page_newest")["body"]
+
+    def page(query: Mapping[str, str]) -> Answer:
+        # An id that it does not hold gives an empty page.
+        return Answer(b"[]" if query.keys() & {"max_id", "min_id"} else json.dumps(newest).encode())
+
+    routes: dict[str, Route] = {
+        "/api/v2/instance": recorded_answer("snac/instance_v2_404"),
+        "/api/v1/instance": recorded_answer("snac/instance_v1"),
+        STREAM: recorded_answer("snac/streaming_404"),
+        TIMELINE: page,
+    }
+    cursors["snac.example"] = "1795941616" + "0" * 32
+    with odd_server(routes) as server:
+        summary = run(broker, server.base_url, until_caught_up=True)
+    assert summary.received == len(newest)
+
+
+def test_a_post_inside_a_boost_is_read(broker: Broker, cursors: dict[str, str]) -> None:
+    boost = status("A1", content="", reblog=status("1"))
+    with odd_server(polled(timeline=Answer(json.dumps([boost]).encode()))) as server:
+        run(broker, server.base_url, until_caught_up=True)
+    assert [message["id"] for message in broker.messages()] == ["1"]
+
+
+class _Timeline:
+    """A timeline that grows, in pages of two; an id that it does not hold gives an empty page."""
+
+    def __init__(self) -> None:
+        self.documents: list[dict[str, Any]] = []
+        self.requests = 0
+
+    def __call__(self, query: Mapping[str, str]) -> Answer:
+        self.requests += 1
+        newest_first = self.documents[::-1]
+        ids = [each["id"] for each in newest_first]
+        if "max_id" in query:
+            first = ids.index(query["max_id"]) + 1 if query["max_id"] in ids else len(ids)
+            return Answer(json.dumps(newest_first[first : first + 2]).encode())
+        return Answer(json.dumps(newest_first[:2]).encode())
+
+
+def now_status(status_id: str, **changes: Any) -> dict[str, Any]:
+    at = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    return status(status_id, created_at=at, **changes)
+
+
+def test_polls_find_what_comes_late_what_is_edited_and_what_a_page_does_not_hold(
+    broker: Broker, cursors: dict[str, str]
+) -> None:
+    timeline = _Timeline()
+    timeline.documents = [now_status("b"), now_status("d")]
+    deadline = time.monotonic() + 30
+    steps = iter(
+        [
+            # A row that appears late, with an earlier id; then more than a page; then an edit.
+            lambda: timeline.documents.insert(1, now_status("c")),
+            lambda: timeline.documents.extend(now_status(each) for each in "efghi"),
+            lambda: timeline.documents.__setitem__(
+                -1, now_status("i", edited_at="2026-11-29T10:00:00Z", content="<p>other</p>")
+            ),
+        ]
+    )
+    expected = [2, 3, 8, 9]
+
+    def should_stop() -> bool:
+        assert time.monotonic() < deadline, broker.messages()
+        if len(broker.messages()) < expected[0]:
+            return False
+        expected.pop(0)
+        if not expected:
+            return True
+        next(steps)()
+        return False
+
+    with odd_server(polled(timeline=timeline)) as server:
+        summary = run(broker, server.base_url, should_stop=should_stop)
+
+    assert sorted(message["id"] for message in broker.messages()) == list("bcdefghii")
+    assert summary.received == 9
+
+
+def test_a_cursor_whose_post_was_deleted_does_not_stop_the_polls(
+    broker: Broker, cursors: dict[str, str], gaps: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mastodon_assets.ingest import checkpoint
+
+    timeline = _Timeline()
+    timeline.documents = [status(each) for each in "abcdef"]
+    cursors["takahe.example"] = "deleted"
+    stored = [status(each)["uri"] for each in "abc"]
+    monkeypatch.setattr(checkpoint, "read_stored_uris", lambda _url, _instance, _limit: stored)
+    with odd_server(polled(timeline=timeline)) as server:
+        run(broker, server.base_url, until_caught_up=True)
+
+    assert {"d", "e", "f"} <= {message["id"] for message in broker.messages()}
+    assert cursors == {"takahe.example": "f"}
+    assert [gap.status for gap in gaps.values()] == ["recovered"]
+
+
+def test_an_empty_timeline_is_no_recovery(
+    broker: Broker, cursors: dict[str, str], gaps: dict[Any, Any]
+) -> None:
+    cursors["takahe.example"] = "5"
+    with odd_server(polled(timeline=Answer(b"[]"))) as server:
+        run(broker, server.base_url, until_caught_up=True)
+    assert [gap.status for gap in gaps.values()] == ["unrecoverable"]
+    assert cursors == {"takahe.example": "5"}

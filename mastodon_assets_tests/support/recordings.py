@@ -1,0 +1,29 @@
+"""Recorded answers of real servers, whose posts and people are invented."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mastodon_assets_tests.support.odd_server import Answer
+
+_FOLDER = Path(__file__).parents[1] / "data" / "wire"
+
+
+def exchange(name: str) -> dict[str, Any]:
+    """Return a recorded exchange: request, `status`, `headers`, `body`."""
+    found: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_bytes())
+    return found
+
+
+def recorded_answer(name: str) -> Answer:
+    """Return the answer of a recorded exchange."""
+    found = exchange(name)
+    body = found["body"]
+    text = body if isinstance(body, str) else json.dumps(body)
+    kind = found["headers"].get("content-type", "application/json")
+    return Answer(text.encode(), found["status"], content_type=kind)
+
+
+def recorded_lines(name: str) -> list[dict[str, Any]]:
+    """Return what was recorded one thing per line."""
+    return [json.loads(line) for line in (_FOLDER / f"{name}.ndjson").read_bytes().splitlines()]
