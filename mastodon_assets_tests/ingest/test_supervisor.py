@@ -1,5 +1,6 @@
 import json
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -299,9 +300,21 @@ def test_catching_up_with_a_server_that_ends_every_stream_is_an_error_in_the_end
 ) -> None:
     monkeypatch.setattr(event_queue, "_BACKOFF", wait_none())
     monkeypatch.setattr(source_worker, "_RECONNECTS_WHEN_CATCHING_UP", 2)
-    ended = stream(event("update", status("1")), is_open=False)
+    pages, walked = timeline([status("1")]), threading.Event()
+
+    def page(query: Mapping[str, str]) -> Answer:
+        answer = pages(query)
+        if answer.body == b"[]":
+            walked.set()
+        return answer
+
+    def ended(_query: Mapping[str, str]) -> Answer:
+        if [path for path, _ in server.requests].count(STREAM) > 2:
+            walked.wait(20)
+        return stream(event("update", status("1")), is_open=False)
+
     with (
-        odd_server({STREAM: ended, TIMELINE: timeline([status("1")])}) as server,
+        odd_server({STREAM: ended, TIMELINE: page}) as server,
         pytest.raises(ServiceUnavailableError, match=r"127\.0\.0\.1 ended the stream"),
     ):
         run(broker, server.base_url, until_caught_up=True)

@@ -23,7 +23,12 @@ from mastodon_assets.ingest.api.rate_limits import (
     RateLimits,
     StoppedError,
 )
-from mastodon_assets.ingest.api.status_ids import listed_id, newest_id, snowflake_time
+from mastodon_assets.ingest.api.status_ids import (
+    is_number,
+    listed_id,
+    newest_id,
+    snowflake_time,
+)
 
 # Posts that a server fetches late get an id of their own time, which is behind the cursor.
 OVERLAP = timedelta(minutes=30)
@@ -134,11 +139,10 @@ class TimelineWalker:
         if request.start == OLDEST:
             self._put(WalkReachedStream())
             return None
-        if listed == 0 and self._walk_back(request.start) == 0:
-            return "the server lists no posts"
+        if listed == 0 and (failure := self._read_newest_back(request)) is not None:
+            return failure
         self._put(WalkReachedStream())
-        if listed:
-            self._walk_back(request.start)
+        self._walk_back(request.start)
         return self._look_for_deletes(request.known_ids)
 
     def _walk_forward(self, start: str) -> tuple[int, bool]:
@@ -166,6 +170,26 @@ class TimelineWalker:
             requested.add(min_id)
             if time.monotonic() > deadline:
                 return listed, False
+
+    def _read_newest_back(self, request: WalkRequest) -> str | None:
+        """List from the newest page back to a known post; return why none was met.
+
+        Nothing listed after the start may mean that the server does not hold the start any more
+        (snac), or serves nothing while it is repaired.
+        """
+        known = {request.start, *request.known_ids}
+        page = self._caller.call(self._rate_limits.every, self._client.newest_page)
+        for _ in range(_MOST_PAGES_OF_OVERLAP):
+            ids = [found for status in page if (found := listed_id(status)) is not None]
+            if not ids:
+                return "the server lists no posts"
+            self._put_page(page, moves_cursor=False)
+            if not known.isdisjoint(ids) or _is_before(ids[-1], request.start):
+                return None
+            page = self._page(self._client.timeline_page_before, ids[-1])
+            if newest_id(page) == ids[0]:
+                break
+        return "the server lists no post that is known from before the gap"
 
     def _newest_ids(self) -> list[str]:
         page = self._caller.call(self._rate_limits.every, self._client.newest_page)
@@ -254,6 +278,11 @@ class TimelineWalker:
         return self._caller.call(
             self._rate_limits.paged, partial(request, status_id), deadline=deadline
         )
+
+
+def _is_before(status_id: str, start: str) -> bool:
+    """Whether both are numbers, and the first is not above the second."""
+    return is_number(status_id) and is_number(start) and int(status_id) <= int(start)
 
 
 class _End:

@@ -64,8 +64,10 @@ def timeline(*ids: str) -> Answering:
     def page(query: Mapping[str, str]) -> Answer:
         if "max_id" in query:
             listed = [each for each in numbers if int(each) < int(query["max_id"])][-5:]
-        else:
+        elif "min_id" in query:
             listed = [each for each in numbers if int(each) > int(query["min_id"])][:5]
+        else:
+            listed = numbers[-5:]
         return Answer(json.dumps([{"id": each} for each in reversed(listed)]).encode())
 
     return page
@@ -220,6 +222,26 @@ def test_a_server_that_lists_nothing_is_reported() -> None:
     found = walk({TIMELINE: Answer(b"[]")}, WalkRequest("2", ["1"]))
 
     assert found == [WalkEnded("the server lists no posts")]
+
+
+def test_a_start_that_the_server_does_not_hold_is_walked_from_the_newest_page() -> None:
+    """An id that it does not hold gives an empty page, as if nothing had been posted."""
+    ids = ["aa", "bb", "cc", "dd"]
+
+    def page(query: Mapping[str, str]) -> Answer:
+        if "min_id" in query:
+            return Answer(b"[]")
+        end = ids.index(query["max_id"]) if query.get("max_id", "aa") in ids else 0
+        listed = ids[max(0, end - 2) : end] if "max_id" in query else ids[-2:]
+        return Answer(json.dumps([{"id": each} for each in reversed(listed)]).encode())
+
+    found = walk({TIMELINE: page}, WalkRequest("gone", ["aa"]))
+    assert listed(found)[:4] == ["cc", "dd", "aa", "bb"]
+    assert WalkReachedStream() in found
+
+    lost = walk({TIMELINE: page}, WalkRequest("gone", []))
+    assert WalkReachedStream() not in lost
+    assert lost[-1] == WalkEnded("the server lists no posts")
 
 
 @pytest.mark.parametrize("status_id", ["1", "1763640000000", "01FV", "9" * 40, "", "１２"])
