@@ -41,7 +41,8 @@ class _Server:
         return {STREAM: self._stream, TIMELINE: self._page}
 
     def _document(self, number: int) -> dict[str, Any]:
-        self._at = self._at or datetime.now(UTC).isoformat()
+        # A moment after the stream is open.
+        self._at = self._at or (datetime.now(UTC) + timedelta(seconds=0.3)).isoformat()
         return status(str(number), created_at=self._at)
 
     def _stream(self, _query: Mapping[str, str]) -> Answer:

@@ -14,6 +14,8 @@ from mastodon_assets.ingest.event_queue import Connected, Disconnected, opened_e
 from mastodon_assets.ingest.recovery.poll import PollStart
 from mastodon_assets_tests.support.odd_server import odd_server, stream
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 STREAM = "/api/v1/streaming/public"
 
 

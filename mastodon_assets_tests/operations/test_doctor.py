@@ -296,6 +296,7 @@ def test_what_filters_the_stream_is_yellow() -> None:
 @pytest.mark.usefixtures("loopback")
 def test_a_token_of_the_scope_for_statuses_alone_is_yellow_with_what_to_add() -> None:
     routes = {
+        "/api/v2/instance": Answer(b"{}", 404),
         "/api/v1/instance": Answer(b'{"uri":"old.example","version":"3.5.3"}'),
         "/api/v1/timelines/public": Answer(b'[{"id":"1"}]'),
         **{
