@@ -341,6 +341,7 @@ class EventQueue:
 
     def _poll(self) -> None:
         """Poll the timeline until a pause, the end, or the next look for a stream."""
+        self._opened_at = time.monotonic()
         self._put(PollStarted(datetime.now(UTC), self._no_stream))
         try:
             while self._may_read.is_set() and time.monotonic() < self._polls_until:

@@ -7,7 +7,7 @@ Which requests a walk makes is in `recovery.timeline_walk`.
 import logging
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain, islice, zip_longest
 
 from mastodon_assets.errors import ServiceUnavailableError
@@ -17,6 +17,7 @@ from mastodon_assets.ingest.checkpoint import Checkpoint, later_id
 from mastodon_assets.ingest.event_queue import EventQueue
 from mastodon_assets.ingest.handler import EventHandler
 from mastodon_assets.ingest.recovery.gaps import Gap
+from mastodon_assets.ingest.recovery.poll import PollEnded
 from mastodon_assets.ingest.recovery.timeline_walk import (
     GoneStatus,
     ListedStatus,
@@ -113,8 +114,17 @@ class GapRepair:
         self._recovered = 0
         self._checkpoint.end_gaps(at, [])
 
-    def end_poll(self, newest: str | None, failure: str | None) -> None:
+    def end_poll(self, poll: PollEnded) -> None:
         """Close the gaps after a poll, and move the cursor to the newest post."""
+        newest, failure = poll.newest, poll.failure
+        if newest is None:
+            # Later polls read from the same time on; the gaps stay open until then.
+            if failure is not None and self._checkpoint.open_gaps:
+                self._log.warning("polling: %s; the gap stays open", failure)
+            return
+        if failure is not None:
+            self._checkpoint.open_gap(poll.since, "polling")
+            self._checkpoint.end_gaps(datetime.now(UTC), [])
         if gaps := [gap for gap in self._checkpoint.open_gaps if gap.ended_at is not None]:
             gaps[0].recovered_count += self._recovered
             if failure is None:
@@ -128,8 +138,7 @@ class GapRepair:
                 gap for gap in self._checkpoint.open_gaps if gap not in gaps
             ]
         self._recovered = 0
-        if newest is not None:
-            self._checkpoint.move_to(newest)
+        self._checkpoint.move_to(newest)
 
     def note_streamed(self, status_id: str) -> None:
         """Note a post of the stream; it moves the cursor unless posts before it are missing."""

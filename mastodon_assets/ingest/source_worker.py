@@ -218,7 +218,7 @@ class SourceWorker:
             case PollEnded():
                 self._is_poll_pending = False
                 self._walk_ended_at = time.monotonic()
-                self._gap_repair.end_poll(item.newest, item.failure)
+                self._gap_repair.end_poll(item)
                 self._backfill.begin()
             case ListedStatus() | GoneStatus() | WalkReachedStream():
                 self._gap_repair.handle(item)

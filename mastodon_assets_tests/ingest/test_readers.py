@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.sources import Source
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.ingest.api import event_socket
+from mastodon_assets.ingest.api import event_socket, rate_limits
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.errors import NoStreamError, RefusedError, StreamEndedError
 from mastodon_assets.ingest.handler import IngestSummary
@@ -280,11 +280,28 @@ def test_a_cursor_whose_post_was_deleted_does_not_stop_the_polls(
     assert [gap.status for gap in gaps.values()] == ["recovered"]
 
 
+def test_more_than_the_limits_allow_is_a_gap_of_the_polling(
+    broker: Broker, cursors: dict[str, str], gaps: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MastodonClient, "is_on_this_machine", False)
+    monkeypatch.setattr(rate_limits, "_PAGED_REQUESTS", 2)
+    monkeypatch.setattr(poll, "_LONGEST_POLL_SECONDS", 1)
+    timeline = _Timeline()
+    timeline.documents = [now_status(each) for each in "abcdefghi"]
+    cursors["takahe.example"] = "a"
+    with odd_server(polled(timeline=timeline)) as server:
+        run(broker, server.base_url, until_caught_up=True)
+
+    assert sorted(message["id"] for message in broker.messages()) == list("defghi")
+    (gap,) = gaps.values()
+    assert (gap.status, "rate limits" in gap.reason) == ("partial", True)
+
+
 def test_an_empty_timeline_is_no_recovery(
     broker: Broker, cursors: dict[str, str], gaps: dict[Any, Any]
 ) -> None:
     cursors["takahe.example"] = "5"
     with odd_server(polled(timeline=Answer(b"[]"))) as server:
         run(broker, server.base_url, until_caught_up=True)
-    assert [gap.status for gap in gaps.values()] == ["unrecoverable"]
+    assert [gap.status for gap in gaps.values()] == ["open"]
     assert cursors == {"takahe.example": "5"}

@@ -47,10 +47,12 @@ class PollStarted:
 class PollEnded:
     """A poll has ended; its statuses come before this in the queue.
 
-    `newest` is the newest id listed. `failure` says what is missing; None if the poll met known
-    posts.
+    `newest` is the newest id listed, None if the server listed nothing: then the next poll tries
+    again. `since` is the time down to which the poll should read. `failure` says what is missing;
+    None if the poll met known posts.
     """
 
+    since: datetime
     newest: str | None
     failure: str | None
 
@@ -111,8 +113,10 @@ class Poller:
         began_at = datetime.now(UTC)
         newest, new, failure = self._read_back()
         self._set_pause(new)
-        self._read_until = began_at
-        self._put(PollEnded(newest, failure))
+        since = self._read_until or began_at
+        if newest is not None:
+            self._read_until = began_at
+        self._put(PollEnded(since, newest, failure))
 
     def pause_seconds(self) -> float:
         """Return the seconds to wait, which follow the server's own rate of posts."""
