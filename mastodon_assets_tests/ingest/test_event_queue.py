@@ -5,6 +5,7 @@ import time
 
 import pytest
 from pydantic import SecretStr
+from tenacity import RetryCallState
 
 from mastodon_assets.ingest import event_queue
 from mastodon_assets.ingest.api.client import MastodonClient
@@ -49,7 +50,7 @@ def test_a_stream_that_ends_after_each_event_is_opened_less_and_less_often(
     attempts: list[int] = []
     backoff = event_queue._BACKOFF
 
-    def noted(state: event_queue.RetryCallState) -> float:
+    def noted(state: RetryCallState) -> float:
         attempts.append(state.attempt_number)
         backoff(state)
         return 0.0
