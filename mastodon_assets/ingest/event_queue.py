@@ -6,6 +6,7 @@ What an item means is in `handler`; which requests a walk makes is in `recovery`
 
 import math
 import queue
+import re
 import threading
 import time
 from collections import deque
@@ -69,6 +70,7 @@ _QUEUE_ITEMS, _QUEUE_BYTES = 2_000, 32 * 1024 * 1024
 # GoToSocial: it is closed when the queue stays full this long, and the gap is backfilled.
 _FULL_SECONDS = 2
 _MOST_WAITING_AT_AUDIT = 100
+_FIRST_ID = re.compile(r'\s*\{\s*"id"\s*:\s*"([^"\\]{1,255})"')
 _STOP_SECONDS = 0.3
 # A server without a stream is polled this long before its stream is looked for again.
 _POLLING_SECONDS = 24 * 60 * 60
@@ -360,6 +362,9 @@ class EventQueue:
                 self._put(Connected(self._connected_at))
                 if self._may_read.is_set():
                     for event in stream:
+                        if event.name == "update" and (found := _FIRST_ID.match(event.data)):
+                            # Before it is handled: an audit may come in between.
+                            self._known.add(found[1], is_streamed=True)
                         if not self._put_event(event):
                             return
             finally:

@@ -122,7 +122,7 @@ class GapRepair:
             if failure is not None and self._checkpoint.open_gaps:
                 self._log.warning("polling: %s; the gap stays open", failure)
             return
-        if failure is not None:
+        if failure is not None and not self._checkpoint.open_gaps:
             self._checkpoint.open_gap(poll.since, "polling")
             self._checkpoint.end_gaps(datetime.now(UTC), [])
         if gaps := [gap for gap in self._checkpoint.open_gaps if gap.ended_at is not None]:

@@ -108,6 +108,7 @@ class SourceWorker:
         self._is_connected = False
         self._is_paused = False
         self._audited = self._not_streamed = 0
+        self._is_polling = False
         self._is_poll_pending = False
         self._logged_no_stream = ""
         self._last_failure: Disconnected | None = None
@@ -217,7 +218,6 @@ class SourceWorker:
                 self._handle_poll_started(item)
             case PollEnded():
                 self._is_poll_pending = False
-                self._walk_ended_at = time.monotonic()
                 self._gap_repair.end_poll(item)
                 self._backfill.begin()
             case ListedStatus() | GoneStatus() | WalkReachedStream():
@@ -252,6 +252,7 @@ class SourceWorker:
     def _handle_connected(self, connected: Connected) -> None:
         self._connections += 1
         self._is_connected = True
+        self._is_polling = False
         self._liveness.connected(connected.at)
         request = self._gap_repair.end_gap(connected.at)
         self._backfill.begin()
@@ -263,7 +264,7 @@ class SourceWorker:
 
     def _handle_poll_started(self, started: PollStarted) -> None:
         self._connections += 1
-        self._is_connected = self._is_poll_pending = True
+        self._is_connected = self._is_polling = self._is_poll_pending = True
         self._gap_repair.begin_polling(started.at)
         if started.reason != self._logged_no_stream:
             self._logged_no_stream = started.reason
@@ -329,6 +330,8 @@ class SourceWorker:
         is_reading = self._gap_repair.is_walking or self._is_poll_pending
         if is_reading or self._backfill.is_pending or not self._is_connected:
             return False
+        if self._is_polling:
+            return True
         now = time.monotonic()
         return (
             now - self._last_item_at >= _QUIET_SECONDS

@@ -25,7 +25,7 @@ STREAM, TIMELINE = "/api/v1/streaming/public", "/api/v1/timelines/public"
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_MINUTE_SECONDS", 0.03)
     monkeypatch.setattr(rate_limits, "_SHORTEST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(audit, "GRACE", timedelta(0))
+    monkeypatch.setattr(audit, "GRACE", timedelta(seconds=0.5))
 
 
 class _Server:
