@@ -27,7 +27,7 @@ from mastodon_assets.ingest.gap_repair import GapRepair
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.liveness import LivenessMonitor
 from mastodon_assets.ingest.metrics import Reading
-from mastodon_assets.ingest.recovery.audit import AuditedStatus, AuditEnded
+from mastodon_assets.ingest.recovery.audit import AuditedStatus, AuditEnded, AuditItem
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.ingest.recovery.history_walk import (
     HistoryEnded,
@@ -214,12 +214,6 @@ class SourceWorker:
                 self._handle_connected(item)
             case Disconnected():
                 self._handle_disconnected(item)
-            case PollStarted():
-                self._handle_poll_started(item)
-            case PollEnded():
-                self._is_poll_pending = False
-                self._gap_repair.end_poll(item)
-                self._backfill.begin()
             case ListedStatus() | GoneStatus() | WalkReachedStream():
                 self._gap_repair.handle(item)
             case WalkEnded():
@@ -229,16 +223,28 @@ class SourceWorker:
                 if self._until_caught_up:
                     raise item.error
                 self._gap_repair.fail(item.error)
-            case AuditedStatus():
-                self._handle_audited(item)
-            case AuditEnded():
-                self._handle_audit_ended(item)
+            case PollStarted() | PollEnded() | AuditedStatus() | AuditEnded():
+                self._handle_check(item)
             case HistoryFailed() if self._until_caught_up:
                 raise item.error
             case HistoryStatus() | HistoryPage() | HistoryEnded() | HistoryFailed():
                 self._walk_ended_at = time.monotonic()
                 self._backfill.handle(item)
         self._last_item_at = time.monotonic()
+
+    def _handle_check(self, item: PollStarted | PollEnded | AuditItem) -> None:
+        """Handle an item of a poll or an audit."""
+        match item:
+            case PollStarted():
+                self._handle_poll_started(item)
+            case PollEnded():
+                self._is_poll_pending = False
+                self._gap_repair.end_poll(item)
+                self._backfill.begin()
+            case AuditedStatus():
+                self._handle_audited(item)
+            case AuditEnded():
+                self._handle_audit_ended(item)
 
     def _handle_event(self, event: StreamEvent) -> None:
         status_id = self._handler.handle_event(event)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -235,7 +235,7 @@ def test_polls_find_what_comes_late_what_is_edited_and_what_a_page_does_not_hold
     timeline = _Timeline()
     timeline.documents = [now_status("b"), now_status("d")]
     deadline = time.monotonic() + 30
-    steps = iter(
+    steps: Iterator[Callable[[], None]] = iter(
         [
             # A row that appears late, with an earlier id; then more than a page; then an edit.
             lambda: timeline.documents.insert(1, now_status("c")),

@@ -237,9 +237,10 @@ def decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     # 32 more than the window's bits: with the header of gzip or zlib, whichever comes.
     decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     for piece in pieces:
-        while piece:
-            yield decompressor.decompress(piece, _PIECE_BYTES)
-            piece = decompressor.unconsumed_tail
+        waiting = piece
+        while waiting:
+            yield decompressor.decompress(waiting, _PIECE_BYTES)
+            waiting = decompressor.unconsumed_tail
     yield decompressor.flush(_PIECE_BYTES)
 
 
