@@ -22,14 +22,12 @@ from mastodon_assets.orchestration.assets.stream import (
     mastodon_stream,
 )
 from mastodon_assets.orchestration.jobs import (
-    engagement_job,
+    JOBS,
     nightly_training_schedule,
-    refresh_job,
-    train_job,
 )
 from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
 from mastodon_assets.orchestration.schedules import engagement_schedule
-from mastodon_assets.orchestration.sensors import mastodon_stream_sensor
+from mastodon_assets.orchestration.sensors import mastodon_stream_sensor, retention_sensor
 
 
 def build_definitions(
@@ -61,9 +59,9 @@ def build_definitions(
             *export_assets,
         ],
         asset_checks=[*table_checks, scores_have_not_drifted],
-        jobs=[refresh_job, engagement_job, train_job],
+        jobs=JOBS,
         schedules=[nightly_training_schedule, engagement_schedule],
-        sensors=[mastodon_stream_sensor],
+        sensors=[mastodon_stream_sensor, retention_sensor],
         resources={"settings": SettingsResource(), "spark": SparkResource(), **(resources or {})},
         executor=executor or dg.in_process_executor,
     )

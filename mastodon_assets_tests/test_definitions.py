@@ -94,15 +94,20 @@ def test_the_refresh_makes_all_but_the_model_and_training_makes_the_model(
     assert _names(train) == _GROUPS["model"]
 
 
-def test_runs_of_all_jobs_stand_in_one_lane(repository: dg.RepositoryDefinition) -> None:
-    for name in ("refresh_job", "train_job", "engagement_job"):
-        assert repository.get_job(name).tags["lane"] == "toots"
+def test_jobs_that_write_tables_share_a_lane_and_training_has_its_own(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    lanes = {job.name: job.tags.get("lane") for job in repository.get_all_jobs()}
+    del lanes["__ASSET_JOB"]
+    assert lanes == {"refresh_job": "toots", "engagement_job": "toots", "train_job": "model"}
 
 
 def test_the_sensor_asks_for_the_refresh_and_the_schedule_for_training_at_night(
     repository: dg.RepositoryDefinition,
 ) -> None:
-    (sensor,) = repository.sensor_defs
+    sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
+    assert set(sensors) == {"mastodon_stream_sensor", "retention_sensor"}
+    sensor = sensors["mastodon_stream_sensor"]
     schedules = {schedule.name: schedule for schedule in repository.schedule_defs}
     schedule = schedules.pop("nightly_training_schedule")
     (engagement,) = schedules.values()

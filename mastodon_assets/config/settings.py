@@ -23,6 +23,7 @@ _TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
 _MEMORY_PATTERN = r"^[1-9][0-9]*[kmgtKMGT]$"
 _CONTACT_PATTERN = r"^[A-Za-z0-9@:/._~+-]{3,200}$"
 _LANGUAGES_PATTERN = r"^( *[A-Za-z]{2,8} *(, *[A-Za-z]{2,8} *)*)?$"
+_HOSTS_PATTERN = r"^[A-Za-z0-9.*-]+(,[A-Za-z0-9.*-]+)*$"
 _TAGS_PATTERN = r"^( *#?[^\s,#]+ *(, *#?[^\s,#]+ *)*)?$"
 
 # Pydantic's messages for programmers, reworded for whoever sets the variable.
@@ -40,6 +41,7 @@ _ALLOWED_PATTERNS = {
     _CONTACT_PATTERN: "an address or URL such as ops@one.example, at most 200 characters",
     _TOPIC_PATTERN: "letters, digits, `.`, `_` and `-`, at most 249",
     _MEMORY_PATTERN: "a number with k, m, g or t, such as 2g",
+    _HOSTS_PATTERN: "a comma-separated list of host names, such as localhost,dagster.example",
     _LANGUAGES_PATTERN: "a comma-separated list of languages, such as de,en",
     _TAGS_PATTERN: "a comma-separated list of tags, such as news,#tea",
 }
@@ -108,6 +110,11 @@ class Settings(BaseSettings):
     exports_dir: Path = Path("data")
     activity_min_toots: int = Field(default=5, ge=1)
     refresh_min_seconds: int = Field(default=60, ge=0)
+    kafka_keep_days: int = Field(default=7, ge=1)
+    kafka_errors_keep_days: int = Field(default=90, ge=1)
+    dagster_keep_days: int = Field(default=30, ge=1)
+    dagster_keep_refreshes: int = Field(default=20, ge=1)
+    ui_hosts: str = Field(default="127.0.0.1,localhost", pattern=_HOSTS_PATTERN)
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"

@@ -131,8 +131,8 @@ def read_topic(settings: Settings, topic: str, *, timeout: float = 5) -> TopicSt
         return TopicState(
             topic=topic,
             topic_id=str(described[topic].result(timeout).topic_id),
-            earliest=_offsets(admin, topic, partitions, OffsetSpec.earliest(), timeout),
-            end=_offsets(admin, topic, partitions, OffsetSpec.latest(), timeout),
+            earliest=list_offsets(admin, topic, partitions, OffsetSpec.earliest(), timeout),
+            end=list_offsets(admin, topic, partitions, OffsetSpec.latest(), timeout),
         )
     except (KafkaException, TimeoutError) as error:
         admin.poll(0)
@@ -192,9 +192,10 @@ class TopicIdentity:
             ) from error
 
 
-def _offsets(
+def list_offsets(
     admin: AdminClient, topic: str, partitions: list[int], spec: OffsetSpec, timeout: float
 ) -> dict[int, int]:
+    """Return the offset that `spec` asks for, per partition; wait for a leader if there is none."""
     requested = {TopicPartition(topic, partition): spec for partition in partitions}
     for attempt in Retrying(
         retry=retry_if_exception(_is_without_leader),

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 Level = Literal["green", "yellow", "red"]
 
+_MEBIBYTE = 2**20
 _GIBIBYTE = 2**30
+_FEW_DAYS = 30
 _LOW_DISK, _FULL_DISK = 5 * _GIBIBYTE, 1 * _GIBIBYTE
 _OLDEST_POSTGRES = 15
 # `event_at` is at most two minutes after receipt, so our clock affects every window.
@@ -68,6 +70,7 @@ def diagnose() -> list[Finding]:
         Finding("settings", "green", "all values are valid"),
         check_java(),
         check_disk(settings.mastodon_assets_home),
+        check_growth(settings),
         *check_embedding(settings),
         *(
             check_topic(settings, name)
@@ -103,6 +106,25 @@ def check_disk(home: Path) -> Finding:
         text,
         "free disk space, or set MASTODON_ASSETS_HOME to a folder on another disk",
     )
+
+
+def check_growth(settings: Settings) -> Finding:
+    """Check how much space the platform takes, and for how many days the disk is large enough."""
+    from mastodon_assets.orchestration.disk_usage import read_disk_usage
+
+    usage = read_disk_usage(settings)
+    parts = []
+    for part, size in usage.sizes.items():
+        growth = usage.growth_per_day.get(part)
+        daily = "" if growth is None else f" ({growth / _MEBIBYTE:+,.0f} MiB per day)"
+        parts.append(f"{part} {size / _MEBIBYTE:,.0f} MiB{daily}")
+    text = ", ".join(parts) or "nothing stored yet"
+    if usage.days_until_full is None:
+        return Finding("growth", "green", text)
+    text += f"; the disk is full in {usage.days_until_full:,.0f} days"
+    if usage.days_until_full >= _FEW_DAYS:
+        return Finding("growth", "green", text)
+    return Finding("growth", "yellow", text, "free disk space, or lower the settings *_KEEP_DAYS")
 
 
 def check_embedding(settings: Settings) -> list[Finding]:

@@ -1,11 +1,18 @@
 """The folder of Dagster's runs: DAGSTER_HOME, otherwise `dagster` in the state folder."""
 
+import hashlib
 import os
 import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
 
 FOLDER = "dagster"
+# Of the `dagster.yaml` of earlier versions (sha256): a copy that nobody has changed is replaced.
+_EARLIER = {
+    "a073df0633bb829f9d328cb11e2dc4c40b1b72f8f5e363b1de3b035319a96176",
+    "c16fe7f0ddb14bdefd3560cc2b143f6018dcba5736a424667a874adf09fcb3dd",
+    "3762fcd06ea7920ba352b300fd169f214b3492d2421ad59c3bd97b4badcd3c48",
+}
 
 
 def dagster_home(state_folder: Path) -> Path:
@@ -13,10 +20,14 @@ def dagster_home(state_folder: Path) -> Path:
     home = _home(state_folder)
     home.mkdir(parents=True, exist_ok=True)
     configuration = home / "dagster.yaml"
-    if not configuration.exists():
+    if not configuration.exists() or _is_earlier(configuration):
         with as_file(files("mastodon_assets.orchestration") / "dagster.yaml") as template:
             shutil.copyfile(template, configuration)
     return home.absolute()
+
+
+def _is_earlier(configuration: Path) -> bool:
+    return hashlib.sha256(configuration.read_bytes()).hexdigest() in _EARLIER
 
 
 def existing_dagster_home(state_folder: Path) -> Path | None:

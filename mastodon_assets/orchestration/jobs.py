@@ -3,8 +3,9 @@
 import dagster as dg
 
 # A second guard besides the sensor's own: runs started by hand or by a schedule queue behind the
-# run that holds the lane.
+# run that holds their lane. Training has a lane of its own, because refreshes must not wait for it.
 LANE = {"lane": "toots"}
+MODEL_LANE = {"lane": "model"}
 
 _MODEL = dg.AssetSelection.groups("model")
 
@@ -24,10 +25,15 @@ engagement_job = dg.define_asset_job(
 train_job = dg.define_asset_job(
     "train_job",
     selection=_MODEL,
-    tags=LANE,
+    tags=MODEL_LANE,
     description="Train the model if corpus, code or parameters changed. A refresh follows if there"
     " is a new champion.",
 )
+# Dagster's job name for assets selected by hand, on the web page or on the command line.
+BY_HAND = "__ASSET_JOB"
+
+JOBS = (refresh_job, engagement_job, train_job)
+
 nightly_training_schedule = dg.ScheduleDefinition(
     name="nightly_training_schedule",
     job=train_job,

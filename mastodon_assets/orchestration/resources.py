@@ -8,6 +8,7 @@ from pydantic import Field, PrivateAttr
 from typing_extensions import override
 
 from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.orchestration.run_liveness import hold_run_lock
 from mastodon_assets.spark.memory import Workload
 from mastodon_assets.spark.session import build_session
 
@@ -50,7 +51,16 @@ class SparkResource(LazyPySparkResource):
 
 
 class SettingsResource(dg.ConfigurableResource[Any]):
-    """The settings of the process that executes an asset; has no run configuration of its own."""
+    """The settings of the process that executes an asset; has no run configuration of its own.
+
+    Every asset uses it, so it also marks the process of a run as alive.
+    """
+
+    @override
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Hold the lock of the run, if it is one (a sensor uses the resource as well)."""
+        if context.run and context.instance:
+            hold_run_lock(context.instance, context.run.run_id)
 
     def load(self) -> Settings:
         """Read and validate environment and `.env`.

@@ -4,7 +4,7 @@ What belongs here: reading the facts within seconds. The decision is in `refresh
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,16 @@ import dagster as dg
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.orchestration.jobs import LANE, refresh_job
+from mastodon_assets.orchestration.jobs import (
+    BY_HAND,
+    JOBS,
+    LANE,
+    engagement_job,
+    refresh_job,
+)
 from mastodon_assets.orchestration.refresh_decision import Ask, RefreshFacts, decide_refresh
 from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.orchestration.run_liveness import end_dead_runs
 
 if TYPE_CHECKING:
     from mastodon_assets.kafka.topics import TopicState
@@ -29,10 +36,10 @@ _IN_FLIGHT = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-# Dagster's job name for assets selected by hand, on the web page or on the command line.
-_BY_HAND = "__ASSET_JOB"
 _MAX_RUNS_READ = 20
 _BROKER_TIMEOUT_SECONDS = 3
+# Each observation stays in Dagster's history.
+_SECONDS_TO_OBSERVE = 60
 
 
 @dg.sensor(
@@ -59,13 +66,13 @@ def mastodon_stream_sensor(
             asset: read_topic(loaded, name, timeout=_BROKER_TIMEOUT_SECONDS)
             for asset, name in names.items()
         }
-        facts = read_facts(context.instance, loaded, topics["mastodon_stream"])
+        facts = read_facts(
+            context.instance, loaded, topics["mastodon_stream"], _assets_of_refresh(context)
+        )
     except PlatformError as error:
         return dg.SkipReason(str(error))
     decision = decide_refresh(facts)
-    # It only prevents observing the same offsets twice. Progress is in the ledger.
-    cursor = json.dumps({asset: _end_offsets(topic) for asset, topic in topics.items()})
-    observations = [] if cursor == context.cursor else _observations(topics)
+    cursor, observations = _observe(context.cursor, topics, facts.now)
     if not isinstance(decision, Ask):
         return dg.SensorResult(
             skip_reason=decision.reason, asset_events=observations, cursor=cursor
@@ -79,10 +86,51 @@ def mastodon_stream_sensor(
     )
 
 
+@dg.sensor(
+    minimum_interval_seconds=600,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Removes runs, logs and messages that are older than the settings *_KEEP_DAYS say.",
+)
+def retention_sensor(
+    context: dg.SensorEvaluationContext, settings: SettingsResource
+) -> dg.SkipReason:
+    """Remove what is too old, a limited number of runs per tick; note how much space is used."""
+    from mastodon_assets.orchestration.disk_usage import take_sample
+    from mastodon_assets.orchestration.retention import (
+        remove_old_events,
+        remove_old_messages,
+        remove_old_runs,
+    )
+
+    assert context.repository_def is not None
+    assets = context.repository_def.asset_graph.get_all_asset_keys()
+    now = datetime.now(UTC)
+    try:
+        loaded = settings.load()
+        take_sample(loaded, now)
+        runs = remove_old_runs(context.instance, loaded, assets, now)
+        remove_old_events(context.instance, now)
+        messages = remove_old_messages(loaded, now)
+    except PlatformError as error:
+        return dg.SkipReason(str(error))
+    return dg.SkipReason(f"removed {runs} runs and {messages} messages")
+
+
 def read_facts(
-    instance: dg.DagsterInstance, settings: Settings, topic: "TopicState"
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    topic: "TopicState",
+    refreshed: Set[dg.AssetKey],
 ) -> RefreshFacts:
-    """Read from PostgreSQL and Dagster what the decision needs, given the state of the topic.
+    """Read from PostgreSQL and Dagster what the decision needs.
+
+    Runs of our jobs whose process is gone are marked as failed first.
+
+    Args:
+        instance: Dagster's instance.
+        settings: The settings.
+        topic: The state of the topic.
+        refreshed: The assets of `refresh_job`.
 
     Raises:
         PlatformError: PostgreSQL does not answer or has no tables.
@@ -91,10 +139,12 @@ def read_facts(
     from mastodon_assets.stream.ledger import lag
 
     shown = shown_state(settings)
+    started = instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT), limit=_MAX_RUNS_READ)
+    alive = end_dead_runs(instance, (each for each in started if _is_ours(each.dagster_run)))
     refreshes = instance.get_run_records(
         dg.RunsFilter(job_name=refresh_job.name), limit=_MAX_RUNS_READ
     )
-    in_flight = instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT), limit=1)
+    in_flight = [record for record in alive if _holds_lane(record.dagster_run, refreshed)]
     return RefreshFacts(
         now=datetime.now(UTC),
         lag=lag(shown.ledger, topic.end),
@@ -114,6 +164,43 @@ def read_facts(
     )
 
 
+def _observe(
+    cursor: str | None, topics: Mapping[str, "TopicState"], now: datetime
+) -> tuple[str, list[dg.AssetObservation]]:
+    """Return the next cursor, and observations if offsets changed and the last is a minute old.
+
+    The cursor serves observations only. Progress is in the ledger.
+    """
+    offsets = {asset: _end_offsets(topic) for asset, topic in topics.items()}
+    try:
+        last = json.loads(cursor or "")
+        is_due = last["offsets"] != offsets and now.timestamp() >= last["at"] + _SECONDS_TO_OBSERVE
+    except (ValueError, KeyError, TypeError):
+        # The first tick, or a cursor that somebody has edited.
+        is_due = True
+    if cursor is not None and not is_due:
+        return cursor, []
+    return json.dumps({"offsets": offsets, "at": now.timestamp()}), _observations(topics)
+
+
+def _assets_of_refresh(context: dg.SensorEvaluationContext) -> Set[dg.AssetKey]:
+    assert context.repository_def is not None
+    job = context.repository_def.get_job(refresh_job.name)
+    return frozenset(job.asset_layer.executable_asset_keys)
+
+
+def _is_ours(run: dg.DagsterRun) -> bool:
+    """Return whether the run is of one of our jobs, or of assets selected by hand."""
+    return run.job_name in {BY_HAND, *(job.name for job in JOBS)}
+
+
+def _holds_lane(run: dg.DagsterRun, refreshed: Set[dg.AssetKey]) -> bool:
+    """Return whether a refresh must wait for the run: it writes what a refresh writes."""
+    if run.job_name == BY_HAND:
+        return run.asset_selection is None or bool(run.asset_selection & refreshed)
+    return run.job_name in (refresh_job.name, engagement_job.name)
+
+
 def _failed_since_success(
     instance: dg.DagsterInstance, refreshes: Sequence[dg.RunRecord]
 ) -> list[dg.RunRecord]:
@@ -121,7 +208,7 @@ def _failed_since_success(
 
     A canceled refresh counts neither as failed nor as succeeded.
     """
-    succeeded = dg.RunsFilter(job_name=_BY_HAND, statuses=[dg.DagsterRunStatus.SUCCESS])
+    succeeded = dg.RunsFilter(job_name=BY_HAND, statuses=[dg.DagsterRunStatus.SUCCESS])
     by_hand = instance.get_run_records(succeeded, limit=1)
     failed = []
     for record in refreshes:
@@ -136,7 +223,7 @@ def _failed_since_success(
 
 def _run_name(record: dg.RunRecord) -> str:
     run = record.dagster_run
-    job = "materialization by hand" if run.job_name == _BY_HAND else run.job_name
+    job = "materialization by hand" if run.job_name == BY_HAND else run.job_name
     return f"{job} {run.run_id[:8]} (since {record.create_timestamp:%Y-%m-%d %H:%M} UTC)"
 
 

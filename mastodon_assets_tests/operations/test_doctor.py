@@ -111,6 +111,7 @@ def test_a_platform_that_works_has_no_red_finding_and_says_so_by_its_exit_status
         "settings",
         "Java",
         "disk",
+        "growth",
         "PostgreSQL",
         "tables",
         "Mastodon server",

@@ -1,5 +1,6 @@
 """The sensor against a real broker, a real database and Dagster's own record of runs."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.definitions import build_definitions
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.kafka.topics import TopicMissingError, read_topic
+from mastodon_assets.orchestration import run_liveness
 from mastodon_assets.orchestration.refresh_state import DERIVED_ASSETS, LABELLED_ASSETS
 from mastodon_assets.orchestration.resources import SettingsResource
 from mastodon_assets.orchestration.sensors import TARGET_TAG, mastodon_stream_sensor
@@ -51,8 +53,10 @@ def add_run(instance: dg.DagsterInstance) -> AddRun:
         job: str = "refresh_job",
         minutes_ago: float = 0,
         tags: dict[str, str] | None = None,
+        assets: set[str] | None = None,
     ) -> dg.DagsterRun:
-        run = dg.DagsterRun(job_name=job, status=status, tags=tags or {})
+        selection = frozenset(map(dg.AssetKey, assets)) if assets else None
+        run = dg.DagsterRun(job_name=job, status=status, tags=tags or {}, asset_selection=selection)
         created_at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
         return instance.run_storage.add_historical_run(run, created_at)
 
@@ -151,7 +155,10 @@ def test_the_topics_ends_are_told_on_the_topics_assets_once(
     assert errors.metadata["topic"].value == "mastodon_errors"
     assert _tick(instance, cursor=tick.cursor).asset_events == []
     produce([upsert("3")])
-    later = _tick(instance, cursor=tick.cursor)
+    assert _tick(instance, cursor=tick.cursor).asset_events == []
+    assert tick.cursor is not None
+    a_minute_ago = json.dumps({**json.loads(tick.cursor), "at": time.time() - 60})
+    later = _tick(instance, cursor=a_minute_ago)
     assert later.asset_events[0].metadata["messages"].value == 3
     assert len(_tick(instance, cursor="edited by hand").asset_events) == 2
 
@@ -232,11 +239,11 @@ def test_a_canceled_refresh_counts_neither_as_failed_nor_as_succeeded(
     ("status", "job", "shown"),
     [
         (_STATUS.STARTING, "refresh_job", "refresh_job"),
-        (_STATUS.STARTED, "train_job", "train_job"),
+        (_STATUS.STARTED, "engagement_job", "engagement_job"),
         (_STATUS.CANCELING, "__ASSET_JOB", "materialization by hand"),
     ],
 )
-def test_any_run_in_flight_is_waited_for(
+def test_a_run_in_flight_that_writes_the_same_tables_is_waited_for(
     status: dg.DagsterRunStatus,
     job: str,
     shown: str,
@@ -247,6 +254,35 @@ def test_any_run_in_flight_is_waited_for(
     produce([upsert("1")])
     run = add_run(status, job=job)
     assert f"1 new message; waiting for {shown} {run.run_id[:8]} (since 20" in _skipped(instance)
+
+
+def test_neither_training_nor_the_run_of_another_project_is_waited_for(
+    produce: Callable[..., None], instance: dg.DagsterInstance, add_run: AddRun
+) -> None:
+    produce([upsert("1")])
+    add_run(_STATUS.STARTED, job="train_job")
+    add_run(_STATUS.STARTED, job="__ASSET_JOB", assets={"sentiment_pipeline_model"})
+    add_run(_STATUS.STARTED, job="job_of_another_project", minutes_ago=600)
+    _asked(instance)
+
+
+def test_a_run_whose_process_is_gone_is_marked_as_failed_and_asked_again(
+    produce: Callable[..., None],
+    instance: dg.DagsterInstance,
+    add_run: AddRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    produce([upsert("1")])
+    first = _asked(instance)
+    # Nobody executes it, and it is not starting any more.
+    monkeypatch.setattr(run_liveness, "_SECONDS_TO_START", timedelta(0))
+    dead = add_run(_STATUS.STARTED, tags=dict(first.tags), minutes_ago=2)
+    again = _asked(instance)
+    assert again.run_key is not None
+    assert again.run_key.endswith("attempt-2")
+    failed = instance.get_run_by_id(dead.run_id)
+    assert failed is not None
+    assert failed.status == _STATUS.FAILURE
 
 
 def test_the_minimum_between_refreshes_counts_from_the_last_ones_start_in_any_time_zone(

@@ -1,8 +1,10 @@
 """The charts and CSV files."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from psycopg import Connection
@@ -10,6 +12,9 @@ from psycopg import Connection
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.orchestration.resources import SettingsResource
 from mastodon_assets.reports.specs import CHARTS, EXPORTS
+
+if TYPE_CHECKING:
+    from mastodon_assets.reports.specs import ChartResult
 
 
 def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
@@ -25,21 +30,21 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
             reads=reads,
             file=f"`{name}.png` in `REPORTS_DIR`, 8 inches wide, replaced atomically.",
             empty="a picture that says so",
-            metadata="`preview` (the chart, 360 px wide), `sparkline`, `path`, `rows` (number of"
-            " rows drawn), `is_empty`.",
+            metadata="`path`, `rows` (number of rows drawn), `is_empty`; if the chart changed also"
+            " `preview` (the chart, 360 px wide) and `sparkline`.",
         ),
     )
     def chart(settings: SettingsResource) -> dg.MaterializeResult:
         from mastodon_assets.reports.specs import render_chart
 
         loaded = settings.load()
+        before = _fingerprint(loaded.reports_dir / f"{name}.png")
         with _recording_progress(loaded, name, shows) as connection:
             made = render_chart(connection, name, loaded.reports_dir)
-        sparkline = made.sparkline_markdown
         return dg.MaterializeResult(
             metadata={
-                "preview": dg.MetadataValue.md(made.preview_markdown),
-                **({"sparkline": dg.MetadataValue.md(sparkline)} if sparkline else {}),
+                # They are most of what a run leaves in Dagster's history.
+                **(_pictures(made) if _fingerprint(made.path) != before else {}),
                 "path": dg.MetadataValue.path(str(made.path.absolute())),
                 "rows": made.rows,
                 "is_empty": made.empty,
@@ -47,6 +52,16 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
         )
 
     return chart
+
+
+def _pictures(chart: "ChartResult") -> dict[str, dg.MetadataValue]:
+    pictures = {"preview": chart.preview_markdown, "sparkline": chart.sparkline_markdown}
+    return {name: dg.MetadataValue.md(text) for name, text in pictures.items() if text}
+
+
+def _fingerprint(file: Path) -> bytes | None:
+    """Return a hash of the file's content; None if there is no file."""
+    return hashlib.sha256(file.read_bytes()).digest() if file.exists() else None
 
 
 def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.AssetsDefinition:

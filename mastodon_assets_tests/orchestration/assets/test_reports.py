@@ -69,3 +69,13 @@ def test_a_charts_metadata_has_its_preview_and_where_it_lies(
     assert made.metadata["path"].value == str(path)
     assert made.metadata["rows"].value == 1
     assert path.is_file()
+
+
+def test_a_chart_that_did_not_change_adds_no_picture_to_the_history(environment: Settings) -> None:
+    name = "part5_toots_per_day"
+    first, second = (
+        _materialize(name).asset_materializations_for_node(name)[0].metadata for _ in range(2)
+    )
+    assert "preview" in first
+    assert not {"preview", "sparkline"} & second.keys()
+    assert second["path"] == first["path"]

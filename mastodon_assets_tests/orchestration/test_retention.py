@@ -1,0 +1,123 @@
+"""Retention, on a real instance and a real broker."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.kafka.topics import create_topics, read_topic
+from mastodon_assets.orchestration.dagster_home import dagster_home
+from mastodon_assets.orchestration.retention import (
+    remove_old_events,
+    remove_old_messages,
+    remove_old_runs,
+)
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.support.records import upsert
+
+_OURS = frozenset({dg.AssetKey("ours")})
+_NOW = datetime.now(UTC)
+
+
+@dg.asset
+def ours(context: dg.AssetExecutionContext) -> None:
+    context.log.info("materialized")
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.from_config(str(dagster_home(tmp_path))) as opened:
+        yield opened
+
+
+def _add_run(
+    instance: dg.DagsterInstance,
+    days_ago: float,
+    *,
+    job: str = "refresh_job",
+    status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS,
+    asset: str | None = None,
+) -> str:
+    selection = frozenset({dg.AssetKey(asset)}) if asset else None
+    run = dg.DagsterRun(job_name=job, status=status, asset_selection=selection)
+    # At noon, so that hours before it are the same day.
+    noon = _NOW.replace(hour=12)
+    instance.run_storage.add_historical_run(run, noon - timedelta(days=days_ago))
+    return run.run_id
+
+
+def _runs(instance: dg.DagsterInstance) -> set[str]:
+    return {run.run_id for run in instance.get_runs()}
+
+
+def test_runs_go_after_their_days_and_those_of_other_projects_stay(
+    instance: dg.DagsterInstance,
+) -> None:
+    settings = load_settings(dagster_keep_days=30)
+    failed = dg.DagsterRunStatus.FAILURE
+    for job, asset in (("refresh_job", None), ("train_job", None), ("__ASSET_JOB", "ours")):
+        _add_run(instance, 31, job=job, status=failed, asset=asset)
+    kept = {
+        _add_run(instance, 29, status=failed),
+        _add_run(instance, 31, job="another_project"),
+        _add_run(instance, 31, job="__ASSET_JOB", asset="theirs"),
+        _add_run(instance, 31, status=dg.DagsterRunStatus.STARTED),
+    }
+    assert remove_old_runs(instance, settings, _OURS, _NOW) == 3
+    assert _runs(instance) == kept
+
+
+def test_of_the_refreshes_that_succeeded_the_newest_stay_and_the_last_of_each_day(
+    instance: dg.DagsterInstance,
+) -> None:
+    settings = load_settings(dagster_keep_refreshes=2)
+    hours = [_add_run(instance, hours / 24) for hours in range(4)]
+    days = [_add_run(instance, 3 + hours / 24) for hours in range(3)]
+    failed = _add_run(instance, 3, status=dg.DagsterRunStatus.FAILURE)
+    assert remove_old_runs(instance, settings, _OURS, _NOW) == 4
+    assert _runs(instance) == {*hours[:2], days[0], failed}
+
+
+def test_a_removed_run_leaves_no_file_and_its_assets_keep_their_last_materialization(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    job = dg.Definitions([ours], jobs=[dg.define_asset_job("refresh_job", "ours")]).get_job_def(
+        "refresh_job"
+    )
+    first, second = (job.execute_in_process(instance=instance).run_id for _ in range(2))
+    settings = load_settings(dagster_keep_refreshes=1)
+    assert remove_old_runs(instance, settings, _OURS, _NOW) == 1
+    assert _runs(instance) == {second}
+    files = [path.name for path in tmp_path.rglob("*")]
+    assert not any(first in name for name in files)
+    assert any(second in name for name in files)
+    assert instance.get_latest_materialization_event(dg.AssetKey("ours")) is not None
+
+
+def test_observations_go_after_a_day(instance: dg.DagsterInstance) -> None:
+    instance.report_runless_asset_event(dg.AssetObservation("topic"))
+    filters = dg.AssetRecordsFilter(asset_key=dg.AssetKey("topic"))
+    remove_old_events(instance, _NOW)
+    assert len(instance.fetch_observations(filters, limit=9).records) == 1
+    remove_old_events(instance, _NOW + timedelta(days=2))
+    assert len(instance.fetch_observations(filters, limit=9).records) == 0
+
+
+def test_messages_go_after_their_days_but_not_before_the_tables_have_read_them(
+    environment: Settings, produce: Callable[..., None]
+) -> None:
+    create_topics(environment.kafka_servers, [environment.kafka_errors_topic])
+    produce([upsert(str(number)) for number in range(10)])
+    with transaction(environment.postgres_url) as connection:
+        connection.execute(
+            "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
+            " VALUES (%s, 0, 'id', 7)",
+            (environment.kafka_topic,),
+        )
+    assert remove_old_messages(environment, _NOW + timedelta(days=1)) == 0
+    later = _NOW + timedelta(days=environment.kafka_keep_days, hours=1)
+    assert remove_old_messages(environment, later) == 7
+    assert read_topic(environment, environment.kafka_topic).earliest[0] == 7
