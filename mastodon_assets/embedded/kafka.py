@@ -21,8 +21,10 @@ from mastodon_assets.embedded.processes import (
     accepts_connections,
     choose_port,
     find_server,
+    is_locked,
     read_port,
     run_tool,
+    server_lock,
     start_server,
     stop,
 )
@@ -37,8 +39,9 @@ JARS = (
     Coordinate("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3"),
 )
 # Paths are relative to the broker's folder: the state folder may be moved, and Kafka splits paths
-# at a comma. Messages do not expire: they may be older than the broker, and unread
-# ones would be lost. A killed broker can restart only after its session has ended, by default 9 s.
+# at a comma. The broker itself deletes nothing, because unread messages would be lost; retention
+# deletes what the tables have read. A file of messages ends after a day, because only whole files
+# are deleted. A killed broker can restart only after its session has ended, by default 9 s.
 SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -49,6 +52,7 @@ controller.quorum.voters=1@127.0.0.1:{controller_port}
 log.dirs={data}
 log.retention.ms=-1
 message.max.bytes={max_message_bytes}
+log.roll.hours=24
 auto.create.topics.enable=false
 offsets.topic.num.partitions=1
 offsets.topic.replication.factor=1
@@ -82,6 +86,7 @@ def start(home: Path, report: Report) -> str:
     Raises:
         ArtifactError: The programs cannot be downloaded.
         JavaNotFoundError: There is no Java.
+        ServerElsewhereError: A broker that this process cannot see uses the state folder.
         ServerStartError: The broker does not start.
         ServerStopError: A broker that does not answer cannot be stopped.
         StateDamagedError: The broker's data are damaged.
@@ -97,6 +102,12 @@ def start(home: Path, report: Report) -> str:
         f"kafka-{KAFKA_VERSION}", JARS, size="43 MB, about half a minute", report=report
     )
     folder.mkdir(mode=0o700, exist_ok=True)
+    with server_lock(_lock(home), "Kafka") as lock:
+        return _run(home, jars, lock, report)
+
+
+def _run(home: Path, jars: Path, lock: int, report: Report) -> str:
+    folder = home / "kafka"
     broker_port = choose_port(folder / "broker.port")
     controller_port = choose_port(folder / "controller.port", avoid=[broker_port])
     (folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")
@@ -110,6 +121,7 @@ def start(home: Path, report: Report) -> str:
         lambda: answers(home),
         cwd=folder,
         log=folder / "broker.log",
+        lock=lock,
     )
     return f"127.0.0.1:{broker_port}"
 
@@ -146,9 +158,23 @@ def stop_server(broker: psutil.Process) -> None:
 
 
 def wipe(home: Path) -> None:
-    """Remove everything that `start` created in `home`."""
+    """Remove everything that `start` created in `home`.
+
+    Raises:
+        ServerElsewhereError: A broker that this process cannot see uses it.
+    """
     if (home / "kafka").exists():
-        shutil.rmtree(home / "kafka")
+        with server_lock(_lock(home), "Kafka"):
+            shutil.rmtree(home / "kafka")
+
+
+def is_elsewhere(home: Path) -> bool:
+    """Return whether a broker runs on the state folder that this process cannot see."""
+    return find(home) is None and is_locked(_lock(home))
+
+
+def _lock(home: Path) -> Path:
+    return home / "kafka" / "lock"
 
 
 def _marker(home: Path) -> str:

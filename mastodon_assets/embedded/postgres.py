@@ -32,8 +32,10 @@ from mastodon_assets.embedded.processes import (
     accepts_connections,
     choose_port,
     find_server,
+    is_locked,
     read_port,
     run_tool,
+    server_lock,
     start_server,
     stop,
 )
@@ -65,6 +67,7 @@ def start(home: Path, report: Report) -> str:
         ArtifactError: The programs cannot be downloaded.
         JavaNotFoundError: There is no Java, which the download needs.
         PlatformUnknownError: There are no binaries for this machine, or no user to run them as.
+        ServerElsewhereError: A server that this process cannot see uses the state folder.
         ServerStartError: The server does not start.
         ServerStopError: A server that does not answer cannot be stopped.
         StateDamagedError: The server's files are damaged.
@@ -79,11 +82,11 @@ def start(home: Path, report: Report) -> str:
     folder.mkdir(mode=0o700, exist_ok=True)
     place = _place(home, report)
     binaries = _binaries(report)
-    data = place / "data"
-    if not data.exists():
-        _initialize(folder, place, binaries)
-    _password(home)  # if it is missing, fail before a server starts that nobody can log in to
-    _run(home, place, binaries, report)
+    with server_lock(place / "lock", "PostgreSQL") as lock:
+        if not (place / "data").exists():
+            _initialize(folder, place, binaries)
+        _password(home)  # if it is missing, fail before a server starts that nobody can log in to
+        _run(home, place, binaries, lock, report)
     return _url(home)
 
 
@@ -119,12 +122,22 @@ def stop_server(server: psutil.Process) -> None:
 
 
 def wipe(home: Path) -> None:
-    """Remove the databases, wherever they are, and everything else that `start` created."""
+    """Remove the databases, wherever they are, and everything else that `start` created.
+
+    Raises:
+        ServerElsewhereError: A server that this process cannot see uses them.
+    """
     outside = _outside_place(home)
-    if outside:
-        shutil.rmtree(outside)
-    if (home / "postgres").exists():
-        shutil.rmtree(home / "postgres")
+    for folder in (outside, home / "postgres"):
+        if folder and folder.exists():
+            with server_lock(folder / "lock", "PostgreSQL"):
+                shutil.rmtree(folder)
+
+
+def is_elsewhere(home: Path) -> bool:
+    """Return whether a server runs on the state folder that this process cannot see."""
+    place = _outside_place(home) or home / "postgres"
+    return find(home) is None and is_locked(place / "lock")
 
 
 def _marker(home: Path) -> str:
@@ -152,10 +165,9 @@ def _password(home: Path) -> str:
     return password
 
 
-def _run(home: Path, place: Path, binaries: Path, report: Report) -> None:
+def _run(home: Path, place: Path, binaries: Path, lock: int, report: Report) -> None:
     folder = home / "postgres"
     data = place / "data"
-    _clear_after_crash(data)
     server_port = choose_port(folder / "port")
     report(f"starting PostgreSQL on 127.0.0.1:{server_port}")
     options = ("listen_addresses=127.0.0.1", f"port={server_port}", "unix_socket_directories=")
@@ -168,6 +180,8 @@ def _run(home: Path, place: Path, binaries: Path, report: Report) -> None:
         lambda: answers(home),
         cwd=place,
         log=folder / "server.log",
+        lock=lock,
+        environment=_ended_server(data),
         user=_server_user(),
     )
     _create_database(_url(home))
@@ -184,24 +198,19 @@ def _create_database(server_url: str) -> None:
         raise ServerStartError(f"could not create the database {DATABASE}: {reason}") from error
 
 
-def _clear_after_crash(data: Path) -> None:
-    """Allow a start on the data of a server that was killed."""
-    if not (data / "postmaster.pid").exists():
-        return
-    # Its workers end by themselves soon after it. Until then PostgreSQL refuses to start.
-    workers = [process for process in psutil.process_iter() if _works_in(process, data)]
-    _, working = psutil.wait_procs(workers, timeout=20)
-    # The file names a process that has ended. If another process has its id by now, as after a
-    # restart of the machine, PostgreSQL would take it for the server and refuse to start.
-    if not working:
-        (data / "postmaster.pid").unlink()
+def _ended_server(data: Path) -> dict[str, str]:
+    """Return a variable that names the ended server of `postmaster.pid`, if another has its id.
 
-
-def _works_in(process: psutil.Process, data: Path) -> bool:
+    That happens after a restart of the machine or container. PostgreSQL would take any process with
+    this id for the server and refuse to start, unless it is named as its grandparent. Whether the
+    server lives is known by the lock, which the caller holds; and PostgreSQL still checks the
+    server's shared memory. The file itself is left to PostgreSQL.
+    """
     try:
-        return bool(process.cwd() == str(data))
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
+        words = (data / "postmaster.pid").read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return {}
+    return {"PG_GRANDPARENT_PID": words[0]} if words and words[0].isdecimal() else {}
 
 
 def _initialize(folder: Path, place: Path, binaries: Path) -> None:

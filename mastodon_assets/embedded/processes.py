@@ -7,6 +7,7 @@ be lost, or belong to another process by now. The command line exists as long as
 whoever started it.
 """
 
+import fcntl
 import os
 import pwd
 import random
@@ -15,7 +16,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from mastodon_assets.ports import is_free
 # now therefore stays free until the server binds it.
 PORTS = range(20_000, 32_000)
 # The variables that a server needs. It does not get the others, because some hold tokens.
+# The workers of a server that was killed end by themselves soon after it.
+_SECONDS_TO_UNLOCK = 20
 INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "JAVA_TOOL_OPTIONS")
 
 
@@ -38,6 +42,65 @@ class ServerStartError(PlatformError):
 
 class ServerStopError(PlatformError):
     """A server could not be stopped."""
+
+
+class ServerElsewhereError(PlatformError):
+    """A server of this state folder runs where this process cannot see it, as in a container."""
+
+
+@contextmanager
+def server_lock(lock: Path, name: str) -> Iterator[int]:
+    """Hold the lock of a server; the server inherits it and keeps it for its life.
+
+    The kernel gives it up with the last process of the server, whatever ended it. It is valid for
+    all containers and namespaces that share the file, in which the process itself is not visible.
+
+    Args:
+        lock: The file, next to the data.
+        name: Name of the server in messages.
+
+    Yields:
+        The descriptor to pass to the server.
+
+    Raises:
+        ServerElsewhereError: A server holds the lock.
+    """
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not _wait_for_lock(descriptor):
+            raise ServerElsewhereError(
+                f"{name} already runs on {lock.parent} where this process cannot see it, as in"
+                " another container; stop it there, or set MASTODON_ASSETS_HOME to another folder"
+            )
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(lock: Path) -> bool:
+    """Return whether a server holds `lock`."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _wait_for_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int) -> bool:
+    """Lock the file; return whether that was possible."""
+    deadline = time.monotonic() + _SECONDS_TO_UNLOCK
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        else:
+            return True
 
 
 def find_server(marker: str) -> psutil.Process | None:
@@ -61,7 +124,9 @@ def start_server(
     *,
     cwd: Path,
     log: Path,
+    lock: int | None = None,
     user: int | None = None,
+    environment: Mapping[str, str] | None = None,
     seconds: float = 60,
 ) -> None:
     """Start a server that outlives this process and its terminal, and wait until it is ready.
@@ -72,6 +137,8 @@ def start_server(
         is_ready: Whether the server answers.
         cwd: Its working directory.
         log: File to which its output is appended.
+        lock: Descriptor of its lock, see `server_lock`.
+        environment: Variables for it besides the inherited ones.
         user: Id of the user to run it as, if not ours.
         seconds: How long to wait.
 
@@ -87,7 +154,8 @@ def start_server(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            **_environment_and_user(user),
+            pass_fds=() if lock is None else (lock,),
+            **_environment_and_user(user, environment),
         )
     # Without it a server that ends would stay a zombie as long as this process runs.
     threading.Thread(target=server.wait, daemon=True).start()
@@ -130,10 +198,12 @@ def run_tool(
         raise ServerStartError(f"{name} failed (status {status}): {reason} (log: {log})")
 
 
-def _environment_and_user(user: int | None) -> dict[str, Any]:
+def _environment_and_user(
+    user: int | None, more: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return arguments for `subprocess`: a small environment, and the user if not ours."""
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    arguments: dict[str, Any] = {"env": environment | {"TZ": "UTC"}}
+    arguments: dict[str, Any] = {"env": environment | {"TZ": "UTC"} | dict(more or {})}
     if user is not None:
         arguments |= {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}
     return arguments

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from mastodon_assets.config.state_folder import StateFolderError, check_own, make_private_folder
 from mastodon_assets.embedded import kafka, postgres
+from mastodon_assets.embedded.processes import ServerElsewhereError
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.files import read_text, write_atomically
 from mastodon_assets.jvm.maven import Report, cache_dir
@@ -97,12 +98,18 @@ def down(home: Path, *, wipe: bool = False, report: Report = _ignore) -> None:
     Other files in the state folder stay, and so do the programs in the cache.
 
     Raises:
-        PlatformError: A server does not stop, or a file cannot be removed.
+        PlatformError: A server does not stop or runs elsewhere, or a file cannot be removed.
     """
     home = home.resolve()
     with _alone(home):
         if home.exists():
             check_own(home)
+        for module, name in ((kafka, "Kafka"), (postgres, "PostgreSQL")):
+            if module.is_elsewhere(home):
+                raise ServerElsewhereError(
+                    f"{name} of {home} runs where this process cannot see it (in another"
+                    " container?); stop it there"
+                )
         broker, server = kafka.find(home), postgres.find(home)
         if broker:
             report("stopping Kafka")
@@ -126,6 +133,12 @@ def status(home: Path) -> list[ServiceStatus]:
             "PostgreSQL", postgres.find(home), postgres.port(home), lambda: postgres.answers(home)
         ),
     ]
+
+
+def is_running(home: Path) -> bool:
+    """Return whether both servers of the state folder `home` have a process."""
+    home = home.resolve()
+    return kafka.find(home) is not None and postgres.find(home) is not None
 
 
 def _suppression_key(home: Path) -> str:

@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -291,6 +293,54 @@ def test_what_a_deleted_state_folder_left_running_is_found_and_stopped(
     assert not any(psutil.pid_exists(pid) for pid in running.values() if pid)
     if outside:
         shutil.rmtree(outside)
+
+
+_UNSHARE = ["unshare", *([] if IS_ROOT else ["-r"]), "--pid", "--fork", "--mount-proc"]
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run([*_UNSHARE, "true"], capture_output=True).returncode != 0,
+    reason="this machine allows no process namespaces",
+)
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_a_stack_in_use_is_refused_from_another_process_namespace(
+    command: str, home: Path, connection: stack.Connection
+) -> None:
+    before = pids(home)
+    refused = subprocess.run(
+        [*_UNSHARE, sys.executable, "-m", "mastodon_assets.cli.main", command],
+        env={**os.environ, "MASTODON_ASSETS_HOME": str(home)},
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 1, refused.stderr
+    assert "where this process cannot see it" in refused.stderr
+    assert pids(home) == before
+    write_row(connection, f"after {command} elsewhere")
+    assert f"after {command} elsewhere" in rows(connection)
+
+
+def test_postgresql_starts_though_another_process_has_the_id_of_the_ended_one(
+    home: Path, connection: stack.Connection
+) -> None:
+    server = postgres.find(home)
+    assert server is not None
+    data = Path(server.cmdline()[server.cmdline().index("-D") + 1])
+    write_row(connection, "before the restart")
+    note = (data / "postmaster.pid").read_text()
+    server.kill()
+    server.wait()
+    # A process of the same user, as after a restart of a container.
+    uid = data.stat().st_uid
+    stranger = subprocess.Popen(["sleep", "600"], user=uid if IS_ROOT else None)
+    try:
+        (data / "postmaster.pid").write_text(note.replace(str(server.pid), str(stranger.pid), 1))
+        again = stack.up(home, topics=TOPICS)
+        assert "before the restart" in rows(again)
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_after_a_deleted_state_folder_up_begins_anew(tmp_path: Path) -> None:
