@@ -84,11 +84,12 @@ def last_error_line(log: Path, start: int = 0) -> str:
     except FileNotFoundError:
         return ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    failures = [line for line in lines if _names_failure(line)]
+    failures = [line for line in lines if names_failure(line)]
     return (failures or lines or [""])[-1][:300]
 
 
-def _names_failure(line: str) -> bool:
+def names_failure(line: str) -> bool:
+    """Return whether a line of a log names a failure, and is not a frame of a stack trace."""
     is_stack_frame = line.startswith(("at ", "... "))
     return not is_stack_frame and any(
         word in line for word in ("ERROR", "FATAL", "Exception", "error:")

@@ -202,19 +202,27 @@ def show_web_page(settings: Settings, port: int, report: Report) -> None:
     """Serve Dagster's web page on the demo's result until it is interrupted.
 
     Raises:
-        WebPageError: The web page ended by itself.
+        ChildFailedError: The web page ended by itself.
         KeyboardInterrupt: At SIGINT or SIGTERM.
     """
     home = settings.mastodon_assets_home.absolute()
     log = home / _UI_LOG
     report(f"starting the web page at http://127.0.0.1:{port} (log: {log}); Ctrl-C ends it")
-    serve_web_page(
-        port,
-        environment=environment_of_demo(settings),
-        target=(*DEFINITIONS, _in_folder(home)),
-        cwd=home,
-        log=log,
-    )
+    with log.open("w", encoding="utf-8") as output:
+
+        def write(name: str, line: str) -> None:
+            output.write(f"{name:<6} {line}\n")
+            output.flush()
+
+        serve_web_page(
+            port,
+            environment=environment_of_demo(settings),
+            target=(*DEFINITIONS, _in_folder(home)),
+            cwd=home,
+            write=write,
+            # Another demo ends the processes that it finds in the folder.
+            restart=False,
+        )
 
 
 def _in_folder(home: Path) -> str:

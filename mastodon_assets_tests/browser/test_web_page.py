@@ -1,4 +1,4 @@
-"""What a user sees in Chromium on `dagster dev`, from the first click to a chart."""
+"""What a user sees in Chromium on the web page, from the first click to a chart."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import pytest
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.warehouse.tables import TOOTS_RAW
 from mastodon_assets_tests.support.records import upsert
-from mastodon_assets_tests.support.web_server import browser_page, dagster_dev
+from mastodon_assets_tests.support.web_server import browser_page, web_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -41,7 +41,7 @@ def page() -> Iterator["Page"]:
 def url(page: "Page", settings: Settings, tmp_path: Path) -> Iterator[str]:
     """After `page`: without a browser nothing needs to be started."""
     # The sensor stays quiet for the test: it waits for the click's run, and has nothing after it.
-    with dagster_dev(settings.model_copy(update={"refresh_min_seconds": 3600}), tmp_path) as base:
+    with web_page(settings.model_copy(update={"refresh_min_seconds": 3600}), tmp_path) as base:
         yield base
 
 

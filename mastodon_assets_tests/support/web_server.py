@@ -1,4 +1,4 @@
-"""`dagster dev` on a port and a DAGSTER_HOME of its own, and a Chromium to look at it with."""
+"""The web page on a port and a DAGSTER_HOME of its own, and a Chromium to look at it with."""
 
 import os
 import shutil
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-import mastodon_assets
 from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.orchestration.dagster_home import dagster_home
 from mastodon_assets_tests.support.ports import free_port
@@ -22,25 +21,22 @@ from mastodon_assets_tests.support.ports import free_port
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-_WORKSPACE = Path(mastodon_assets.__file__).parents[1] / "workspace.yaml"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _UP_SECONDS = 120
 _DOWN_SECONDS = 60
 
 
 @contextmanager
-def dagster_dev(settings: Settings, folder: Path) -> Iterator[str]:
-    """The base URL of `dagster dev`, started in `folder` with these settings."""
+def web_page(settings: Settings, folder: Path) -> Iterator[str]:
+    """The base URL of `mastodon-assets ui`, started in `folder` with these settings."""
     url = f"http://127.0.0.1:{(port := free_port())}"
-    # From a shell's background, SIGINT would be inherited as ignored, and dev never end.
-    command = ["env", "--default-signal=INT", sys.executable, "-m", "dagster", "dev"]
-    command += ["-w", str(_WORKSPACE), "-h", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "mastodon_assets.cli.main", "ui", "--port", str(port)]
     environment = {
         **os.environ,
         **as_environment(settings),
         "DAGSTER_HOME": str(dagster_home(folder)),
     }
-    log = folder / "dagster-dev.log"
+    log = folder / "ui.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -67,7 +63,7 @@ def wait_until_up(url: str, process: "subprocess.Popen[Any]", log: Path) -> None
         except httpx.HTTPError:
             has_ended = process.poll() is not None
         if has_ended or time.monotonic() > deadline:
-            pytest.fail(f"dagster dev is not up:\n{log.read_text()[-3000:]}")
+            pytest.fail(f"the web page is not up:\n{log.read_text()[-3000:]}")
         time.sleep(0.2)
 
 
