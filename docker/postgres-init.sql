@@ -1,5 +1,5 @@
--- Run once by PostgreSQL's image, as superuser, when the volume is empty: two databases, apart.
--- Who may do what in `mastodon` is made by `mastodon-assets roles`.
+-- PostgreSQL's image runs it once, as superuser, when the volume is empty: two separate databases.
+-- `mastodon-assets roles` creates the roles and rights in `mastodon`.
 \getenv dagster_password DAGSTER_POSTGRES_PASSWORD
 CREATE DATABASE mastodon;
 REVOKE ALL ON DATABASE mastodon FROM PUBLIC;

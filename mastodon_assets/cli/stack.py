@@ -1,6 +1,6 @@
 """Commands that start, stop and watch the platform on this machine.
 
-What belongs here: `demo`, `up`, `down`, `status`, `doctor` and `ui`.
+What belongs here: `demo`, `run`, `up`, `down`, `status`, `doctor` and `ui`.
 """
 
 import os
@@ -50,7 +50,7 @@ _SECONDS_TO_STOP_SERVERS = 60.0
 
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands of this module to `app`."""
-    for command in (demo, up, down, status, doctor, ui):
+    for command in (demo, run, up, down, status, doctor, ui):
         app.command(rich_help_panel=panel)(command)
 
 
@@ -78,7 +78,8 @@ def demo(
     account and no settings. Takes about two minutes; the first run also downloads 75 MB of
     programs.
 
-    Charts are written to reports/, CSV files to data/.
+    Charts, CSV files and the model are written to the state folder (MASTODON_ASSETS_HOME), never
+    over those of real data.
     """
     from mastodon_assets.operations.demo import running_demo, show_web_page
 
@@ -99,6 +100,19 @@ def demo(
         print_line("Kafka and PostgreSQL are running.")
         print_line("  look around:      ", ("mastodon-assets ui", "bold"))
         print_line("  stop and remove:  ", ("mastodon-assets down --wipe", "bold"))
+
+
+def run(port: Annotated[int, port_option("Port of the web page.")] = 3000) -> None:
+    """Read posts, fill the tables and serve the web page, until stopped (Ctrl-C).
+
+    Runs ingest, stream and ui together, with their lines in one log, and restarts what ends. The
+    embedded Kafka and PostgreSQL are started as well, unless the settings name other servers.
+    """
+    from mastodon_assets.operations.run import run as run_all
+
+    refuse_taken_port(port, "--port")
+    with seconds_to_end(_SECONDS_TO_STOP_SERVERS):
+        run_all(load_settings(), port, report)
 
 
 def up() -> None:
@@ -128,17 +142,30 @@ def up() -> None:
 
 def down(
     wipe: Annotated[bool, flag("--wipe", "Also remove their data and Dagster's runs.")] = False,
+    yes: Annotated[bool, flag("--yes", "Do not ask before data are removed.")] = False,
 ) -> None:
     """Stop the embedded Kafka and PostgreSQL; keep their data unless --wipe."""
     from mastodon_assets.embedded import stack
-    from mastodon_assets.operations.demo import wipe_folder
 
     home = load_settings().mastodon_assets_home
     with seconds_to_end(_SECONDS_TO_STOP_SERVERS):
         if wipe:
-            wipe_folder(home, report)
+            _wipe(home, yes=yes)
         else:
             stack.down(home, report=report)
+
+
+def _wipe(home: Path, *, yes: bool) -> None:
+    from mastodon_assets.operations.wipe import check_unused, what_goes, wipe
+
+    check_unused(home)
+    lines = what_goes(home)
+    if lines and not yes:
+        typer.echo("This removes for good:", err=True)
+        for line in lines:
+            typer.echo(escaped(f"  {line}"), err=True)
+        typer.confirm("Go on?", abort=True, err=True)
+    wipe(home, report)
 
 
 def status(as_json: AsJson = False) -> None:

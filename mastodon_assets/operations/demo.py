@@ -6,7 +6,6 @@ and ignores the settings of Kafka, PostgreSQL and Mastodon in environment and `.
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -23,6 +22,7 @@ from mastodon_assets.config.state_folder import DEMO_MARKER
 from mastodon_assets.embedded import processes, stack
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.files import last_error_line
+from mastodon_assets.operations.wipe import DEMO_FOLDERS, DEMO_LOGS, wipe
 from mastodon_assets.orchestration import dagster_home
 from mastodon_assets.orchestration.web_server import (
     DEFINITIONS,
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from mastodon_assets.ingest.handler import IngestSummary
     from mastodon_assets.simulator.sources import Source
 
-_MATERIALIZE_LOG = "demo-materialize.log"
-_UI_LOG = "demo-ui.log"
+_MATERIALIZE_LOG, _UI_LOG = DEMO_LOGS
 _MATERIALIZE_SECONDS = 1800
 _POLL_SECONDS = 1
 _END_STEPS = ((signal.SIGTERM, 30), (signal.SIGKILL, 10))
@@ -107,13 +106,22 @@ def running_demo(
 
 
 def load_settings_of_demo(**overrides: Any) -> Settings:
-    """Load the settings, without those of Kafka, PostgreSQL and Mastodon."""
+    """Load the settings for a demo.
+
+    Those of Kafka, PostgreSQL and Mastodon are ignored. Charts, files and models are in the state
+    folder, so that a demo never replaces those of real data.
+    """
     ignored: dict[str, Any] = {
         name: field.default
         for name, field in Settings.model_fields.items()
         if name.startswith(("kafka_", "database_", "mastodon_")) and name != "mastodon_assets_home"
     }
-    return load_settings(**{**ignored, **overrides})
+    settings = load_settings(**{**ignored, **overrides})
+    home = settings.mastodon_assets_home.absolute()
+    reports, exports, models = (home / name for name in DEMO_FOLDERS)
+    return settings.model_copy(
+        update={"reports_dir": reports, "exports_dir": exports, "model_dir": models}
+    )
 
 
 def environment_of_demo(settings: Settings) -> dict[str, str]:
@@ -147,15 +155,13 @@ def prepare_folder(home: Path, report: Report) -> None:
                 + (", or remove its contents: mastodon-assets down --wipe" if is_ours else "")
             )
         report(f"removing the earlier demo in {home}")
-        wipe_folder(home, report)
+        wipe_demo(home, report)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (home / DEMO_MARKER).touch()
 
 
-def wipe_folder(home: Path, report: Report) -> None:
-    """Stop what runs in the state folder and remove everything of ours in it.
-
-    Dagster's runs stay if `DAGSTER_HOME` is another folder.
+def wipe_demo(home: Path, report: Report) -> None:
+    """Stop what an earlier demo left running and remove everything of ours in its folder.
 
     Raises:
         PlatformError: A server does not stop, or a file cannot be removed.
@@ -163,12 +169,7 @@ def wipe_folder(home: Path, report: Report) -> None:
     # A killed demo leaves its Dagster process running.
     while left := processes.find_server(_in_folder(home)):
         processes.stop(left, *_END_STEPS)
-    stack.down(home, wipe=True, report=report)
-    runs = home / dagster_home.FOLDER
-    if (runs / "dagster.yaml").exists():
-        shutil.rmtree(runs)
-    for name in (_MATERIALIZE_LOG, _UI_LOG, DEMO_MARKER):
-        (home / name).unlink(missing_ok=True)
+    wipe(home, report)
 
 
 def materialize_all(settings: Settings, report: Report) -> None:

@@ -17,6 +17,7 @@ from mastodon_assets_tests.support.commands import Commands
 
 COMMANDS = (
     "demo",
+    "run",
     "up",
     "down",
     "status",

@@ -1,11 +1,13 @@
 """Commands that start, stop and watch the platform on this machine."""
 
 import json
+import os
 import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
@@ -128,6 +130,14 @@ def test_a_taken_port_is_refused_before_the_web_page_starts(commands: Commands) 
         )
 
 
+def _refused_wipe(commands: Commands) -> str:
+    """What a wipe says before it asks; without an answer it removes nothing."""
+    asked = commands("down", "--wipe")
+    assert asked.status != 0
+    assert "This removes for good:" in asked.err
+    return asked.err
+
+
 @pytest.mark.usefixtures("own_servers")
 def test_the_stack_comes_up_goes_down_and_is_wiped(folder: Path, commands: Commands) -> None:
     home = folder / ".mastodon_assets"
@@ -146,10 +156,15 @@ def test_the_stack_comes_up_goes_down_and_is_wiped(folder: Path, commands: Comma
         assert commands.failure(2, "demo").startswith(
             f"MASTODON_ASSETS_HOME={home} contains something"
         )
+        assert "suppression list" in _refused_wipe(commands)
+        with psycopg.connect(connection["postgres_url"]):
+            told = commands.failure(1, "down", "--wipe", "--yes")
+            assert f"is in use by process {os.getpid()}" in told
+        assert commands("status").status == 0
         assert commands("down").status == 0
         assert (home / "connection.json").exists()
         assert commands.failure(1, "stream").startswith("no connection to PostgreSQL")
     finally:
-        wiped = commands("down", "--wipe")
+        wiped = commands("down", "--wipe", "--yes")
     assert wiped.status == 0, wiped.err
     assert list(home.iterdir()) == []

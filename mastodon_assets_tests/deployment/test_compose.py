@@ -22,6 +22,7 @@ from mastodon_assets.cli.app import app
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded.kafka import KAFKA_VERSION
 from mastodon_assets.embedded.postgres import POSTGRES_VERSION
+from mastodon_assets.orchestration import guarded_web_server
 from mastodon_assets_tests.deployment.compose import (
     COMPOSE_FILE,
     DOCKER,
@@ -115,7 +116,7 @@ def test_make_env_never_replaces_what_is_there(make_env: Path) -> None:
     env.write_text("POSTGRES_PASSWORD=in-use\n", encoding="utf-8")
     ended = _run(make_env)
     assert ended.returncode == 1
-    assert ended.stderr == "docker/.env is there already and stays as it is\n"
+    assert ended.stderr == "docker/.env exists and is kept\n"
     assert env.read_text(encoding="utf-8") == "POSTGRES_PASSWORD=in-use\n"
 
 
@@ -181,6 +182,26 @@ def test_each_has_limits_and_is_looked_after(name: str) -> None:
     assert service["restart"] == ("on-failure:5" if is_task(service) else "unless-stopped")
     for port in service.get("ports", []):
         assert port.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("name", sorted(_ALL))
+def test_each_has_bounded_logs_and_processes_and_gains_no_rights(name: str) -> None:
+    service = _ALL[name]
+    assert service["logging"]["driver"] == "json-file"
+    assert {"max-size", "max-file"} <= service["logging"]["options"].keys()
+    assert service["pids_limit"] > 0
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    # PostgreSQL's entrypoint alone starts as root, and gives that up.
+    assert ("cap_add" in service) == (name == "postgres")
+
+
+def test_the_image_runs_as_a_numeric_user_and_sparks_pages_end_nothing() -> None:
+    users = re.findall(r"(?m)^USER (.*)$", (DOCKER / "Dockerfile").read_text(encoding="utf-8"))
+    assert users == ["10001:10001"]
+    assert (
+        "-Dspark.ui.killEnabled=false" in _ALL["spark-master"]["environment"]["SPARK_MASTER_OPTS"]
+    )
 
 
 @pytest.mark.parametrize("name", _OURS)
@@ -281,6 +302,8 @@ def _check_command(command: list[str]) -> None:
         jar = next(Path(pyspark.__file__).parent.glob("jars/spark-core_*.jar"))
         assert f"{arguments[0].replace('.', '/')}.class" in zipfile.ZipFile(jar).namelist()
         return
+    if arguments[:2] == ["-m", guarded_web_server.__name__]:
+        program, arguments = "dagster-webserver", arguments[2:]
     found = _click_program(program)
     while hasattr(found, "commands"):
         name = arguments.pop(0)

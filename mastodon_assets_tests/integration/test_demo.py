@@ -26,7 +26,7 @@ from mastodon_assets.operations.demo import (
     load_settings_of_demo,
     materialize_all,
     prepare_folder,
-    wipe_folder,
+    wipe_demo,
 )
 from mastodon_assets.warehouse.tables import TABLES
 
@@ -52,6 +52,9 @@ NONSENSE = {
     "DATABASE_URL": "mysql://user:password@host/db",
     "MASTODON_API_BASE_URL": "ftp://mastodon.example",
     "MASTODON_CONSENT": "never",
+    "MODEL_DIR": "models-of-real-data",
+    "REPORTS_DIR": "charts-of-real-data",
+    "EXPORTS_DIR": "files-of-real-data",
 }
 
 
@@ -81,7 +84,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealDemo]:
     try:
         yield RealDemo(folder, run_demo(folder, "--toots", "200", "--days", "2"))
     finally:
-        wipe_folder(folder / "state", say_nothing)
+        wipe_demo(folder / "state", say_nothing)
 
 
 def run_demo(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -101,15 +104,19 @@ def test_the_demo_ends_well_whatever_environment_and_env_file_say(real: RealDemo
 
 
 def test_the_demo_makes_four_charts_and_three_files_and_names_them(real: RealDemo) -> None:
-    charts = {path.name: path for path in (real.folder / "reports").iterdir()}
+    charts = {path.name: path for path in (real.home / "reports").iterdir()}
     assert set(charts) == CHARTS
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in charts.values())
-    files = {path.name: path for path in (real.folder / "data").glob("*.csv")}
+    files = {path.name: path for path in (real.home / "data").glob("*.csv")}
     lines = {name: path.read_text(encoding="utf-8").splitlines() for name, path in files.items()}
     assert {name: rows[0] for name, rows in lines.items()} == HEADERS
     assert all(len(rows) > 1 for rows in lines.values())
     printed = real.ended.stdout.splitlines()
     assert all(f"  {path}" in printed for path in (*charts.values(), *files.values()))
+
+
+def test_the_demo_writes_nothing_outside_its_state_folder(real: RealDemo) -> None:
+    assert {path.name for path in real.folder.iterdir()} == {".env", "state"}
 
 
 def test_the_demo_fills_the_tables_and_counts_them(real: RealDemo) -> None:
@@ -187,7 +194,7 @@ def test_a_demo_refuses_its_folder_once_something_else_was_read_into_it(tmp_path
         DemoFolderError, match="or remove its contents: mastodon-assets down --wipe"
     ):
         prepare_folder(home, say_nothing)
-    wipe_folder(home, say_nothing)
+    wipe_demo(home, say_nothing)
     prepare_folder(home, say_nothing)
 
 
@@ -197,7 +204,7 @@ def test_a_wipe_takes_only_what_is_ours(tmp_path: Path) -> None:
     (home / "dagster").mkdir()
     (home / "dagster" / "notes.txt").write_text("no instance of ours")
     (home / "notes.txt").write_text("mine")
-    wipe_folder(home, say_nothing)
+    wipe_demo(home, say_nothing)
     left = {path.relative_to(home).as_posix() for path in home.rglob("*")}
     assert left == {"dagster", "dagster/notes.txt", "notes.txt"}
 

@@ -1,0 +1,91 @@
+"""The live mode for real: ingester, stream and web page, killed and ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mastodon_assets.config.settings import Settings, as_environment
+from mastodon_assets.kafka.topics import create_topics
+from mastodon_assets.simulator.server import SimulatorServer, running, synthetic_source
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.support.ports import free_port
+from mastodon_assets_tests.support.records import upsert
+from mastodon_assets_tests.support.web_server import wait_until_up
+
+_SECONDS = 240
+_POSTS = 20
+
+
+@pytest.fixture
+def server() -> Iterator[SimulatorServer]:
+    with running(synthetic_source(toots=_POSTS, days=1, seed=1)) as served:
+        yield served
+
+
+def _wait_until(is_so: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + _SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.5)
+
+
+def _rows(settings: Settings) -> int:
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        row = connection.execute("SELECT count(*) FROM masto.toots_raw").fetchone()
+    return row[0] if row else 0
+
+
+@pytest.mark.usefixtures("own_servers")
+def test_posts_reach_the_tables_also_after_every_process_was_killed(
+    settings: Settings, server: SimulatorServer, produce: Callable[..., None], tmp_path: Path
+) -> None:
+    create_topics(settings.kafka_servers, [settings.kafka_errors_topic])
+    port, log = free_port(), tmp_path / "run.log"
+    environment = {
+        **os.environ,
+        **as_environment(settings),
+        "MASTODON_API_BASE_URL": server.base_url,
+        "MASTODON_ACCESS_TOKEN": server.token,
+        "DAGSTER_HOME": str(tmp_path / "runs"),
+    }
+    command = [sys.executable, "-m", "mastodon_assets.cli.main", "run", "--port", str(port)]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=output, stderr=output
+        ) as process,
+    ):
+        try:
+            wait_until_up(f"http://127.0.0.1:{port}", process, log)
+            produce([upsert("1", uri="https://other.example/1")])
+            _wait_until(lambda: _rows(settings) >= 1, log)
+            before = psutil.Process(process.pid).children()
+            assert len(before) == 4
+            for child in before:
+                child.kill()
+            produce([upsert("2", uri="https://other.example/2")])
+            _wait_until(lambda: _rows(settings) >= 2, log)
+            wait_until_up(f"http://127.0.0.1:{port}", process, log)
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+    lines = log.read_text().splitlines()
+    assert "Traceback" not in log.read_text()
+    names = {
+        name
+        for line in lines
+        for name in ("ingest", "stream", "web", "daemon")
+        if line.startswith(name)
+    }
+    assert names == {"ingest", "stream", "web", "daemon"}
