@@ -10,7 +10,11 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import AssetEventTagsTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.sqlalchemy_compat import db_select
 
 from mastodon_assets.config.settings import Settings
@@ -129,6 +133,11 @@ def _remove(instance: dg.DagsterInstance, run_id: str) -> None:
     instance.delete_run(run_id)
     instance.compute_log_manager.delete_logs(prefix=[run_id])
     storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        # Dagster keeps the results of checks.
+        checks = AssetCheckExecutionsTable
+        with storage.index_connection() as connection:
+            connection.execute(checks.delete().where(checks.c.run_id == run_id))
     if isinstance(storage, SqliteEventLogStorage):
         # Each run has a database file of its own, which Dagster empties but does not delete.
         database = Path(storage.path_for_shard(run_id))
