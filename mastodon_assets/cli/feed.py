@@ -66,7 +66,9 @@ def ingest(
     migrate(settings.postgres_url)
     keep_from_demos(settings.mastodon_assets_home)
     registry = CollectorRegistry()
-    with serving_metrics(registry, metrics_port or settings.ingest_metrics_port):
+    with serving_metrics(
+        registry, metrics_port or settings.ingest_metrics_port, settings.metrics_host
+    ):
         summary = run_ingest(
             settings,
             max_events=max_events,

@@ -307,7 +307,7 @@ def _stream(
         on_report=report_to_dagster(existing_dagster_home(settings.mastodon_assets_home)),
         registry=registry,
     )
-    with serving_metrics(registry, settings.stream_metrics_port):
+    with serving_metrics(registry, settings.stream_metrics_port, settings.metrics_host):
         return run_stream(
             session,
             settings,

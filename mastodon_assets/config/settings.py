@@ -114,6 +114,7 @@ class Settings(BaseSettings):
     kafka_errors_keep_days: int = Field(default=90, ge=1)
     dagster_keep_days: int = Field(default=30, ge=1)
     dagster_keep_refreshes: int = Field(default=20, ge=1)
+    metrics_host: str = "127.0.0.1"
     ui_hosts: str = Field(default="127.0.0.1,localhost", pattern=_HOSTS_PATTERN)
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -1,4 +1,4 @@
-"""The HTTP endpoint for Prometheus, on loopback.
+"""The HTTP endpoint for Prometheus.
 
 What belongs here: the endpoint. The process that counts decides which metrics there are.
 """
@@ -17,12 +17,15 @@ class MetricsPortError(PlatformError):
 
 
 @contextmanager
-def serving_metrics(registry: CollectorRegistry, port: int | None) -> Iterator[None]:
-    """Serve `registry` at `http://127.0.0.1:PORT/metrics` until the block ends.
+def serving_metrics(
+    registry: CollectorRegistry, port: int | None, host: str = "127.0.0.1"
+) -> Iterator[None]:
+    """Serve `registry` at `http://HOST:PORT/metrics` until the block ends.
 
     Args:
         registry: The metrics to serve.
         port: The port; None serves nothing.
+        host: The address to listen on.
 
     Raises:
         MetricsPortError: The port is taken or not allowed.
@@ -31,10 +34,10 @@ def serving_metrics(registry: CollectorRegistry, port: int | None) -> Iterator[N
         yield
         return
     try:
-        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+        server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
         raise MetricsPortError(
-            f"cannot serve metrics on port {port} ({error.strerror}); choose another port"
+            f"cannot serve metrics at {host}:{port} ({error.strerror}); choose another port"
         ) from error
     try:
         yield
