@@ -64,6 +64,8 @@ def build_definitions(
         sensors=[mastodon_stream_sensor, retention_sensor],
         resources={"settings": SettingsResource(), "spark": SparkResource(), **(resources or {})},
         executor=executor or dg.in_process_executor,
+        # Dagster logs each of its events at DEBUG, some 300 lines per refresh.
+        loggers={"console": dg.colored_console_logger.configured({"log_level": "INFO"})},
     )
 
 
