@@ -270,12 +270,14 @@ def _read_by_dagster() -> set[str]:
     return set(re.findall(r"\{env: (\w+)\}", (DOCKER / "dagster.yaml").read_text()))
 
 
+@pytest.mark.usefixtures("loopback")
 @pytest.mark.parametrize("name", _OURS)
 def test_every_command_is_one_that_there_is(name: str) -> None:
     for command in _commands(_ALL[name]):
         _check_command(command)
 
 
+@pytest.mark.usefixtures("loopback")
 @pytest.mark.parametrize("wrong", ["mastodon-assets strem", "dagster api grpc --prot 1"])
 def test_a_command_that_there_is_not_is_found(wrong: str) -> None:
     with pytest.raises(AssertionError, match=r"has no command|unknown option"):
