@@ -74,19 +74,19 @@ def test_of_the_refreshes_that_succeeded_the_newest_stay_and_the_last_of_each_da
     instance: dg.DagsterInstance,
 ) -> None:
     settings = load_settings(dagster_keep_refreshes=2)
-    hours = [_add_run(instance, hours / 24) for hours in range(4)]
-    days = [_add_run(instance, 3 + hours / 24) for hours in range(3)]
-    failed = _add_run(instance, 3, status=dg.DagsterRunStatus.FAILURE)
+    # In the order in which they were created, as Dagster numbers them.
+    failed = _add_run(instance, 4, status=dg.DagsterRunStatus.FAILURE)
+    days = [_add_run(instance, 3 + hours / 24) for hours in (2, 1, 0)]
+    hours = [_add_run(instance, hours / 24) for hours in (3, 2, 1, 0)]
     assert remove_old_runs(instance, settings, _OURS, _NOW) == 4
-    assert _runs(instance) == {*hours[:2], days[0], failed}
+    assert _runs(instance) == {*hours[-2:], days[-1], failed}
 
 
 def test_a_removed_run_leaves_no_file_and_its_assets_keep_their_last_materialization(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    job = dg.Definitions([ours], jobs=[dg.define_asset_job("refresh_job", "ours")]).get_job_def(
-        "refresh_job"
-    )
+    definitions = dg.Definitions([ours], jobs=[dg.define_asset_job("refresh_job", "ours")])
+    job = definitions.get_repository_def().get_job("refresh_job")
     first, second = (job.execute_in_process(instance=instance).run_id for _ in range(2))
     settings = load_settings(dagster_keep_refreshes=1)
     assert remove_old_runs(instance, settings, _OURS, _NOW) == 1
