@@ -64,6 +64,9 @@ def test_the_command_prints_label_probability_and_words(
     assert shown.startswith("positive, probability of positive 0.")
     assert f"(model {trained.version})" in shown
     assert "happy" in shown.splitlines()[2]
+    # A byte of the shell that is not UTF-8.
+    shown = CliRunner().invoke(app, ["score", "I am so happy, caf\udce9"]).stdout
+    assert shown.startswith("positive")
     told = json.loads(CliRunner().invoke(app, ["score", "--json", "I am so happy"]).stdout)
     assert (told["label_str"], told["label_bin"], told["words"][0][0]) == ("positive", 1, "happy")
     shown = CliRunner().invoke(app, ["score", "--lang", "ja", "happy"]).stdout
