@@ -257,7 +257,7 @@ def test_only_the_orchestration_and_the_demo_import_dagster() -> None:
 @pytest.mark.usefixtures("processes")
 def test_the_command_line_loads_without_dagster() -> None:
     probe = (
-        "import mastodon_assets.cli.main, mastodon_assets.operations.demo, sys;"
+        "import mastodon_assets.cli.app, mastodon_assets.operations.demo, sys;"
         " print('dagster' in sys.modules)"
     )
     command = [sys.executable, "-c", probe]
