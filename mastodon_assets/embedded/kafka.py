@@ -12,6 +12,7 @@ import signal
 import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
+from threading import Event
 
 import psutil
 from confluent_kafka import KafkaException
@@ -80,7 +81,7 @@ LOG4J2 = """\
 """
 
 
-def start(home: Path, report: Report) -> str:
+def start(home: Path, report: Report, cancelled: Event | None = None) -> str:
     """Start the broker of the state folder `home` if needed; return its bootstrap servers.
 
     Raises:
@@ -103,10 +104,10 @@ def start(home: Path, report: Report) -> str:
     )
     folder.mkdir(mode=0o700, exist_ok=True)
     with server_lock(_lock(home), "Kafka") as lock:
-        return _run(home, jars, lock, report)
+        return _run(home, jars, lock, report, cancelled)
 
 
-def _run(home: Path, jars: Path, lock: int, report: Report) -> str:
+def _run(home: Path, jars: Path, lock: int, report: Report, cancelled: Event | None) -> str:
     folder = home / "kafka"
     broker_port = choose_port(folder / "broker.port")
     controller_port = choose_port(folder / "controller.port", avoid=[broker_port])
@@ -122,6 +123,7 @@ def _run(home: Path, jars: Path, lock: int, report: Report) -> str:
         cwd=folder,
         log=folder / "broker.log",
         lock=lock,
+        cancelled=cancelled,
     )
     return f"127.0.0.1:{broker_port}"
 

@@ -21,6 +21,7 @@ import zipfile
 from hashlib import sha256
 from pathlib import Path
 from platform import machine, system
+from threading import Event
 
 import psutil
 import psycopg
@@ -60,7 +61,7 @@ class PlatformUnknownError(PlatformError):
     """There are no PostgreSQL binaries for this machine, or no user to run them as."""
 
 
-def start(home: Path, report: Report) -> str:
+def start(home: Path, report: Report, cancelled: Event | None = None) -> str:
     """Start the server of the state folder `home` if needed; return its URL with the password.
 
     Raises:
@@ -86,7 +87,7 @@ def start(home: Path, report: Report) -> str:
         if not (place / "data").exists():
             _initialize(folder, place, binaries)
         _password(home)  # if it is missing, fail before a server starts that nobody can log in to
-        _run(home, place, binaries, lock, report)
+        _run(home, place, binaries, lock, report, cancelled)
     return _url(home)
 
 
@@ -165,7 +166,14 @@ def _password(home: Path) -> str:
     return password
 
 
-def _run(home: Path, place: Path, binaries: Path, lock: int, report: Report) -> None:
+def _run(
+    home: Path,
+    place: Path,
+    binaries: Path,
+    lock: int,
+    report: Report,
+    cancelled: Event | None,
+) -> None:
     folder = home / "postgres"
     data = place / "data"
     server_port = choose_port(folder / "port")
@@ -181,6 +189,7 @@ def _run(home: Path, place: Path, binaries: Path, lock: int, report: Report) -> 
         cwd=place,
         log=folder / "server.log",
         lock=lock,
+        cancelled=cancelled,
         environment=_ended_server(data),
         user=_server_user(),
     )

@@ -128,6 +128,7 @@ def start_server(
     user: int | None = None,
     environment: Mapping[str, str] | None = None,
     seconds: float = 60,
+    cancelled: threading.Event | None = None,
 ) -> None:
     """Start a server that outlives this process and its terminal, and wait until it is ready.
 
@@ -141,9 +142,10 @@ def start_server(
         environment: Variables for it besides the inherited ones.
         user: Id of the user to run it as, if not ours.
         seconds: How long to wait.
+        cancelled: If it is set meanwhile, the server is killed.
 
     Raises:
-        ServerStartError: The server ends, or is not ready in time.
+        ServerStartError: The server ends, is not ready in time, or its start is cancelled.
     """
     with log.open("ab") as output:
         log_start = output.tell()
@@ -161,6 +163,9 @@ def start_server(
     threading.Thread(target=server.wait, daemon=True).start()
     deadline = time.monotonic() + seconds
     while not is_ready():
+        if cancelled and cancelled.is_set():
+            server.kill()
+            raise ServerStartError(f"the start of {name} was cancelled")
         if server.poll() is not None:
             failure = "ended while starting"
         elif time.monotonic() > deadline:

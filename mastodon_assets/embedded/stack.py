@@ -7,11 +7,12 @@ What belongs here: both servers together, and `connection.json`. How a single se
 import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 import psutil
@@ -83,8 +84,15 @@ def up(home: Path, *, topics: Sequence[str], report: Report = _ignore) -> Connec
     with _alone(home):
         make_private_folder(home)
         with ThreadPoolExecutor() as pool:
-            broker = pool.submit(kafka.start, home, report)
-            server = pool.submit(postgres.start, home, report)
+            cancelled = Event()
+            broker = pool.submit(kafka.start, home, report, cancelled)
+            server = pool.submit(postgres.start, home, report, cancelled)
+            try:
+                wait([broker, server])
+            except KeyboardInterrupt:
+                # Left alone, the threads would still start servers.
+                cancelled.set()
+                raise
         connection = Connection(broker.result(), server.result(), _suppression_key(home))
         create_topics(connection.kafka_bootstrap_servers, topics)
         text = json.dumps(asdict(connection), indent=2)

@@ -1,17 +1,24 @@
 """Ctrl-C and SIGTERM end each command, however it was started, without a traceback."""
 
+import json
 import re
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from subprocess import Popen
 
 import httpx
 import pytest
 
 from mastodon_assets.config.settings import Settings, as_environment
-from mastodon_assets_tests.support.commands import read_until, started, started_in_background
+from mastodon_assets_tests.support.commands import (
+    Commands,
+    read_until,
+    started,
+    started_in_background,
+)
 
 pytestmark = pytest.mark.usefixtures("processes")
 
@@ -76,3 +83,21 @@ def test_a_command_that_waits_for_a_silent_server_ends(
             out, err = process.communicate(timeout=30)
             accepted.close()
     assert (process.returncode, out, err) == (130, "", "")
+
+
+@pytest.mark.usefixtures("own_servers")
+def test_an_interrupted_up_leaves_no_server_that_is_not_ready(
+    folder: Path, commands: Commands
+) -> None:
+    try:
+        with started("up") as process:
+            read_until(process.stderr, "starting Kafka")
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        services = json.loads(commands("status", "--json").out)["services"]
+        assert "unhealthy" not in {service["state"] for service in services}
+    finally:
+        assert commands("down", "--wipe", "--yes").status == 0
+    assert list((folder / ".mastodon_assets").iterdir()) == []

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
 import psutil
 import pytest
@@ -74,6 +75,29 @@ def test_a_server_that_never_answers_is_not_waited_for_without_end(tmp_path: Pat
     assert left is not None
     stop(left, (signal.SIGTERM, 10))
     assert find_server(marker) is None
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_server_whose_start_is_cancelled_is_killed(tmp_path: Path) -> None:
+    marker = f"marker={tmp_path}"
+    cancelled = Event()
+
+    def cancel() -> bool:
+        assert find_server(marker) is not None
+        cancelled.set()
+        return False
+
+    with pytest.raises(ServerStartError, match="the start of S was cancelled"):
+        start_server(
+            "S",
+            python("import time; time.sleep(60)", marker),
+            cancel,
+            cwd=tmp_path,
+            log=tmp_path / "log",
+            cancelled=cancelled,
+        )
+    left = find_server(marker)
+    assert left is None or left.wait(timeout=10) is None
 
 
 @pytest.mark.usefixtures("processes")
