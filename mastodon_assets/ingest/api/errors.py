@@ -46,7 +46,7 @@ class RateLimitedError(ServiceUnavailableError):
 
 
 def unreachable(host: str, what: str, error: BaseException) -> ServiceUnavailableError:
-    """Return the error for a request that got no usable answer, with the cause told apart."""
+    """Return the error for a request that got no usable answer, with its cause in words."""
     return ServiceUnavailableError(f"{host}: {what}: {_cause(error)}")
 
 

@@ -2,7 +2,7 @@
 
 What belongs here: which pages a poll requests, when it is complete, and how long to pause. A poll
 begins with the newest page and goes back by ids that were just listed, because an id that a server
-does not hold any more gives an empty page (snac). It is complete when it meets known posts, told by
+does not hold any more gives an empty page (snac). It is complete when it meets known posts, by
 their `uri`, because an edit may change the id (snac).
 """
 
