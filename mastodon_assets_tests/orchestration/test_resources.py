@@ -99,31 +99,3 @@ def test_settings_are_read_when_asked_for_and_are_no_run_configuration(
     with pytest.raises(SettingsError, match="ACTIVITY_MIN_TOOTS"):
         resource.load()
     assert SettingsResource.to_config_schema().as_field().config_type.fields == {}  # type: ignore[attr-defined]
-
-
-_REFRESH = """
-import json
-import dagster as dg
-import psutil
-from mastodon_assets.definitions import build_definitions
-
-with dg.DagsterInstance.ephemeral() as instance:
-    job = build_definitions().get_repository_def().get_job("refresh_job")
-    assert job.execute_in_process(instance=instance).success
-java = [child for child in psutil.Process().children(recursive=True) if "java" in child.name()]
-print(json.dumps({"jvms": len(java)}))
-"""
-
-
-def test_a_refresh_with_nothing_to_read_or_score_starts_no_jvm(
-    environment: Settings, tmp_path: Path
-) -> None:
-    process = subprocess.run(
-        [sys.executable, "-c", _REFRESH],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr.decode()[-3000:]
-    assert json.loads(process.stdout.splitlines()[-1]) == {"jvms": 0}

@@ -18,6 +18,8 @@ from mastodon_assets.orchestration.retention import (
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.support.records import upsert
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 _OURS = frozenset({dg.AssetKey("ours")})
 _NOW = datetime.now(UTC)
 
