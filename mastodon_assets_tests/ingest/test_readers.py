@@ -23,6 +23,8 @@ from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server
 from mastodon_assets_tests.support.recordings import exchange, recorded_answer, recorded_lines
 from mastodon_assets_tests.support.socket_server import SOCKET, socket_server
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 TOKEN = "token-of-the-test"
 STREAM, TIMELINE = "/api/v1/streaming/public", "/api/v1/timelines/public"
 GTS_ANSWERS = {

@@ -8,7 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -110,17 +110,20 @@ def opened_socket(
     """
     host = urlsplit(url).hostname or url
     secure: ssl.SSLContext | None = transport.tls_context() if url.startswith("https") else None
+    stack = ExitStack()
     try:
-        connection = connect(
-            "ws" + url.removeprefix("http"),
-            ssl=secure,
-            additional_headers=dict(headers),
-            user_agent_header=user_agent,
-            compression=None,
-            proxy=transport.proxy_for(url),
-            open_timeout=transport.CONNECT_SECONDS,
-            max_size=_LONGEST_FRAME_BYTES,
-            logger=_silent,
+        connection = stack.enter_context(
+            connect(
+                "ws" + url.removeprefix("http"),
+                ssl=secure,
+                additional_headers=dict(headers),
+                user_agent_header=user_agent,
+                compression=None,
+                proxy=transport.proxy_for(url),
+                open_timeout=transport.CONNECT_SECONDS,
+                max_size=_LONGEST_FRAME_BYTES,
+                logger=_silent,
+            )
         )
     except InvalidStatus as error:
         response = error.response
@@ -130,10 +133,11 @@ def opened_socket(
     except (WebSocketException, OSError, ValueError, ImportError) as error:
         raise unreachable(host, "no answer", error) from error
     socket = EventSocket(connection, host, check_token)
-    try:
-        yield socket
-    finally:
-        socket.close()
+    with stack:
+        try:
+            yield socket
+        finally:
+            socket.close()
 
 
 def _event_of(frame: str | bytes) -> StreamEvent | None:

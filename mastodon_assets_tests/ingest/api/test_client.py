@@ -55,7 +55,7 @@ def as_json(document: Any) -> Answer:
     ("documents", "domain"),
     [
         ({"/api/v2/instance": as_json({"domain": "One.Example"})}, "one.example"),
-        ({"/api/v2/instance": as_json({"domain": "münchen.example"})}, "münchen.example"),
+        ({"/api/v2/instance": as_json({"domain": "münchen.example"})}, "xn--mnchen-3ya.example"),
         ({"/api/v2/instance": as_json({"domain": None})}, "127.0.0.1"),
         ({"/api/v2/instance": as_json({"domain": "[red]one.example"})}, "127.0.0.1"),
         ({"/api/v2/instance": as_json({"domain": "a" * 300})}, "127.0.0.1"),
