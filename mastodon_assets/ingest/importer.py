@@ -1,31 +1,27 @@
-"""Import of recorded `Status` objects, one per line, as if a server's timeline had listed them.
+"""Import of recorded `Status` objects, as if a server's timeline had listed them.
 
-What belongs here: how a file becomes lines. What becomes of a line is decided in `handler`, so
-consent and contract are the same as for live posts.
+What belongs here: the run of an import. Formats of files are in `contract.recordings`. What becomes
+of a status is decided in `handler`, so consent and contract are the same as for live posts.
 """
 
-import gzip
-import io
+import logging
 import zlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import BinaryIO
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.errors import PlatformError
+from mastodon_assets.contract.recordings import RecordingError, open_recording
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.policy.admission import admission_policy
 from mastodon_assets.kafka.publisher import Publisher, publishing
 from mastodon_assets.warehouse.suppression_list import watched_suppression_list
 
-_GZIP = b"\x1f\x8b"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# More than any server sends for one post; a longer line is cut and so is no JSON any more.
-_LONGEST_LINE = 16 * 1024 * 1024
+logger = logging.getLogger(__name__)
+
 _WAIT_SECONDS = 0.1
 
 
-class RecordingUnreadableError(PlatformError):
+class RecordingUnreadableError(RecordingError):
     """Raised if a file of recorded statuses is damaged; everything before that is published."""
 
 
@@ -36,11 +32,12 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str) -> Ing
 
     Args:
         settings: Kafka, PostgreSQL and the admission policy.
-        file: Newline-delimited JSON, plain or gzipped; blank lines do not count.
+        file: The recording, in one of the formats of `contract.recordings`.
         instance: The server at which the statuses were recorded. A delete names a post by its id
             at this server.
 
     Raises:
+        RecordingError: The file is one of another kind, or nothing in it is a status.
         RecordingUnreadableError: The file cannot be read to its end.
         ServiceUnavailableError: Kafka or PostgreSQL does not answer.
         TopicMissingError: Kafka has no such topic.
@@ -56,10 +53,12 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str) -> Ing
             suppression_list=watched_suppression_list(settings),
         )
         try:
-            for line in _lines(file):
+            recording = open_recording(file)
+            logger.info("reading %s", recording.form)
+            for document in recording.documents:
                 _wait_for_room(publisher)
-                handler.handle_recorded(line, datetime.now(UTC))
-        except (OSError, EOFError, zlib.error) as error:
+                handler.handle_recorded(document, datetime.now(UTC))
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             publisher.flush()
             raise RecordingUnreadableError(
                 f"the file is damaged after {handler.summary.received} statuses, which are"
@@ -67,24 +66,17 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str) -> Ing
                 " twice"
             ) from error
         publisher.flush()
+    _check_readable(handler.summary, recording.form)
     return handler.summary
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield lines that are not blank, without line ends and a byte order mark."""
-    # rich's reader, which shows the progress, has no `peek`.
-    source = io.BufferedReader(file)  # type: ignore[type-var]
-    is_zipped = source.peek(len(_GZIP))[: len(_GZIP)] == _GZIP
-    text: BinaryIO = gzip.GzipFile(fileobj=source) if is_zipped else source  # type: ignore[assignment]
-    is_first = True
-    while line := text.readline(_LONGEST_LINE):
-        if not line.endswith(b"\n"):
-            while (rest := text.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
-                continue
-        line = line.removeprefix(_BYTE_ORDER_MARK if is_first else b"").strip()
-        is_first = False
-        if line:
-            yield line
+def _check_readable(summary: IngestSummary, form: str) -> None:
+    unreadable = summary.errors.total() + summary.withheld["unreadable"]
+    if summary.received and unreadable == summary.received:
+        raise RecordingError(
+            f"nothing in the file could be read as a status; it was taken for {form}, and its"
+            f" {unreadable} entries are dead letters; see: mastodon-assets rejected list"
+        )
 
 
 def _wait_for_room(publisher: Publisher) -> None:

@@ -1,29 +1,26 @@
-"""Recorded `Status` objects, one per line, served unchanged.
+"""Recorded `Status` objects, served as they are in the file.
 
-Ids of a recording come from several servers and software. They are opaque text; the order of the
-lines is the order of the posts.
+Ids of a recording come from several servers and softwares. They are opaque text; the order in the
+file is the order of the posts.
 """
 
 import json
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mastodon_assets.errors import PlatformError
+from mastodon_assets.contract.recordings import RecordingError, open_recording
 from mastodon_assets.simulator import sse
 from mastodon_assets.simulator.sources import Frame, StreamInterrupted, tags_of
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
 
 
-class RecordingError(PlatformError):
-    """Raised if a file of statuses cannot be read or has a line that is no status."""
-
-
 @dataclass(frozen=True)
 class RecordedStatus:
-    """A line of the file, without surrounding white space."""
+    """A status of the file as JSON; a line of the file is unchanged."""
 
     status_id: str
     is_local: bool
@@ -32,34 +29,37 @@ class RecordedStatus:
 
 
 def read_statuses(path: Path) -> list[RecordedStatus]:
-    """Read the statuses of a file of newline-delimited JSON; empty lines are skipped.
+    """Read the statuses of a file in one of the formats of `contract.recordings`.
 
     Raises:
-        RecordingError: The file cannot be read, or a line is not a JSON object with an `id`.
+        RecordingError: The file cannot be read, or an entry is not a JSON object with an `id`.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            return [
+                _parse(document, f"{path}, status {number}")
+                for number, document in enumerate(open_recording(file).documents, start=1)
+            ]
     except OSError as error:
-        raise RecordingError(
-            f"cannot read {path}: {error.strerror}; name a readable file"
-        ) from error
-    return [
-        _parse(line.strip(), f"{path}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+        reason = error.strerror or str(error)
+        raise RecordingError(f"cannot read {path}: {reason}; name a readable file") from error
+    except (EOFError, ValueError, zlib.error) as error:
+        raise RecordingError(f"{path} is damaged ({error}); get a complete copy") from error
 
 
-def _parse(line: bytes, place: str) -> RecordedStatus:
+def _parse(document: bytes, place: str) -> RecordedStatus:
     try:
-        status = json.loads(line.decode("utf-8"))
-    except ValueError as error:
-        raise RecordingError(f"{place}: not JSON; expected one Status object per line") from error
-    if not isinstance(status, dict) or not isinstance(status.get("id"), str) or not status["id"]:
-        raise RecordingError(
-            f"{place}: no JSON object with an id; expected one Status object per line"
-        )
-    return RecordedStatus(status["id"], _is_local(status), line, tags_of(status))
+        status = json.loads(document.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(f"{place}: not JSON; expected a Status object") from error
+    status_id = status.get("id") if isinstance(status, dict) else None
+    if isinstance(status_id, int) and not isinstance(status_id, bool):
+        # Clients read ids as text.
+        status_id = str(status_id)
+        document = sse.utf8(sse.json_text({**status, "id": status_id}))
+    if not isinstance(status_id, str) or not status_id:
+        raise RecordingError(f"{place}: no JSON object with an id; expected a Status object")
+    return RecordedStatus(status_id, _is_local(status), document, tags_of(status))
 
 
 def _is_local(status: dict[str, Any]) -> bool:

@@ -1,12 +1,16 @@
 """Recorded statuses from a file into Kafka and the tables."""
 
+import codecs
 import gzip
 import io
 import json
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from mastodon_assets.contract import recordings
+from mastodon_assets.contract.recordings import RecordingError
 from mastodon_assets.ingest import importer
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.importer import RecordingUnreadableError, import_statuses
@@ -35,6 +39,26 @@ def ids(broker: Broker) -> list[str]:
     return sorted(message["id"] for message in broker.messages())
 
 
+_STATUS = as_line(status("1"))
+_BARE = {name: value for name, value in status("1").items() if name != "account"}
+_ARCHIVE = {"account": account(), "statuses": [_BARE], "favourites": [status("2")]}
+_ENVELOPE = {"_mastopy_version": "2.1.4", "_mastopy_type": "Status", "_mastopy_data": status("1")}
+_FORMS = {
+    "zstd": pa.compress(_STATUS, codec="zstd", asbytes=True),
+    "UTF-16 with a mark": codecs.BOM_UTF16_LE + _STATUS.decode().encode("utf-16-le"),
+    "UTF-16 without a mark": _STATUS.decode().encode("utf-16-be"),
+    "an array": b"[" + _STATUS + b"]",
+    "an array over several lines": json.dumps([status("1")], indent=1).encode(),
+    "one status over several lines": json.dumps(status("1"), indent=1).encode(),
+    "mastodon-archive": as_line(_ARCHIVE),
+    "mastodon-archive over several lines": json.dumps(_ARCHIVE, indent=1).encode(),
+    "Mastodon.py": as_line(_ENVELOPE),
+    "a list of Mastodon.py": as_line({**_ENVELOPE, "_mastopy_data": [_ENVELOPE]}),
+    "an id that is a number": as_line(status(1)),
+    "gzipped UTF-16": gzip.compress(_STATUS.decode().encode("utf-16")),
+}
+
+
 def test_each_line_is_a_message_of_the_server_named(broker: Broker) -> None:
     summary = bring_in(broker, as_line(status("1")) + b"\n" + as_line(status("2")) + b"\n")
 
@@ -53,8 +77,15 @@ def test_each_line_is_a_message_of_the_server_named(broker: Broker) -> None:
         b"\n\n  \n" + as_line(status("1")) + b"\r\n\r\n",
         gzip.compress(as_line(status("1")) + b"\n"),
         as_line(status("1", content="<p>" + "long " * 40_000 + "</p>")) + b"\n",
+        *_FORMS.values(),
     ],
-    ids=["byte order mark", "blank lines and CRLF", "gzipped", "a long line without an end"],
+    ids=[
+        "byte order mark",
+        "blank lines and CRLF",
+        "gzipped",
+        "a long line without an end",
+        *_FORMS,
+    ],
 )
 def test_a_file_may_be_written_in_many_ways(broker: Broker, content: bytes) -> None:
     summary = bring_in(broker, content)
@@ -83,12 +114,40 @@ def test_lines_that_are_no_status_are_dead_letters_and_the_others_arrive(broker:
 def test_a_line_longer_than_any_post_is_a_dead_letter(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importer, "_LONGEST_LINE", 2_000)
+    monkeypatch.setattr(recordings, "MAX_STATUS_BYTES", 2_000)
     long = as_line(status("1", content="x" * 9_000))
     summary = bring_in(broker, b"\n".join([long, as_line(status("2"))]))
 
     assert summary.errors == {"not_json": 1}
     assert ids(broker) == ["2"]
+
+
+def test_an_array_larger_than_a_chunk_is_read_to_its_end(broker: Broker) -> None:
+    statuses = [status(str(number), content="é" * 3_000) for number in range(60)]
+    summary = bring_in(broker, json.dumps(statuses, ensure_ascii=False, indent=2).encode())
+
+    assert (summary.received, summary.upserts) == (60, 60)
+
+
+def test_a_damaged_array_is_one_line_and_what_came_before_is_published(broker: Broker) -> None:
+    array = json.dumps([status("1"), status("2")])
+
+    with pytest.raises(RecordingUnreadableError, match="is damaged after 1 statuses"):
+        bring_in(broker, array[:-40].encode())
+    assert ids(broker) == ["1"]
+
+
+def test_mastodons_export_is_named_with_what_to_do(broker: Broker) -> None:
+    outbox = {"type": "OrderedCollection", "orderedItems": [{"type": "Create", "object": {}}]}
+
+    with pytest.raises(RecordingError, match=r"is outbox\.json .* mastodon-archive"):
+        bring_in(broker, as_line(outbox))
+
+
+@pytest.mark.parametrize("content", [b"text\ntext", b"[1, 2]", b'{"a": 1}', b"7"])
+def test_a_file_without_a_readable_status_is_an_error(broker: Broker, content: bytes) -> None:
+    with pytest.raises(RecordingError, match="could be read as a status"):
+        bring_in(broker, content)
 
 
 def test_consent_is_that_of_live_posts(broker: Broker) -> None:
