@@ -46,7 +46,8 @@ def purge(
     """Remove all data of an account or a server, and keep it out.
 
     Removes its rows and dead letters, and puts it on the suppression list: whatever Kafka or a
-    recording brings later is not stored.
+    recording brings later is not stored. Kafka cannot remove single messages, so all messages
+    that the tables have already read are deleted from the topic.
 
     Charts and files that exist already count it until the next refresh, which the sensor starts.
     """
@@ -81,8 +82,8 @@ def purge(
     else:
         print_line(
             "Removed, and added to the suppression list. Charts and files count it until the next"
-            " refresh. Messages stay in Kafka as long as it keeps them (the embedded one for good);"
-            " none of them is stored again."
+            " refresh. Messages that the tables have not read yet stay in Kafka until the next"
+            " purge, or as long as it keeps them; none of them is stored."
         )
 
 

@@ -25,7 +25,6 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka import Message as Record
-from confluent_kafka.admin import AdminClient
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.contract.dead_letter import DeadLetter, NoDeadLetterError, ReplaySummary
@@ -36,7 +35,8 @@ from mastodon_assets.ingest.policy.admission import AdmissionPolicy, DroppedErro
 from mastodon_assets.ingest.policy.normalize import NormalizeError
 from mastodon_assets.kafka.client import client_config
 from mastodon_assets.kafka.publisher import Publisher, producer_config
-from mastodon_assets.kafka.topics import Offsets, read_topic
+from mastodon_assets.kafka.topics import Offsets, delete_records, read_topic
+from mastodon_assets.warehouse.handle_keys import record_handle_key
 from mastodon_assets.warehouse.suppression_list import SuppressionList, watched_suppression_list
 
 REPLAY_GROUP = "mastodon-assets-replay"
@@ -144,6 +144,8 @@ def replay_errors(
         WithdrawnKeyError: The suppression list cannot be read with the key of the settings.
     """
     summary = ReplaySummary()
+    if publisher is not None:
+        record_handle_key(settings)
     policy, suppression_list = admission_policy(settings), watched_suppression_list(settings)
     bounds = _bounds(settings)
     done: dict[int, int] = {}
@@ -200,7 +202,7 @@ def remove_errors(settings: Settings, suppressed: SuppressionList, *, dry_run: b
                     if record.offset() not in places
                 )
                 _publish_again(settings, kept)
-                _delete_before(settings, partition, max(places) + 1)
+                delete_records(settings, settings.kafka_errors_topic, {partition: max(places) + 1})
     return found
 
 
@@ -257,19 +259,6 @@ def _hand_over(producer: Producer, record: Record, note: Any) -> bool:
     except BufferError:
         return False
     return True
-
-
-def _delete_before(settings: Settings, partition: int, offset: int) -> None:
-    place = TopicPartition(settings.kafka_errors_topic, partition, offset)
-    admin = AdminClient(client_config(settings))
-    try:
-        for future in admin.delete_records([place], request_timeout=_ANSWER_SECONDS).values():
-            future.result(2 * _ANSWER_SECONDS)
-    except TimeoutError as error:
-        raise ServiceUnavailableError(
-            f"Kafka at {settings.kafka_servers} did not confirm that it removed dead letters;"
-            " try again, see: mastodon-assets status"
-        ) from error
 
 
 @contextmanager

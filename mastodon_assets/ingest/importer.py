@@ -14,6 +14,7 @@ from mastodon_assets.contract.recordings import RecordingError, open_recording
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.policy.admission import admission_policy
 from mastodon_assets.kafka.publisher import Publisher, publishing
+from mastodon_assets.warehouse.handle_keys import record_handle_key
 from mastodon_assets.warehouse.suppression_list import watched_suppression_list
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str) -> Ing
         WithdrawnKeyError: The suppression list cannot be read with the key of the settings.
         SuppressedServerError: The server is on the suppression list.
     """
+    record_handle_key(settings)
     with publishing(settings) as publisher:
         handler = EventHandler(
             publisher,

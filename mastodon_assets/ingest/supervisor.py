@@ -38,6 +38,7 @@ from mastodon_assets.ingest.recovery.poll import PollStart
 from mastodon_assets.ingest.source_log import SourceLog
 from mastodon_assets.ingest.source_worker import Bounds, SourceWorker, counts_text
 from mastodon_assets.kafka.publisher import publishing
+from mastodon_assets.warehouse.handle_keys import record_handle_key
 from mastodon_assets.warehouse.suppression_list import watched_suppression_list
 
 logger = logging.getLogger(__name__)
@@ -256,6 +257,7 @@ class _SourceRunner:
         with publishing(settings) as publisher:
             self.instance = self._client.instance_domain()
             self._supervisor.claim(self.instance, self._source, self._server.address)
+            record_handle_key(settings)
             policy = admission_policy(settings)
             self._log.info("admission policy: %s", policy)
             handler = EventHandler(

@@ -1,12 +1,13 @@
 """The purge of an account or a server: all its data is removed and never stored again.
 
 What belongs here: the order of a purge, and the names under which an account may be stored. First
-the tables and the entry in the suppression list, in one transaction, then the ingester's dead
-letters in Kafka. A purge can be repeated, which completes one that was interrupted.
+the tables and the entry in the suppression list, in one transaction, then Kafka: the ingester's
+dead letters, and all messages of the stream's topic that the tables have read. A purge can be
+repeated, which completes one that was interrupted.
 
-Messages in the stream's topic stay as long as Kafka keeps them (the embedded one for good); the
-stream stores none of them. A running ingester reads the list every half minute. A dead letter that
-it writes before that stays until the command is run again.
+Messages that the tables have not read yet stay until the next purge or as long as Kafka keeps them;
+the stream stores none of them. A running ingester reads the list every half minute. A dead letter
+that it writes before that stays until the command is run again.
 """
 
 import re
@@ -23,8 +24,11 @@ from mastodon_assets.contract.identity import account_form, domain_form
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
 from mastodon_assets.ingest.dead_letters import remove_errors
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
+from mastodon_assets.kafka.topics import delete_records, read_topic
+from mastodon_assets.stream.ledger import read_ledger
 from mastodon_assets.stream.purge import purge_rows
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.handle_keys import check_handle_key
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
@@ -101,10 +105,11 @@ def purge(settings: Settings, who: Subject, *, dry_run: bool = False) -> Mapping
         dry_run: Count only; nothing is changed.
 
     Returns:
-        Number of removed entries per table, and for the errors topic.
+        Number of removed entries per table, and of removed messages per topic of Kafka.
 
     Raises:
         SuppressionKeyError: The list has no key, or another one.
+        HandleKeyError: Posts are stored under pseudonyms that cannot be found.
         MissingTablesError: The database has no tables.
         ServiceUnavailableError: Database or broker fails; the message says what is done already.
     """
@@ -112,6 +117,7 @@ def purge(settings: Settings, who: Subject, *, dry_run: bool = False) -> Mapping
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
         read_suppression_list(connection, key)
+        check_handle_key(connection, settings)
         names = _stored_names(connection, settings, who)
         hashes = (hashed for name in names for hashed in entry_hashes(key, who.kind, name))
         purged = SuppressionList(key, frozenset(hashes))
@@ -121,12 +127,34 @@ def purge(settings: Settings, who: Subject, *, dry_run: bool = False) -> Mapping
             connection.rollback()
     try:
         removed[settings.kafka_errors_topic] = remove_errors(settings, purged, dry_run=dry_run)
+        removed[settings.kafka_topic] = _delete_stored_messages(settings, dry_run=dry_run)
     except PlatformError as error:
         raise ServiceUnavailableError(
-            f"the tables are {'checked' if dry_run else 'purged'}, the topic"
-            f" {settings.kafka_errors_topic} is not: {error}; run the same command again"
+            f"the tables are {'checked' if dry_run else 'purged'}, the topics in Kafka are not:"
+            f" {error}; run the same command again"
         ) from error
     return removed
+
+
+def _delete_stored_messages(settings: Settings, *, dry_run: bool) -> int:
+    """Delete the messages of the stream's topic that the tables have; return their number.
+
+    Kafka cannot delete single messages, and the tables hold what is to be kept of these.
+    """
+    topic = settings.kafka_topic
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        ledger = read_ledger(connection, topic)
+    if not ledger:
+        return 0
+    state = read_topic(settings, topic)
+    before = {
+        partition: min(offset, state.end[partition])
+        for partition, offset in ledger.items()
+        if offset > state.earliest.get(partition, offset)
+    }
+    if not dry_run:
+        delete_records(settings, topic, before)
+    return sum(offset - state.earliest[partition] for partition, offset in before.items())
 
 
 def undo(settings: Settings, who: Subject) -> bool:

@@ -305,6 +305,15 @@ V_POST_LABELS = _table(
     personal=(),
 )
 
+HANDLE_KEYS = _table(
+    "handle_keys",
+    "Fingerprints of every MASTODON_HANDLE_KEY under which posts were read.",
+    ("key_fingerprint",),
+    _required("key_fingerprint", "text", "fingerprint of a MASTODON_HANDLE_KEY"),
+    _required("first_used_at", _TIME, "when an ingester first used the key"),
+    personal=(),
+)
+
 DATABASE_SECRETS = _table(
     "database_secrets",
     "Random secrets of this database, made once.",
@@ -532,6 +541,7 @@ TABLES: Mapping[str, Table] = {
         V_SENTIMENT_DAILY,
         V_POST_LABELS,
         DATABASE_SECRETS,
+        HANDLE_KEYS,
         TOOTS_ENGAGEMENT,
         KAFKA_OFFSETS,
         TOOTS_DELETED,

@@ -20,6 +20,7 @@ from mastodon_assets.stream.dead_letters import replay_rejected
 from mastodon_assets.stream.merge import BatchCounts
 from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.handle_keys import record_handle_key
 from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.suppression_list import SuppressionKeyError, SuppressionList
 from mastodon_assets.warehouse.tables import (
@@ -198,7 +199,7 @@ def test_no_replay_brings_back_a_dead_letter(platform: Settings) -> None:
     assert {message["id"] for message in sent} == {"2", "4"}
 
 
-def test_the_whole_topic_read_again_is_as_if_the_account_had_never_posted(
+def test_all_messages_sent_again_are_as_if_the_account_had_never_posted(
     spark: "SparkSession", platform: Settings, produce: Callable[..., None]
 ) -> None:
     from mastodon_assets.batch.refresh import refresh_batch_table
@@ -224,8 +225,11 @@ def test_the_whole_topic_read_again_is_as_if_the_account_had_never_posted(
     removed = purge(platform, BOB)
     assert (removed["toots_raw"], removed["toots_rejected"]) == (2, 1)
     assert refreshed() == expected
-    with transaction(platform.postgres_url) as connection:
-        connection.execute("UPDATE masto.kafka_offsets SET next_offset = 0")
+    assert removed[platform.kafka_topic] == len([*ada, *bob, delete("77")])
+    state = read_topic(platform, platform.kafka_topic)
+    assert state.earliest == state.end
+    produce(ada)
+    produce([*bob, delete("77")], 1)
     summary = drain(lambda: spark, platform, report=print)
 
     assert summary.counts == BatchCounts(stale=2, suppressed=3, delete_messages=1)
@@ -267,6 +271,27 @@ def test_under_pseudonyms_both_names_withdraw(platform: Settings) -> None:
     assert listed.matches(names.handle("eve@three.example"), None)
     assert not listed.matches(names.handle("eve@two.example"), None)
     assert sorted(entry.kind for entry in entries(platform)) == ["account", "server"]
+
+
+def test_a_purge_that_cannot_see_pseudonyms_is_refused(platform: Settings) -> None:
+    used = platform.model_copy(update={"mastodon_handle_key": SecretStr("the key that was used")})
+    record_handle_key(used)
+    other = platform.model_copy(update={"mastodon_handle_key": SecretStr("another long key")})
+
+    with pytest.raises(SettingsError, match="without MASTODON_HANDLE_KEY; set the key"):
+        purge(platform, BOB)
+    with pytest.raises(SettingsError, match="of another MASTODON_HANDLE_KEY; set the key"):
+        purge(other, BOB)
+    assert rows(platform, "TABLE masto.withdrawn") == []
+    purge(used, BOB)
+
+
+def test_pseudonyms_of_an_older_version_are_seen_in_the_rows(platform: Settings) -> None:
+    with transaction(platform.postgres_url) as connection:
+        insert_toot(connection, 1, username=f"{'a1' * 16}@{'b2' * 16}", uri="c3" * 16)
+
+    with pytest.raises(SettingsError, match="set the key that the ingester used"):
+        purge(platform, BOB)
 
 
 @pytest.mark.parametrize("handle", ["sam@one.example", "@Sam@social.one.example"])
