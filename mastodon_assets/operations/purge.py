@@ -10,10 +10,12 @@ the stream stores none of them. A running ingester reads the list every half min
 that it writes before that stays until the command is run again.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from psycopg import Connection
@@ -21,6 +23,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.contract.identity import account_form, domain_form
+from mastodon_assets.contract.times import parse_utc
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
 from mastodon_assets.ingest.dead_letters import remove_errors
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
@@ -36,6 +39,7 @@ from mastodon_assets.warehouse.suppression_list import (
     SuppressionList,
     add_entries,
     entry_hashes,
+    key_fingerprint,
     read_suppression_list,
     remove_entries,
 )
@@ -94,14 +98,38 @@ def server(domain: str) -> Subject:
     return Subject("server", domain_form(domain))
 
 
-def purge(settings: Settings, who: Subject, *, dry_run: bool = False) -> Mapping[str, int]:
-    """Remove all data of an account or a server and add it to the suppression list.
+def subjects_of_file(path: Path) -> list[Subject]:
+    """Read accounts and servers, one handle or domain per line; # begins a comment.
+
+    Raises:
+        SettingsError: The file cannot be read, or a line is neither.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SettingsError(f"--from {path}: {reason}; name a readable file") from error
+    subjects: list[Subject] = []
+    for number, line in enumerate(lines, start=1):
+        name = line.partition("#")[0].strip()
+        try:
+            if name:
+                subjects.append(account(name) if "@" in name else server(name))
+        except SettingsError as error:
+            raise SettingsError(f"--from {path}, line {number}: {error}") from error
+    if not subjects:
+        raise SettingsError(f"--from {path}: no handle and no domain in it")
+    return subjects
+
+
+def purge(settings: Settings, *who: Subject, dry_run: bool = False) -> Mapping[str, int]:
+    """Remove all data of accounts and servers and add them to the suppression list.
 
     A server's data are the posts of its accounts and everything that was read from it.
 
     Args:
         settings: They name database, broker and keys.
-        who: The account or server.
+        who: The accounts and servers.
         dry_run: Count only; nothing is changed.
 
     Returns:
@@ -118,10 +146,14 @@ def purge(settings: Settings, who: Subject, *, dry_run: bool = False) -> Mapping
         take_write_lock(connection)
         read_suppression_list(connection, key)
         check_handle_key(connection, settings)
-        names = _stored_names(connection, settings, who)
-        hashes = (hashed for name in names for hashed in entry_hashes(key, who.kind, name))
+        hashes: set[bytes] = set()
+        for subject in who:
+            names = _stored_names(connection, settings, subject)
+            add_entries(connection, key, subject.kind, names)
+            hashes.update(
+                hashed for name in names for hashed in entry_hashes(key, subject.kind, name)
+            )
         purged = SuppressionList(key, frozenset(hashes))
-        add_entries(connection, key, who.kind, names)
         removed = purge_rows(connection, purged)
         if dry_run:
             connection.rollback()
@@ -176,6 +208,67 @@ def undo(settings: Settings, who: Subject) -> bool:
         read_suppression_list(connection, key)
         names = _stored_names(connection, settings, who)
         return remove_entries(connection, key, who.kind, names) > 0
+
+
+def export_list(settings: Settings) -> str:
+    """Return the suppression list as JSON, one entry per line; it holds no names.
+
+    Raises:
+        ServiceUnavailableError: The database fails.
+        MissingTablesError: The database has no tables.
+    """
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        rows = connection.execute(
+            "SELECT kind, encode(hash, 'hex'), key_fingerprint, withdrawn_at FROM masto.withdrawn"
+            " ORDER BY withdrawn_at, kind, hash"
+        ).fetchall()
+    names = ("kind", "hash", "key_fingerprint", "withdrawn_at")
+    entries_ = (dict(zip(names, (*row[:3], row[3].isoformat()), strict=True)) for row in rows)
+    return "".join(f"{json.dumps(entry)}\n" for entry in entries_)
+
+
+def import_list(settings: Settings, text: str) -> int:
+    """Add the entries of an exported suppression list; return how many are new.
+
+    Stored posts stay: entries hold no names to find them by. The stream and the ingester withhold
+    later ones.
+
+    Raises:
+        SettingsError: A line is no entry, or was made with another WITHDRAWN_KEY.
+        SuppressionKeyError: The list has no key, or another one.
+        MissingTablesError: The database has no tables.
+        ServiceUnavailableError: The database fails.
+    """
+    key = _key(settings)
+    ours = key_fingerprint(key)
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            hashed, at = bytes.fromhex(entry["hash"]), parse_utc(entry["withdrawn_at"])
+            if entry["kind"] not in ("account", "server"):
+                raise ValueError(entry["kind"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SettingsError(
+                f"line {number} is no entry of a suppression list; give a file that"
+                " `mastodon-assets purge --export` wrote"
+            ) from error
+        if entry["key_fingerprint"] != ours:
+            raise SettingsError(
+                f"line {number} was made with another WITHDRAWN_KEY; set the key of the"
+                " installation that exported the list"
+            )
+        rows.append((entry["kind"], hashed, ours, at))
+    with transaction(settings.postgres_url) as connection:
+        take_write_lock(connection)
+        before = len(read_suppression_list(connection, key).hashes)
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO masto.withdrawn (kind, hash, key_fingerprint, withdrawn_at)"
+                " VALUES (%s, %s, %s, %s) ON CONFLICT (kind, hash) DO NOTHING",
+                rows,
+            )
+        return len(read_suppression_list(connection, key).hashes) - before
 
 
 def entries(settings: Settings) -> list[Entry]:

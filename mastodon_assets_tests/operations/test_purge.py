@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,16 @@ from mastodon_assets.ingest import dead_letters as topic_dead_letters
 from mastodon_assets.ingest.dead_letters import newest_errors, replay_errors
 from mastodon_assets.kafka.publisher import publishing
 from mastodon_assets.kafka.topics import create_topics, read_topic
-from mastodon_assets.operations.purge import account, entries, purge, server, undo
+from mastodon_assets.operations.purge import (
+    account,
+    entries,
+    export_list,
+    import_list,
+    purge,
+    server,
+    subjects_of_file,
+    undo,
+)
 from mastodon_assets.stream.dead_letters import replay_rejected
 from mastodon_assets.stream.merge import BatchCounts
 from mastodon_assets.stream.windows import rebuild_windows
@@ -371,3 +381,44 @@ def test_a_dry_run_enters_nobody(platform: Settings) -> None:
     with transaction(platform.postgres_url) as connection:
         assert count_rows(connection, TABLES["withdrawn"]) == 0
     assert read_topic(platform, platform.kafka_errors_topic).end
+
+
+def test_a_file_names_many_at_once(
+    platform: Settings, command: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / "names"
+    file.write_text("# asked by mail\n@Bob@two.example\n\nthree.example  # a server\n")
+
+    assert "Removed" in command("--from", str(file), "--yes")
+
+    kinds = sorted(row[0] for row in rows(platform, "SELECT kind FROM masto.withdrawn"))
+    assert kinds == ["account", "server"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("bob@two.example\na b@c\n", "line 2: "), ("# nobody\n", "no handle and no domain")],
+)
+def test_a_file_that_names_nobody_is_refused_with_its_line(
+    text: str, problem: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "names"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=problem):
+        subjects_of_file(file)
+
+
+def test_an_exported_list_keeps_the_same_people_out_elsewhere(platform: Settings) -> None:
+    purge(platform, BOB)
+    exported = export_list(platform)
+    assert "bob" not in exported
+    assert undo(platform, BOB)
+
+    assert import_list(platform, exported) == 1
+    assert import_list(platform, exported) == 0
+    assert export_list(platform) == exported
+    other = platform.model_copy(update={"withdrawn_key": SecretStr("another key for tests")})
+    with pytest.raises(SettingsError, match="line 1 was made with another WITHDRAWN_KEY"):
+        import_list(other, exported)
+    with pytest.raises(SettingsError, match="line 1 is no entry"):
+        import_list(platform, "bob@two.example")
