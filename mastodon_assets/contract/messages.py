@@ -159,7 +159,8 @@ def _check(document: Any) -> None:
         return
     error = next(validator.iter_errors(document))
     path = ".".join(str(part) for part in error.instance_path)
-    raise ContractError(f"{path}: {error.message}"[:_REASON_LENGTH] if path else error.message)
+    reason = f"{path}: {error.message}" if path else error.message
+    raise ContractError(reason[:_REASON_LENGTH])
 
 
 def _upsert(document: Message) -> Message:

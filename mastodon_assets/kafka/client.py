@@ -89,6 +89,7 @@ def spark_options(settings: Settings) -> dict[str, str]:
     options = {
         "kafka.bootstrap.servers": settings.kafka_servers,
         "kafka.security.protocol": settings.kafka_security_protocol,
+        "kafka.isolation.level": "read_committed",
     }
     if settings.kafka_uses_sasl:
         assert settings.kafka_sasl_password is not None, "the settings demand it"

@@ -9,7 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -204,7 +210,12 @@ def list_offsets(
         reraise=True,
     ):
         with attempt:
-            futures = admin.list_offsets(requested, request_timeout=timeout).items()
+            # The end of what is committed: nothing after it is read.
+            futures = admin.list_offsets(
+                requested,
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=timeout,
+            ).items()
             offsets = {place.partition: future.result(timeout).offset for place, future in futures}
     return offsets
 

@@ -26,6 +26,7 @@ from mastodon_assets.stream.query import (
     opened_reader,
     temporary_folder,
 )
+from mastodon_assets.stream.stall import StallWatch
 from mastodon_assets.stream.stream_lock import stream_lock_owner, take_stream_lock
 
 if TYPE_CHECKING:
@@ -140,15 +141,17 @@ class _Stream:
     def _follow(self, reader: TopicReader, *, keep_payloads: bool) -> None:
         if keep_payloads:
             # Only for the messages that exist now: the next query does without payloads again.
-            with reader.query(self._session(), keep_payloads=True, availableNow=True) as query:
-                query.wait()
-        with (
-            self._scoring(reader) as scorer,
-            reader.query(self._session(), make_step=scorer, processingTime="0 seconds") as query,
-        ):
+            reader.read_available(self._session(), keep_payloads=True)
+        with self._scoring(reader) as scorer:
             while not self._should_stop():
-                query.wait(_POLL_SECONDS)
-                self._progress.report_periodically(reader.position)
+                with reader.query(
+                    self._session(), make_step=scorer, processingTime="0 seconds"
+                ) as query:
+                    watch = StallWatch(reader.target.topic, self._settings.stream_stall_seconds)
+                    while not self._should_stop() and not query.must_restart:
+                        query.wait(_POLL_SECONDS)
+                        self._progress.report_periodically(reader.position)
+                        watch.check(batches=reader.batches, behind=self._progress.lag or 0)
 
     @contextmanager
     def _scoring(self, reader: TopicReader) -> Iterator[Scorer]:

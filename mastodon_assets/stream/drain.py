@@ -70,6 +70,7 @@ def drain(
         ServiceUnavailableError: Kafka, PostgreSQL or Spark does not answer.
         SparkEndedError: Spark's JVM ended, for lack of memory for instance.
         StreamStalledError: The stream process does not move the ledger.
+        QueryStalledError: No batch was written for STREAM_STALL_SECONDS.
         TopicMissingError: The broker has no such topic.
     """
     target = read_topic(settings, settings.kafka_topic)
@@ -89,12 +90,10 @@ def drain(
         summary.start = summary.start or reader.start
 
         def read(keep_payloads: bool) -> None:
-            if behind := reader.lag():
+            while behind := reader.lag():
                 report(f"{target.topic}: {behind:,} messages to read")
-                with reader.query(
-                    session(), keep_payloads=keep_payloads, availableNow=True
-                ) as query:
-                    query.wait()
+                if reader.read_available(session(), keep_payloads=keep_payloads):
+                    return
 
         reader.until_no_conflict(read, give_way=give_way)
         refresh_statistics(reader.connection, summary.counts.stored)

@@ -40,6 +40,16 @@ class BatchAccountError(PlatformError):
 
 
 @dataclass(frozen=True)
+class OffsetRange:
+    """Offsets `start` to `end` (exclusive) of a partition; some of them may have no record."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class BatchCounts:
     """Messages of a batch by outcome; the six add up to the messages read."""
 
@@ -308,16 +318,19 @@ def write_batch(
     rows: "pa.Table",
     topic_ids: Mapping[str, str] | None,
     *,
+    ranges: Sequence[OffsetRange] | None = None,
     suppression_key: SecretStr | None = None,
 ) -> BatchCounts:
     """Write one batch in the caller's transaction, which must commit or roll back afterwards.
 
     Args:
         connection: Prepared by `prepare_session`.
-        rows: Columns of `parse.parse_records`. The offsets of each partition must have no hole and
-            begin at the ledger.
+        rows: Columns of `parse.parse_records`.
         topic_ids: Topic to the broker's id of it. None for a replay: the ledger stays as it is, and
             rejected messages of these offsets are replaced.
+        ranges: The offsets that were read; they must begin at the ledger. Not all of them have a
+            record: transactions and compaction leave holes. None takes them from `rows`, whose
+            offsets must then have no hole.
         suppression_key: The key of the suppression list.
 
     Returns:
@@ -330,11 +343,15 @@ def write_batch(
         PayloadsNeededError: Read the batch again with payloads.
     """
     take_write_lock(connection)
-    for topic, partition, start, end in offset_ranges(rows):
+    ranges = offset_ranges(rows) if ranges is None else _checked_ranges(rows, ranges)
+    for read in ranges:
         if topic_ids is None:
-            connection.execute(_REMOVE_REJECTED, (topic, partition, start, end))
+            connection.execute(_REMOVE_REJECTED, (read.topic, read.partition, read.start, read.end))
         else:
-            advance_ledger(connection, topic, topic_ids[topic], partition, start=start, end=end)
+            topic_id = topic_ids[read.topic]
+            advance_ledger(
+                connection, read.topic, topic_id, read.partition, start=read.start, end=read.end
+            )
     kept = without_suppressed(rows, read_suppression_list(connection, suppression_key))
     new, others = split_new_rows(connection, kept)
     counts = BatchCounts(stored=new.num_rows, suppressed=rows.num_rows - kept.num_rows)
@@ -407,8 +424,8 @@ def _update_derived_tables(connection: Connection[Any]) -> None:
         connection.execute(_STORE_CHANGES)
 
 
-def offset_ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:
-    """Return (topic, partition, first offset, end offset) of a batch, checked to have no hole.
+def offset_ranges(rows: "pa.Table") -> list[OffsetRange]:
+    """Return the offsets of a batch, checked to have no hole.
 
     Raises:
         BatchAccountError: Offsets are missing or repeated.
@@ -422,10 +439,36 @@ def offset_ranges(rows: "pa.Table") -> list[tuple[str, int, int, int]]:
         if end - start != row["kafka_offset_count_distinct"]:
             raise BatchAccountError(
                 f"{row['topic']}[{row['partition']}]: {row['kafka_offset_count_distinct']} records"
-                f" between offsets {start} and {end}; compacted or transactional topics are not"
-                " supported"
+                f" between offsets {start} and {end}"
             )
-        ranges.append((row["topic"], row["partition"], start, end))
+        ranges.append(OffsetRange(row["topic"], row["partition"], start, end))
+    return ranges
+
+
+def _checked_ranges(rows: "pa.Table", ranges: Sequence[OffsetRange]) -> Sequence[OffsetRange]:
+    """Return `ranges` if each row is inside of one, and no offset is repeated.
+
+    Raises:
+        BatchAccountError: Rows are outside, or repeated.
+    """
+    by_partition = {(read.topic, read.partition): read for read in ranges}
+    grouped = rows.group_by(["topic", "partition"]).aggregate(
+        [
+            ("kafka_offset", "min"),
+            ("kafka_offset", "max"),
+            ("kafka_offset", "count"),
+            ("kafka_offset", "count_distinct"),
+        ]
+    )
+    for row in grouped.to_pylist():
+        read = by_partition.get((row["topic"], row["partition"]))
+        first, last = row["kafka_offset_min"], row["kafka_offset_max"]
+        is_inside = read is not None and read.start <= first and last < read.end
+        if not is_inside or row["kafka_offset_count"] != row["kafka_offset_count_distinct"]:
+            raise BatchAccountError(
+                f"{row['topic']}[{row['partition']}]: records at offsets {first} to {last} are"
+                f" repeated or outside of the offsets planned ({read}); the batch was rolled back"
+            )
     return ranges
 
 

@@ -117,6 +117,11 @@ class StreamProgress:
             registry=registry,
         )
 
+    @property
+    def lag(self) -> int | None:
+        """Messages that are not in the tables yet; None if Kafka does not answer."""
+        return self._lag
+
     def add(self, batch: Batch) -> None:
         """Count a committed batch."""
         self._counts += batch.counts

@@ -6,6 +6,7 @@ breaks the contract becomes a row with a `reject_reason` and its payload.
 
 import gc
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -53,10 +54,36 @@ _MESSAGE_FIELDS = [
     T.StructField("id", T.LongType()),
 ]
 PARSED_SCHEMA = T.StructType(_RECORD_FIELDS + _MESSAGE_FIELDS)
-_PACKED_SCHEMA = T.StructType([T.StructField("rows", T.BinaryType(), nullable=False)])
+# A row has the rows of one Arrow batch, or the first offset of a partition that was left unread.
+_PACKED_SCHEMA = T.StructType(
+    [
+        T.StructField("rows", T.BinaryType()),
+        T.StructField("unread_partition", T.IntegerType()),
+        T.StructField("unread_offset", T.LongType()),
+    ]
+)
+# Times that a date has: the years 1 to 9999, in microseconds.
+_FIRST_TIME = -62_135_596_800_000_000
+_LAST_TIME = 253_402_300_799_999_999
+_BAD_TIME = "the record's timestamp is no time in milliseconds"
 
 
-def parse_records(records: DataFrame, *, keep_payloads: bool = False) -> DataFrame:
+@dataclass(frozen=True)
+class Collected:
+    """What was read of a batch.
+
+    Attributes:
+        rows: Rows of `PARSED_SCHEMA`.
+        unread: Partition to the first offset that was left unread because the batch was too large.
+    """
+
+    rows: "pa.Table"
+    unread: dict[int, int]
+
+
+def parse_records(
+    records: DataFrame, *, keep_payloads: bool = False, task_bytes: int | None = None
+) -> DataFrame:
     """Parse records into rows of `PARSED_SCHEMA`, packed for `collect_rows`.
 
     The rows of an Arrow batch are one value in Arrow's stream format. Otherwise Spark would convert
@@ -66,12 +93,21 @@ def parse_records(records: DataFrame, *, keep_payloads: bool = False) -> DataFra
         records: Columns of Spark's Kafka source.
         keep_payloads: Whether `payload` and `message_key` are kept for all records. Otherwise they
             are null, except for rejected records.
+        task_bytes: Bytes of keys and values after which a task leaves its other records unread.
+            None reads all.
     """
 
     def parse(batches: Iterator["pa.RecordBatch"]) -> Iterator["pa.RecordBatch"]:
         _exempt_modules_from_collection()
+        read_bytes = 0
+        unread: dict[int, int] = {}
         for batch in batches:
+            if task_bytes is not None and read_bytes >= task_bytes:
+                _keep_first_offsets(batch, unread)
+                continue
+            read_bytes += batch.column("value").nbytes + batch.column("key").nbytes
             yield _packed(parse_batch(batch, keep_payloads=keep_payloads))
+        yield _packed_offsets(unread)
 
     return records.select(
         "topic",
@@ -84,13 +120,18 @@ def parse_records(records: DataFrame, *, keep_payloads: bool = False) -> DataFra
     ).mapInArrow(parse, _PACKED_SCHEMA)
 
 
-def collect_rows(parsed: DataFrame) -> "pa.Table":
-    """Collect all rows of `parse_records` on the driver."""
+def collect_rows(parsed: DataFrame) -> Collected:
+    """Collect the rows of `parse_records` on the driver."""
     import pyarrow as pa
 
-    packed = parsed.toArrow().column("rows").to_pylist()
-    batches = [batch for rows in packed for batch in pa.ipc.open_stream(rows)]
-    return pa.Table.from_batches(batches, _arrow_schema())
+    batches: list[pa.RecordBatch] = []
+    unread: dict[int, int] = {}
+    for packed in parsed.toArrow().to_pylist():
+        if packed["rows"] is None:
+            unread[packed["unread_partition"]] = packed["unread_offset"]
+        else:
+            batches += pa.ipc.open_stream(packed["rows"])
+    return Collected(pa.Table.from_batches(batches, _arrow_schema()), unread)
 
 
 def parse_batch(batch: "pa.RecordBatch", *, keep_payloads: bool = False) -> "pa.RecordBatch":
@@ -106,6 +147,12 @@ def parse_batch(batch: "pa.RecordBatch", *, keep_payloads: bool = False) -> "pa.
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    times = batch.column("timestamp").cast("timestamp[us]").cast("int64")
+    has_time = pc.and_(pc.greater_equal(times, _FIRST_TIME), pc.less_equal(times, _LAST_TIME))
+    if not pc.all(has_time).as_py():
+        good = parse_batch(batch.filter(has_time), keep_payloads=keep_payloads)
+        bad = rejected_rows(batch.filter(pc.invert(has_time)), _BAD_TIME)
+        return pa.concat_batches([good, bad])
     posts = [decode_fast(value) for value in batch.column("value").to_pylist()]
     is_fast = pa.array([post is not None for post in posts], pa.bool_())
     try:
@@ -118,6 +165,15 @@ def parse_batch(batch: "pa.RecordBatch", *, keep_payloads: bool = False) -> "pa.
         return fast
     others = _parse_others(batch.filter(pc.invert(is_fast)), keep_payloads)
     return pa.concat_batches([fast, others])
+
+
+def rejected_rows(batch: "pa.RecordBatch", reason: str) -> "pa.RecordBatch":
+    """Return the rows of records that are all rejected for `reason`."""
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {field.name: pa.nulls(len(batch)) for field in _MESSAGE_FIELDS}
+    columns["reject_reason"] = [reason] * len(batch)
+    return _rows(batch, columns, keep_payloads=True)
 
 
 def _parse_others(batch: "pa.RecordBatch", keep_payloads: bool) -> "pa.RecordBatch":
@@ -184,7 +240,32 @@ def _packed(rows: "pa.RecordBatch") -> "pa.RecordBatch":
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_batch(rows)
-    return pa.record_batch({"rows": pa.array([sink.getvalue().to_pybytes()], pa.binary())})
+    return pa.record_batch(
+        {
+            "rows": pa.array([sink.getvalue().to_pybytes()], pa.binary()),
+            "unread_partition": pa.nulls(1, pa.int32()),
+            "unread_offset": pa.nulls(1, pa.int64()),
+        }
+    )
+
+
+def _packed_offsets(unread: dict[int, int]) -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    return pa.record_batch(
+        {
+            "rows": pa.nulls(len(unread), pa.binary()),
+            "unread_partition": pa.array(list(unread), pa.int32()),
+            "unread_offset": pa.array(list(unread.values()), pa.int64()),
+        }
+    )
+
+
+def _keep_first_offsets(batch: "pa.RecordBatch", first: dict[int, int]) -> None:
+    """Keep the first offset of each partition in `batch`; records of a partition are in order."""
+    partitions = batch.column("partition").to_pylist()
+    for partition, offset in zip(partitions, batch.column("kafka_offset").to_pylist(), strict=True):
+        first.setdefault(partition, offset)
 
 
 def _datetimes(times: "pa.Array") -> list[datetime]:

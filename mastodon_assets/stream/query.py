@@ -9,14 +9,15 @@ instead of from the ledger.
 """
 
 import json
+import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyspark.errors import StreamingQueryException
 
@@ -24,6 +25,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import SettingsError
 from mastodon_assets.kafka.client import spark_options
 from mastodon_assets.kafka.topics import Offsets, TopicIdentity, TopicState, read_topic
+from mastodon_assets.spark.memory import batch_bytes
 from mastodon_assets.spark.session import file_uri, is_connect, shown_master
 from mastodon_assets.stream.errors import (
     TemporaryFilesError,
@@ -33,12 +35,18 @@ from mastodon_assets.stream.errors import (
 from mastodon_assets.stream.ledger import LedgerConflictError, lag, open_ledger, read_ledger
 from mastodon_assets.stream.merge import (
     BatchCounts,
+    OffsetRange,
     PayloadsNeededError,
-    offset_ranges,
     prepare_session,
     write_batch,
 )
+from mastodon_assets.stream.one_by_one import (
+    BatchFailedError,
+    may_be_in_records,
+    write_one_by_one,
+)
 from mastodon_assets.stream.parse import collect_rows, parse_records
+from mastodon_assets.stream.stall import QueryStalledError, StallWatch
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.suppression_list import read_suppression_list
@@ -49,8 +57,12 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
+logger = logging.getLogger(__name__)
+
 _CONFLICTS_IN_A_ROW = 5
 _CONFLICT_PAUSE_SECONDS = 1
+_CANCEL_SECONDS = 10
+_POLL_SECONDS = 1
 # With Kafka's defaults, 500 records and 1 MB per request, requests cost a seventh of the time.
 _LARGE_REQUESTS = {
     "kafka.max.poll.records": "10000",
@@ -81,8 +93,22 @@ class Batch:
     seconds: float
 
 
+class _CommitBatch(Protocol):
+    def __call__(
+        self,
+        rows: "pa.Table",
+        ranges: Sequence[OffsetRange],
+        step: TransactionStep | None,
+        started: float,
+    ) -> None:
+        """See `TopicReader.commit`."""
+
+
 class BatchWriter:
     """Receives the micro-batches of one query from Spark and has each written in a transaction.
+
+    A batch that was too large to be read at once is written as far as it was read; `is_cut` then
+    says that the query must start again at the ledger.
 
     Spark works on a batch while the database takes the one before: a thread writes, and has one
     batch at most. That is safe because a restart begins at the ledger, not at Spark's offsets. A
@@ -91,9 +117,27 @@ class BatchWriter:
 
     def __init__(
         self,
-        commit: Callable[["pa.Table", TransactionStep | None, float], None],
+        commit: _CommitBatch,
         make_step: MakeStep | None,
+        *,
+        topic: str,
+        start: Offsets,
+        planned_ends: Callable[[], Offsets],
     ) -> None:
+        """Prepare a writer.
+
+        Args:
+            commit: Writes a batch in one transaction.
+            make_step: Makes a further step of the transaction from the batch's rows.
+            topic: The topic.
+            start: Partition to the offset at which the query starts.
+            planned_ends: Returns partition to end offset of the batch that Spark hands over.
+        """
+        self.is_cut = False
+        self.rows_before_cut = 0
+        self._topic = topic
+        self._next = dict(start)
+        self._planned_ends = planned_ends
         self._commit = commit
         self._make_step = make_step
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch-writer")
@@ -109,18 +153,47 @@ class BatchWriter:
         overflows the stack on a long one (`PROXY_ERROR` in StreamExecution). The query would then
         end as if everything had been read.
         """
-        if self._has_failed:
+        if self._has_failed or self.is_cut:
             return
         started = time.monotonic()
+        ranges: list[OffsetRange] = []
         try:
-            rows = collect_rows(parsed)
-            step = self._make_step(rows) if self._make_step else None
+            ends = self._planned_ends()
+            ranges = self._ranges(ends)
+            collected = collect_rows(parsed)
+            ranges = self._ranges({**ends, **collected.unread})
+            step = self._make_step(collected.rows) if self._make_step else None
             self._last_write.result()
         except Exception as error:  # noqa: BLE001 - kept for `raise_failure`
-            if not self._is_stopping:
-                self._keep_failure(as_platform_error(error))
+            if not self._is_stopping and not self._has_failed:
+                self._keep_failure(_failure(as_platform_error(error), ranges))
             return
-        self._last_write = self._thread.submit(self._commit, rows, step, started)
+        self._next |= {read.partition: read.end for read in ranges}
+        self.is_cut = bool(collected.unread)
+        self.rows_before_cut = collected.rows.num_rows
+        self._last_write = self._thread.submit(self._write, collected.rows, ranges, step, started)
+
+    def _write(
+        self,
+        rows: "pa.Table",
+        ranges: list[OffsetRange],
+        step: TransactionStep | None,
+        started: float,
+    ) -> None:
+        try:
+            self._commit(rows, ranges, step, started)
+        except Exception as error:
+            failure = _failure(error, ranges)
+            if failure is error:
+                raise
+            raise failure from error
+
+    def _ranges(self, ends: Offsets) -> list[OffsetRange]:
+        return [
+            OffsetRange(self._topic, partition, self._next.get(partition, 0), end)
+            for partition, end in sorted(ends.items())
+            if end > self._next.get(partition, 0)
+        ]
 
     def raise_failure(self) -> None:
         """Raise what ended reading or writing; do nothing while a batch is being written."""
@@ -155,11 +228,21 @@ class RunningQuery:
         self._query = query
         self._writer = writer
 
-    def wait(self, seconds: int | None = None) -> None:
-        """Wait until the query ends, at most `seconds`; raise what ended query or writer."""
-        self._query.awaitTermination(seconds)
+    @property
+    def must_restart(self) -> bool:
+        """Whether a batch was too large, so that the query reads nothing more."""
+        return self._writer.is_cut
+
+    def wait(self, seconds: int) -> bool:
+        """Wait until the query ends, at most `seconds`; raise what ended query or writer.
+
+        Returns:
+            Whether the query has ended.
+        """
+        has_ended = self._query.awaitTermination(seconds)
         # Spark would notice a failed write only with the next batch, which may never come.
         self._writer.raise_failure()
+        return bool(has_ended)
 
 
 class TopicReader:
@@ -189,6 +272,7 @@ class TopicReader:
         self._settings = settings
         self._on_batch = on_batch
         self._topic_id = TopicIdentity(settings, target.topic)
+        self._most_offsets = settings.max_offsets_per_batch
 
     def ledger(self) -> dict[int, int]:
         """Return the ledger as it is now. Do not call it while a query runs."""
@@ -199,6 +283,23 @@ class TopicReader:
     def lag(self) -> int:
         """Count the messages between the ledger and the end that the topic had at the start."""
         return lag(self.ledger(), self.target.end)
+
+    def read_available(self, spark: "SparkSession", *, keep_payloads: bool) -> bool:
+        """Read the messages that the topic has now.
+
+        Returns:
+            Whether all of them were read. Otherwise a batch was too large, and must be continued.
+
+        Raises:
+            QueryStalledError: No batch was written for STREAM_STALL_SECONDS.
+            Exception: See `query`.
+        """
+        watch = StallWatch(self.target.topic, self._settings.stream_stall_seconds)
+        with self.query(spark, keep_payloads=keep_payloads, availableNow=True) as query:
+            while not query.wait(_POLL_SECONDS):
+                behind = lag(self.position, self.target.end)
+                watch.check(batches=self.batches, behind=behind)
+        return not query.must_restart
 
     def until_no_conflict(
         self, read: Callable[[bool], None], *, give_way: Callable[[], None] | None = None
@@ -220,6 +321,9 @@ class TopicReader:
                 return read(keep_payloads)
             except PayloadsNeededError:
                 keep_payloads = True
+            except BatchFailedError as failed:
+                logger.warning("a batch failed (%s); reading it in smaller portions", failed)
+                write_one_by_one(self._settings, failed, self._write_portion)
             except LedgerConflictError:
                 conflicts = 1 if self.batches > batches else conflicts + 1
                 if conflicts == _CONFLICTS_IN_A_ROW:
@@ -248,22 +352,42 @@ class TopicReader:
         Raises:
             SettingsError: Spark Connect, which cannot hand batches to this process.
             ServiceUnavailableError: Kafka failed, or a folder for temporary files.
-            Exception: Whatever the writer raised.
+            BatchFailedError: A batch failed for a reason that may be in its records.
+            Exception: Whatever else the writer raised.
         """
         self._refuse_connect()
+        ledger = self.ledger()
+        started: Future[StreamingQuery] = Future()
         with temporary_folder("mastodon_assets-checkpoint-") as checkpoint:
-            writer = BatchWriter(self.commit, make_step)
+            writer = BatchWriter(
+                self.commit,
+                make_step,
+                topic=self.target.topic,
+                start=ledger,
+                planned_ends=lambda: _planned_ends(started.result(), self.target.topic),
+            )
+            tasks = spark.sparkContext.defaultParallelism
             try:
                 query = (
-                    parse_records(self._records(spark), keep_payloads=keep_payloads)
+                    parse_records(
+                        # A task more than there are cores would only cost its start.
+                        self._records(spark, ledger).coalesce(tasks),
+                        keep_payloads=keep_payloads,
+                        task_bytes=batch_bytes(self._settings) // tasks,
+                    )
                     .writeStream.foreachBatch(writer.receive)
                     .options(**({} if "availableNow" in trigger else _OFFSETS_IN_BACKGROUND))
                     .option("checkpointLocation", file_uri(checkpoint))
                     .trigger(**trigger)
                     .start()
                 )
+                started.set_result(query)
                 try:
                     yield RunningQuery(query, writer)
+                except QueryStalledError:
+                    # A write may wait for a lock that another session holds.
+                    self.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+                    raise
                 except StreamingQueryException as error:
                     # Spark passes on a batch's exception as text only; the writer has it whole.
                     writer.finish()
@@ -274,12 +398,27 @@ class TopicReader:
                 writer.finish()
             finally:
                 writer.close()
+        if writer.is_cut:
+            # Records of this size fit then; a fifth less, because partitions differ.
+            self._most_offsets = max(1, writer.rows_before_cut * 4 // 5)
+            logger.info(
+                "%s: records are large; reading at most %s per batch",
+                self.target.topic,
+                self._most_offsets,
+            )
 
-    def commit(self, rows: "pa.Table", step: TransactionStep | None, started: float) -> None:
+    def commit(
+        self,
+        rows: "pa.Table",
+        ranges: Sequence[OffsetRange],
+        step: TransactionStep | None,
+        started: float,
+    ) -> None:
         """Write a micro-batch in one transaction: rows, derived tables, ledger and `step`.
 
         Args:
             rows: Columns of `parse.parse_records`.
+            ranges: The offsets that were read.
             step: Called in the transaction after the rows are written.
             started: `time.monotonic()` when the batch's first record was read.
         """
@@ -295,29 +434,29 @@ class TopicReader:
                 self.connection,
                 rows,
                 {self.target.topic: topic_id},
+                ranges=ranges,
                 suppression_key=self._settings.suppression_key,
             )
             if step:
                 step(self.connection)
-        ends = {partition: end for _, partition, _, end in offset_ranges(rows)}
-        self.position = {**self.position, **ends}
+        self.position = {**self.position, **{read.partition: read.end for read in ranges}}
         self.batches += 1
         self._on_batch(Batch(counts, time.monotonic() - started))
 
-    def _records(self, spark: "SparkSession") -> "DataFrame":
-        ledger = self.ledger()
+    def _write_portion(self, rows: "pa.Table", offsets: OffsetRange) -> None:
+        self.commit(rows, [offsets], None, time.monotonic())
+
+    def _records(self, spark: "SparkSession", ledger: Offsets) -> "DataFrame":
         starting = {str(partition): ledger[partition] for partition in self.target.end}
-        records = (
+        return (
             spark.readStream.format("kafka")
             .options(**spark_options(self._settings), **_LARGE_REQUESTS)
             .option("subscribe", self.target.topic)
             .option("startingOffsets", json.dumps({self.target.topic: starting}))
             .option("failOnDataLoss", "true")
-            .option("maxOffsetsPerTrigger", self._settings.max_offsets_per_batch)
+            .option("maxOffsetsPerTrigger", self._most_offsets)
             .load()
         )
-        # A task more than there are cores would only cost its start.
-        return records.coalesce(spark.sparkContext.defaultParallelism)
 
     def _refuse_connect(self) -> None:
         if is_connect(self._settings):
@@ -366,6 +505,20 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
         raise as_platform_error(error) from error
     with folder as name:
         yield Path(name)
+
+
+def _failure(error: Exception, ranges: Sequence[OffsetRange]) -> Exception:
+    return BatchFailedError(ranges, error) if ranges and may_be_in_records(error) else error
+
+
+def _planned_ends(query: "StreamingQuery", topic: str) -> Offsets:
+    """Return partition to end offset of the micro-batch that Spark is working on.
+
+    Offsets without a record are planned too, so the rows do not say where a batch ends.
+    """
+    execution: Any = query._jsq.streamingQuery()  # noqa: SLF001 - PySpark has no public name
+    planned = json.loads(execution.availableOffsets().values().head().json())
+    return {int(partition): end for partition, end in planned[topic].items()}
 
 
 def _query_failure(error: Exception, checkpoint: Path) -> Exception:

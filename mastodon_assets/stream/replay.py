@@ -21,6 +21,7 @@ from mastodon_assets.stream.errors import as_platform_error
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import (
     BatchCounts,
+    OffsetRange,
     PayloadsNeededError,
     prepare_session,
     write_batch,
@@ -91,8 +92,9 @@ def replay(
             for begin in range(first, after, settings.max_offsets_per_batch):
                 stop = min(begin + settings.max_offsets_per_batch, after)
                 started = time.monotonic()
-                counts = _replay_batch(session(), connection, settings, number, begin, stop)
-                summary.counts += counts
+                summary.counts += _replay_batch(
+                    session(), connection, settings, number, begin, stop
+                )
                 report(
                     f"{state.topic}[{number}]: offsets {begin:,} to {stop:,} in"
                     f" {time.monotonic() - started:.1f} s"
@@ -140,9 +142,13 @@ def _replay_batch(
     start: int,
     end: int,
 ) -> BatchCounts:
+    ranges = [OffsetRange(settings.kafka_topic, partition, start, end)]
+
     def write(rows: "pa.Table") -> BatchCounts:
         with connection.transaction():
-            return write_batch(connection, rows, None, suppression_key=settings.suppression_key)
+            return write_batch(
+                connection, rows, None, ranges=ranges, suppression_key=settings.suppression_key
+            )
 
     try:
         return write(_read(spark, settings, partition, start, end, keep_payloads=False))
@@ -170,7 +176,7 @@ def _read(
         .load()
     )
     try:
-        return collect_rows(parse_records(records, keep_payloads=keep_payloads))
+        return collect_rows(parse_records(records, keep_payloads=keep_payloads)).rows
     except PySparkException as error:
         raise as_platform_error(error) from error
 

@@ -49,7 +49,7 @@ def _schema_accepts(value: bytes | None) -> bool:
 
 def test_spark_and_the_json_schema_agree_on_every_case(spark: "SparkSession") -> None:
     parsed = parse_records(_records(spark, list(_CASES.values())))
-    rows = collect_rows(parsed).to_pylist()
+    rows = collect_rows(parsed).rows.to_pylist()
     reasons = {row["kafka_offset"]: row["reject_reason"] for row in rows}
     by_spark = {name: reasons[offset] is None for offset, name in enumerate(_CASES)}
     by_schema = {name: _schema_accepts(value) for name, value in _CASES.items()}
@@ -59,7 +59,7 @@ def test_spark_and_the_json_schema_agree_on_every_case(spark: "SparkSession") ->
 
 def test_rows_made_without_spark_are_what_spark_makes(spark: "SparkSession") -> None:
     values = list(_CASES.values())
-    by_spark = collect_rows(parse_records(_records(spark, values))).sort_by("kafka_offset")
+    by_spark = collect_rows(parse_records(_records(spark, values))).rows.sort_by("kafka_offset")
     by_hand = staged(on_partition(values)).sort_by("kafka_offset")
     assert by_spark.to_pylist() == by_hand.to_pylist()
 
@@ -67,8 +67,10 @@ def test_rows_made_without_spark_are_what_spark_makes(spark: "SparkSession") -> 
 def test_payloads_are_kept_on_demand(spark: "SparkSession") -> None:
     values = [as_value(upsert()), b"garbage"]
     records = _records(spark, values)
-    without = collect_rows(parse_records(records)).column("payload").to_pylist()
-    kept = collect_rows(parse_records(records, keep_payloads=True)).column("payload").to_pylist()
+    without = collect_rows(parse_records(records)).rows.column("payload").to_pylist()
+    kept = (
+        collect_rows(parse_records(records, keep_payloads=True)).rows.column("payload").to_pylist()
+    )
     assert without == [None, b"garbage"]
     assert kept == values
 
@@ -82,7 +84,7 @@ def test_a_post_has_the_key_that_sparks_hash_gives_it(spark: "SparkSession") -> 
 
 
 def test_a_batch_without_records_is_a_table_without_rows(spark: "SparkSession") -> None:
-    assert collect_rows(parse_records(_records(spark, []))).num_rows == 0
+    assert collect_rows(parse_records(_records(spark, []))).rows.num_rows == 0
 
 
 def test_every_case_goes_from_kafka_to_a_table(
