@@ -311,7 +311,7 @@ def test_no_payload_is_kept_if_the_author_is_unknown() -> None:
 
 def test_the_summary_says_under_which_rules_it_was_counted() -> None:
     assert (
-        Handling(policy=AdmissionPolicy("opt-in")).summary.rules == "consent 1 opt-in; filters none"
+        Handling(policy=AdmissionPolicy("opt-in")).summary.rules == "consent 2 opt-in; filters none"
     )
 
 
