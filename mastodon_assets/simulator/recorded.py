@@ -1,6 +1,6 @@
 """Recorded `Status` objects, served as they are in the file.
 
-Ids of a recording come from several servers and softwares. They are opaque text; the order in the
+Ids of a recording come from several servers and programs. They are opaque text; the order in the
 file is the order of the posts.
 """
 
