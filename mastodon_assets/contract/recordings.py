@@ -228,7 +228,7 @@ def _of_document(parts: Iterator[str]) -> Recording:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        # Something else, of which each line becomes a dead letter.
+        # Something else: each of its lines becomes a dead letter.
         lines = text.encode("utf-8", "surrogateescape").split(b"\n")
         return Recording("newline-delimited JSON", filter(None, map(bytes.strip, lines)))
     if not isinstance(document, Mapping):

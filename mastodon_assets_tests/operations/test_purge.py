@@ -139,7 +139,7 @@ def test_a_withdrawal_that_breaks_off_loses_no_dead_letter_and_can_be_repeated(
         raise ServiceUnavailableError("Kafka is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(topic_dead_letters, "_delete_before", break_off)
+        patched.setattr(topic_dead_letters, "delete_records", break_off)
         with pytest.raises(
             ServiceUnavailableError, match=r"^the tables are purged, .*same command"
         ):
@@ -371,7 +371,10 @@ def test_the_command_asks_tells_and_lists(platform: Settings, command: Callable[
     [[], ["--account", "a@b", "--server", "b"], ["--list", "--server", "b"]],
 )
 def test_exactly_one_is_named(command: Callable[..., str], arguments: list[str]) -> None:
-    with pytest.raises(typer.BadParameter, match="give one of --account, --server and --list"):
+    with pytest.raises(
+        typer.BadParameter,
+        match="give one of --account, --server, --from, --list, --export and --import",
+    ):
         command(*arguments)
 
 
