@@ -56,6 +56,7 @@ def test_a_file_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> N
         b'[{"id": "1"}, {"id": 2}]',
         b'{"statuses": [{"id": "1"}, {"id": "2"}], "account": {}}',
     ],
+    ids=["byte order mark", "gzipped", "JSON array", "mastodon-archive"],
 )
 def test_a_file_may_have_any_format_of_recordings(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "toots"
