@@ -85,6 +85,9 @@ def test_a_forced_training_of_a_model_that_exists_makes_it_champion(
     row = _row(settings, trained.version)
     assert row is not None
     assert row.status == "champion"
+    with transaction(settings.postgres_url) as connection:
+        connection.execute("DELETE FROM masto.sentiment_models")
+    train(spark, settings, _ignore)
 
 
 def test_a_folder_without_a_row_is_registered_and_not_trained_again(
