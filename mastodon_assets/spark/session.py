@@ -61,6 +61,9 @@ _END_WITHOUT_MEMORY = "-XX:+ExitOnOutOfMemoryError"
 _TRAINING_CONFIG: dict[str, bool | float | int | str | None] = {
     "spark.memory.fraction": "0.4",
     "spark.storage.unrollMemoryCheckPeriod": "1",
+    # Java's object streams keep every object since the last reset, 100 blocks by default: 800 MB
+    # per task that writes or reads blocks on disk.
+    "spark.serializer.objectStreamReset": "8",
 }
 _CONNECT_PORT = 15002
 _ANSWER_SECONDS = 5
