@@ -71,6 +71,9 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            # C code that was interrupted, such as Kafka's client, says so by a SystemError.
+            return INTERRUPTED
         if isinstance(error, OSError) and error.filename is not None:
             return _failed(f"{error.filename}: {error.strerror}", 1)
         _logger.exception("this is a mistake of the program; please report it with these lines:")

@@ -243,7 +243,7 @@ def ui(
 ) -> None:
     """Serve Dagster's web page, sensors and schedules, until stopped (Ctrl-C)."""
     from mastodon_assets.orchestration.dagster_home import dagster_home
-    from mastodon_assets.orchestration.web_server import DEFINITIONS, serve_web_page
+    from mastodon_assets.orchestration.web_server import WORKSPACE, serve_web_page
 
     home = dagster_home(load_settings().mastodon_assets_home)
     workspace = Path("workspace.yaml")
@@ -257,7 +257,7 @@ def ui(
                 **os.environ,
                 "DAGSTER_HOME": str(home),
             },
-            target=("-w", str(workspace)) if workspace.exists() else DEFINITIONS,
+            target=("-w", str(workspace)) if workspace.exists() else WORKSPACE,
         )
 
 

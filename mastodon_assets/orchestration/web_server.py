@@ -20,6 +20,8 @@ from mastodon_assets.orchestration.child_processes import (
 )
 
 DEFINITIONS = ("-m", "mastodon_assets.definitions")
+# Names the code location as the workspace.yaml of a checkout does.
+WORKSPACE = ("-w", str(Path(__file__).with_name("workspace.yaml")))
 # A command that a person ends by Ctrl-C is over within two seconds.
 SECONDS_TO_END = 1.5
 
@@ -32,7 +34,7 @@ def serve_web_page(
     port: int,
     *,
     environment: Mapping[str, str],
-    target: Sequence[str] = DEFINITIONS,
+    target: Sequence[str] = WORKSPACE,
     cwd: Path | None = None,
     write: WriteLine = write_to_stderr,
     restart: bool = True,
@@ -60,7 +62,7 @@ def web_page_children(
     port: int,
     *,
     environment: Mapping[str, str],
-    target: Sequence[str] = DEFINITIONS,
+    target: Sequence[str] = WORKSPACE,
     cwd: Path | None = None,
 ) -> list[Child]:
     """Return the processes of the web page: the web server and the daemon.

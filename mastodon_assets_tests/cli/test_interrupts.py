@@ -12,6 +12,8 @@ from subprocess import Popen
 import httpx
 import pytest
 
+from mastodon_assets.cli import app as app_module
+from mastodon_assets.cli.interrupts import INTERRUPTED
 from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets_tests.support.commands import (
     Commands,
@@ -101,3 +103,13 @@ def test_an_interrupted_up_leaves_no_server_that_is_not_ready(
     finally:
         assert commands("down", "--wipe", "--yes").status == 0
     assert list((folder / ".mastodon_assets").iterdir()) == []
+
+
+def test_a_library_that_reports_an_interrupt_as_its_own_error_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    monkeypatch.setattr(app_module, "app", interrupted)
+    assert app_module.run(["status"]) == INTERRUPTED
