@@ -58,7 +58,7 @@ def test_a_column_too_many_and_one_too_few_fail_the_check(environment: Settings)
         "ALTER TABLE masto.batch_toots_per_day ADD extra text",
         "ALTER TABLE masto.batch_avg_len_per_day DROP avg_len",
     )
-    assert _differences("batch_toots_per_day") == ["extra: not in the registry"]
+    assert _differences("batch_toots_per_day") == ["extra: not in the catalog"]
     assert _differences("batch_avg_len_per_day") == ["avg_len: missing"]
 
 
@@ -82,7 +82,7 @@ def test_a_view_with_a_wrong_column_fails_the_check(environment: Settings) -> No
     _execute(environment, "ALTER VIEW masto.v_sentiment_daily RENAME n_toosts TO n_toots")
     assert _differences("v_sentiment_daily") == [
         "n_toosts: missing",
-        "n_toots: not in the registry",
+        "n_toots: not in the catalog",
     ]
 
 
