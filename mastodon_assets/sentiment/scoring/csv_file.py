@@ -27,7 +27,7 @@ _ROWS_PER_CHUNK = 20_000
 _CHARACTERS_PER_CHUNK = 4_000_000
 _MAX_FIELD = 16_000_000
 # A longer text is scored by its beginning. No post is that long.
-_MAX_SCORED = 100_000
+_MAX_SCORED = 10_000
 
 Report = Callable[[str], None]
 Row = list[str]
@@ -53,7 +53,7 @@ def score_file(
         spark: the session that scores.
         model: the model.
         source: a path, or `-` for standard input. UTF-8 with or without BOM, a header with text and
-            lang, quoted as in RFC 4180. Of a text, the first 100,000 characters are scored.
+            lang, quoted as in RFC 4180. Of a text, the first 10,000 characters are scored.
         target: a path, or `-` for standard output. Gets the columns of `source` and
             `RESULT_COLUMNS`, and replaces columns of these names; rows in the same order. A file
             gets its name when it is complete.
