@@ -67,7 +67,7 @@ def test_with_a_labelled_file_a_model_tells_three_classes_and_serves_what_it_was
     low, high = classes["intervals"]["macro_recall"]
     assert low <= classes["macro_recall"] <= high
     assert model.languages == ("de", "en")
-    assert any("three classes, held out" in line for line in lines)
+    assert any("three classes, held-out texts" in line for line in lines)
 
     rows = spark.createDataFrame(
         [
