@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.batch.refresh import refresh_batch_table
 from mastodon_assets.config.settings import Settings, as_environment, load_settings
+from mastodon_assets.definitions import build_definitions
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.dead_letters import newest_errors
 from mastodon_assets.kafka.publisher import publishing
@@ -117,7 +118,9 @@ def test_the_sensor_and_the_doctor_see_both_servers(
         monkeypatch.setenv(name, value)
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_sensor_context(
-            instance=instance, resources={"settings": SettingsResource()}
+            instance=instance,
+            resources={"settings": SettingsResource()},
+            repository_def=build_definitions().get_repository_def(),
         )
         seen = mastodon_stream_sensor(context)
     assert not isinstance(seen, dg.SkipReason), seen

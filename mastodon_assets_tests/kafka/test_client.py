@@ -19,6 +19,7 @@ def test_without_security_settings_nothing_but_the_servers_is_said() -> None:
     assert spark_options(settings) == {
         "kafka.bootstrap.servers": "a:1,b:2",
         "kafka.security.protocol": "PLAINTEXT",
+        "kafka.isolation.level": "read_committed",
     }
 
 
