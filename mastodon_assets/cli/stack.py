@@ -243,10 +243,9 @@ def ui(
 ) -> None:
     """Serve Dagster's web page, sensors and schedules, until stopped (Ctrl-C)."""
     from mastodon_assets.orchestration.dagster_home import dagster_home
-    from mastodon_assets.orchestration.web_server import WORKSPACE, serve_web_page
+    from mastodon_assets.orchestration.web_server import code_location, serve_web_page
 
     home = dagster_home(load_settings().mastodon_assets_home)
-    workspace = Path("workspace.yaml")
     refuse_taken_port(port, "--port")
     report(f"starting the web page at http://127.0.0.1:{port}; Ctrl-C stops it")
     with seconds_to_end(_SECONDS_TO_STOP_SERVERS):
@@ -257,7 +256,7 @@ def ui(
                 **os.environ,
                 "DAGSTER_HOME": str(home),
             },
-            target=("-w", str(workspace)) if workspace.exists() else WORKSPACE,
+            target=code_location(),
         )
 
 

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -21,7 +20,7 @@ from mastodon_assets.orchestration.child_processes import (
     write_to_stderr,
 )
 from mastodon_assets.orchestration.dagster_home import dagster_home
-from mastodon_assets.orchestration.web_server import WORKSPACE, web_page_children
+from mastodon_assets.orchestration.web_server import code_location, web_page_children
 
 _SECONDS_TO_END = 5
 _SECONDS_BETWEEN_CHECKS = 10
@@ -70,12 +69,10 @@ def run(
 def _children(settings: Settings, port: int) -> list[Child]:
     home = dagster_home(settings.mastodon_assets_home)
     environment = {**os.environ, "DAGSTER_HOME": str(home)}
-    workspace = Path("workspace.yaml")
-    target = ("-w", str(workspace)) if workspace.exists() else WORKSPACE
     ours = [sys.executable, "-m", "mastodon_assets.cli.main"]
     return [
         *(Child(name, [*ours, name], environment) for name in ("ingest", "stream")),
-        *web_page_children(port, environment=environment, target=target),
+        *web_page_children(port, environment=environment, target=code_location()),
     ]
 
 

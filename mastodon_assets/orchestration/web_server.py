@@ -30,6 +30,12 @@ class WebPageError(PlatformError):
     """The web page cannot start. The message says why."""
 
 
+def code_location() -> Sequence[str]:
+    """Return the arguments that name the code location: workspace.yaml here, else our own."""
+    workspace = Path("workspace.yaml")
+    return ("-w", str(workspace)) if workspace.exists() else WORKSPACE
+
+
 def serve_web_page(
     port: int,
     *,
