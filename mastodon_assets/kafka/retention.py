@@ -5,12 +5,12 @@ What belongs here: requests to the broker. How long records are kept is decided 
 
 from datetime import datetime
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.kafka.client import Refusals, client_config
-from mastodon_assets.kafka.topics import Offsets, list_offsets, read_topic
+from mastodon_assets.kafka.topics import Offsets, delete_records, list_offsets, read_topic
 
 
 def delete_old_records(
@@ -44,21 +44,15 @@ def delete_old_records(
     spec = OffsetSpec.for_timestamp(int(older_than.timestamp() * 1000))
     try:
         young = list_offsets(admin, topic, sorted(state.end), spec, timeout)
-        targets = {}
-        for partition, end in state.end.items():
-            # -1: no record is that young.
-            first_young = young[partition] if young[partition] >= 0 else end
-            read = end if read_up_to is None else read_up_to.get(partition, 0)
-            targets[partition] = min(first_young, read)
-        deleted = {
-            partition: offset - state.earliest[partition]
-            for partition, offset in targets.items()
-            if offset > state.earliest[partition]
-        }
-        places = [TopicPartition(topic, partition, targets[partition]) for partition in deleted]
-        for result in admin.delete_records(places, request_timeout=timeout).values():
-            result.result(timeout)
     except (KafkaException, TimeoutError) as error:
         admin.poll(0)
         raise refusals.unavailable(settings.kafka_servers) from error
-    return sum(deleted.values())
+    before = {}
+    for partition, end in state.end.items():
+        # -1: no record is that young.
+        first_young = young[partition] if young[partition] >= 0 else end
+        read = end if read_up_to is None else read_up_to.get(partition, 0)
+        if (offset := min(first_young, read)) > state.earliest[partition]:
+            before[partition] = offset
+    delete_records(settings, topic, before, timeout=timeout)
+    return sum(offset - state.earliest[partition] for partition, offset in before.items())

@@ -145,7 +145,9 @@ def read_topic(settings: Settings, topic: str, *, timeout: float = 5) -> TopicSt
         raise refusals.unavailable(servers) from error
 
 
-def delete_records(settings: Settings, topic: str, before: Offsets) -> None:
+def delete_records(
+    settings: Settings, topic: str, before: Offsets, *, timeout: float = _DELETE_SECONDS
+) -> None:
     """Delete the records of a topic before an offset, per partition.
 
     No client can read them any more; the broker frees its disk when it closes the segment.
@@ -159,8 +161,8 @@ def delete_records(settings: Settings, topic: str, before: Offsets) -> None:
     if not places:
         return
     try:
-        for future in admin.delete_records(places, request_timeout=_DELETE_SECONDS).values():
-            future.result(2 * _DELETE_SECONDS)
+        for future in admin.delete_records(places, request_timeout=timeout).values():
+            future.result(2 * timeout)
     except TimeoutError as error:
         raise ServiceUnavailableError(
             f"Kafka at {servers} did not confirm that it deleted records of topic {topic}; try"
