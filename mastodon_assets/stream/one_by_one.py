@@ -132,12 +132,14 @@ def _read(settings: Settings, offsets: OffsetRange) -> Iterator[tuple[list[Messa
         consumer.assign([TopicPartition(offsets.topic, offsets.partition, offsets.start)])
         start = offsets.start
         portion: list[Message] = []
+        portion_bytes = 0
         for record in _records(consumer, offsets.end):
             portion.append(record)
-            if len(portion) == _PORTION_RECORDS or sum(map(len, portion)) >= _PORTION_BYTES:
+            portion_bytes += len(record)
+            if len(portion) == _PORTION_RECORDS or portion_bytes >= _PORTION_BYTES:
                 end = _offset(record) + 1
                 yield portion, OffsetRange(offsets.topic, offsets.partition, start, end)
-                start, portion = end, []
+                start, portion, portion_bytes = end, [], 0
         if start < offsets.end:
             yield portion, OffsetRange(offsets.topic, offsets.partition, start, offsets.end)
 
