@@ -13,7 +13,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +200,15 @@ class BatchWriter:
         if self._last_write.done():
             self._last_write.result()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for the batch that is being written, at most `seconds`; return whether none is.
+
+        Raises what `raise_failure` raises.
+        """
+        wait([self._last_write], timeout=seconds)
+        self.raise_failure()
+        return self._last_write.done()
+
     def finish(self) -> None:
         """Wait until the last batch is written. Raises what `raise_failure` raises."""
         self._last_write.result()
@@ -234,15 +243,19 @@ class RunningQuery:
         return self._writer.is_cut
 
     def wait(self, seconds: int) -> bool:
-        """Wait until the query ends, at most `seconds`; raise what ended query or writer.
+        """Wait until the query ends; raise what ended query or writer.
+
+        Args:
+            seconds: The longest wait, once for Spark and once for the writer.
 
         Returns:
-            Whether the query has ended.
+            Whether the query has ended and its last batch is written.
         """
         has_ended = self._query.awaitTermination(seconds)
         # Spark would notice a failed write only with the next batch, which may never come.
         self._writer.raise_failure()
-        return bool(has_ended)
+        # Spark ends as soon as it has handed over the last batch.
+        return bool(has_ended) and self._writer.wait(seconds)
 
 
 class TopicReader:
