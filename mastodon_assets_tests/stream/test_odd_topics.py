@@ -1,5 +1,6 @@
 """Topics as other producers leave them: with holes, large records, odd envelopes."""
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,13 @@ def _lag(settings: Settings) -> int:
     return lag(ledger, read_topic(settings, settings.kafka_topic).end)
 
 
+def _wait_for_end(settings: Settings, end: int) -> None:
+    deadline = time.monotonic() + 60
+    while read_topic(settings, settings.kafka_topic).end[0] < end:
+        assert time.monotonic() < deadline, "the transactions do not end"
+        time.sleep(0.1)
+
+
 def _rejected(settings: Settings) -> list[tuple[str, int]]:
     with transaction(settings.postgres_url, snapshot=True) as connection:
         return connection.execute(
@@ -66,7 +74,11 @@ def test_committed_and_aborted_transactions_leave_no_lag(
     for number, end in enumerate((producer.commit_transaction, producer.abort_transaction), 1):
         producer.begin_transaction()
         producer.produce(settings.kafka_topic, as_value(upsert(str(number))), b"key", 0)
+        # Otherwise an abort may drop the record before it is sent.
+        producer.flush()
         end()
+    # A record and a marker per transaction; the broker writes markers after it has answered.
+    _wait_for_end(settings, 4)
     # The topic ends with an aborted transaction: all that is left are offsets without a record.
     assert drain(lambda: spark, settings, report=print).counts == BatchCounts(stored=1)
     assert _lag(settings) == 0
@@ -81,8 +93,8 @@ def test_a_record_whose_time_is_in_no_calendar_is_rejected(
 ) -> None:
     _allow_any_timestamp(settings)
     producer = Producer({"bootstrap.servers": settings.kafka_servers})
-    time = 1_764_000_000_000 * scale
-    producer.produce(settings.kafka_topic, as_value(upsert("1")), b"key", 0, timestamp=time)
+    claimed = 1_764_000_000_000 * scale
+    producer.produce(settings.kafka_topic, as_value(upsert("1")), b"key", 0, timestamp=claimed)
     producer.flush()
     produce([upsert("2")])
     counts = drain(lambda: spark, settings, report=print).counts
