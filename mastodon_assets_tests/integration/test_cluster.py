@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from pyspark.sql import SparkSession
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
@@ -138,8 +140,8 @@ def test_batch_training_and_scoring_go_by_spark_connect_and_the_stream_says_that
     assert done["batch"]["batch_toots_per_day"] == 1
     assert done["model"]["status"] == "champion"
     assert sum(done["scored"].values()) == 1
-    told = refused.stderr.splitlines()[-1]
-    assert "Spark Connect cannot hand the stream's batches to the writer" in told
+    error = refused.stderr.splitlines()[-1]
+    assert "Spark Connect cannot pass the stream's batches to the writer" in error
 
 
 def write_corpus(path: Path) -> Path:
@@ -154,25 +156,27 @@ def write_corpus(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "error"),
     [
         ({}, "MODEL_DIR="),
         ({"sentiment_corpus": Path("corpus.csv")}, "SENTIMENT_CORPUS=corpus.csv: is on this"),
     ],
 )
 def test_a_local_path_is_refused_before_executors_look_for_it_on_their_own_disks(
-    settings: Settings, changes: dict[str, Any], told: str
+    settings: Settings, changes: dict[str, Any], error: str
 ) -> None:
     from mastodon_assets.sentiment.train import train
 
+    # No session: the paths are refused before anything is asked of Spark but its version.
+    session = cast(SparkSession, SimpleNamespace(version="4.0.0"))
     update = {"spark_master": "spark://127.0.0.1:1", **changes}
-    with pytest.raises(SettingsError, match=told) as raised:
-        train(None, settings.model_copy(update=update), print)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=error) as raised:
+        train(session, settings.model_copy(update=update), print)
     assert "\n" not in str(raised.value)
 
 
 def test_a_master_that_does_not_answer_is_one_line() -> None:
     for master in ("spark://127.0.0.1:1,127.0.0.1:2", "sc://127.0.0.1:1/;token=planted"):
-        with pytest.raises(ServiceUnavailableError, match="look at SPARK_MASTER") as raised:
+        with pytest.raises(ServiceUnavailableError, match="check SPARK_MASTER") as raised:
             build_session(load_settings(spark_master=master))
         assert "planted" not in str(raised.value)

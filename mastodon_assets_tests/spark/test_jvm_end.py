@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from mastodon_assets.spark.jvm_end import _explained
 def test_a_jvm_without_memory_ends_and_one_line_says_what_to_set() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "mastodon_assets_tests.support.memory_hog"],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=120,
