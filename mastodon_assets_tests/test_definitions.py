@@ -68,7 +68,7 @@ def _refreshed(repository: dg.RepositoryDefinition) -> set[str]:
     return _names(repository.get_job("refresh_job").asset_layer.executable_asset_keys)
 
 
-def test_every_asset_stands_in_its_group(graph: AssetGraph) -> None:
+def test_every_asset_is_in_its_group(graph: AssetGraph) -> None:
     found: dict[str, set[str]] = {}
     for key in graph.get_all_asset_keys():
         found.setdefault(str(graph.get(key).group_name), set()).add(key.to_user_string())
@@ -167,7 +167,7 @@ def test_every_asset_has_a_catalogue_entry(graph: AssetGraph) -> None:
         assert graph.get(key).kinds, key
 
 
-def test_a_table_assets_entry_tells_every_column(graph: AssetGraph) -> None:
+def test_a_table_assets_entry_describes_every_column(graph: AssetGraph) -> None:
     for name in _TABLE_ASSETS:
         entry = graph.get(dg.AssetKey(name)).description or ""
         for title in ("Source", "Rows", "Reads", "Writes", "Metadata", "Raises"):
@@ -176,7 +176,7 @@ def test_a_table_assets_entry_tells_every_column(graph: AssetGraph) -> None:
             assert f"| `{column.name}` | {column.type} |" in entry
 
 
-def test_definitions_are_made_anew_with_overrides() -> None:
+def test_definitions_are_built_again_with_overrides() -> None:
     class Other(dg.ConfigurableResource[None]):
         pass
 

@@ -179,7 +179,10 @@ class GapRepair:
         self._has_walked = True
         self.is_walking = False
         if failure is None:
-            self._log.info("gap backfilled: %s messages recovered", self._recovered)
+            if self._walked:
+                self._log.info("gap backfilled: %s messages recovered", self._recovered)
+            else:
+                self._log.info("timeline read: %s messages published", self._recovered)
             self._close(None)
         else:
             self._log.warning(

@@ -106,7 +106,7 @@ def _chunk(data: bytes) -> bytes:
 
 
 def _templates() -> list[list[bytes]]:
-    """Frames of the simulator's posts, cut where their id stands."""
+    """Frames of the simulator's posts, split at their id."""
     events = history(toots=_TEMPLATES, days=1, seed=1, now=datetime.now(UTC))
     statuses = [
         event.status

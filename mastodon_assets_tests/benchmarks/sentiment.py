@@ -171,7 +171,7 @@ def _stacked(
     arguments: argparse.Namespace,
     console: Console,
 ) -> dict[str, Any]:
-    """One fit tells two classes and, by its head, three."""
+    """One fit has two classes and, by its head, three."""
     spark, parameters = training.sparkSession, PipelineParameters()
     rows = _some(read_calibration(spark, arguments.classes), arguments.rows)
     labelled = distinct_labelled(rows, parameters.letters).cache()

@@ -82,7 +82,7 @@ def test_the_tokens_of_several_servers_are_shown_nowhere_and_status_shows_each_s
             "MASTODON_SOURCES": f"public,{hosts[0]}/#cats",
         }
         with started("ingest", "--metrics-port", str(port), **environment) as process:
-            told = read_until(
+            reported = read_until(
                 process.stderr,
                 "two.example/public: 127.0.0.1 answered 401",
                 "simulator.example/public: connected",
@@ -109,6 +109,6 @@ def test_the_tokens_of_several_servers_are_shown_nowhere_and_status_shows_each_s
     with transaction(settings.postgres_url) as connection:
         kept = str(connection.execute("SELECT * FROM masto.ingest_sources").fetchall())
         kept += str(connection.execute("SELECT * FROM masto.stream_gaps").fetchall())
-    everything = told + arguments + metrics + out + err + shown + str(sources) + kept
+    everything = reported + arguments + metrics + out + err + shown + str(sources) + kept
     assert accepted not in everything
     assert refused not in everything

@@ -128,7 +128,7 @@ def test_each_command_explains_itself_and_each_of_its_options(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         (["no-such"], "No such command 'no-such' (see: mastodon-assets --help)"),
         (["demo", "--toots", "0"], "Invalid value for '--toots'"),
@@ -147,16 +147,16 @@ def test_each_command_explains_itself_and_each_of_its_options(
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(
-    arguments: list[str], told: str, commands: Commands
+    arguments: list[str], reported: str, commands: Commands
 ) -> None:
-    assert commands.failure(2, *arguments).startswith(told)
+    assert commands.failure(2, *arguments).startswith(reported)
 
 
 def test_a_wrong_setting_is_one_line_and_status_2(commands: Commands) -> None:
-    told = commands.failure(2, "status", NEUTRAL_LOW="2")
-    assert told == "NEUTRAL_LOW='2': allowed: at most 1"
-    told = commands.failure(2, "status", LOG_FORMAT="xml")
-    assert told == "LOG_FORMAT='xml': allowed: 'text' or 'json'"
+    reported = commands.failure(2, "status", NEUTRAL_LOW="2")
+    assert reported == "NEUTRAL_LOW='2': allowed: at most 1"
+    reported = commands.failure(2, "status", LOG_FORMAT="xml")
+    assert reported == "LOG_FORMAT='xml': allowed: 'text' or 'json'"
 
 
 def test_the_log_is_configured_by_the_settings_in_any_case_of_letters(
@@ -169,8 +169,8 @@ def test_the_log_is_configured_by_the_settings_in_any_case_of_letters(
 
 def test_a_file_that_is_not_there_is_one_line_and_status_1(commands: Commands) -> None:
     for command in ("simulate", "demo"):
-        told = commands.failure(1, command, "--from", "missing.ndjson")
-        assert told.startswith("cannot read missing.ndjson: No such file")
+        reported = commands.failure(1, command, "--from", "missing.ndjson")
+        assert reported.startswith("cannot read missing.ndjson: No such file")
 
 
 @pytest.mark.parametrize("command", ["ingest", "stream"])

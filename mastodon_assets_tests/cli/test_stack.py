@@ -40,10 +40,10 @@ def test_after_down_a_command_says_how_to_start_the_stack(
     command: str, folder: Path, commands: Commands
 ) -> None:
     leave_connection(folder)
-    told = commands.failure(1, command)
-    assert told.startswith("no connection to PostgreSQL (")
-    assert "run: mastodon-assets up" in told
-    assert PASSWORD not in told
+    reported = commands.failure(1, command)
+    assert reported.startswith("no connection to PostgreSQL (")
+    assert "run: mastodon-assets up" in reported
+    assert PASSWORD not in reported
 
 
 def test_in_an_empty_folder_nothing_runs_and_nothing_is_made(
@@ -78,10 +78,10 @@ def test_the_status_after_down_says_what_to_do_without_the_password(
     assert shown.status == 1
     assert "run: mastodon-assets up" in shown.out
     assert PASSWORD not in shown.out + shown.err
-    told = json.loads(commands("status", "--json").out)
-    assert [service["state"] for service in told["services"]] == ["stopped", "stopped"]
-    assert told["pipeline"] is None
-    assert "run: mastodon-assets up" in told["problem"]
+    reported = json.loads(commands("status", "--json").out)
+    assert [service["state"] for service in reported["services"]] == ["stopped", "stopped"]
+    assert reported["pipeline"] is None
+    assert "run: mastodon-assets up" in reported["problem"]
 
 
 def test_the_status_says_nothing_of_a_stack_where_both_servers_are_ones_own(
@@ -101,9 +101,9 @@ def test_while_messages_wait_the_status_counts_them_and_no_chart_is_current(
     settings: Settings, produce: Callable[..., None], commands: Commands
 ) -> None:
     produce([b"garbage"] * 3)
-    told = json.loads(commands("status", "--json", **as_environment(settings)).out)
-    assert told["problem"] is None
-    assert told["pipeline"] == {
+    reported = json.loads(commands("status", "--json", **as_environment(settings)).out)
+    assert reported["problem"] is None
+    assert reported["pipeline"] == {
         "messages_in_kafka": 3,
         "messages_ahead_of_tables": 3,
         "charts_are_current": False,
@@ -154,8 +154,8 @@ def test_the_stack_comes_up_goes_down_and_is_wiped(folder: Path, commands: Comma
         )
         assert "suppression list" in _refused_wipe(commands)
         with psycopg.connect(connection["postgres_url"]):
-            told = commands.failure(1, "down", "--wipe", "--yes")
-            assert f"is in use by process {os.getpid()}" in told
+            reported = commands.failure(1, "down", "--wipe", "--yes")
+            assert f"is in use by process {os.getpid()}" in reported
         assert commands("status").status == 0
         assert commands("down").status == 0
         assert (home / "connection.json").exists()

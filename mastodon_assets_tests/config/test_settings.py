@@ -1,4 +1,4 @@
-"""Settings: what is read from where, how a refusal is told, and what stays secret."""
+"""Settings: what is read from where, how a refusal is reported, and what stays secret."""
 
 import json
 import os
@@ -63,10 +63,10 @@ def test_a_bad_value_is_one_line_with_variable_value_and_what_is_allowed(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    told = refusal()
+    reported = refusal()
     shown = "***" if "@" in value else repr(value)
-    assert told.startswith(f"{name}={shown}: allowed: {allowed}")
-    assert "\n" not in told
+    assert reported.startswith(f"{name}={shown}: allowed: {allowed}")
+    assert "\n" not in reported
 
 
 @pytest.mark.parametrize("name", ["MASTODON_HANDLE_KEY", "WITHDRAWN_KEY"])
@@ -77,7 +77,7 @@ def test_a_short_key_is_refused_without_showing_it(
     assert refusal() == f"{name}=***: allowed: at least 16 characters"
 
 
-def test_several_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_bad_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEUTRAL_LOW", "2")
     monkeypatch.setenv("MASTODON_CONSENT", "foo")
     assert refusal() == (
@@ -87,14 +87,14 @@ def test_several_bad_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_neutral_band_must_not_end_before_it_begins() -> None:
-    told = refusal(neutral_low=0.7, neutral_high=0.6)
-    assert told == "NEUTRAL_LOW=0.7: allowed: at most NEUTRAL_HIGH=0.6"
+    reported = refusal(neutral_low=0.7, neutral_high=0.6)
+    assert reported == "NEUTRAL_LOW=0.7: allowed: at most NEUTRAL_HIGH=0.6"
     assert load_settings(neutral_low=0.5, neutral_high=0.5).neutral_low == 0.5
 
 
 def test_the_two_topics_must_differ() -> None:
-    told = refusal(kafka_topic="a", kafka_errors_topic="a")
-    assert told == "KAFKA_ERRORS_TOPIC='a': allowed: not KAFKA_TOPIC's"
+    reported = refusal(kafka_topic="a", kafka_errors_topic="a")
+    assert reported == "KAFKA_ERRORS_TOPIC='a': allowed: not KAFKA_TOPIC's"
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_the_two_topics_must_differ() -> None:
         ({"kafka_ssl_ca_location": "ca.pem"}, "SSL or SASL_SSL if KAFKA_SSL_CA_LOCATION is set"),
     ],
 )
-def test_a_login_or_a_ca_that_would_not_be_used_is_told(
+def test_a_login_or_a_ca_that_would_not_be_used_is_reported(
     given: dict[str, object], allowed: str
 ) -> None:
     protocol = given.get("kafka_security_protocol", "PLAINTEXT")
-    told = refusal(**given)
-    assert told == f"KAFKA_SECURITY_PROTOCOL={protocol!r}: allowed: {allowed}"
+    reported = refusal(**given)
+    assert reported == f"KAFKA_SECURITY_PROTOCOL={protocol!r}: allowed: {allowed}"
 
 
 @pytest.mark.parametrize(
@@ -141,17 +141,17 @@ def test_a_login_or_a_ca_that_would_not_be_used_is_told(
         f"postgresql://user:%{SECRET}@host:5432/db",
     ],
 )
-def test_a_bad_database_url_is_told_without_the_password(
+def test_a_bad_database_url_is_reported_without_the_password(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
     with pytest.raises(SettingsError) as refused:
         load_settings()
-    told = str(refused.value)
-    assert told.startswith(
+    reported = str(refused.value)
+    assert reported.startswith(
         "DATABASE_URL=***: allowed: postgresql://user:password@host:port/databas"
     )
-    assert "%40" in told
+    assert "%40" in reported
     error: BaseException | None = refused.value
     while error is not None:
         assert SECRET not in repr(error)
@@ -171,8 +171,8 @@ def test_a_database_url_in_libpqs_form_is_taken_as_it_is(url: str) -> None:
 
 
 def test_a_server_url_with_a_password_is_refused_without_showing_it() -> None:
-    told = refusal(mastodon_api_base_url=f"https://me:{SECRET}@mastodon.example")
-    assert told.startswith("MASTODON_API_BASE_URL=***: allowed:")
+    reported = refusal(mastodon_api_base_url=f"https://me:{SECRET}@mastodon.example")
+    assert reported.startswith("MASTODON_API_BASE_URL=***: allowed:")
 
 
 def test_the_slash_at_the_end_of_a_server_url_does_not_count() -> None:
@@ -213,7 +213,7 @@ def test_connections_come_from_the_state_folder_where_no_variable_names_them(fol
     assert named.postgres_url.get_secret_value() == "postgresql://x:y@z/d"
 
 
-def test_the_key_of_the_withdrawn_comes_from_the_state_folder_where_no_variable_gives_it(
+def test_the_suppression_lists_key_comes_from_the_state_folder_if_no_variable_gives_it(
     folder: Path,
 ) -> None:
     home = folder / "state"
@@ -237,7 +237,7 @@ def test_without_any_connection_the_error_says_how_to_get_one() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"postgresql://u:s3cr3t@h/d"', "\udcff"])
-def test_a_damaged_connection_file_is_told_in_one_line(folder: Path, text: str) -> None:
+def test_a_damaged_connection_file_is_reported_in_one_line(folder: Path, text: str) -> None:
     (folder / ".mastodon_assets").mkdir()
     path = folder / ".mastodon_assets" / "connection.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -248,7 +248,7 @@ def test_a_damaged_connection_file_is_told_in_one_line(folder: Path, text: str) 
     )
 
 
-def test_a_file_in_the_place_of_the_state_folder_is_told(folder: Path) -> None:
+def test_a_file_in_the_place_of_the_state_folder_is_reported(folder: Path) -> None:
     (folder / ".mastodon_assets").touch()
     with pytest.raises(SettingsError, match=r"cannot read .*set MASTODON_ASSETS_HOME"):
         _ = load_settings().kafka_servers
@@ -271,7 +271,7 @@ def test_an_empty_variable_counts_as_not_set(folder: Path, monkeypatch: pytest.M
     assert loaded.database_url is None
 
 
-def test_an_env_file_in_another_encoding_is_told(folder: Path) -> None:
+def test_an_env_file_in_another_encoding_is_reported(folder: Path) -> None:
     (folder / ".env").write_bytes("KAFKA_TOPIC=ü".encode("latin-1"))
     assert refusal().startswith(".env is not UTF-8")
 

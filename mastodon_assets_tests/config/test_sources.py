@@ -75,22 +75,22 @@ def test_every_server_has_the_sources_that_are_not_limited_to_another() -> None:
 def test_a_source_that_is_none_is_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(_env_file=None, mastodon_sources=text)
-    told = str(caught.value)
-    assert told.startswith(
+    reported = str(caught.value)
+    assert reported.startswith(
         f"MASTODON_SOURCES={text!r}: allowed: a comma-separated list of public, local"
     )
 
 
 def test_a_source_of_a_server_that_is_not_named_is_refused() -> None:
-    told = refusal(mastodon_api_base_url=ONE, mastodon_sources="public,three.example/local")
-    assert told == (
+    reported = refusal(mastodon_api_base_url=ONE, mastodon_sources="public,three.example/local")
+    assert reported == (
         "MASTODON_SOURCES: three.example is not in MASTODON_API_BASE_URL; allowed: one.example"
     )
 
 
 def test_a_server_without_a_source_is_refused() -> None:
-    told = refusal(mastodon_api_base_url=BOTH, mastodon_sources="one.example/local")
-    assert told.startswith("MASTODON_SOURCES names no source of two.example:8443")
+    reported = refusal(mastodon_api_base_url=BOTH, mastodon_sources="one.example/local")
+    assert reported.startswith("MASTODON_SOURCES names no source of two.example:8443")
 
 
 def test_a_server_gets_its_own_token_and_no_other() -> None:
@@ -109,8 +109,8 @@ def test_a_server_gets_its_own_token_and_no_other() -> None:
     [SECRET, f"one.example={SECRET},{OTHER}", f"three.example={SECRET}", "one.example=", "="],
 )
 def test_a_token_that_belongs_to_none_of_several_servers_is_refused(text: str) -> None:
-    told = refusal(mastodon_api_base_url=BOTH, mastodon_access_token=text)
-    assert told.startswith("MASTODON_ACCESS_TOKEN=***: allowed: one token; for several servers")
+    reported = refusal(mastodon_api_base_url=BOTH, mastodon_access_token=text)
+    assert reported.startswith("MASTODON_ACCESS_TOKEN=***: allowed: one token; for several servers")
 
 
 def test_a_file_holds_the_tokens_and_the_variable_wins(tmp_path: Path) -> None:
@@ -127,19 +127,19 @@ def test_a_file_holds_the_tokens_and_the_variable_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
 def test_a_file_of_tokens_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     path = write_tokens(tmp_path / "tokens", f"one.example {SECRET}", mode)
-    told = refusal(mastodon_api_base_url=ONE, mastodon_access_tokens_file=path)
-    assert told.endswith(f"other users can read it; run: chmod 600 {path}")
+    reported = refusal(mastodon_api_base_url=ONE, mastodon_access_tokens_file=path)
+    assert reported.endswith(f"other users can read it; run: chmod 600 {path}")
 
 
-def test_a_damaged_file_of_tokens_is_told_without_its_lines(tmp_path: Path) -> None:
+def test_a_damaged_file_of_tokens_is_reported_without_its_lines(tmp_path: Path) -> None:
     path = write_tokens(tmp_path / "tokens", f"one.example {SECRET}\n{OTHER}\n")
-    told = refusal(mastodon_api_base_url=ONE, mastodon_access_tokens_file=path)
-    assert told.endswith("line 2: allowed: a host, a space and its token")
+    reported = refusal(mastodon_api_base_url=ONE, mastodon_access_tokens_file=path)
+    assert reported.endswith("line 2: allowed: a host, a space and its token")
     path.write_bytes(b"\xff\xfe")
     assert "not UTF-8" in refusal(mastodon_api_base_url=ONE, mastodon_access_tokens_file=path)
     missing = tmp_path / "missing"
-    told = refusal(mastodon_api_base_url=ONE, mastodon_access_tokens_file=missing)
-    assert "No such file" in told
+    reported = refusal(mastodon_api_base_url=ONE, mastodon_access_tokens_file=missing)
+    assert "No such file" in reported
 
 
 @pytest.mark.parametrize(

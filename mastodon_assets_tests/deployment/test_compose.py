@@ -95,7 +95,7 @@ def _run(command: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.usefixtures("processes")
-def test_make_env_writes_every_password_anew_for_its_owner_only(make_env: Path) -> None:
+def test_make_env_generates_every_password_for_its_owner_only(make_env: Path) -> None:
     env = make_env.with_name(".env")
     made = []
     for _ in range(2):

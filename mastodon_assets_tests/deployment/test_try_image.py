@@ -11,7 +11,7 @@ from mastodon_assets_tests.deployment.compose import PROJECT
 pytestmark = pytest.mark.usefixtures("own_servers")
 
 
-def test_a_machine_that_cannot_try_the_image_is_told_apart_from_an_image_that_does_not_work(
+def test_a_machine_that_cannot_try_the_image_is_distinguished_from_an_image_that_does_not_work(
     tmp_path: Path,
 ) -> None:
     ended = subprocess.run(

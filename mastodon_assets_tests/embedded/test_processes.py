@@ -55,7 +55,9 @@ def test_a_note_that_is_no_port_is_as_good_as_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_server_that_ends_at_its_start_is_told_in_one_line_with_its_log(tmp_path: Path) -> None:
+def test_a_server_that_ends_at_its_start_is_reported_in_one_line_with_its_log(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "log"
     log.write_text("ERROR of an earlier start\n")
     code = "print('FATAL: no room'); print('bye'); raise SystemExit(3)"
@@ -112,7 +114,7 @@ def test_a_server_gets_no_secret_of_our_environment(
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_tool_that_fails_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_tool_that_fails_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match=r"\Atool failed \(status 7\): it printed nothing"):
         run_tool("tool", python("raise SystemExit(7)"), cwd=tmp_path, log=tmp_path / "log")
 
@@ -141,7 +143,7 @@ def test_a_process_that_got_the_number_of_one_that_is_gone_is_not_stopped() -> N
         process.kill()
 
 
-def test_the_telling_line_is_the_last_failure_and_no_stack_frame(tmp_path: Path) -> None:
+def test_the_decisive_line_is_the_last_failure_and_no_stack_frame(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(
         "INFO starting\nFATAL Exiting: java.net.BindException: Address already in use\n"

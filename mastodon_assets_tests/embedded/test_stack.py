@@ -126,7 +126,7 @@ def test_a_connection_file_of_before_there_was_a_key_gets_one(
         path.write_text(kept)
 
 
-def test_status_tells_what_runs_and_where(home: Path, connection: stack.Connection) -> None:
+def test_status_shows_what_runs_and_where(home: Path, connection: stack.Connection) -> None:
     broker, server = stack.status(home)
     assert (broker.name, broker.state) == ("Kafka", "running")
     assert broker.detail == connection.kafka_bootstrap_servers
@@ -222,7 +222,7 @@ def test_after_kill_9_up_brings_both_back_with_their_data(
     assert rows(again) == ["before the crash"]
 
 
-def test_a_server_that_cannot_be_reached_is_told_and_started_anew_on_its_data(
+def test_a_server_that_cannot_be_reached_is_reported_and_restarted_on_its_data(
     home: Path, connection: stack.Connection
 ) -> None:
     server = postgres.find(home)
@@ -343,7 +343,7 @@ def test_postgresql_starts_though_another_process_has_the_id_of_the_ended_one(
         stranger.wait()
 
 
-def test_after_a_deleted_state_folder_up_begins_anew(tmp_path: Path) -> None:
+def test_after_a_deleted_state_folder_up_starts_from_nothing(tmp_path: Path) -> None:
     """What a broker leaves that ends in a deleted folder is no hindrance, messages are."""
     left = tmp_path / "data" / "mastodon_stream-0"
     left.mkdir(parents=True)

@@ -54,7 +54,7 @@ def _stored(settings: Settings) -> int:
         return rows
 
 
-def test_retention_that_passed_the_ledger_is_told_and_accepted(
+def test_retention_that_passed_the_ledger_is_reported_and_accepted(
     spark: "SparkSession", settings: Settings, produce: Callable[..., None]
 ) -> None:
     produce([upsert(str(number)) for number in range(3)])
@@ -64,15 +64,15 @@ def test_retention_that_passed_the_ledger_is_told_and_accepted(
     place = TopicPartition(settings.kafka_topic, 0, 6)
     admin.delete_records([place])[place].result(30)
 
-    told = rf"{settings.kafka_topic}\[0\]: expected offset 3, .*retention.* found 6 to 10"
-    with pytest.raises(DataLossError, match=told):
+    reported = rf"{settings.kafka_topic}\[0\]: expected offset 3, .*retention.* found 6 to 10"
+    with pytest.raises(DataLossError, match=reported):
         drain(lambda: spark, settings, report=print)
     assert _stored(settings) == 3
     assert drain(lambda: spark, _accepting(settings), report=print).counts == BatchCounts(stored=4)
     assert _stored(settings) == 7
 
 
-def test_a_topic_made_anew_ends_the_stream_with_its_place_and_is_accepted(
+def test_a_topic_created_again_ends_the_stream_with_its_offset_and_is_accepted(
     spark: "SparkSession", settings: Settings, produce: Callable[..., None]
 ) -> None:
     produce([upsert("1"), upsert("2"), upsert("3")])
@@ -93,8 +93,10 @@ def test_a_topic_made_anew_ends_the_stream_with_its_place_and_is_accepted(
             time.sleep(0.2)
         _make_anew(settings)
         produce([upsert("4")])
-        told = rf"{settings.kafka_topic}\[0\]: expected offset 3, but the topic was created again"
-        with pytest.raises(DataLossError, match=told):
+        reported = (
+            rf"{settings.kafka_topic}\[0\]: expected offset 3, but the topic was created again"
+        )
+        with pytest.raises(DataLossError, match=reported):
             running.result()
     assert _stored(settings) == 3
     assert drain(lambda: spark, _accepting(settings), report=print).counts == BatchCounts(stored=1)

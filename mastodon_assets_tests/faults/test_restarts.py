@@ -56,7 +56,7 @@ def test_whatever_fails_under_a_stream_changes_no_row(
             platform.send(partitions=3)
             platform.wait_until_stored(stream)
 
-            # As the process sees it. Spark's notes are written beside the batches, so that it may
+            # As the process sees it. Spark's notes are written with the batches, so that it may
             # or may not notice; nothing rests on them.
             seen = Path(f"/proc/{stream.pid}/root{staging}")
             for folder in seen.glob("mastodon_assets-*"):

@@ -29,17 +29,17 @@ def test_whatever_goes_wrong_every_post_and_delete_is_in_kafka(
         kinds=kinds,
         ids=ids,
     )
-    told: list[str] = []
-    result = soak(settings, plan, report=told.append)
+    reported: list[str] = []
+    result = soak(settings, plan, report=reported.append)
 
     assert set(result.faults) >= set(kinds)
     assert result.posts > 50
     assert result.deletes > 0
-    assert (result.missing, result.undeleted, set(result.gaps)) == ([], [], {"recovered"}), told
+    assert (result.missing, result.undeleted, set(result.gaps)) == ([], [], {"recovered"}), reported
     assert result.holds
 
 
-def test_what_the_limits_cannot_cover_stands_in_gaps_with_its_exact_range(
+def test_what_the_limits_cannot_cover_is_in_gaps_with_its_exact_range(
     settings: Settings,
 ) -> None:
     plan = Plan(
@@ -54,12 +54,12 @@ def test_what_the_limits_cannot_cover_stands_in_gaps_with_its_exact_range(
         commit_seconds=0.5,
         kinds=CONNECTION_KINDS,
     )
-    told: list[str] = []
-    result = soak(settings, plan, report=told.append)
+    reported: list[str] = []
+    result = soak(settings, plan, report=reported.append)
 
     assert result.missing, "the limits covered all: this shows nothing"
-    assert result.missing == result.recorded, told
-    assert result.overstated == [], told
+    assert result.missing == result.recorded, reported
+    assert result.overstated == [], reported
     # Deletes are asked for by requests of another limit.
-    assert result.undeleted == [], told
+    assert result.undeleted == [], reported
     assert result.holds

@@ -49,14 +49,14 @@ def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch, cursors: dict[str, str]) -> list[tuple[str, str]]:
-    """A replacement of `masto.ingest_sources`: source and state, each as it was told."""
-    told: list[tuple[str, str]] = []
+    """A replacement of `masto.ingest_sources`: source and state, each as it was reported."""
+    reported: list[tuple[str, str]] = []
     monkeypatch.setattr(
         checkpoint,
         "save_state",
-        lambda _url, _instance, source, state: told.append((source, state.name)),
+        lambda _url, _instance, source, state: reported.append((source, state.name)),
     )
-    return told
+    return reported
 
 
 @pytest.fixture

@@ -45,12 +45,12 @@ EVENTS = history(toots=300, days=1, seed=5, now=NOW)
 
 
 def _first_missed() -> int:
-    """The first of forty events with a delete among them, of a post that was told before."""
-    told: set[str] = set()
+    """The first of forty events with a delete among them, of a post that was reported before."""
+    reported: set[str] = set()
     for number, event in enumerate(EVENTS):
-        if event.kind == "delete" and event.status_id in told and number > 100:
+        if event.kind == "delete" and event.status_id in reported and number > 100:
             return number - 20
-        told.update(each.status_id for each in EVENTS[max(0, number - 30) : number - 20])
+        reported.update(each.status_id for each in EVENTS[max(0, number - 30) : number - 20])
     raise AssertionError("no such delete in this history")
 
 
@@ -286,7 +286,7 @@ def test_posts_that_no_walk_can_recover_stay_in_the_gap(
 
     (gap,) = gaps.values()
     assert gap.status == "partial"
-    # A page of forty came back after the last post that the stream told.
+    # A page of forty came back after the last post that the stream reported.
     assert gap.from_id is not None
     assert gap.from_id > max(event.status_id for event in EVENTS[: LOST_AT - 30])
 

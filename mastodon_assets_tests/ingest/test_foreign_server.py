@@ -91,18 +91,18 @@ def ingesting(
     ) as process:
         try:
             assert process.stderr is not None
-            told = ""
-            while "connected" not in told:
+            reported = ""
+            while "connected" not in reported:
                 line = process.stderr.readline()
-                assert line, told
-                told += line
+                assert line, reported
+                reported += line
             yield process
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             _, rest = process.communicate(timeout=60)
-        assert process.returncode == 0, told + rest
-        assert "Traceback" not in told + rest
+        assert process.returncode == 0, reported + rest
+        assert "Traceback" not in reported + rest
 
 
 def messages(settings: Settings) -> list[dict[str, Any]]:
@@ -130,8 +130,8 @@ def test_posts_edits_deletes_and_gaps_of_another_software(
         api.status_delete(gone["id"])
         found = wait_for(settings, 4)
 
-    told = [(message["op"], message["id"], message.get("content")) for message in found]
-    assert told == [
+    reported = [(message["op"], message["id"], message.get("content")) for message in found]
+    assert reported == [
         ("upsert", str(kept["id"]), "first #Tea"),
         ("upsert", str(kept["id"]), "second thoughts"),
         ("upsert", str(gone["id"]), "too much"),
@@ -152,7 +152,7 @@ def test_posts_edits_deletes_and_gaps_of_another_software(
     assert "not for all" not in json.dumps(messages(settings))
 
 
-def test_a_refused_stream_is_told_with_its_status(settings: Settings, foreign: Foreign) -> None:
+def test_a_refused_stream_is_reported_with_its_status(settings: Settings, foreign: Foreign) -> None:
     foreign.fail("/api/v1/streaming/public", {"type": "status", "status": 401})
     environment = {
         **os.environ,

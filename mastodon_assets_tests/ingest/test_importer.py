@@ -163,11 +163,11 @@ def test_a_damaged_archive_is_one_line_and_what_came_before_is_published(broker:
     lines = b"\n".join(as_line(status(str(number))) for number in range(3_000))
     archive = gzip.compress(lines)
 
-    with pytest.raises(RecordingUnreadableError, match="is damaged after") as told:
+    with pytest.raises(RecordingUnreadableError, match="is damaged after") as reported:
         bring_in(broker, archive[: len(archive) // 2])
 
-    assert "\n" not in str(told.value)
-    assert f"after {len(broker.messages())} statuses" in str(told.value)
+    assert "\n" not in str(reported.value)
+    assert f"after {len(broker.messages())} statuses" in str(reported.value)
     assert len(broker.messages()) > 0
 
 

@@ -131,7 +131,7 @@ def test_a_revoked_token_ends_a_socket_that_goes_on(monkeypatch: pytest.MonkeyPa
     assert caught.value.is_of_token
 
 
-def test_a_socket_that_ends_or_breaks_is_told_apart() -> None:
+def test_a_socket_that_ends_or_breaks_is_distinguished() -> None:
     with (
         socket_server(FRAMES, GTS_ANSWERS, token=TOKEN, end=lambda _connection: None) as server,
         client_of(server.base_url).open_events() as events,

@@ -72,7 +72,7 @@ def run(
 
 
 class Running(threading.Thread):
-    """An ingester that runs until it is told to stop."""
+    """An ingester that runs until it is reported to stop."""
 
     def __init__(self, broker: Broker, tokens: Mapping[str, str], **options: Any) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def test_local_remote_and_a_hashtag_are_read_together_with_a_cursor_each(
 ) -> None:
     tag = "photography"
     with running(synthetic_source(toots=300, days=2, seed=7)) as server:
-        # The stream tells its history once; here somebody else takes it.
+        # The stream sends its history once; here somebody else reads it.
         run(broker, {server.base_url: server.token}, until_caught_up=True)
         cursors.clear()
         before = broker.messages()
@@ -332,7 +332,7 @@ def test_the_timeline_is_backfilled_to_the_requested_time(
     source = synthetic_source(toots=400, days=8, seed=7)
     since = datetime.now(UTC) - timedelta(days=4)
     with running(source) as server, log_lines() as lines:
-        # The stream tells its history once; here somebody else takes it.
+        # The stream sends its history once; here somebody else reads it.
         run(broker, {server.base_url: server.token}, until_caught_up=True)
         cursors.clear()
         before = broker.messages()

@@ -62,6 +62,6 @@ def test_status_shows_each_source_with_its_cursor_and_open_gaps(
 def test_a_source_without_a_record_for_a_minute_is_not_running(
     state: str, age: int, shown: str
 ) -> None:
-    told = NOON - timedelta(seconds=age)
-    source = SourceStatus("one.example", "public", state, None, told, None, None, None, 0)
+    reported = NOON - timedelta(seconds=age)
+    source = SourceStatus("one.example", "public", state, None, reported, None, None, None, 0)
     assert source.present_state(NOON) == shown

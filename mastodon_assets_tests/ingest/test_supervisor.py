@@ -107,7 +107,7 @@ def test_the_timeline_walk_alone_reads_every_recorded_post(
     broker: Broker, cursors: dict[str, str], recorded: RecordedSource
 ) -> None:
     with running(recorded, token=TOKEN) as server:
-        # The stream tells its history once; here somebody else has taken it.
+        # The stream sends its history once; here somebody else has read it.
         run(broker, server.base_url, max_events=1)
         cursors.clear()
         run(broker, server.base_url, until_caught_up=True)

@@ -133,10 +133,10 @@ def test_the_demo_fills_the_tables_and_counts_them(real: RealDemo) -> None:
     assert "trained on synthetic" in real.ended.stdout
 
 
-def test_the_demo_tells_each_asset_and_how_long_the_steps_took(real: RealDemo) -> None:
-    told = re.findall(r"materialized (\w+)", real.ended.stderr)
-    assert len(told) == len(set(told))
-    assert {name.partition(".")[0] for name in (*CHARTS, *HEADERS)} <= set(told)
+def test_the_demo_reports_each_asset_and_how_long_the_steps_took(real: RealDemo) -> None:
+    reported = re.findall(r"materialized (\w+)", real.ended.stderr)
+    assert len(reported) == len(set(reported))
+    assert {name.partition(".")[0] for name in (*CHARTS, *HEADERS)} <= set(reported)
     assert re.search(
         r"(?m)^  posts to Kafka +\d+\n  assets +\d+\n  in total +\d+$", real.ended.stdout
     )
@@ -238,12 +238,14 @@ def test_a_failing_asset_is_one_line_with_step_cause_and_log(tmp_path: Path) -> 
     prepare_folder(settings.mastodon_assets_home, say_nothing)
     with pytest.raises(MaterializeError) as failed:
         materialize_all(settings, say_nothing)
-    told = str(failed.value)
+    reported = str(failed.value)
     log = tmp_path / "state" / "demo-materialize.log"
-    assert re.match(r"\w+: ServiceUnavailableError: no connection to PostgreSQL .*refused", told)
-    assert told.endswith(f"(log: {log})")
-    assert "\n" not in told
-    assert "s3cr3t" not in told + log.read_text(errors="replace")
+    assert re.match(
+        r"\w+: ServiceUnavailableError: no connection to PostgreSQL .*refused", reported
+    )
+    assert reported.endswith(f"(log: {log})")
+    assert "\n" not in reported
+    assert "s3cr3t" not in reported + log.read_text(errors="replace")
 
 
 def test_the_settings_of_a_demo_ignore_what_names_other_services(

@@ -67,7 +67,7 @@ def _no_session() -> object:
     raise AssertionError("the drain must leave the reading to the stream")
 
 
-def test_the_stream_follows_the_topic_through_a_cut_and_ends_in_good_order_at_sigterm(
+def test_the_stream_follows_the_topic_through_a_disconnect_and_ends_in_good_order_at_sigterm(
     settings: Settings, produce: Callable[..., None], tmp_path: Path
 ) -> None:
     metrics_port, ui_port = free_port(), free_port()
@@ -92,9 +92,9 @@ def test_the_stream_follows_the_topic_through_a_cut_and_ends_in_good_order_at_si
         assert (sum(summary.end.values()), summary.batches) == (6, 0)
 
         with urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as answer:
-            told = answer.read().decode()
-        assert 'mastodon_assets_stream_messages_total{outcome="stored"} 4.0' in told
-        assert "mastodon_assets_stream_restarts_total 1.0" in told
+            reported = answer.read().decode()
+        assert 'mastodon_assets_stream_messages_total{outcome="stored"} 4.0' in reported
+        assert "mastodon_assets_stream_restarts_total 1.0" in reported
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
     assert process.returncode == 0, _log(tmp_path)

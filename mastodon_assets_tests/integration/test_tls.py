@@ -196,7 +196,7 @@ def test_a_database_that_takes_no_plain_text_says_so(servers: SecureServers) -> 
     _assert_not_entered(url, "no encryption")
 
 
-def _assert_not_entered(url: SecretStr, told: str) -> None:
-    with pytest.raises(ServiceUnavailableError, match=told) as raised:
+def _assert_not_entered(url: SecretStr, reported: str) -> None:
+    with pytest.raises(ServiceUnavailableError, match=reported) as raised:
         migrate(url)
     assert "\n" not in str(raised.value)

@@ -31,7 +31,7 @@ def catch_up(settings: Settings, *servers: SimulatorServer) -> IngestSummary:
     return ingest(read, max_events=None, until_caught_up=True, should_stop=lambda: False)
 
 
-def test_a_post_that_two_servers_tell_is_one_row_and_a_second_start_publishes_nothing_again(
+def test_a_post_that_two_servers_list_is_one_row_and_a_second_start_publishes_nothing_again(
     settings: Settings, spark: "SparkSession"
 ) -> None:
     one = synthetic_source(toots=300, days=2, seed=5, domain=ONE)

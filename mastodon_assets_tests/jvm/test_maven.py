@@ -128,7 +128,7 @@ def test_what_a_killed_fetch_left_is_no_jar_folder_and_is_cleared_away(
     assert not left.exists()
 
 
-def test_without_network_the_error_is_one_line_and_a_cache_that_may_be_the_cause_is_tried_anew(
+def test_without_network_the_error_is_one_line_and_a_cache_that_may_be_the_cause_is_tried_again(
     ivy: FakeIvy,
 ) -> None:
     ivy.cached.parent.mkdir(parents=True)

@@ -125,7 +125,7 @@ def test_a_platform_that_works_has_no_red_finding_and_says_so_by_its_exit_status
     assert server.token not in result.stdout
 
 
-def test_a_red_finding_is_exit_status_1_and_a_word_beside_the_colour(
+def test_a_red_finding_is_exit_status_1_and_a_word_with_the_colour(
     run: Callable[..., Result],
 ) -> None:
     result = run(KAFKA_TOPIC="no_such_topic")
@@ -172,7 +172,7 @@ def test_services_that_are_down_are_red_each(tmp_path: Path) -> None:
         ("UPDATE masto.schema_version SET version_num = '9999'", "red", "upgrade mastodon-assets"),
     ],
 )
-def test_a_schema_of_another_version_is_told(
+def test_a_schema_of_another_version_is_reported(
     settings: Settings, statement: str, level: str, advice: str
 ) -> None:
     with transaction(settings.postgres_url) as connection:
@@ -192,7 +192,7 @@ def test_postgresql_must_be_15_or_newer(server_version: int, level: str) -> None
 
 
 @pytest.mark.parametrize(("free", "level"), [(10, "green"), (3, "yellow"), (0.5, "red")])
-def test_a_disk_that_fills_is_told_before_it_is_full(
+def test_a_disk_that_fills_is_reported_before_it_is_full(
     free: float, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=int(free * 2**30))
@@ -205,14 +205,14 @@ def test_a_disk_that_fills_is_told_before_it_is_full(
     ("seconds", "level"),
     [(0, "green"), (3, "green"), (-3, "green"), (30, "yellow"), (-30, "yellow"), (600, "red")],
 )
-def test_a_clock_apart_from_the_servers_is_told(seconds: int, level: str) -> None:
+def test_a_clock_apart_from_the_servers_is_reported(seconds: int, level: str) -> None:
     date = format_datetime(NOON + timedelta(seconds=seconds), usegmt=True)
 
     assert judge_clock(date, NOON, NOON + timedelta(milliseconds=100)).level == level
 
 
 @pytest.mark.parametrize("date", [None, "", "soon"])
-def test_a_server_without_a_clock_is_told(date: str | None) -> None:
+def test_a_server_without_a_clock_is_reported(date: str | None) -> None:
     assert judge_clock(date, NOON, NOON).level == "yellow"
 
 
@@ -240,7 +240,7 @@ OFF, ON = "disabled", "public"
         (feeds_document(local=["odd"]), "public", "green"),
     ],
 )
-def test_feeds_that_the_server_does_not_serve_are_told_where_a_source_needs_them(
+def test_feeds_that_the_server_does_not_serve_are_reported_if_a_source_needs_them(
     document: dict[str, Any], sources: str, level: str
 ) -> None:
     wanted = [each.source for each in parse_sources(sources)]

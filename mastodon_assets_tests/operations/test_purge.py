@@ -110,7 +110,7 @@ def rows(settings: Settings, query: str) -> list[Any]:
         return connection.execute(query.encode()).fetchall()
 
 
-def test_dead_letters_of_the_withdrawn_go_and_the_others_stay_as_they_are(
+def test_dead_letters_of_the_suppressed_go_and_the_others_stay_as_they_are(
     platform: Settings,
 ) -> None:
     by_ada = [json.dumps(status(str(number))) for number in range(5)]
@@ -343,20 +343,26 @@ def test_a_server_is_named_by_its_domain(domain: str) -> None:
         server(domain)
 
 
-def test_the_command_asks_tells_and_lists(platform: Settings, command: Callable[..., str]) -> None:
+def test_the_command_asks_reports_and_lists(
+    platform: Settings, command: Callable[..., str]
+) -> None:
     fail(platform, by_bob())
     keep(platform, upsert("3", username="bob@two.example", favourites=-1))
 
     with pytest.raises(typer.Abort):
         command("--account", "bob@two.example", answer="n\n")
     dry = command("--account", "bob@two.example", "--dry-run")
-    told = json.loads(command("--account", "@bob@two.example", "--yes", "--json"))
+    reported = json.loads(command("--account", "@bob@two.example", "--yes", "--json"))
     listed = command("--list")
 
     assert "1  toots_rejected" in dry
     assert f"1  {platform.kafka_errors_topic}" in dry
     assert "nothing was changed" in dry
-    assert told["removed"]["toots_rejected"] == told["removed"][platform.kafka_errors_topic] == 1
+    assert (
+        reported["removed"]["toots_rejected"]
+        == reported["removed"][platform.kafka_errors_topic]
+        == 1
+    )
     assert "account" in listed
     assert "1 on the suppression list" in listed
     assert "bob" not in listed

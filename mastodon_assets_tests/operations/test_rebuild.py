@@ -1,4 +1,4 @@
-"""Derived tables that are damaged, made anew from toots_raw."""
+"""Damaged derived tables, rebuilt from toots_raw."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ def _tables(postgres_url: SecretStr) -> dict[str, list[Any]]:
         }
 
 
-def test_whatever_is_gone_or_wrong_is_made_anew_and_the_right_rows_are_not_written(
+def test_whatever_is_gone_or_wrong_is_rebuilt_and_the_right_rows_are_not_written(
     spark: "SparkSession", settings: Settings, produce: Callable[..., None]
 ) -> None:
     produce([upsert(str(number), hashtags=["x", f"tag{number % 2}"]) for number in range(7)])

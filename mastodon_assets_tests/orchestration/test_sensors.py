@@ -142,7 +142,7 @@ def test_a_platform_without_a_message_starts_no_run(instance: dg.DagsterInstance
     assert "mastodon-assets ingest" in _skipped(instance)
 
 
-def test_the_topics_ends_are_told_on_the_topics_assets_once(
+def test_the_topics_ends_are_reported_on_the_topics_assets_once(
     environment: Settings, produce: Callable[..., None], instance: dg.DagsterInstance
 ) -> None:
     produce([upsert("1"), upsert("2")], partition=3)
@@ -163,7 +163,7 @@ def test_the_topics_ends_are_told_on_the_topics_assets_once(
     assert len(_tick(instance, cursor="edited by hand").asset_events) == 2
 
 
-def test_the_topics_ends_are_told_also_where_nothing_is_asked_for(
+def test_the_topics_ends_are_reported_even_if_nothing_is_requested(
     produce: Callable[..., None], instance: dg.DagsterInstance, add_run: AddRun
 ) -> None:
     produce([upsert("1")])

@@ -160,7 +160,7 @@ def test_the_stack_of_a_day_is_as_high_as_its_posts() -> None:
     assert tops == by_day(7)["n_toosts"].tolist()
 
 
-def test_the_title_tells_the_range_and_the_note_the_number_of_posts() -> None:
+def test_the_title_names_the_range_and_the_note_the_number_of_posts() -> None:
     words = " ".join(texts(charts.toots_per_day(per_day(7, 1000))))
     assert "2026-09-29 to 2026-10-05" in words
     assert "5,500 posts." in words
@@ -321,7 +321,7 @@ def test_without_labels_no_model_is_named() -> None:
         assert not any("trained on" in text for text in texts(figure))
 
 
-def test_a_few_of_many_are_not_nought_percent() -> None:
+def test_a_few_of_many_are_not_zero_percent() -> None:
     frame = by_reason().head(2).assign(n=[100_000, 1])
     assert any("(<0.1 %)" in text for text in texts(charts.sentiment_distribution(frame)))
 

@@ -42,7 +42,7 @@ def model(spark: SparkSession, trained: TrainingResult) -> LoadedModel:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of research data beside the project, which is no part of it."""
+    """The folder of research data next to the project, which is not part of it."""
     folder = SHARED_DATA / "sentiment"
     if not folder.is_dir():
         pytest.skip(f"no research data in {folder}")

@@ -222,7 +222,7 @@ def test_a_candidate_trained_on_wrong_labels_is_refused_with_the_reason(
     spark: SparkSession, settings: Settings, fresh_database_url: SecretStr, tmp_path: Path
 ) -> None:
     # Both corpora hold out the same texts; in the second most labels are swapped. No word of these
-    # texts stands in the lessons that every model gets, so nothing puts it right.
+    # texts is in the templates that every model gets, so nothing corrects it.
     texts = [
         (f"the {thing} looked {word} {when}", target)
         for target, words in ((1.0, _KIND), (0.0, _UNKIND))

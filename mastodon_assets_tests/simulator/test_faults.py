@@ -33,7 +33,7 @@ def read(server: SimulatorServer) -> Iterator[str]:
         yield from (event.data for event in EventSource(response).iter_sse())
 
 
-def test_what_is_lost_no_stream_tells() -> None:
+def test_what_is_lost_is_in_no_stream() -> None:
     with running(faulty(Fault(10, lost=5))) as server:
         first = list(read(server))
         after = read(server)
@@ -45,14 +45,14 @@ def test_what_is_lost_no_stream_tells() -> None:
 
 
 def test_a_connection_torn_in_mid_event_is_an_error_of_the_client() -> None:
-    told: list[str] = []
+    reported: list[str] = []
     with (
         running(faulty(Fault(10, lost=1, in_mid_event=True))) as server,
         pytest.raises(httpx.RemoteProtocolError),
     ):
-        told.extend(read(server))
+        reported.extend(read(server))
 
-    assert len(told) == 10
+    assert len(reported) == 10
 
 
 def test_a_stalled_stream_has_no_heartbeat() -> None:
@@ -68,7 +68,7 @@ def test_a_stalled_stream_has_no_heartbeat() -> None:
     assert b"".join(chunks).count(b"event: ") == 2
 
 
-def test_what_happens_during_a_stall_is_not_told_when_the_stream_ends() -> None:
+def test_what_happens_during_a_stall_is_not_sent_when_the_stream_ends() -> None:
     class Stalling(SyntheticSource):
         async def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
             yield Frame(b"event: delete\ndata: before\n\n", is_local=None)
@@ -110,7 +110,7 @@ def test_a_post_that_comes_late_is_listed_behind_others() -> None:
             return {status["id"] for status in page.json()}
 
         before = listed()
-        told = list(read(server))
+        reported = list(read(server))
         assert listed() - before == {late.status_id}
 
-    assert not any(f'"id":"{late.status_id}"' in data for data in told)
+    assert not any(f'"id":"{late.status_id}"' in data for data in reported)

@@ -25,7 +25,7 @@ def test_paged_requests_have_a_limit_of_their_own_that_ends_with_its_window() ->
     assert limits.count(paged)[0]
 
 
-def test_the_headers_tell_of_the_nearest_limit() -> None:
+def test_the_headers_name_the_nearest_limit() -> None:
     limits = RequestLimits(every=Limit(5, 100), paged=Limit(2, 300), clock=lambda: 1_000_000.0)
     _, headers = limits.count(f"{TIMELINE}?max_id=1")
     assert headers["X-RateLimit-Limit"] == "2"

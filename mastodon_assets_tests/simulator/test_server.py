@@ -170,10 +170,10 @@ def test_walking_by_min_id_meets_every_listed_post_once_in_its_present_version(
     found = walk(server)
     assert [status["id"] for status in found] == sorted(expected, key=int)
     for status in found:
-        told = expected[status["id"]]
-        # What a request is answered with is older than what the stream told.
-        assert status == told | {name: status[name] for name in COUNTS}
-        assert all(status[name] >= told[name] for name in COUNTS)
+        reported = expected[status["id"]]
+        # What a request is answered with is older than what the stream sent.
+        assert status == reported | {name: status[name] for name in COUNTS}
+        assert all(status[name] >= reported[name] for name in COUNTS)
     assert any(status["edited_at"] for status in found)
 
 
@@ -215,7 +215,7 @@ def test_the_limit_of_a_page_is_twenty_unless_asked_and_never_above_forty(
         assert len(http.get(TIMELINE, params={"limit": asked}).json()) == given
 
 
-def test_a_page_tells_its_neighbours_and_the_rate_limit(server: SimulatorServer) -> None:
+def test_a_page_names_its_neighbours_and_the_rate_limit(server: SimulatorServer) -> None:
     with client(server) as http:
         response = http.get(TIMELINE, params={"limit": "5", "local": "true"})
         page = response.json()
@@ -345,12 +345,12 @@ def tags_of(event: Event) -> set[str]:
 def test_a_hashtag_has_a_timeline_and_a_stream_of_the_posts_with_it_and_of_their_deletes(
     events: list[Event],
 ) -> None:
-    told = {event.status_id: event for event in events if event.status}
+    reported = {event.status_id: event for event in events if event.status}
     tagged = [
         event
         for event in events
         if "photography" in tags_of(event)
-        or (event.kind == "delete" and "photography" in tags_of(told[event.status_id]))
+        or (event.kind == "delete" and "photography" in tags_of(reported[event.status_id]))
     ]
     assert {event.kind for event in tagged} >= {"update", "delete"}
     with running(synthetic([e for e in events if e.status or e.kind == "delete"])) as server:
@@ -375,12 +375,12 @@ def test_a_delete_goes_where_its_post_went(events: list[Event], kind: str, is_lo
     assert 0 < len(wanted) < len(deletes)
     source = SyntheticSource(events, live=LivePosts(3, today=NOW))
     with running(source) as server:
-        told = [
+        reported = [
             event.data
             for event in read_until_quiet(server, f"{STREAM}/{kind}")
             if event.event == "delete"
         ]
-    assert told == wanted
+    assert reported == wanted
 
 
 def test_a_server_of_another_name_has_the_same_remote_posts_and_other_local_ones() -> None:

@@ -132,7 +132,7 @@ def test_an_edit_changes_the_text_and_keeps_the_identity(
             assert edit[key] == original[key]
 
 
-def test_ids_are_unique_numbers_that_tell_the_arrival(posts: list[Status]) -> None:
+def test_ids_are_unique_numbers_in_the_order_of_arrival(posts: list[Status]) -> None:
     ids = [status["id"] for status in posts]
     assert len(set(ids)) == len(ids)
     assert len({status["uri"] for status in posts}) == len(ids)
@@ -259,7 +259,7 @@ def test_moods_change_from_day_to_day(posts: list[Status]) -> None:
 def test_every_host_is_invented(events: list[Event]) -> None:
     hosts = set(re.findall(r"https?://([^/\"<>\\ ]+)", stream_bytes(events).decode()))
     assert "simulator.example" in hosts
-    # An address in the text is split among spans: its scheme stands alone.
+    # An address in the text is split among spans: its scheme is alone.
     assert all(host.endswith(".example") for host in hosts), hosts
 
 

@@ -49,7 +49,7 @@ def test_a_page_of_one_kind_is_full_although_the_other_kind_lies_between() -> No
 
 
 @pytest.mark.parametrize("limit", [2, 3, 4, 5])
-def test_walking_forward_past_an_id_that_stands_twice_skips_nothing(limit: int) -> None:
+def test_walking_forward_past_an_id_that_is_listed_twice_skips_nothing(limit: int) -> None:
     ids, seen, last = "abcXdefghXij", "", "unknown"
     while found := page(ids, PageRequest(limit=limit, min_id=last)):
         seen += found[::-1]
@@ -58,7 +58,7 @@ def test_walking_forward_past_an_id_that_stands_twice_skips_nothing(limit: int) 
 
 
 @pytest.mark.parametrize("limit", [2, 3, 4, 5])
-def test_walking_back_past_an_id_that_stands_twice_ends(limit: int) -> None:
+def test_walking_back_past_an_id_that_is_listed_twice_ends(limit: int) -> None:
     ids, seen, request = "abcXdefghXij", "", PageRequest(limit=limit)
     for _ in range(len(ids)):
         found = page(ids, request)

@@ -1,4 +1,4 @@
-"""Sessions beside the handlers of this process."""
+"""Sessions and the signal handlers of this process."""
 
 import signal
 from typing import TYPE_CHECKING

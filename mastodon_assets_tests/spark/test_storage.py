@@ -1,4 +1,4 @@
-"""What stands for a `Path` at a URI does what `Path` does; refusals are tried in test_cluster."""
+"""What replaces a `Path` at a URI does what `Path` does; refusals are tried in test_cluster."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -314,12 +314,12 @@ def test_the_command_replays_both_kinds(platform: Settings, command: Callable[..
     fail(platform, json.dumps(status("2")))
 
     dry = command("replay", "--dry-run")
-    told = command("replay")
+    reported = command("replay")
 
     assert "refused by the tables: 1 would be published, 1 not" in dry
     assert "not published by the ingester: 1 would be published, 0 not" in dry
-    assert "refused by the tables: 1 published, 1 not" in told
-    assert "not published by the ingester: 1 published, 0 not" in told
+    assert "refused by the tables: 1 published, 1 not" in reported
+    assert "not published by the ingester: 1 published, 0 not" in reported
     assert {found["id"] for found in published(platform)} == {"1", "2"}
 
 

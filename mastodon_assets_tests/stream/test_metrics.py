@@ -57,7 +57,7 @@ def test_prometheus_reads_what_became_of_the_messages() -> None:
     progress, _ = _progress("127.0.0.1:1", "a_topic", registry)
     progress.add(Batch(BatchCounts(stored=3, stale=2), 0.25))
     progress.add_restart()
-    told = generate_latest(registry).decode()
+    reported = generate_latest(registry).decode()
     for line in (
         'mastodon_assets_stream_messages_total{outcome="stored"} 3.0',
         'mastodon_assets_stream_messages_total{outcome="deletes"} 0.0',
@@ -65,7 +65,7 @@ def test_prometheus_reads_what_became_of_the_messages() -> None:
         "mastodon_assets_stream_restarts_total 1.0",
         "mastodon_assets_stream_lag_messages NaN",
     ):
-        assert line in told
+        assert line in reported
 
 
 @pytest.mark.usefixtures("loopback")

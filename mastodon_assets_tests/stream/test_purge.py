@@ -62,7 +62,7 @@ class Tables:
             return purge_rows(self.connection, covered)
 
     def begin_again(self) -> None:
-        """The ledger stands at the topic's beginning: everything is read once more."""
+        """The ledger is at the topic's beginning: everything is read once more."""
         with self.connection.transaction():
             self.connection.execute("UPDATE masto.kafka_offsets SET next_offset = 0")
         self.next = 0
@@ -214,7 +214,7 @@ def test_reading_all_messages_again_brings_nothing_back(tables: Tables, kind: Ki
     assert "bob" not in texts
 
 
-def test_a_withdrawn_server_takes_with_it_what_was_read_from_it(tables: Tables) -> None:
+def test_a_purged_server_takes_with_it_what_was_read_from_it(tables: Tables) -> None:
     tables.write(
         [
             upsert("1", username="ada@five.example", instance="five.example"),
@@ -235,7 +235,9 @@ def test_a_withdrawn_server_takes_with_it_what_was_read_from_it(tables: Tables) 
     )
 
 
-def test_a_deleted_post_stays_away_when_the_server_that_told_withdraws(tables: Tables) -> None:
+def test_a_deleted_post_stays_away_when_the_server_that_reported_it_withdraws(
+    tables: Tables,
+) -> None:
     tables.write([by_bob("1"), by_bob("1", instance="five.example")])
     tables.write([delete("1", instance="five.example")])
     tables.purge("server", "five.example")
@@ -243,7 +245,7 @@ def test_a_deleted_post_stays_away_when_the_server_that_told_withdraws(tables: T
     assert tables.write([by_bob("1")]) == BatchCounts(tombstoned=1)
 
 
-def test_a_delete_of_a_withdrawn_post_is_taken(tables: Tables) -> None:
+def test_a_delete_of_a_suppressed_post_is_stored(tables: Tables) -> None:
     tables.purge("server", "one.example")
 
     assert tables.write([delete("1")]) == BatchCounts(delete_messages=1)
@@ -288,7 +290,7 @@ def test_spellings_of_an_account_and_of_a_hashtag_are_counted_as_one(tables: Tab
 
 
 @pytest.mark.parametrize("key", [None, SecretStr("another key for tests")])
-def test_a_sink_that_cannot_tell_who_has_withdrawn_writes_nothing(
+def test_a_merge_that_cannot_know_who_has_withdrawn_writes_nothing(
     tables: Tables, key: SecretStr | None
 ) -> None:
     assert tables.write([upsert("1")], key=None) == BatchCounts(stored=1)
@@ -305,7 +307,7 @@ _AUTHORS = ["ada@one.example", "bob@two.example", "eve@two.example"]
 
 @st.composite
 def _messages(draw: st.DrawFn) -> list[Any]:
-    """Posts, edits and deletes; a post has one author, told by its number."""
+    """Posts, edits and deletes; a post has one author, reported by its number."""
     made = []
     for _ in range(draw(st.integers(1, 12))):
         number = draw(st.integers(0, 5))

@@ -1,4 +1,4 @@
-"""The reader beside another writer."""
+"""The reader with another writer at work."""
 
 from collections.abc import Callable
 

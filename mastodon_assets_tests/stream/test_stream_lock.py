@@ -45,13 +45,13 @@ def test_the_wait_ends_when_the_stream_has_passed_the_offsets(
     with _stream(fresh_database_url) as connection:
         timer = threading.Timer(0.5, _advance, (connection, 3))
         timer.start()
-        told: list[str] = []
-        waited = wait_for_stream(fresh_database_url, _TARGET, told.append)
+        reported: list[str] = []
+        waited = wait_for_stream(fresh_database_url, _TARGET, reported.append)
         timer.join()
         assert waited.start == {0: 0}
         assert waited.owner is not None
         assert waited.owner.pid == connection.info.backend_pid
-        assert f"PostgreSQL pid {waited.owner.pid}" in told[0]
+        assert f"PostgreSQL pid {waited.owner.pid}" in reported[0]
 
 
 def test_the_wait_ends_when_the_stream_does(fresh_database_url: SecretStr) -> None:

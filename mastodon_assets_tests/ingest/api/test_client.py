@@ -212,7 +212,7 @@ def test_events_are_read_whatever_their_line_ends() -> None:
 
 
 @pytest.mark.parametrize("part", [b"a" * 10_000, b"data: a\n" * 2_000, b"data: a\r\n" * 2_000])
-def test_an_event_without_end_is_a_cut(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_without_end_is_a_disconnect(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "_LONGEST_EVENT_BYTES", 100_000)
     small = b"event: update\ndata: 1\n\n" * 10_000 + b"event: update\r\ndata: 1\r\n\r\n" * 10_000
     with (
@@ -456,13 +456,13 @@ def test_a_limit_without_a_usable_end_has_none(text: str) -> None:
     assert found is None or text.startswith("9")
 
 
-def test_an_unreadable_reset_beside_an_answer_changes_nothing() -> None:
+def test_an_unreadable_reset_with_an_answer_changes_nothing() -> None:
     page = Answer(b'[{"id":"1"}]', headers={"X-RateLimit-Reset": "soon"})
     with odd_server({TIMELINE: page}) as server:
         assert client_of(server).newest_page() == [{"id": "1"}]
 
 
-def test_a_page_of_a_protection_is_not_blamed_on_the_token() -> None:
+def test_a_page_of_a_protection_does_not_accuse_the_token() -> None:
     blocked = Answer(b"<html>Checking your browser", 403, content_type="text/html; charset=UTF-8")
     with odd_server({STREAM: blocked, TIMELINE: blocked}) as server:
         client = client_of(server)
@@ -514,7 +514,7 @@ def test_a_compressed_page_and_stream_are_read() -> None:
         assert read == ["1"]
 
 
-def test_an_event_that_unpacks_to_more_than_any_post_is_a_cut(
+def test_an_event_that_unpacks_to_more_than_any_post_is_a_disconnect(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(event_stream, "_LONGEST_EVENT_BYTES", 1_000_000)

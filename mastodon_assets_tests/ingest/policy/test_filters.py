@@ -87,7 +87,7 @@ SEPARATORS = st.sampled_from(
 
 
 @given(WORDS, WORDS, WORDS, SEPARATORS, SEPARATORS)
-def test_what_stands_between_separators_is_found(
+def test_what_is_between_separators_is_found(
     word: str, before: str, after: str, left: str, right: str
 ) -> None:
     rules = filters(filter_words=word)
@@ -160,7 +160,7 @@ def test_bots_and_replies_are_dropped_where_said() -> None:
     assert dropped_by(replies) is None
 
 
-def test_a_word_may_stand_in_the_content_warning() -> None:
+def test_a_word_may_be_in_the_content_warning() -> None:
     assert dropped_by(filters(filter_words="tea"), spoiler_text="On tea") is None
 
 

@@ -152,7 +152,7 @@ def test_what_a_server_leaves_empty_is_empty_and_the_post_is_kept() -> None:
     encode(message)
 
 
-def test_the_url_stands_in_for_a_missing_uri() -> None:
+def test_the_url_replaces_a_missing_uri() -> None:
     assert upsert(status(uri=None))["uri"] == "https://one.example/@ada/1"
 
 

@@ -38,7 +38,7 @@ def mention(handle: str, **changes: Any) -> dict[str, Any]:
 
 
 def tag(handle: str) -> str:
-    """What stands for a mention of `handle`."""
+    """What replaces a mention of `handle`."""
     return f"@{Pseudonyms(KEY).handle(handle).partition('@')[0]}"
 
 
@@ -98,7 +98,7 @@ def test_another_key_gives_other_hashes() -> None:
             [mention("bob@one.example")],
             f"{tag('bob@one.example')} hello",
         ),
-        # Two of one name, told apart by their links.
+        # Two of one name, reported apart by their links.
         (
             linked("https://one.example/@bob", "bob") + linked("https://three.example/@bob", "bob"),
             [mention("bob@one.example"), mention("bob@three.example")],
@@ -235,7 +235,7 @@ def _statuses(draw: st.DrawFn) -> tuple[dict[str, Any], list[str]]:
 def _escaped(text: str) -> str:
     for character in "&<>":
         text = text.replace(character, f"&#{ord(character)};")
-    # What would make a name of what stands beside it.
+    # What would turn the text next to it into a name.
     return re.sub(r"[\w@%/.+-]", "", text)
 
 

@@ -123,7 +123,7 @@ def test_a_walk_ends_where_the_stream_has_sent_everything() -> None:
 def posting_timeline(*gone: str) -> Answering:
     """Numbers from 1 on: nine are there at first, and each page that is asked for brings two more.
 
-    `gone` are deleted as soon as the newest page was told.
+    `gone` are deleted as soon as the newest page was reported.
     """
     ids = [str(each) for each in range(1, 10)]
 

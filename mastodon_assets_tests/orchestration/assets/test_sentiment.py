@@ -113,7 +113,7 @@ def _run(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
 
 
-def test_a_refused_candidates_reason_stands_in_the_list(second: str) -> None:
+def test_a_refused_candidates_reason_is_in_the_list(second: str) -> None:
     listed = _run("model", "list")
     assert listed.exit_code == 0
     assert f"{second} candidate: worse than the champion" in listed.stdout
@@ -165,7 +165,7 @@ def test_a_model_that_cannot_be_read_is_not_promoted(
     assert _statuses(settings) == {first: "champion", second: "candidate"}
 
 
-def test_the_models_metadata_show_its_curves_and_its_most_telling_ngrams(
+def test_the_models_metadata_show_its_curves_and_its_strongest_ngrams(
     first: str, second: str, spark: "SparkSession"
 ) -> None:
     metadata = _materialize()

@@ -18,7 +18,7 @@ def test_there_are_200_different_pairs_and_none_trains_a_model() -> None:
     assert not texts & {text for text, _ in synthetic_texts()}
 
 
-def test_a_model_turns_with_negation_and_is_silent_where_there_is_no_ground(
+def test_a_model_turns_with_negation_and_abstains_without_a_reason_to_decide(
     trained: TrainingResult,
 ) -> None:
     suites = trained.metrics["suites"]
@@ -28,7 +28,7 @@ def test_a_model_turns_with_negation_and_is_silent_where_there_is_no_ground(
     assert suites["abstention"] == {"rows": len(abstention_texts(["en"])), "share": 1.0}
 
 
-def test_what_a_model_serves_is_no_ground_for_silence(
+def test_what_a_model_serves_is_no_reason_to_abstain(
     spark: SparkSession, model: LoadedModel
 ) -> None:
     assert not [text for text, _ in abstention_texts(["en", "ja"]) if "猫" in text]

@@ -50,7 +50,7 @@ def test_ngrams_are_of_one_to_three_words_seen_twice_without_links_and_handles(
     assert {gram for gram in ngrams if " " not in gram} == {*words_of(text), "ok"}
 
 
-def test_a_trained_model_keeps_its_portrait(trained: TrainingResult) -> None:
+def test_a_trained_model_keeps_its_diagnostics(trained: TrainingResult) -> None:
     metrics, vocabulary = trained.metrics, read_vocabulary(Path(trained.path))
     assert {"good", "bad", "not"} <= vocabulary
     assert metrics["reference"]["unknown_words"] < 0.1

@@ -174,7 +174,7 @@ def test_a_version_that_is_not_there_cannot_be_promoted(
         promote(connection, "nosuch")
 
 
-def test_all_models_stand_with_the_newest_first(connection: psycopg.Connection[Any]) -> None:
+def test_all_models_are_listed_with_the_newest_first(connection: psycopg.Connection[Any]) -> None:
     _register(connection, "a", "corpus.csv")
     _register(connection, "b", "corpus.csv", after="a")
     connection.execute(

@@ -67,8 +67,12 @@ def test_the_command_prints_label_probability_and_words(
     # A byte of the shell that is not UTF-8.
     shown = CliRunner().invoke(app, ["score", "I am so happy, caf\udce9"]).stdout
     assert shown.startswith("positive")
-    told = json.loads(CliRunner().invoke(app, ["score", "--json", "I am so happy"]).stdout)
-    assert (told["label_str"], told["label_bin"], told["words"][0][0]) == ("positive", 1, "happy")
+    reported = json.loads(CliRunner().invoke(app, ["score", "--json", "I am so happy"]).stdout)
+    assert (reported["label_str"], reported["label_bin"], reported["words"][0][0]) == (
+        "positive",
+        1,
+        "happy",
+    )
     shown = CliRunner().invoke(app, ["score", "--lang", "ja", "happy"]).stdout
     assert shown == f"no label: unsupported_language (model {trained.version})\n"
     for arguments in ([], ["a text", "--file", "in.csv"]):

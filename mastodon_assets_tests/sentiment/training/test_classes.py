@@ -48,7 +48,7 @@ def _labelled() -> Iterator[tuple[str, str, str]]:
             yield label, text.format(f"n{number}"), "de-DE"
 
 
-def test_with_a_labelled_file_a_model_tells_three_classes_and_serves_what_it_was_measured_for(
+def test_with_a_labelled_file_a_model_has_three_classes_and_serves_what_it_was_measured_for(
     spark: SparkSession, settings: Settings, tmp_path: Path
 ) -> None:
     calibrated = settings.model_copy(
@@ -94,7 +94,7 @@ def test_with_a_labelled_file_a_model_tells_three_classes_and_serves_what_it_was
     assert scored[-1].reason == "unsupported_language"
 
 
-def test_a_labelled_text_stands_once_and_not_where_its_labels_differ(spark: SparkSession) -> None:
+def test_a_labelled_text_is_kept_once_and_not_if_its_labels_differ(spark: SparkSession) -> None:
     rows = spark.createDataFrame(
         [
             ("Fine @ada", "en", 2.0),

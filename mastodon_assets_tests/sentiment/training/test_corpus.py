@@ -57,7 +57,7 @@ def test_both_encodings_plain_or_gzipped_give_the_same_texts(
     assert _texts(spark, _write(tmp_path / name, ROWS, encoding)) == EXPECTED
 
 
-def test_a_utf_8_file_is_not_taken_for_iso_8859_1_where_a_character_is_cut_by_a_chunk(
+def test_a_utf_8_file_is_not_taken_for_iso_8859_1_if_a_chunk_ends_within_a_character(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     filler = [("0", "a" * 1000)] * 1500
@@ -110,7 +110,7 @@ def test_a_file_and_its_gzip_have_one_fingerprint_and_other_content_another(
     assert corpus_fingerprint(_write(tmp_path / "c.csv", ROWS[1:])) != plain
 
 
-def test_a_text_stands_once_whatever_its_links_handles_and_case(spark: SparkSession) -> None:
+def test_a_text_is_kept_once_whatever_its_links_handles_and_case(spark: SparkSession) -> None:
     texts = spark.createDataFrame(
         [
             (1.0, "Lovely day @ada https://one.example/a"),
