@@ -24,7 +24,8 @@ from mastodon_assets.contract.messages import ContractError, Message
 from mastodon_assets.contract.times import utc_text
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.ingest.api.event_stream import StreamEvent
-from mastodon_assets.ingest.api.status_ids import readable_id
+from mastodon_assets.ingest.api.software import UNKNOWN, Software
+from mastodon_assets.ingest.api.status_ids import inner_post, readable_id
 from mastodon_assets.ingest.policy.admission import WITHDRAWN, AdmissionPolicy, DroppedError
 from mastodon_assets.ingest.policy.normalize import NormalizeError, to_delete
 from mastodon_assets.kafka.publisher import Publisher
@@ -34,6 +35,7 @@ _SIMULATED_INSTANCE = "simulator.example"
 # `status_update` is what mastodon_mock calls it.
 _EDITS = frozenset({"status.update", "status_update"})
 _REMEMBERED_POSTS = 100_000
+_OTHER_TIMELINE = "other_timeline"
 _PUBLISHED, _DELETED, _NEVER_EDITED = "published", "deleted", "never edited"
 
 
@@ -49,6 +51,7 @@ class IngestSummary:
     `errors`, and the deletes that the server sent or that were found missing. `deletes` counts the
     published ones, also those of withheld and dropped posts. Posts withheld as `unreadable` are
     dead letters too. A dropped post is not remembered: from stream and timeline it counts twice.
+    `other_timeline` in `dropped` are posts that a server listed though the source has none such.
     `ignored` are events of other kinds. `cursor` is the last one saved.
     """
 
@@ -78,8 +81,18 @@ class EventHandler:
         instance: str,
         policy: AdmissionPolicy,
         suppression_list: Callable[[], SuppressionList],
+        software: Software = UNKNOWN,
+        timeline: str = "public",
     ) -> None:
         """Check that the server may be read.
+
+        Args:
+            publisher: Gets the messages.
+            instance: The domain of the server.
+            policy: What may be published.
+            suppression_list: Returns the present suppression list.
+            software: Fields that say nothing there are not read.
+            timeline: The kind of the source; its other posts are dropped.
 
         Raises:
             SuppressedServerError: `instance` is on the suppression list.
@@ -92,6 +105,8 @@ class EventHandler:
         self._publisher = publisher
         self._instance = instance
         self._policy = policy
+        self._software = software
+        self._timeline = timeline
         self._read_suppression_list = suppression_list
         self._suppression_list = suppression_list()
         self._recent = _RecentPosts(_REMEMBERED_POSTS)
@@ -112,6 +127,10 @@ class EventHandler:
         """Handle a status of the timeline."""
         with self._dead_letter_on_error("backfill") as origin:
             self.summary.received += 1
+            status = inner_post(status)
+            if self._software.lists_wrongly(status, self._timeline, self._instance):
+                self.summary.dropped[_OTHER_TIMELINE] += 1
+                return
             self._handle_status(status, None, is_edit=False, received_at=received_at, origin=origin)
 
     def handle_recorded(self, line: bytes, received_at: datetime) -> None:
@@ -192,6 +211,9 @@ class EventHandler:
         received_at: datetime,
         origin: str,
     ) -> None:
+        said = self._software.said(status)
+        if said is not status:
+            status, text = said, None
         reason = self._policy.withheld_reason(
             status, instance=self._instance, suppression_list=self._suppression_list
         )

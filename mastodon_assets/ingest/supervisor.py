@@ -260,11 +260,20 @@ class _SourceRunner:
             record_handle_key(settings)
             policy = admission_policy(settings)
             self._log.info("admission policy: %s", policy)
+            software = self._client.software()
+            if policy.consent == "opt-in" and not software.says_indexable:
+                self._log.warning(
+                    "%s does not say which accounts agree to be indexed: with MASTODON_CONSENT="
+                    "opt-in none of its posts are published",
+                    software.name,
+                )
             handler = EventHandler(
                 publisher,
                 instance=self.instance,
                 policy=policy,
                 suppression_list=watched_suppression_list(settings),
+                software=software,
+                timeline=self._source.kind,
             )
             checkpoint = Checkpoint(
                 settings.postgres_url, publisher, handler.summary, self._source.name

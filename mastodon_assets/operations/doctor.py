@@ -211,6 +211,7 @@ def _check_server(settings: Settings, server: "Server") -> list[Finding]:
         text = f"the server has no instance document (status {answer.status_code})"
         return [Finding("Mastodon server", "red", text, advice)]
     findings = [_judge_instance(document), clock, judge_feeds(document, server.sources)]
+    findings += _check_software(settings, client)
     if not client.is_on_this_machine:
         findings.append(_check_contact(settings))
     checks: dict[str, Callable[[MastodonClient], Finding]] = {
@@ -307,6 +308,30 @@ def _judge_instance(document: Mapping[str, Any]) -> Finding:
     )
 
 
+def _check_software(settings: Settings, client: "MastodonClient") -> list[Finding]:
+    """Check what the server's software cannot say of posts and accounts."""
+    try:
+        software = client.software()
+    except PlatformError as error:
+        return [_failed("software", error)]
+    name = software.name or "unknown, the server does not name it"
+    findings = []
+    if settings.mastodon_consent == "opt-in" and not software.says_indexable:
+        text = f"{name} does not say which accounts agree to be indexed, so nothing is published"
+        advice = "set MASTODON_CONSENT=respect, or choose another server"
+        findings.append(Finding("software", "red", text, advice))
+    if software.hides_local_only:
+        text = f"{name} does not say which posts are for its own members only: they look public"
+        advice = "ask the server's administrators whether members use them; if so, do not read it"
+        findings.append(Finding("software", "yellow", text, advice))
+    if software.constants:
+        constants = ", ".join(sorted(software.constants))
+        text = f"{name} sends the same {constants} for everybody, which are read as not said"
+        advice = "languages are unknown there, and only tags such as #nobot refuse consent"
+        findings.append(Finding("software", "yellow", text, advice))
+    return findings or [Finding("software", "green", name)]
+
+
 def _timeline_name(source: "Source") -> str:
     return "timeline" if source.kind == "public" else f"timeline {source.name}"
 
@@ -314,7 +339,7 @@ def _timeline_name(source: "Source") -> str:
 def _check_timeline(source: "Source", client: "MastodonClient") -> Finding:
     name = _timeline_name(source)
     path = source.timeline_path
-    answer = client.ask(f"/api/v1/timelines/{path}{'&' if '?' in path else '?'}limit=1")
+    answer = client.ask(f"/api/v1/timelines/{path}{'&' if '?' in path else '?'}limit=40")
     posts = _json(answer)
     if not answer.is_success or not isinstance(posts, list):
         text = f"the server refuses the timeline (status {answer.status_code}), so that gaps stay"
@@ -323,6 +348,11 @@ def _check_timeline(source: "Source", client: "MastodonClient") -> Finding:
     if not posts:
         advice = "the server may have disabled this feed; compare with its page in a browser"
         return Finding(name, "yellow", "the timeline is empty", advice)
+    software, instance = client.software(), client.instance_domain()
+    others = sum(software.lists_wrongly(post, source.kind, instance) for post in posts)
+    if others:
+        text = f"the server ignores `{source.kind}`: {others} of {len(posts)} posts are others"
+        return Finding(name, "yellow", text, "nothing: they are requested, and dropped")
     return Finding(name, "green", "the server serves the timeline")
 
 

@@ -115,6 +115,7 @@ def test_a_platform_that_works_has_no_red_finding_and_says_so_by_its_exit_status
         "PostgreSQL",
         "tables",
         "Mastodon server",
+        "software",
         "clock",
         "feeds",
         "timeline",
@@ -248,6 +249,35 @@ def test_feeds_that_the_server_does_not_serve_are_reported_if_a_source_needs_the
 
 
 @pytest.mark.usefixtures("loopback")
+def test_what_other_software_does_not_say_is_a_finding() -> None:
+    page = [{"account": {"acct": "ada@odd.example"}}, {"account": {"acct": "ben@far.example"}}]
+    found = {}
+    for name in ("takahe", "snac", "another"):
+        nodeinfo = json.dumps({"software": {"name": name}}).encode()
+        routes = {
+            "/.well-known/nodeinfo": Answer(b'{"links":[{"href":"https://odd.example/ni"}]}'),
+            "/ni": Answer(nodeinfo),
+            "/api/v1/timelines/public": Answer(json.dumps(page).encode()),
+        }
+        with odd_server(routes) as server:
+            settings = load_settings(
+                mastodon_api_base_url=server.base_url,
+                mastodon_sources="local",
+                mastodon_consent="opt-in",
+            )
+            findings = check_mastodon(settings)
+        found[name] = {(each.level, each.text) for each in findings if "software" in each.name} | {
+            (each.level, each.text) for each in findings if each.name == "timeline local"
+        }
+
+    takahe, snac = (sorted(level for level, _ in found[name]) for name in ("takahe", "snac"))
+    assert takahe == ["green", "red", "yellow"]
+    assert snac == ["red", "yellow", "yellow"]
+    assert ("yellow", "the server ignores `local`: 1 of 2 posts are others") in found["snac"]
+    assert ("green", "another") in found["another"]
+
+
+@pytest.mark.usefixtures("loopback")
 def test_a_wrong_token_is_red_and_not_shown() -> None:
     with running(synthetic_source(toots=5, days=1, seed=1)) as server:
         findings = at_server(server.base_url, "another-token")
@@ -285,6 +315,7 @@ def test_what_filters_the_stream_is_yellow() -> None:
     assert findings["filters"].text == "blocks 0, mutes 2, domain blocks unknown"
     assert levels(findings) == {
         "Mastodon server": "green",
+        "software": "green",
         "clock": "green",
         "feeds": "green",
         "timeline": "yellow",

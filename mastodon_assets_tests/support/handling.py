@@ -7,6 +7,7 @@ from typing import Any
 
 from mastodon_assets.contract.messages import Message, encode
 from mastodon_assets.ingest.api.event_stream import StreamEvent
+from mastodon_assets.ingest.api.software import UNKNOWN, Software
 from mastodon_assets.ingest.handler import EventHandler
 from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.warehouse.suppression_list import SuppressionList
@@ -40,6 +41,8 @@ class Handling:
         instance: str = "one.example",
         policy: AdmissionPolicy | None = None,
         suppression_list: Callable[[], SuppressionList] = SuppressionList,
+        software: Software = UNKNOWN,
+        timeline: str = "public",
     ) -> None:
         self.topics = Topics()
         self.handler = EventHandler(
@@ -47,6 +50,8 @@ class Handling:
             instance=instance,
             policy=policy or AdmissionPolicy(),
             suppression_list=suppression_list,
+            software=software,
+            timeline=timeline,
         )
         self.summary = self.handler.summary
 

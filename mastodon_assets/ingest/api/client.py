@@ -27,6 +27,7 @@ from mastodon_assets.ingest.api.errors import NoStreamError, RateLimitedError, R
 from mastodon_assets.ingest.api.event_socket import EventSocket, opened_socket
 from mastodon_assets.ingest.api.event_stream import EventStream
 from mastodon_assets.ingest.api.rate_limits import RateLimits
+from mastodon_assets.ingest.api.software import UNKNOWN, Software, nodeinfo_path, software_of
 
 OLDEST = "0"
 PAGE_SIZE = 40
@@ -91,6 +92,7 @@ class MastodonClient:
         self._lock = threading.Lock() if rate_limits is None else rate_limits.one_at_a_time
         self._document: Mapping[str, Any] | None = None
         self._may_have_moved = False
+        self._software: Software | None = None
 
     @property
     def is_on_this_machine(self) -> bool:
@@ -111,6 +113,19 @@ class MastodonClient:
                 if is_domain(domain):
                     return domain
         return self._host
+
+    def software(self) -> Software:
+        """Return the server's software by its nodeinfo, which needs no token; requested once.
+
+        Raises:
+            RateLimitedError: The server wants fewer requests.
+            ServiceUnavailableError: The server does not answer, so that nothing is known.
+        """
+        if self._software is None:
+            path = nodeinfo_path(self._nodeinfo("/.well-known/nodeinfo"))
+            found = None if path is None else self._nodeinfo(path)
+            self._software = UNKNOWN if found is None else software_of(found)
+        return self._software
 
     def stream_url(self) -> str:
         """Return the address of the stream, which may be on another host.
@@ -343,6 +358,22 @@ class MastodonClient:
                 " server?"
             )
         return document
+
+    def _nodeinfo(self, path: str) -> Any:
+        """Return a document of the server's description; None if it has none."""
+        self._count()
+        headers = {"User-Agent": self._user_agent, "Accept": "application/json"}
+        try:
+            response = self._get(f"{self._base_url}{path}", headers)
+        except RefusedError:
+            return None
+        if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            # To take a failure for unknown software could publish what nobody agreed to.
+            raise self._refusal(self._host, response, response.content)
+        try:
+            return orjson.loads(response.content) if response.is_success else None
+        except orjson.JSONDecodeError:
+            return None
 
     def _json(self, path: str) -> Any:
         """Return the parsed answer to a GET; once more with a new token if it was changed."""

@@ -30,6 +30,12 @@ def snowflake_time(status_id: str) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def inner_post(status: Any) -> Any:
+    """Return the post inside a boost, which a public timeline may list in no other way (snac)."""
+    inner = status.get("reblog") if isinstance(status, Mapping) else None
+    return inner if isinstance(inner, Mapping) else status
+
+
 def is_number(status_id: str) -> bool:
     """Return whether the id is a number, which can be compared."""
     return status_id.isascii() and status_id.isdecimal()

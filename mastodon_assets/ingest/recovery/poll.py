@@ -22,7 +22,7 @@ from mastodon_assets.ingest.api.rate_limits import (
     RateLimits,
     StoppedError,
 )
-from mastodon_assets.ingest.api.status_ids import newest_id
+from mastodon_assets.ingest.api.status_ids import inner_post, newest_id
 from mastodon_assets.ingest.recovery.timeline_walk import ListedStatus
 
 # Ids are made before rows are stored, and posts of other servers arrive late (GoToSocial).
@@ -164,7 +164,7 @@ class Poller:
         """Put new and changed statuses; return whether some are known, and the new ones' times."""
         has_known, unknown = False, []
         for listed in page:
-            status = _boosted(listed)
+            status = inner_post(listed)
             uri, edited_at = _version(status)
             is_known = uri is not None and uri in self._known
             has_known = has_known or is_known
@@ -194,12 +194,6 @@ class Poller:
     def _put(self, item: PollItem) -> None:
         if not self._put_item(item):
             raise StoppedError
-
-
-def _boosted(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the post inside a boost, which a public timeline may list in no other way (snac)."""
-    inner = status.get("reblog") if isinstance(status, Mapping) else None
-    return inner if isinstance(inner, Mapping) else status
 
 
 def _version(status: object) -> tuple[str | None, str | None]:

@@ -1,0 +1,178 @@
+"""The brake on removals: what is concluded for many posts at once waits for a person.
+
+What belongs here: when removals are held, and the table `masto.suspicious_sources`. A server that
+is restored from a backup or under repair answers 404 for posts that it has. What a server says of
+one post by an event is never held.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic import SecretStr
+
+from mastodon_assets.warehouse.database import transaction
+
+# What a person accepted stays accepted this long, because posts are asked for in several rounds.
+_ACCEPTED = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """Why a server's conclusions are held; `status_ids` are the posts that wait for removal."""
+
+    reason: str
+    status_ids: Sequence[str] = ()
+    accepted_until: datetime | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether a person has let it pass."""
+        return self.accepted_until is not None and self.accepted_until > datetime.now(UTC)
+
+
+class RemovalBrake:
+    """Decides about the removals of one server. Methods read and write PostgreSQL.
+
+    `reason` says why removals are held at present; None if they are not.
+    """
+
+    def __init__(
+        self, postgres_url: SecretStr, instance: str, *, share: float, fewest: int
+    ) -> None:
+        """Read whether the server is suspicious.
+
+        Args:
+            postgres_url: The database.
+            instance: The server.
+            share: More than this share of the asked posts may not go at once.
+            fewest: Fewer asked posts are never held.
+
+        Raises:
+            ServiceUnavailableError: PostgreSQL does not answer.
+            MissingTablesError: The tables are missing.
+        """
+        self._postgres_url = postgres_url
+        self._instance = instance
+        self._share = share
+        self._fewest = fewest
+        found = read_suspicion(postgres_url, instance)
+        self.reason = None if found is None or found.is_accepted else found.reason
+
+    def passed(self, status_ids: Sequence[str], asked: int) -> Sequence[str]:
+        """Return the posts that may be removed: all, or none while they are held.
+
+        Args:
+            status_ids: Posts that the server does not show any more, or that may not stay.
+            asked: The posts that were asked for, these included.
+
+        Raises:
+            ServiceUnavailableError: PostgreSQL does not answer.
+            MissingTablesError: The tables are missing.
+        """
+        found = read_suspicion(self._postgres_url, self._instance)
+        is_too_much = asked >= self._fewest and len(status_ids) > self._share * asked
+        if found is not None and found.is_accepted:
+            self.reason = None
+            return status_ids
+        if is_too_much:
+            self.suspect(f"{len(status_ids)} of {asked} posts that were asked for are gone")
+        elif asked >= self._fewest and self.reason is not None:
+            # The server shows its posts again: whatever it was is over.
+            self.reason = None
+            forget_suspicion(self._postgres_url, self._instance)
+        if self.reason is None:
+            return status_ids
+        waiting = () if found is None or found.accepted_until is not None else found.status_ids
+        held = list(dict.fromkeys([*waiting, *status_ids]))
+        save_suspicion(self._postgres_url, self._instance, Suspicion(self.reason, held))
+        return ()
+
+    def suspect(self, reason: str) -> None:
+        """Hold removals from now on.
+
+        Raises:
+            ServiceUnavailableError: PostgreSQL does not answer.
+            MissingTablesError: The tables are missing.
+        """
+        if self.reason is None:
+            self.reason = reason
+            save_suspicion(self._postgres_url, self._instance, Suspicion(reason))
+
+
+def read_suspicion(postgres_url: SecretStr, instance: str) -> Suspicion | None:
+    """Return why the server is suspicious or was accepted; None if neither.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
+    """
+    with transaction(postgres_url) as connection:
+        row = connection.execute(
+            "SELECT reason, status_ids, accepted_until FROM masto.suspicious_sources"
+            " WHERE instance = %s AND (accepted_until IS NULL OR accepted_until > now())",
+            (instance,),
+        ).fetchone()
+    return None if row is None else Suspicion(*row)
+
+
+def read_suspicious(postgres_url: SecretStr) -> dict[str, Suspicion]:
+    """Return the servers whose removals are held, by name.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
+    """
+    with transaction(postgres_url) as connection:
+        rows = connection.execute(
+            "SELECT instance, reason, status_ids FROM masto.suspicious_sources"
+            " WHERE accepted_until IS NULL ORDER BY instance"
+        ).fetchall()
+    return {instance: Suspicion(reason, ids) for instance, reason, ids in rows}
+
+
+def save_suspicion(postgres_url: SecretStr, instance: str, suspicion: Suspicion) -> None:
+    """Record that the removals of a server are held; its time stays that of the first.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
+    """
+    with transaction(postgres_url) as connection:
+        connection.execute(
+            """
+            INSERT INTO masto.suspicious_sources AS s (instance, reason, status_ids)
+            VALUES (%s, %s, %s)
+            ON CONFLICT (instance) DO UPDATE
+               SET reason = excluded.reason, status_ids = excluded.status_ids,
+                   since = CASE WHEN s.accepted_until IS NULL THEN s.since ELSE now() END,
+                   accepted_until = NULL
+            """,
+            (instance, suspicion.reason, list(suspicion.status_ids)),
+        )
+
+
+def forget_suspicion(postgres_url: SecretStr, instance: str) -> None:
+    """Remove the record of a server that is not suspicious any more.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
+    """
+    with transaction(postgres_url) as connection:
+        connection.execute("DELETE FROM masto.suspicious_sources WHERE instance = %s", (instance,))
+
+
+def accept_suspicion(postgres_url: SecretStr, instance: str) -> None:
+    """Let the removals of a server pass for a day, and hold no post any more.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
+    """
+    with transaction(postgres_url) as connection:
+        connection.execute(
+            "UPDATE masto.suspicious_sources SET status_ids = '{}', accepted_until = now() + %s"
+            " WHERE instance = %s",
+            (_ACCEPTED, instance),
+        )
