@@ -1,4 +1,4 @@
-"""Commands that bring posts into Kafka: `ingest`, `import` and `simulate`."""
+"""Commands that bring posts into Kafka: `ingest`, `import`, `simulate` and `sources …`."""
 
 import sys
 from collections.abc import Iterator
@@ -18,12 +18,15 @@ from mastodon_assets.config.settings import load_settings
 if TYPE_CHECKING:
     from mastodon_assets.ingest.handler import IngestSummary
 
+sources_app = typer.Typer(help="Decide about servers that `status` shows as suspicious.")
+
 
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands of this module to `app`."""
     app.command(rich_help_panel=panel)(ingest)
     app.command("import", rich_help_panel=panel)(import_file)
     app.command(rich_help_panel=panel)(simulate)
+    app.add_typer(sources_app, name="sources", rich_help_panel=panel)
 
 
 def ingest(
@@ -174,6 +177,26 @@ def simulate(
             token=given.get_secret_value() if given else None,
             report=print_settings,
         )
+
+
+@sources_app.command("accept")
+def accept(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The server, as `status` shows it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Let removals pass that were held, and more for a day.
+
+    A server is suspicious if more than REMOVAL_BRAKE_SHARE of the posts that it was asked for are
+    gone at once, or if it comes back as another one. It may be under repair, or restored from a
+    backup: look at it in a browser first. Deletes that the server sends by its stream never wait.
+    """
+    from mastodon_assets.operations.accept_source import accept_source
+
+    removed = accept_source(load_settings(), name)
+    if as_json:
+        print_json({"deletes_published": removed})
+    else:
+        print_line(f"{removed:,} deletes published; {name} is accepted for a day")
 
 
 def print_ingested(summary: "IngestSummary") -> None:

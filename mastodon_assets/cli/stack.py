@@ -311,6 +311,9 @@ def _source_text(source: "SourceStatus") -> str:
         f"{source.open_gaps} open gap{'' if source.open_gaps == 1 else 's'}",
         *([source.detail] if source.detail else []),
     ]
+    if source.suspicious:
+        accept = f"mastodon-assets sources accept {source.instance}"
+        parts.append(f"suspicious: {source.suspicious}; if that is right, run: {accept}")
     return f"{source.instance}/{source.source}: {', '.join(parts)}"
 
 

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     mastodon_access_tokens_file: Path | None = None
     mastodon_contact: str | None = Field(default=None, pattern=_CONTACT_PATTERN)
     audit_minutes: int = Field(default=10, ge=0, le=1440)
+    removal_brake_share: float = Field(default=0.33, ge=0, le=1)
+    removal_brake_min: int = Field(default=50, ge=1)
     ingest_metrics_port: int | None = Field(default=None, ge=1, le=65535)
     mastodon_consent: Literal["respect", "opt-in"] = "respect"
     mastodon_handle_key: SecretStr | None = Field(default=None, min_length=16)

@@ -19,11 +19,12 @@ from mastodon_assets.ingest.handler import EventHandler
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.ingest.recovery.poll import PollEnded
 from mastodon_assets.ingest.recovery.timeline_walk import (
-    GoneStatus,
+    GonePosts,
     ListedStatus,
     WalkReachedStream,
     WalkRequest,
 )
+from mastodon_assets.ingest.removal_brake import RemovalBrake
 from mastodon_assets.ingest.source_log import SourceLog
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class GapRepair:
         queue: EventQueue,
         handler: EventHandler,
         checkpoint: Checkpoint,
+        brake: RemovalBrake,
         name: str,
         *,
         from_oldest: bool,
@@ -52,6 +54,7 @@ class GapRepair:
         self._queue = queue
         self._handler = handler
         self._checkpoint = checkpoint
+        self._brake = brake
         self._from_oldest = from_oldest
         self._walked: list[Gap] = []
         self._given_up: str | None = None
@@ -153,7 +156,7 @@ class GapRepair:
         if not self._is_behind_stream and not self._is_gap_waiting():
             self._checkpoint.move_to(later_id(self._checkpoint.position, status_id))
 
-    def handle(self, item: ListedStatus | GoneStatus | WalkReachedStream) -> None:
+    def handle(self, item: ListedStatus | GonePosts | WalkReachedStream) -> None:
         """Handle an item of the walk."""
         summary = self._handler.summary
         published = summary.upserts + summary.deletes
@@ -163,8 +166,8 @@ class GapRepair:
             self._handler.handle_listed(item.status, item.received_at)
             if item.cursor is not None:
                 self._checkpoint.move_to(item.cursor)
-        elif isinstance(item, GoneStatus):
-            self._handler.handle_gone(item.status_id, item.received_at)
+        elif isinstance(item, GonePosts):
+            self._remove(item)
         else:
             self._is_behind_stream = False
             # The walk of a gap ends where the stream began again, not at the timeline's end.
@@ -172,6 +175,18 @@ class GapRepair:
                 position = later_id(self._checkpoint.position, self._newest_streamed)
                 self._checkpoint.move_to(position)
         self._recovered += summary.upserts + summary.deletes - published
+
+    def _remove(self, gone: GonePosts) -> None:
+        was_held = self._brake.reason
+        for status_id in self._brake.passed(gone.status_ids, gone.asked):
+            self._handler.handle_gone(status_id, gone.received_at)
+        if self._brake.reason is not None and was_held is None:
+            self._log.warning(
+                "suspicious: %s; nothing is removed until a person has looked at the server and"
+                " runs: mastodon-assets sources accept %s",
+                self._brake.reason,
+                self._handler.summary.instance,
+            )
 
     def end(self, failure: str | None) -> None:
         """Close the gaps of the walk that has ended, and start the walk for those that wait."""

@@ -40,6 +40,7 @@ class Reading:
     lag_seconds: float = 0
     gaps: Mapping[str, int] = field(default_factory=dict)
     not_streamed: int = 0
+    is_suspicious: bool = False
 
 
 class IngestCollector(Collector):
@@ -78,6 +79,12 @@ def _metrics(readings: list[Reading]) -> list[Metric]:
             "1 while the stream is open but sends no posts.",
             readings,
             lambda r: r.is_silent,
+        ),
+        _gauge(
+            "suspicious",
+            "1 while removals wait for a person.",
+            readings,
+            lambda r: r.is_suspicious,
         ),
         _gauge(
             "seconds_since_heard",

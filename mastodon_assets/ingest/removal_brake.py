@@ -34,7 +34,8 @@ class Suspicion:
 class RemovalBrake:
     """Decides about the removals of one server. Methods read and write PostgreSQL.
 
-    `reason` says why removals are held at present; None if they are not.
+    `reason` says why removals are held at present; None if they are not. `is_accepted` says whether
+    a person let them pass within the last day, when this was made.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class RemovalBrake:
         self._share = share
         self._fewest = fewest
         found = read_suspicion(postgres_url, instance)
+        self.is_accepted = found is not None and found.is_accepted
         self.reason = None if found is None or found.is_accepted else found.reason
 
     def passed(self, status_ids: Sequence[str], asked: int) -> Sequence[str]:
@@ -76,7 +78,7 @@ class RemovalBrake:
             self.reason = None
             return status_ids
         if is_too_much:
-            self.suspect(f"{len(status_ids)} of {asked} posts that were asked for are gone")
+            self.reason = f"{len(status_ids)} of {asked} posts that were asked for are gone"
         elif asked >= self._fewest and self.reason is not None:
             # The server shows its posts again: whatever it was is over.
             self.reason = None
@@ -95,7 +97,7 @@ class RemovalBrake:
             ServiceUnavailableError: PostgreSQL does not answer.
             MissingTablesError: The tables are missing.
         """
-        if self.reason is None:
+        if self.reason is None and not self.is_accepted:
             self.reason = reason
             save_suspicion(self._postgres_url, self._instance, Suspicion(reason))
 

@@ -36,7 +36,10 @@ class SourceState:
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """One source as `status` shows it; `told_at` is when the state was recorded, in UTC."""
+    """One source as `status` shows it; `told_at` is when the state was recorded, in UTC.
+
+    `suspicious` says why removals wait for a person; None if they do not.
+    """
 
     instance: str
     source: str
@@ -47,6 +50,7 @@ class SourceStatus:
     last_post_at: datetime | None
     cursor: str | None
     open_gaps: int
+    suspicious: str | None = None
 
     def present_state(self, now: datetime) -> str:
         """Return the state, or `not running` if the ingester ended without recording it."""
@@ -90,6 +94,49 @@ def save_state(postgres_url: SecretStr, instance: str, source: str, state: Sourc
         )
 
 
+def claim_address(
+    postgres_url: SecretStr, instance: str, source: str, address: str, *, is_accepted: bool
+) -> str | None:
+    """Record that a source is read at an address, unless it was another server before.
+
+    Args:
+        postgres_url: The database.
+        instance: The server that answers at the address.
+        source: The name of the source.
+        address: The host in the settings.
+        is_accepted: Whether a person accepted the new server.
+
+    Returns:
+        The server that was read there before, if it is another one; then nothing is recorded.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
+    """
+    with transaction(postgres_url) as connection:
+        others = connection.execute(
+            "SELECT instance FROM masto.ingest_sources"
+            " WHERE address = %s AND source = %s AND instance <> %s ORDER BY told_at DESC",
+            (address, source, instance),
+        ).fetchall()
+        if others and not is_accepted:
+            return str(others[0][0])
+        connection.execute(
+            "UPDATE masto.ingest_sources SET address = NULL"
+            " WHERE address = %s AND source = %s AND instance <> %s",
+            (address, source, instance),
+        )
+        connection.execute(
+            """
+            INSERT INTO masto.ingest_sources (instance, source, state, address)
+            VALUES (%s, %s, 'stopped', %s)
+            ON CONFLICT (instance, source) DO UPDATE SET address = excluded.address
+            """,
+            (instance, source, address),
+        )
+    return None
+
+
 def read_state(postgres_url: SecretStr, instance: str, source: str) -> SourceState | None:
     """Return the last recorded state, or None if the source was never read.
 
@@ -126,7 +173,9 @@ def read_sources(postgres_url: SecretStr) -> list[SourceStatus]:
                    s.last_post_at, c.last_acked_id AS cursor,
                    (SELECT count(*) FROM masto.stream_gaps g
                      WHERE g.instance = s.instance AND g.source = s.source
-                       AND g.status = 'open') AS open_gaps
+                       AND g.status = 'open') AS open_gaps,
+                   (SELECT u.reason FROM masto.suspicious_sources u
+                     WHERE u.instance = s.instance AND u.accepted_until IS NULL) AS suspicious
               FROM masto.ingest_sources s
               LEFT JOIN masto.ingest_cursors c USING (instance, source)
              ORDER BY s.instance, s.source

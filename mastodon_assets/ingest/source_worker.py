@@ -37,13 +37,14 @@ from mastodon_assets.ingest.recovery.history_walk import (
 )
 from mastodon_assets.ingest.recovery.poll import PollEnded, PollStarted
 from mastodon_assets.ingest.recovery.timeline_walk import (
-    GoneStatus,
+    GonePosts,
     ListedStatus,
     WalkEnded,
     WalkFailed,
     WalkReachedStream,
     WalkRequest,
 )
+from mastodon_assets.ingest.removal_brake import RemovalBrake
 from mastodon_assets.ingest.source_log import SourceLog
 from mastodon_assets.ingest.source_states import SourceState, StateName
 from mastodon_assets.kafka.publisher import FLUSH_SECONDS, Publisher
@@ -83,6 +84,7 @@ class SourceWorker:
         handler: EventHandler,
         publisher: Publisher,
         checkpoint: Checkpoint,
+        brake: RemovalBrake,
         *,
         source: str,
         bounds: Bounds,
@@ -91,12 +93,15 @@ class SourceWorker:
         self._handler = handler
         self._publisher = publisher
         self._checkpoint = checkpoint
+        self._brake = brake
         self._source = source
         self._until_caught_up = bounds.until_caught_up
         name = f"{handler.summary.instance}/{source}"
         self._log = SourceLog(logger, name)
         from_oldest = bounds.until_caught_up and bounds.since is None
-        self._gap_repair = GapRepair(queue, handler, checkpoint, name, from_oldest=from_oldest)
+        self._gap_repair = GapRepair(
+            queue, handler, checkpoint, brake, name, from_oldest=from_oldest
+        )
         self._backfill = Backfill(queue, handler, checkpoint, name, since=bounds.since)
         last = checkpoint.last_state
         self._liveness = LivenessMonitor(
@@ -178,6 +183,7 @@ class SourceWorker:
             lag_seconds=self._lag(),
             gaps=gaps,
             not_streamed=self._not_streamed,
+            is_suspicious=self._brake.reason is not None,
         )
 
     def _can_publish(self) -> bool:
@@ -214,7 +220,7 @@ class SourceWorker:
                 self._handle_connected(item)
             case Disconnected():
                 self._handle_disconnected(item)
-            case ListedStatus() | GoneStatus() | WalkReachedStream():
+            case ListedStatus() | GonePosts() | WalkReachedStream():
                 self._gap_repair.handle(item)
             case WalkEnded():
                 self._walk_ended_at = time.monotonic()

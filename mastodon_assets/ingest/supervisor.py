@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from prometheus_client import CollectorRegistry
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -25,6 +25,7 @@ from mastodon_assets.errors import PlatformError, ServiceUnavailableError, Setti
 from mastodon_assets.ingest.api.client import MastodonClient, client_of
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.rate_limits import RateLimits
+from mastodon_assets.ingest.api.status_ids import newest_id, snowflake_time
 from mastodon_assets.ingest.checkpoint import Checkpoint
 from mastodon_assets.ingest.event_queue import (
     REFUSED_TOKEN_SECONDS,
@@ -35,7 +36,9 @@ from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.metrics import IngestCollector, Reading
 from mastodon_assets.ingest.policy.admission import admission_policy
 from mastodon_assets.ingest.recovery.poll import PollStart
+from mastodon_assets.ingest.removal_brake import RemovalBrake
 from mastodon_assets.ingest.source_log import SourceLog
+from mastodon_assets.ingest.source_states import claim_address
 from mastodon_assets.ingest.source_worker import Bounds, SourceWorker, counts_text
 from mastodon_assets.kafka.publisher import publishing
 from mastodon_assets.warehouse.handle_keys import record_handle_key
@@ -43,6 +46,8 @@ from mastodon_assets.warehouse.suppression_list import watched_suppression_list
 
 logger = logging.getLogger(__name__)
 
+# Newest posts that were deleted move a quiet timeline back too, but not by this much.
+_MOVED_BACK = timedelta(days=1)
 _POLL_SECONDS = 0.1
 # From the request to end until all waits are given up. Python needs about another second to notice
 # the request and to end itself, on a busy machine too.
@@ -108,6 +113,10 @@ def ingest(
         registry.register(IngestCollector(supervisor.readings))
     _run_all(supervisor, should_stop)
     return _total([summary for runner in runners for summary in runner.summaries])
+
+
+class SuspiciousServerError(PlatformError):
+    """Raised if another server answers at an address; a person must accept it."""
 
 
 class _Supervisor:
@@ -278,6 +287,13 @@ class _SourceRunner:
             checkpoint = Checkpoint(
                 settings.postgres_url, publisher, handler.summary, self._source.name
             )
+            brake = RemovalBrake(
+                settings.postgres_url,
+                self.instance,
+                share=settings.removal_brake_share,
+                fewest=settings.removal_brake_min,
+            )
+            self._check_identity(checkpoint, brake)
             self.summaries.append(handler.summary)
             poll_start = PollStart(
                 checkpoint.read_until,
@@ -295,10 +311,54 @@ class _SourceRunner:
                     handler,
                     publisher,
                     checkpoint,
+                    brake,
                     source=self._source.name,
                     bounds=self._bounds,
                 )
                 yield self._worker
+
+    def _check_identity(self, checkpoint: Checkpoint, brake: RemovalBrake) -> None:
+        """Check that the address is still the same server, with the posts that it had.
+
+        Raises:
+            SuspiciousServerError: Another server answers at the address.
+        """
+        if self._client.is_on_this_machine:
+            return
+        address = self._server.address
+        before = claim_address(
+            self._settings.postgres_url,
+            self.instance,
+            self._source.name,
+            address,
+            is_accepted=brake.is_accepted,
+        )
+        if before is not None:
+            brake.suspect(f"{address} was {before} before, and now answers as {self.instance}")
+            raise SuspiciousServerError(
+                f"{brake.reason}; if that is right, run: mastodon-assets sources accept"
+                f" {self.instance}"
+            )
+        reached = snowflake_time(checkpoint.position or "")
+        newest = snowflake_time(self._newest_id() or "")
+        if reached is not None and newest is not None and newest < reached - _MOVED_BACK:
+            brake.suspect(
+                f"its newest post is of {newest:%Y-%m-%d %H:%M}Z, but posts until"
+                f" {reached:%Y-%m-%d %H:%M}Z were read before: was it restored from a backup?"
+            )
+            self._log.warning(
+                "suspicious: %s If that is right, run: mastodon-assets sources accept %s",
+                brake.reason,
+                self.instance,
+            )
+
+    def _newest_id(self) -> str | None:
+        self._rate_limits.every.count()
+        try:
+            return newest_id(self._client.newest_page())
+        except ServiceUnavailableError:
+            # The worker reports what is wrong.
+            return None
 
     def _is_over(self) -> bool:
         self._has_ever_connected = self._has_ever_connected or self.is_reading

@@ -77,6 +77,7 @@ def diagnose() -> list[Finding]:
             for name in (settings.kafka_topic, settings.kafka_errors_topic)
         ),
         *check_postgres(settings),
+        *check_suspicions(settings),
         *check_mastodon(settings),
     ]
 
@@ -166,6 +167,26 @@ def check_postgres(settings: Settings) -> list[Finding]:
     except PlatformError as error:
         return [_failed("PostgreSQL", error)]
     return [_judge_postgres(server_version), _judge_schema(found, known)]
+
+
+def check_suspicions(settings: Settings) -> list[Finding]:
+    """Check whether removals of a server wait for a person."""
+    from mastodon_assets.ingest.removal_brake import read_suspicious
+
+    try:
+        suspicious = read_suspicious(settings.postgres_url)
+    except PlatformError:
+        # PostgreSQL has a finding of its own.
+        return []
+    return [
+        Finding(
+            f"{instance} suspicious",
+            "yellow",
+            suspicion.reason,
+            f"look at the server; if it is right, run: mastodon-assets sources accept {instance}",
+        )
+        for instance, suspicion in suspicious.items()
+    ]
 
 
 def check_mastodon(settings: Settings) -> list[Finding]:

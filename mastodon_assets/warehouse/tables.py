@@ -430,7 +430,20 @@ INGEST_SOURCES = _table(
         "longest pause between two of the latest posts, in seconds",
     ),
     _required("told_at", _TIME, "time of this report; stale if the ingester was killed"),
+    Column("address", "text", "host of the server in the settings; null before it was recorded"),
     personal=(),
+)
+
+SUSPICIOUS_SOURCES = _table(
+    "suspicious_sources",
+    "Servers whose conclusions wait for a person: many posts gone at once, or another server.",
+    ("instance",),
+    _required("instance", "text", "name of the server"),
+    _required("reason", "text", "what was found, in one line"),
+    _required("since", _TIME, "when it was found first"),
+    _required("status_ids", "text[]", "ids on `instance` of posts that wait for their removal"),
+    Column("accepted_until", _TIME, "until when removals pass; null if nobody accepted them"),
+    personal=("status_ids",),
 )
 
 STREAM_GAPS = _table(
@@ -550,6 +563,7 @@ TABLES: Mapping[str, Table] = {
         SENTIMENT_MODELS,
         INGEST_CURSORS,
         INGEST_SOURCES,
+        SUSPICIOUS_SOURCES,
         STREAM_GAPS,
         WITHDRAWN,
         DATA_VERSIONS,

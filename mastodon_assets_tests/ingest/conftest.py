@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mastodon_assets.ingest import checkpoint, supervisor
+from mastodon_assets.ingest import checkpoint, removal_brake, supervisor
 from mastodon_assets.ingest.recovery.cursors import Cursor
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.warehouse.suppression_list import SuppressionList
@@ -44,6 +44,8 @@ def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(checkpoint, "save_gap", lambda _url, _instance, _source, _gap: None)
     monkeypatch.setattr(checkpoint, "read_state", lambda _url, _instance, _source: None)
     monkeypatch.setattr(checkpoint, "save_state", lambda _url, _instance, _source, _state: None)
+    monkeypatch.setattr(removal_brake, "read_suspicion", lambda _url, _instance: None)
+    monkeypatch.setattr(supervisor, "claim_address", lambda *_arguments, **_options: None)
     return saved
 
 

@@ -51,10 +51,11 @@ class ListedStatus:
 
 
 @dataclass(frozen=True)
-class GoneStatus:
-    """A post that the server does not have any more."""
+class GonePosts:
+    """The posts that the server does not have any more, of `asked` posts."""
 
-    status_id: str
+    status_ids: list[str]
+    asked: int
     received_at: datetime
 
 
@@ -80,7 +81,7 @@ class WalkFailed:
     error: ServiceUnavailableError
 
 
-WalkItem = ListedStatus | GoneStatus | WalkReachedStream | WalkEnded | WalkFailed
+WalkItem = ListedStatus | GonePosts | WalkReachedStream | WalkEnded | WalkFailed
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,16 @@ class TimelineWalker:
         Returns:
             What could not be requested; None if everything was.
         """
+        if not known_ids:
+            return None
+        gone: list[str] = []
+        unchecked = self._ask_for(known_ids, gone)
+        asked = len(known_ids) - unchecked
+        self._put(GonePosts(gone, asked, datetime.now(UTC)))
+        return f"deletes of {unchecked} posts, {NOT_SERVED_BY_IDS}" if unchecked else None
+
+    def _ask_for(self, known_ids: list[str], gone: list[str]) -> int:
+        """Request posts, add those that are gone, and return how many were not requested."""
         for first in range(0, len(known_ids), MOST_IDS):
             ids = known_ids[first : first + MOST_IDS]
             try:
@@ -240,23 +251,22 @@ class TimelineWalker:
                 # Other software answers 403, 404 or 405 here, whatever the token (Takahe, snac).
                 if error.status_code == httpx.codes.UNAUTHORIZED or error.status_code >= 500:
                     raise
-                return self._look_one_by_one(known_ids[first:])
+                return self._ask_one_by_one(known_ids[first:], gone)
             self._put_page(statuses, moves_cursor=False)
             shown = {listed_id(status) for status in statuses}
             for status_id in (each for each in ids if each not in shown):
-                self._look_for_delete(status_id)
-        return None
+                self._ask_for_one(status_id, gone)
+        return 0
 
-    def _look_one_by_one(self, known_ids: list[str]) -> str | None:
+    def _ask_one_by_one(self, known_ids: list[str], gone: list[str]) -> int:
         for status_id in known_ids[:_MOST_SINGLE_REQUESTS]:
-            self._look_for_delete(status_id)
-        unchecked = len(known_ids) - _MOST_SINGLE_REQUESTS
-        return f"deletes of {unchecked} posts, {NOT_SERVED_BY_IDS}" if unchecked > 0 else None
+            self._ask_for_one(status_id, gone)
+        return max(0, len(known_ids) - _MOST_SINGLE_REQUESTS)
 
-    def _look_for_delete(self, status_id: str) -> None:
+    def _ask_for_one(self, status_id: str, gone: list[str]) -> None:
         status = self._caller.call(self._rate_limits.every, partial(self._client.status, status_id))
         if status is None:
-            self._put(GoneStatus(status_id, datetime.now(UTC)))
+            gone.append(status_id)
         else:
             self._put_page([status], moves_cursor=False)
 

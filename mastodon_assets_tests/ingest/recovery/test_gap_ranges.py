@@ -156,13 +156,14 @@ def at_position(
     checkpoint.position = position
     requests: list[WalkRequest] = []
     handler: Any = SimpleNamespace(published_ids=lambda _limit: published[:-3:-1])
+    brake: Any = SimpleNamespace(reason=None)
     queue: Any = SimpleNamespace(
         walk=requests.append,
         note_streamed=lambda _status_id: None,
         note_listed=lambda _status_id: None,
     )
     return (
-        GapRepair(queue, handler, checkpoint, "one.example/public", from_oldest=False),
+        GapRepair(queue, handler, checkpoint, brake, "one.example/public", from_oldest=False),
         checkpoint,
         requests,
     )

@@ -14,7 +14,7 @@ from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits
 from mastodon_assets.ingest.api.status_ids import snowflake_time
 from mastodon_assets.ingest.recovery import timeline_walk
 from mastodon_assets.ingest.recovery.timeline_walk import (
-    GoneStatus,
+    GonePosts,
     ListedStatus,
     TimelineWalker,
     WalkEnded,
@@ -137,6 +137,10 @@ def posting_timeline(*gone: str) -> Answering:
     return page
 
 
+def gone(found: list[WalkItem]) -> list[str]:
+    return [each for item in found if isinstance(item, GonePosts) for each in item.status_ids]
+
+
 def test_a_walk_from_the_oldest_post_ends_where_the_timeline_ended_when_it_began() -> None:
     found = walk({TIMELINE: posting_timeline()}, WalkRequest(OLDEST, []))
 
@@ -163,7 +167,7 @@ def test_a_post_that_is_missing_is_deleted_only_by_its_own_answer() -> None:
 
     found = walk(routes, WalkRequest("5", ["1", "2", "3", "4"]))
 
-    assert [each.status_id for each in found if isinstance(each, GoneStatus)] == ["1", "4"]
+    assert gone(found) == ["1", "4"]
     assert found[-1] == WalkEnded(None)
 
 
@@ -179,7 +183,7 @@ def test_deletes_are_looked_for_although_there_was_no_time_for_all_posts(
 
     found = walk(routes, WalkRequest("2", ["1", "2"]))
 
-    assert [each.status_id for each in found if isinstance(each, GoneStatus)] == ["1"]
+    assert gone(found) == ["1"]
     assert WalkReachedStream() not in found
     assert found[-1] == WalkEnded("more was posted than the server's rate limits allow to be read")
 
@@ -195,7 +199,7 @@ def test_a_refusal_deletes_nothing(status_code: int, monkeypatch: pytest.MonkeyP
 
     found = walk(routes, WalkRequest("2", ["1"]))
 
-    assert not any(isinstance(each, GoneStatus) for each in found)
+    assert not any(isinstance(each, GonePosts) for each in found)
     assert isinstance(found[-1], WalkFailed)
 
 
@@ -212,7 +216,7 @@ def test_a_server_without_posts_by_ids_is_asked_for_each_post(
 
     found = walk(routes, WalkRequest("4", ["3", "2", "1"]))
 
-    assert [each.status_id for each in found if isinstance(each, GoneStatus)] == ["2"]
+    assert gone(found) == ["2"]
     assert found[-1] == WalkEnded(
         "deletes of 1 posts, the server does not serve posts by their ids (Mastodon 4.3 does)"
     )
