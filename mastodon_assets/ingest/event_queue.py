@@ -241,7 +241,8 @@ class EventQueue:
 
     def walk(self, request: WalkRequest) -> None:
         """Start a walk of the timeline; the previous one must have ended."""
-        self._streamed_ids.clear()
+        if not request.goes_on:
+            self._streamed_ids.clear()
         self._start("timeline-walker", lambda: self._walker.walk(request))
 
     def walk_back(self, since: datetime, max_id: str | None) -> None:

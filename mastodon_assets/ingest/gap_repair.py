@@ -21,6 +21,7 @@ from mastodon_assets.ingest.recovery.poll import PollEnded
 from mastodon_assets.ingest.recovery.timeline_walk import (
     GonePosts,
     ListedStatus,
+    WalkEnded,
     WalkReachedStream,
     WalkRequest,
 )
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 # A walk that the server does not answer is restarted this often, after a pause.
 WALKS_PER_GAP = 4
 SECONDS_BETWEEN_WALKS = 15 * 60
+SECONDS_UNTIL_GOING_ON = 60
 # Posts asked for again after one gap, in 100 requests, and after several, in 200: that many are
 # allowed in five minutes. Most deleted posts are deleted young.
 _KNOWN_IDS, _MOST_KNOWN_IDS = 2_000, 4_000
@@ -63,7 +65,7 @@ class GapRepair:
         self._failures = 0
         self._recovered = 0
         self._newest_streamed: str | None = None
-        self._has_walked = False
+        self._has_walked = self._goes_on = False
         self._is_polling = False
         self.is_walking = False
 
@@ -103,11 +105,14 @@ class GapRepair:
             return None
         if not gaps and (start != OLDEST or self._has_walked):
             return None
+        goes_on, self._goes_on = self._goes_on and self._walked == gaps, False
         self._walked = list(gaps)
-        request = WalkRequest(start, [] if start == OLDEST else self._known_ids(self._walked))
+        known_ids = [] if start == OLDEST else self._known_ids(self._walked)
+        request = WalkRequest(start, known_ids, goes_on)
         self.is_walking = self._is_behind_stream = True
         self._recovered = 0
-        self._newest_streamed = None
+        if not goes_on:
+            self._newest_streamed = None
         self._queue.walk(request)
         return request
 
@@ -188,8 +193,15 @@ class GapRepair:
                 self._handler.summary.instance,
             )
 
-    def end(self, failure: str | None) -> None:
-        """Close the gaps of the walk that has ended, and start the walk for those that wait."""
+    def end(self, ended: WalkEnded) -> None:
+        """Close the gaps of the walk that has ended, and start the walk for those that wait.
+
+        A walk that came to a limit goes on later, from where it was.
+        """
+        failure = ended.failure
+        if ended.goes_on:
+            self._pause()
+            return
         self._failures, self._try_again_at = 0, None
         self._has_walked = True
         self.is_walking = False
@@ -207,6 +219,22 @@ class GapRepair:
             )
             self._give_up(failure)
         self.begin()
+
+    def _pause(self) -> None:
+        self.is_walking = False
+        self._goes_on = True
+        for gap in self._walked:
+            # They were requested, as far as the server allows it.
+            gap.known_ids = []
+        self._try_again_at = time.monotonic() + SECONDS_UNTIL_GOING_ON
+        self._log.warning(
+            "gap backfilled until %s: %s messages recovered; the rate limits allow no more for"
+            " now, it goes on in %.0f minutes",
+            self._checkpoint.position,
+            self._recovered,
+            SECONDS_UNTIL_GOING_ON / 60,
+        )
+        self._note_recovered()
 
     def fail(self, error: ServiceUnavailableError) -> None:
         """Restart the walk that got no answer later, or give it up."""

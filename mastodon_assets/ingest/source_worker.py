@@ -224,7 +224,7 @@ class SourceWorker:
                 self._gap_repair.handle(item)
             case WalkEnded():
                 self._walk_ended_at = time.monotonic()
-                self._gap_repair.end(item.failure)
+                self._gap_repair.end(item)
             case WalkFailed():
                 if self._until_caught_up:
                     raise item.error
@@ -295,11 +295,12 @@ class SourceWorker:
     def _handle_audit_ended(self, audit: AuditEnded) -> None:
         published, self._audited = self._audited, 0
         self._not_streamed += audit.missing
+        failure = None
         if not audit.is_complete:
-            self._log.warning(
-                "audit: the rate limits did not allow to check all posts since %s",
-                f"{audit.since:%H:%M}Z",
-            )
+            failure = "the rate limits did not allow to check all posts"
+            if audit.share is not None:
+                failure += f"; not sent: {audit.share}"
+            self._log.warning("audit since %s: %s", f"{audit.since:%H:%M}Z", failure)
         if audit.missing:
             self._log.warning(
                 "audit: the timeline lists %s of %s posts that the stream did not send;"
@@ -310,11 +311,7 @@ class SourceWorker:
             )
             gap = Gap(audit.since, "not_streamed", audit.oldest, audit.newest, audit.until)
             gap.recovered_count = published
-            self._checkpoint.close_gaps(
-                [gap],
-                None if audit.is_complete else "the rate limits did not allow to check all posts",
-                are_posts_missing=False,
-            )
+            self._checkpoint.close_gaps([gap], failure, are_posts_missing=False)
 
     def _handle_disconnected(self, disconnected: Disconnected) -> None:
         self._is_connected = False

@@ -25,7 +25,7 @@ from mastodon_assets.errors import PlatformError, ServiceUnavailableError, Setti
 from mastodon_assets.ingest.api.client import MastodonClient, client_of
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.rate_limits import RateLimits
-from mastodon_assets.ingest.api.status_ids import newest_id, snowflake_time
+from mastodon_assets.ingest.api.status_ids import id_time, newest_id
 from mastodon_assets.ingest.checkpoint import Checkpoint
 from mastodon_assets.ingest.event_queue import (
     REFUSED_TOKEN_SECONDS,
@@ -339,8 +339,8 @@ class _SourceRunner:
                 f"{brake.reason}; if that is right, run: mastodon-assets sources accept"
                 f" {self.instance}"
             )
-        reached = snowflake_time(checkpoint.position or "")
-        newest = snowflake_time(self._newest_id() or "")
+        reached = id_time(checkpoint.position or "")
+        newest = id_time(self._newest_id() or "")
         if reached is not None and newest is not None and newest < reached - _MOVED_BACK:
             brake.suspect(
                 f"its newest post is of {newest:%Y-%m-%d %H:%M}Z, but posts until"

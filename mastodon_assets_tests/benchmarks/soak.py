@@ -32,7 +32,7 @@ from rich.console import Console
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded import stack as embedded
-from mastodon_assets.ingest import event_queue, source_worker
+from mastodon_assets.ingest import event_queue, gap_repair, source_worker
 from mastodon_assets.ingest.api import client, event_stream, rate_limits
 from mastodon_assets.ingest.policy.consent import withheld_reason
 from mastodon_assets.ingest.recovery import timeline_walk
@@ -248,6 +248,9 @@ def _as_from_far_away(plan: Plan) -> Iterator[None]:
         mock.patch.object(rate_limits, "_EVERY_SECONDS", every.seconds),
         mock.patch.object(source_worker, "_COMMIT_SECONDS", plan.commit_seconds),
         mock.patch.object(timeline_walk, "_LONGEST_WALK_SECONDS", plan.longest_walk_seconds),
+        mock.patch.object(
+            gap_repair, "SECONDS_UNTIL_GOING_ON", min(60, plan.longest_walk_seconds / 8)
+        ),
     ):
         yield
 

@@ -273,22 +273,25 @@ def test_a_server_that_restarts_is_still_read(
     assert thread.error is None
 
 
-def test_posts_that_no_walk_can_recover_stay_in_the_gap(
-    broker: Broker, gaps: dict[datetime, Gap], monkeypatch: pytest.MonkeyPatch
+def test_a_walk_that_comes_to_a_limit_goes_on_until_the_gap_is_filled(
+    broker: Broker,
+    gaps: dict[datetime, Gap],
+    expected: dict[str, tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(timeline_walk, "_LONGEST_WALK_SECONDS", -1)
+    monkeypatch.setattr(gap_repair, "SECONDS_UNTIL_GOING_ON", 0.05)
     faults = Faults(source(), [Fault(LOST_AT, LOST)])
     with (
         running(faults, token=TOKEN) as server,
         ingesting(broker, server.base_url) as thread,
     ):
-        thread.wait_until(lambda: thread.has_logged("missing: more was posted than"))
+        thread.wait_until(lambda: any(gap.status != "open" for gap in gaps.values()))
 
     (gap,) = gaps.values()
-    assert gap.status == "partial"
-    # A page of forty came back after the last post that the stream reported.
-    assert gap.from_id is not None
-    assert gap.from_id > max(event.status_id for event in EVENTS[: LOST_AT - 30])
+    assert gap.status == "recovered"
+    assert thread.has_logged("the rate limits allow no more for now")
+    assert tables(broker.messages()) == expected
 
 
 def test_a_timeline_that_does_not_answer_is_tried_again_and_then_given_up(

@@ -128,8 +128,13 @@ def test_a_server_that_answers_404_for_each_post_deletes_none(
         removal_brake, "save_suspicion", lambda _url, name, found: saved.update({name: found})
     )
     cursors["odd.example"] = "99"
+
+    def timeline(query: Mapping[str, str]) -> Answer:
+        is_newest = not query.keys() & {"min_id", "max_id"}
+        return Answer(json.dumps([status("99")]).encode() if is_newest else b"[]")
+
     routes: dict[str, Route] = {
-        TIMELINE: Answer(json.dumps([status("99")]).encode()),
+        TIMELINE: timeline,
         "/api/v1/statuses": Answer(b"[]"),
         "/api/v1/streaming/public": stream(b""),
     }

@@ -120,7 +120,7 @@ class RateLimitedCaller:
 
     def __init__(self, stopping: threading.Event, *, spare: int = 0) -> None:
         self._stopping = stopping
-        self._spare = spare
+        self.spare = spare
 
     def call(
         self,
@@ -154,7 +154,7 @@ class RateLimitedCaller:
         self, limit: RateLimit, request: Callable[[], _Answer], deadline: float
     ) -> _Answer:
         def once() -> _Answer:
-            while seconds := limit.take(spare=self._spare):
+            while seconds := limit.take(spare=self.spare):
                 self._pause(seconds, deadline)
             if self._stopping.is_set():
                 raise StoppedError

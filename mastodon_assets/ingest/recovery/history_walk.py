@@ -14,7 +14,7 @@ from typing import Any
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits, StoppedError
-from mastodon_assets.ingest.api.status_ids import newest_id, snowflake_time
+from mastodon_assets.ingest.api.status_ids import id_time, newest_id
 
 # Paged requests that are left to gaps, which are filled at the same time and matter more.
 SPARE_REQUESTS = 100
@@ -139,7 +139,7 @@ def _time_of(page: list[Mapping[str, Any]]) -> datetime | None:
     Authors' servers may claim wrong times, so the latest `created_at` of the page counts.
     """
     oldest = newest_id(page[::-1])
-    by_id = None if oldest is None else snowflake_time(oldest)
+    by_id = None if oldest is None else id_time(oldest)
     if by_id is not None:
         return by_id
     claimed = [_created_at(status) for status in page]

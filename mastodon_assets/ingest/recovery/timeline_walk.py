@@ -24,15 +24,15 @@ from mastodon_assets.ingest.api.rate_limits import (
     StoppedError,
 )
 from mastodon_assets.ingest.api.status_ids import (
+    id_time,
     is_number,
     listed_id,
     newest_id,
-    snowflake_time,
 )
 
 # Posts that a server fetches late get an id of their own time, which is behind the cursor.
 OVERLAP = timedelta(minutes=30)
-# If the rate limits allow no more in this time, the server is too busy.
+# After this time a walk is reported, and goes on later: other gaps and polls wait meanwhile.
 _LONGEST_WALK_SECONDS = 60 * 60
 # 30 minutes at five posts per second; of 300 pages in 15 minutes some are left for the gap itself.
 _MOST_PAGES_OF_OVERLAP = 225
@@ -68,10 +68,12 @@ class WalkReachedStream:
 class WalkEnded:
     """The walk has ended; everything it found comes before this in the queue.
 
-    `failure` says what could not be recovered; None if nothing is known to be missing.
+    `failure` says what could not be recovered; None if nothing is known to be missing. `goes_on`
+    says that the rate limits allowed some of it, and more later.
     """
 
     failure: str | None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,13 @@ WalkItem = ListedStatus | GonePosts | WalkReachedStream | WalkEnded | WalkFailed
 class WalkRequest:
     """A walk from `start` on, or from the oldest post served.
 
-    `known_ids` are requested again, because their deletes may have been missed.
+    `known_ids` are requested again, because their deletes may have been missed. `goes_on` says that
+    it continues a walk that came to a limit.
     """
 
     start: str
     known_ids: list[str]
+    goes_on: bool = False
 
 
 class TimelineWalker:
@@ -125,25 +129,30 @@ class TimelineWalker:
     def walk(self, request: WalkRequest) -> None:
         """Put everything that the walk finds; the last item is `WalkEnded` or `WalkFailed`."""
         try:
-            self._put(WalkEnded(self._failure_of(request)))
+            self._put(self._end_of(request))
         except StoppedError:
             return
         except ServiceUnavailableError as error:
             self._put_item(WalkFailed(error))
 
-    def _failure_of(self, request: WalkRequest) -> str | None:
+    def _end_of(self, request: WalkRequest) -> WalkEnded:
         listed, reached_stream = self._walk_forward(request.start)
         if not reached_stream:
             # Deletes are looked for by requests of another limit.
             unasked = self._look_for_deletes(request.known_ids)
-            return "; ".join(filter(None, (_TOO_MANY_POSTS, unasked)))
+            failure = "; ".join(filter(None, (_TOO_MANY_POSTS, unasked)))
+            return WalkEnded(failure, goes_on=listed > 0)
+        return WalkEnded(self._failure_of(request, listed))
+
+    def _failure_of(self, request: WalkRequest, listed: int) -> str | None:
         if request.start == OLDEST:
             self._put(WalkReachedStream())
             return None
         if listed == 0 and (failure := self._read_newest_back(request)) is not None:
             return failure
         self._put(WalkReachedStream())
-        self._walk_back(request.start)
+        if not request.goes_on:
+            self._walk_back(request.start)
         return self._look_for_deletes(request.known_ids)
 
     def _walk_forward(self, start: str) -> tuple[int, bool]:
@@ -208,7 +217,7 @@ class TimelineWalker:
         Returns:
             The number of listed posts.
         """
-        began_at, max_id, listed = snowflake_time(start), start, 0
+        began_at, max_id, listed = id_time(start), start, 0
         for _ in range(_MOST_PAGES_OF_OVERLAP):
             page = self._page(self._client.timeline_page_before, max_id)
             self._put_page(page, moves_cursor=False)
@@ -216,7 +225,7 @@ class TimelineWalker:
             oldest = newest_id(page[::-1])
             if oldest is None or oldest == max_id or began_at is None:
                 break
-            reached = snowflake_time(oldest)
+            reached = id_time(oldest)
             if reached is None or reached < began_at - OVERLAP:
                 break
             max_id = oldest

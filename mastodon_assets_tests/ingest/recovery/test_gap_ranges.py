@@ -9,11 +9,16 @@ import pytest
 from pydantic import SecretStr
 
 from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.ingest import gap_repair as gap_repair_module
 from mastodon_assets.ingest.checkpoint import Checkpoint
 from mastodon_assets.ingest.gap_repair import GapRepair
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.recovery.gaps import Gap
-from mastodon_assets.ingest.recovery.timeline_walk import WalkRequest
+from mastodon_assets.ingest.recovery.timeline_walk import (
+    WalkEnded,
+    WalkReachedStream,
+    WalkRequest,
+)
 from mastodon_assets_tests.support.log_lines import log_lines
 
 BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -73,7 +78,7 @@ def test_posts_from_before_a_gap_are_requested_again_however_long_it_waits() -> 
         published += ids
         interrupt(gap_repair, number)
     published += ["7", "8", "9"]
-    gap_repair.end(None)
+    gap_repair.end(WalkEnded(None))
 
     assert [request.known_ids for request in requests] == [["3", "2"], ["5", "6", "4"]]
 
@@ -99,7 +104,7 @@ def test_a_gap_is_given_up_when_the_stream_shows_where_it_ends() -> None:
     interrupt(gap_repair, 0)
     (gap,) = checkpoint.open_gaps
 
-    gap_repair.end("too much")
+    gap_repair.end(WalkEnded("too much"))
     assert (gap.status, gap.to_id, len(requests)) == ("open", None, 1)
 
     gap_repair.note_streamed("300")
@@ -109,14 +114,37 @@ def test_a_gap_is_given_up_when_the_stream_shows_where_it_ends() -> None:
 
 
 @pytest.mark.usefixtures("cursors")
+def test_a_walk_that_comes_to_a_limit_goes_on_from_there_in_the_same_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gap_repair_module, "SECONDS_UNTIL_GOING_ON", 0)
+    gap_repair, checkpoint, requests = at_position("100", ["7"])
+    interrupt(gap_repair, 0)
+    gap_repair.note_streamed("300")
+    checkpoint.move_to("200")
+    gap_repair.end(WalkEnded("too much", goes_on=True))
+    gap_repair.note_streamed("301")
+    (gap,) = checkpoint.open_gaps
+    assert (gap.status, checkpoint.position) == ("open", "200")
+
+    gap_repair.try_again_in_time()
+    assert requests[1:] == [WalkRequest("200", [], goes_on=True)]
+    checkpoint.move_to("300")
+    gap_repair.handle(WalkReachedStream())
+    gap_repair.end(WalkEnded(None))
+    assert (gap.status, gap.from_id, gap.to_id) == ("recovered", "100", "300")
+    assert checkpoint.open_gaps == []
+
+
+@pytest.mark.usefixtures("cursors")
 def test_a_gap_continues_if_the_stream_sends_nothing_after_it() -> None:
     gap_repair, checkpoint, requests = at_position("100", [])
     interrupt(gap_repair, 0)
-    gap_repair.end("too much")
+    gap_repair.end(WalkEnded("too much"))
 
     interrupt(gap_repair, 1, reason="silence")
     gap_repair.note_streamed("300")
-    gap_repair.end("too much")
+    gap_repair.end(WalkEnded("too much"))
 
     assert len(requests) == 2
     assert checkpoint.closed_gaps == {"unrecoverable": 1}
@@ -155,7 +183,9 @@ def at_position(
     checkpoint = Checkpoint(SecretStr(""), None, IngestSummary("one.example"), "public")  # type: ignore[arg-type]
     checkpoint.position = position
     requests: list[WalkRequest] = []
-    handler: Any = SimpleNamespace(published_ids=lambda _limit: published[:-3:-1])
+    handler: Any = SimpleNamespace(
+        published_ids=lambda _limit: published[:-3:-1], summary=IngestSummary("one.example")
+    )
     brake: Any = SimpleNamespace(reason=None)
     queue: Any = SimpleNamespace(
         walk=requests.append,

@@ -11,7 +11,7 @@ from tenacity import wait_none
 from mastodon_assets.ingest.api import rate_limits
 from mastodon_assets.ingest.api.client import OLDEST, MastodonClient
 from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits
-from mastodon_assets.ingest.api.status_ids import snowflake_time
+from mastodon_assets.ingest.api.status_ids import id_at, id_time
 from mastodon_assets.ingest.recovery import timeline_walk
 from mastodon_assets.ingest.recovery.timeline_walk import (
     GonePosts,
@@ -26,6 +26,7 @@ from mastodon_assets.ingest.recovery.timeline_walk import (
 from mastodon_assets.simulator.statuses import snowflake
 from mastodon_assets_tests.support.odd_server import Answer, odd_server
 from mastodon_assets_tests.support.odd_server import Route as Answering
+from mastodon_assets_tests.support.recordings import exchange
 
 pytestmark = pytest.mark.usefixtures("loopback")
 
@@ -185,7 +186,9 @@ def test_deletes_are_looked_for_although_there_was_no_time_for_all_posts(
 
     assert gone(found) == ["1"]
     assert WalkReachedStream() not in found
-    assert found[-1] == WalkEnded("more was posted than the server's rate limits allow to be read")
+    assert found[-1] == WalkEnded(
+        "more was posted than the server's rate limits allow to be read", goes_on=True
+    )
 
 
 @pytest.mark.parametrize("status_code", [401, 403, 500, 503])
@@ -252,8 +255,20 @@ def test_a_start_that_the_server_does_not_hold_is_walked_from_the_newest_page() 
 
 @pytest.mark.parametrize("status_id", ["1", "1763640000000", "01FV", "9" * 40, "", "１２"])
 def test_an_id_that_is_no_snowflake_has_no_time(status_id: str) -> None:
-    assert snowflake_time(status_id) is None
+    assert id_time(status_id) is None
 
 
-def test_a_snowflake_has_a_time() -> None:
-    assert snowflake_time(minute(0)) == NOON
+def test_ids_that_are_built_from_times_have_one_and_can_be_made() -> None:
+    assert id_time(minute(0)) == NOON
+    for name in ("takahe/page_newest", "gotosocial/timeline_newest_page"):
+        for each in exchange(name)["body"]:
+            found = id_time(each["id"])
+            assert found is not None
+            posted = datetime.fromisoformat(each["created_at"])
+            assert abs(found - posted) < timedelta(minutes=5)
+            first = id_at(found, each["id"])
+            assert first is not None
+            assert len(first) == len(each["id"])
+            assert id_time(first) == found
+    assert id_time(id_at(NOON, minute(5)) or "") == NOON
+    assert id_at(NOON, "1795941616" + "f" * 32) is None

@@ -1,0 +1,96 @@
+"""Pages drawn at random from a timeline that is longer than the rate limits allow to read."""
+
+import bisect
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from mastodon_assets.ingest.api import rate_limits
+from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits
+from mastodon_assets.ingest.recovery.audit import AuditEnded, AuditItem, Auditor, KnownIds
+from mastodon_assets.ingest.recovery.history_walk import SPARE_REQUESTS
+from mastodon_assets.ingest.recovery.sampling import drawn_moments, share_of
+from mastodon_assets.simulator.statuses import snowflake
+
+NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+def test_one_moment_is_drawn_in_each_of_equal_parts() -> None:
+    moments = drawn_moments(NOON, NOON + timedelta(hours=10), 10)
+    assert [int((each - NOON).total_seconds() // 3600) for each in moments] == [*range(9, -1, -1)]
+
+
+def test_a_share_has_an_interval_even_if_nothing_or_everything_is_missing() -> None:
+    nothing, everything = share_of([(40, 0)] * 30), share_of([(40, 40)] * 30)
+    assert (nothing.estimate, nothing.low, nothing.high) == (0, 0, 0.1)
+    assert (everything.estimate, everything.low, everything.high) == (1, 0.9, 1)
+    half = share_of([(40, 40), (40, 0)] * 50)
+    assert half.estimate == 0.5
+    assert half.low == pytest.approx(0.4, abs=0.01)
+    assert half.high == pytest.approx(0.6, abs=0.01)
+    assert str(half) == "about 50.0% (40.2% to 59.8%, from 100 pages drawn at random)"
+    assert (share_of([]).low, share_of([]).high) == (0, 1)
+
+
+class _Timeline:
+    """30 posts per second for an hour; the stream dropped those of one stretch."""
+
+    dropped = range(40_000, 51_000)
+
+    def __init__(self, now: datetime) -> None:
+        self.requests = 0
+        began = int((now - timedelta(hours=1)).timestamp() * 1000)
+        self.ids = [
+            snowflake(began + number * 1000 // 30, number % 30) for number in range(108_000)
+        ]
+        self._numbers = [int(each) for each in self.ids]
+
+    def newest_page(self) -> list[Mapping[str, Any]]:
+        return self._page(len(self.ids))
+
+    def timeline_page_before(self, max_id: str) -> list[Mapping[str, Any]]:
+        self.requests += 1
+        return self._page(bisect.bisect_left(self._numbers, int(max_id)))
+
+    def _page(self, end: int) -> list[Mapping[str, Any]]:
+        return [{"id": each} for each in self.ids[max(0, end - 40) : end][::-1]]
+
+
+def test_a_timeline_faster_than_the_limits_is_sampled_and_what_is_wanting_read_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # So that no pause is needed.
+    monkeypatch.setattr(rate_limits, "_EVERY_REQUESTS", 1_000)
+    now = datetime.now(UTC)
+    timeline, known = _Timeline(now), KnownIds()
+    items: list[AuditItem] = []
+    for number, status_id in enumerate(timeline.ids):
+        if number not in timeline.dropped:
+            known.add(status_id)
+    known_limit = {each for each in timeline.ids if known.has(each)}
+
+    def put(item: AuditItem) -> bool:
+        items.append(item)
+        return True
+
+    auditor = Auditor(
+        timeline,  # type: ignore[arg-type]
+        caller=RateLimitedCaller(threading.Event(), spare=SPARE_REQUESTS),
+        rate_limits=RateLimits(is_limited=True),
+        put=put,
+        known=known,
+    )
+    since = now - timedelta(minutes=54)
+    ended = auditor.audit(since, seconds=30)
+
+    assert isinstance(items[-1], AuditEnded)
+    assert ended.share is not None
+    assert not ended.is_complete
+    # About a tenth is missing; the interval holds for any draw of one page in each part.
+    assert ended.share.low <= len(timeline.dropped) / (54 * 60 * 30) <= ended.share.high
+    assert timeline.requests <= rate_limits._PAGED_REQUESTS - SPARE_REQUESTS
+    assert len(items) - 1 == ended.missing > 1_000
+    assert known_limit.isdisjoint(item.status["id"] for item in items[:-1])  # type: ignore[union-attr]
