@@ -147,14 +147,27 @@ def simulate(
             help="The server's domain. Remote posts are the same for every domain.",
         ),
     ] = "simulator.example",
+    software: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            metavar="SOFTWARE",
+            help="Answer like this software: mastodon-4.3, mastodon-4.5, mastodon-4.6, gotosocial,"
+            " takahe or snac.",
+        ),
+    ] = "mastodon-4.5",
 ) -> None:
     """Serve a simulated Mastodon server, until stopped (Ctrl-C).
 
     It has the REST and the streaming API. Clients need the token in SIMULATOR_TOKEN; without one, a
     new token is printed.
     """
+    from mastodon_assets.simulator.personalities import PERSONALITIES
     from mastodon_assets.simulator.server import SimulatorServer, run
 
+    if software not in PERSONALITIES:
+        names = ", ".join(sorted(PERSONALITIES))
+        raise typer.BadParameter(f"--as {software}: allowed: {names}")
     given = load_settings().simulator_token
 
     def print_settings(server: SimulatorServer) -> None:
@@ -175,6 +188,7 @@ def simulate(
             domain=domain,
             from_file=from_file,
             token=given.get_secret_value() if given else None,
+            personality=PERSONALITIES[software],
             report=print_settings,
         )
 

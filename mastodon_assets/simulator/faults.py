@@ -6,7 +6,7 @@ sends, never what happened: timeline and statuses are those of the wrapped sourc
 
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -51,6 +51,58 @@ class Fault:
     is_stall: bool = False
     stream_refusals: tuple[Refusal, ...] = ()
     page_refusals: tuple[Refusal, ...] = ()
+
+
+def _end_nothing() -> None:
+    return None
+
+
+@dataclass
+class ServerFaults:
+    """Faults of a whole server, as real ones were seen to have them.
+
+    Attributes:
+        is_gone: 404 for each post and empty pages, as after a restore from a backup.
+        is_revoked: Whether the token is refused. A socket that is open goes on.
+        end_streams: Ends the open streams properly; set by the server.
+    """
+
+    is_gone: bool = False
+    is_revoked: bool = False
+    end_streams: Callable[[], None] = _end_nothing
+
+
+class Unsent:
+    """A source whose stream leaves out posts without an end, as under load: every `n`th frame."""
+
+    def __init__(self, source: Source, every: int) -> None:
+        self._source = source
+        self._every = every
+        self._frames = 0
+        self.greeting = source.greeting
+
+    def history(self) -> Iterator[Frame]:
+        """Return what the stream sends once, without the frames that are left out."""
+        return map(self._sent, self._source.history())
+
+    async def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
+        """Yield what happens after the history, without the frames that are left out."""
+        async for item in self._source.live():
+            yield item if isinstance(item, StreamInterrupted) else self._sent(item)
+
+    def page(self, request: PageRequest) -> list[Entry]:
+        """Return a page of the timeline, which is complete."""
+        return self._source.page(request)
+
+    def status(self, status_id: str) -> bytes | None:
+        """Return the present version of a status; None if it is gone."""
+        return self._source.status(status_id)
+
+    def _sent(self, frame: Frame) -> Frame:
+        if not frame.data.startswith(b"event: update"):
+            return frame
+        self._frames += 1
+        return replace(frame, data=b"") if self._frames % self._every == 0 else frame
 
 
 @dataclass

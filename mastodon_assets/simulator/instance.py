@@ -77,6 +77,19 @@ def instance_v2(domain: str, streaming_url: str) -> dict[str, Any]:
     }
 
 
+def nodeinfo(name: str, version: str) -> dict[str, Any]:
+    """Return the nodeinfo document, which names the software."""
+    return {
+        "version": "2.0",
+        "software": {"name": name, "version": version},
+        "protocols": ["activitypub"],
+        "services": {"outbound": [], "inbound": []},
+        "usage": {"users": {"total": 45}, "localPosts": 2000},
+        "openRegistrations": False,
+        "metadata": {},
+    }
+
+
 def credential_account(domain: str) -> dict[str, Any]:
     """Return the document of GET /api/v1/accounts/verify_credentials: the token's owner."""
     return {

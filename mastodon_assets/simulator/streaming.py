@@ -6,6 +6,7 @@ gets the rest. Frames after the history go to all connected clients.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 
@@ -17,6 +18,8 @@ from mastodon_assets.simulator.sse import HEARTBEAT
 
 # Frames are sent in chunks of about this size; one chunk per frame takes several times as long.
 _CHUNK_BYTES = 64 * 1024
+_EVENT_PARTS = re.compile(rb"event: [^\n]*\n|(?:(?!event: )[^\n]*\n)+|[^\n]+\Z")
+_EVENT = re.compile(rb"event: ([^\n]*)\ndata: ([^\n]*)\n\n")
 
 
 class EventStreamResponse(StreamingResponse):
@@ -43,8 +46,11 @@ class EventStreamResponse(StreamingResponse):
 class Broadcast:
     """Serves one source to any number of clients."""
 
-    def __init__(self, source: Source, *, heartbeat_seconds: float) -> None:
+    def __init__(
+        self, source: Source, *, heartbeat_seconds: float, heartbeat: bytes = HEARTBEAT
+    ) -> None:
         self._source = source
+        self._heartbeat = heartbeat
         self._heartbeat_seconds = heartbeat_seconds
         self._history = source.history()
         self._history_is_taken = False
@@ -67,6 +73,11 @@ class Broadcast:
         """End all streams, including later ones."""
         self._is_closed = True
         self._wake_clients()
+
+    def end_streams(self) -> None:
+        """End the open streams properly, as when their token is revoked; from any thread."""
+        for client in list(self._clients):
+            client.interrupt_soon(StreamInterrupted(b"", is_stall=False))
 
     async def stream(self, is_local: bool | None, tag: str | None) -> AsyncGenerator[bytes]:
         """Yield the bytes for one client.
@@ -99,7 +110,7 @@ class Broadcast:
                     await self._stall(client)
                 elif clock() >= next_heartbeat:
                     next_heartbeat += self._heartbeat_seconds
-                    yield HEARTBEAT
+                    yield self._heartbeat
                 else:
                     await client.wait(next_heartbeat - clock())
         finally:
@@ -148,6 +159,7 @@ class _Client:
         self._tag = None if tag is None else tag.lower()
         self._waiting = bytearray()
         self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._interruption: StreamInterrupted | None = None
         self.is_stalled = False
 
@@ -163,6 +175,10 @@ class _Client:
         """End the stream after the waiting bytes are sent."""
         self._interruption = interrupted
         self.wake()
+
+    def interrupt_soon(self, interrupted: StreamInterrupted) -> None:
+        """Do the same from another thread."""
+        self._loop.call_soon_threadsafe(self.interrupt, interrupted)
 
     def take_interruption(self) -> StreamInterrupted | None:
         taken, self._interruption = self._interruption, None
@@ -186,6 +202,21 @@ class _Client:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), seconds)
         self._changed.clear()
+
+
+async def two_chunks(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Yield the name of each event and its data apart, as Mastodon's server sends them."""
+    async with aclosing(stream):
+        async for chunk in stream:
+            for part in _EVENT_PARTS.findall(chunk):
+                yield part
+
+
+async def events_of(stream: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, str]]:
+    """Yield kind and data of the events in a stream; chunks hold whole events."""
+    async for chunk in stream:
+        for kind, data in _EVENT.findall(chunk):
+            yield kind.decode(), data.decode("utf-8", "replace")
 
 
 def _chunks(parts: Iterator[bytes]) -> Iterator[bytes]:

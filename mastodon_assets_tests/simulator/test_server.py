@@ -126,8 +126,8 @@ def test_the_owner_of_the_token_is_an_account_that_blocks_nobody(mastodon: Masto
     ("headers", "message"),
     [
         ({}, "Missing access token"),
-        ({"Authorization": "Basic abc"}, "Missing access token"),
-        ({"Authorization": "Bearer"}, "Missing access token"),
+        ({"Authorization": "Basic abc"}, "Invalid access token"),
+        ({"Authorization": "Bearer"}, "Invalid access token"),
         ({"Authorization": "Bearer wrong"}, "Invalid access token"),
         ({"Authorization": "Bearer caf\xe9"}, "Invalid access token"),
     ],

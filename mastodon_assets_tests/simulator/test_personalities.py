@@ -1,0 +1,262 @@
+"""The simulator answers like other software, held against recordings of it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from mastodon_assets.simulator.faults import ServerFaults, Unsent
+from mastodon_assets.simulator.personalities import PERSONALITIES, IdForm, Ids
+from mastodon_assets.simulator.server import SimulatorServer, running, synthetic_source
+from mastodon_assets.simulator.statuses import snowflake
+from mastodon_assets_tests.support.recordings import exchange, recorded_lines
+
+VALID = "valid"
+pytestmark = pytest.mark.usefixtures("loopback")
+
+_HEADERS = ("content-type", "server", "x-creator", "link", "location")
+TIMELINE = "/api/v1/timelines/public"
+# Recording, path, and which token it got. `ID` is the newest post, `GONE` none.
+_ANSWERS = {
+    "gotosocial": [
+        ("instance_v1", "/api/v1/instance", "none"),
+        ("instance_v2", "/api/v2/instance", "none"),
+        ("nodeinfo_wellknown", "/.well-known/nodeinfo", "none"),
+        ("nodeinfo", "/nodeinfo/2.0", "none"),
+        ("timeline_newest_page", f"{TIMELINE}?limit=4", "valid"),
+        ("timeline_oldest_page_min_id_0", f"{TIMELINE}?limit=4&min_id=0", "valid"),
+        ("timeline_end_empty", f"{TIMELINE}?limit=4&min_id=ZZZ", "valid"),
+        ("timeline_no_token", f"{TIMELINE}?limit=1", "none"),
+        ("timeline_wrong_token", f"{TIMELINE}?limit=1", "wrong"),
+        ("statuses_by_ids", "/api/v1/statuses?id[]=ID", "valid"),
+        ("status_gone", "/api/v1/statuses/GONE", "valid"),
+        ("streaming_sse_path", "/api/v1/streaming/public", "valid"),
+        ("streaming_health", "/api/v1/streaming/health", "none"),
+        ("streaming_without_upgrade", "/api/v1/streaming?stream=public", "valid"),
+        ("domain_blocks", "/api/v1/domain_blocks", "valid"),
+        ("redirect_trailing_slash", "/api/v2/instance/", "none"),
+        ("no_user_agent", "/api/v1/instance", "no agent"),
+    ],
+    "takahe": [
+        ("instance_v1", "/api/v1/instance", "none"),
+        ("instance_v2", "/api/v2/instance", "none"),
+        ("instance_v2_slash_404", "/api/v2/instance/", "none"),
+        ("nodeinfo_links", "/.well-known/nodeinfo", "none"),
+        ("nodeinfo", "/nodeinfo/2.0/", "none"),
+        ("page_newest", f"{TIMELINE}?limit=6", "valid"),
+        ("page_max_id", f"{TIMELINE}?limit=4&max_id=ID", "valid"),
+        ("page_min_id_end", f"{TIMELINE}?limit=4&min_id=ID", "valid"),
+        ("page_odd_id_500", f"{TIMELINE}?limit=4&max_id=abc", "valid"),
+        ("wrong_token_400", f"{TIMELINE}?limit=1", "wrong"),
+        ("statuses_by_ids_403_read_statuses", "/api/v1/statuses?id[]=ID", "valid"),
+        ("status_gone_404", "/api/v1/statuses/GONE", "valid"),
+        ("streaming_404", "/api/v1/streaming/public", "valid"),
+        ("streaming_health_404", "/api/v1/streaming/health", "none"),
+        ("blocks_404", "/api/v1/blocks", "valid"),
+        ("tag_without_token_401", "/api/v1/timelines/tag/harbour", "none"),
+    ],
+    "snac": [
+        ("instance_v1", "/api/v1/instance", "none"),
+        ("instance_v2_404", "/api/v2/instance", "none"),
+        ("nodeinfo_links", "/.well-known/nodeinfo", "none"),
+        ("nodeinfo", "/nodeinfo_2_0", "none"),
+        ("page_newest", f"{TIMELINE}?limit=6", "none"),
+        ("page_max_id", f"{TIMELINE}?limit=4&max_id=ID", "none"),
+        ("page_min_id_0_empty", f"{TIMELINE}?limit=4&min_id=0", "none"),
+        ("page_max_id_of_a_post_that_went_empty", f"{TIMELINE}?limit=4&max_id=GONE", "none"),
+        ("wrong_token_is_ignored_200", f"{TIMELINE}?limit=1", "wrong"),
+        ("statuses_by_ids_404", "/api/v1/statuses?id[]=ID", "valid"),
+        ("status_gone_404", "/api/v1/statuses/GONE", "valid"),
+        ("status_without_token_401", "/api/v1/statuses/ID", "none"),
+        ("streaming_404", "/api/v1/streaming/public", "valid"),
+        ("verify_wrong_token_422", "/api/v1/accounts/verify_credentials", "wrong"),
+    ],
+}
+
+
+@contextmanager
+def simulated(name: str, **options: Any) -> Iterator[SimulatorServer]:
+    source = synthetic_source(toots=60, days=1, seed=1, domain=f"{name}.example")
+    with running(
+        options.pop("source", source),
+        personality=PERSONALITIES[name],
+        domain=f"{name}.example",
+        **options,
+    ) as server:
+        yield server
+
+
+def headers_of(server: SimulatorServer, token: str) -> dict[str, str]:
+    tokens = {"valid": f"Bearer {server.token}", "wrong": "Bearer wrong"}
+    headers = {"User-Agent": "" if token == "no agent" else "test"}
+    return headers | ({"Authorization": tokens[token]} if token in tokens else {})
+
+
+def get(server: SimulatorServer, path: str, token: str = VALID) -> httpx.Response:
+    return httpx.get(f"{server.base_url}{path}", headers=headers_of(server, token))
+
+
+@pytest.mark.parametrize("name", _ANSWERS)
+def test_answers_are_those_that_were_recorded(name: str) -> None:
+    with simulated(name) as server:
+        page = get(server, f"{TIMELINE}?limit=1").json()
+        status_id = page[0]["id"]
+        gone = f"{status_id[:-6]}000000"
+        for recording, path, token in _ANSWERS[name]:
+            expected = exchange(f"{name}/{recording}")
+            found = get(server, path.replace("ID", status_id).replace("GONE", gone), token)
+            about = f"{recording}: {found.status_code} {found.text[:200]}"
+            assert found.status_code == expected["status"], about
+            for header in _HEADERS:
+                given = expected["headers"].get(header)
+                kind = (given or "").partition(";")[0]
+                assert (header in found.headers) == (header in expected["headers"]), (about, header)
+                if header in ("content-type", "server", "x-creator"):
+                    assert found.headers.get(header, "").startswith(kind), (about, header)
+            body = expected["body"]
+            if isinstance(body, str):
+                assert found.text[:8] == body[:8], about
+            elif isinstance(body, list):
+                assert bool(found.json()) == bool(body), about
+            elif found.status_code >= 400:
+                assert found.json() == body, about
+            else:
+                assert set(found.json()) == set(body), about
+
+
+@pytest.mark.parametrize(
+    ("name", "recording"),
+    [
+        ("gotosocial", "timeline_newest_page"),
+        ("takahe", "page_newest"),
+        ("snac", "page_newest"),
+    ],
+)
+def test_posts_have_the_keys_that_were_recorded(name: str, recording: str) -> None:
+    recorded = exchange(f"{name}/{recording}")["body"]
+    with simulated(name) as server:
+        page = get(server, f"{TIMELINE}?limit=40").json()
+    assert set().union(*page) == set().union(*recorded)
+    accounts = (
+        set().union(*(each["account"] for each in documents)) for documents in (page, recorded)
+    )
+    assert next(accounts) == next(accounts)
+    sample = max((each for each in page if each["reblog"] is None), key=len)
+    for key, value in recorded[0].items():
+        if value is not None and sample[key] is not None:
+            assert isinstance(sample[key], type(value)), key
+
+
+@pytest.mark.parametrize("name", PERSONALITIES)
+def test_a_timeline_can_be_paged_through_by_the_ids_it_lists(name: str) -> None:
+    with simulated(name) as server:
+        everything = get(server, f"{TIMELINE}?limit=40").json()
+        seen, path = [], f"{TIMELINE}?limit=7"
+        while page := get(server, path).json():
+            seen += page
+            path = f"{TIMELINE}?limit=7&max_id={page[-1]['id']}"
+            assert len(seen) < 100
+        known = [each["id"] for each in everything]
+        assert [each["id"] for each in seen][: len(known)] == known
+        one = next(each for each in everything if each["reblog"] is None)
+        assert get(server, f"/api/v1/statuses/{one['id']}").json()["uri"] == one["uri"]
+
+
+def test_ids_go_to_a_form_and_back() -> None:
+    status_id = snowflake(1_795_940_000_123, 7)
+    forms: tuple[IdForm, ...] = ("snowflake", "ulid", "takahe", "snac")
+    for form in forms:
+        ids = Ids(form)
+        assert ids.given(ids.own(status_id, None)) == status_id
+    snac = Ids("snac")
+    assert snac.given(snac.own(status_id, "2026-12-01T00:00:00Z")) == status_id
+    assert snac.own(status_id, "2026-12-01T00:00:00Z") != snac.own(status_id, None)
+
+
+def test_a_stream_of_mastodon_is_cut_into_chunks_and_refused_as_recorded() -> None:
+    path = "/api/v1/streaming/public"
+    with simulated("mastodon-4.6", heartbeat_seconds=0.1) as server:
+
+        def refusal(path: str, **headers: str) -> tuple[int, str]:
+            found = httpx.get(f"{server.base_url}{path}", headers=headers)
+            assert found.headers["Access-Control-Allow-Origin"] == "*"
+            assert found.headers["X-Powered-By"] == "Express"
+            return found.status_code, found.json()["error"]
+
+        unknown = (400, "Unknown channel requested")
+        for wrong in ("/api/v1/streaming/nosuch", "/api/v1/streaming", f"{path}/", f"{path}/no"):
+            assert refusal(wrong) == unknown
+        assert refusal(path) == (401, "Missing access token")
+        for given in ("Bearer wrong", f"bearer {server.token}"):
+            assert refusal(path, Authorization=given) == (401, "Invalid access token")
+        assert refusal(f"{path}?access_token=wrong") == (401, "Invalid access token")
+        tag = "/api/v1/streaming/hashtag?tag="
+        missing = (400, "Missing tag name parameter")
+        assert refusal(tag, Authorization=f"Bearer {server.token}") == missing
+
+        chunks: list[bytes] = []
+        with httpx.stream("GET", f"{server.base_url}{path}?access_token={server.token}") as stream:
+            for chunk in stream.iter_raw():
+                chunks.append(chunk)
+                if b"".join(chunks).endswith(b":thump\n\n"):
+                    break
+    assert chunks[0] == b":)\n"
+    whole = b"".join(chunks)
+    assert whole.count(b"event: update\ndata: {") >= 50
+    assert not any(chunk.startswith(b"event: ") and b"data: " in chunk for chunk in chunks[:2])
+
+
+def socket_url(server: SimulatorServer, query: str) -> str:
+    return f"ws://{urlsplit(server.base_url).netloc}/api/v1/streaming{query}"
+
+
+def test_a_socket_is_the_recorded_one_and_outlives_its_token() -> None:
+    recorded = json.loads(
+        next(e["text"] for e in recorded_lines("gotosocial/socket_public") if "text" in e)
+    )
+    faults = ServerFaults()
+    with simulated("gotosocial", faults=faults) as server:
+        valid = {"Authorization": f"Bearer {server.token}"}
+        with connect(socket_url(server, "?stream=public"), additional_headers=valid) as socket:
+            frame = json.loads(socket.recv(timeout=10))
+            assert set(frame) == set(recorded)
+            assert frame["stream"] == ["public"]
+            assert set(json.loads(frame["payload"])) >= {"id", "uri", "account"}
+            faults.is_revoked = True
+            assert get(server, f"{TIMELINE}?limit=1").status_code == 401
+            assert json.loads(socket.recv(timeout=10))["event"]
+            faults.is_revoked = False
+        with (
+            connect(socket_url(server, "?stream=public:remote"), additional_headers=valid) as idle,
+            pytest.raises(TimeoutError),
+        ):
+            idle.recv(timeout=0.2)
+        with pytest.raises(InvalidStatus) as caught:
+            connect(socket_url(server, "?stream=public"))
+        assert caught.value.response.status_code == 401
+
+
+def test_faults_that_were_seen_can_be_switched_on() -> None:
+    faults = ServerFaults()
+    source = synthetic_source(toots=60, days=1, seed=1)
+    with simulated("mastodon-4.6", source=Unsent(source, 2), faults=faults) as server:
+        listed = get(server, f"{TIMELINE}?limit=40").json()
+        url = f"{server.base_url}/api/v1/streaming/public"
+        with httpx.stream("GET", url, headers=headers_of(server, "valid")) as stream:
+            ending = threading.Timer(0.5, faults.end_streams)
+            ending.start()
+            sent = b"".join(stream.iter_raw())
+        assert len(listed) == 40
+        assert sent.count(b"event: update") < 40
+
+        faults.is_gone = True
+        assert get(server, TIMELINE).json() == []
+        assert get(server, f"/api/v1/statuses?id[]={listed[0]['id']}").json() == []
+        assert get(server, f"/api/v1/statuses/{listed[0]['id']}").status_code == 404
