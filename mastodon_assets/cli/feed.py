@@ -92,13 +92,14 @@ def import_file(
         ),
     ],
     instance: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Domain of the server they were recorded at. Deletes from that server apply only"
-            " to posts imported under its domain.",
+            help="Domain of the server they were recorded at; by default the host of its own"
+            " accounts' pages. Deletes from that server apply only to posts imported under its"
+            " domain.",
             metavar="DOMAIN",
         ),
-    ] = "unknown",
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read recorded posts from a file into Kafka.
@@ -111,13 +112,13 @@ def import_file(
     from mastodon_assets.ingest.importer import import_statuses
     from mastodon_assets.warehouse.migrate import migrate
 
-    if not is_domain(instance):
+    if instance is not None and not is_domain(instance):
         raise typer.BadParameter(f"{instance!r} is not a domain such as mastodon.example")
     settings = load_settings()
     with _opened(file) as source:
         migrate(settings.postgres_url)
         keep_from_demos(settings.mastodon_assets_home)
-        summary = import_statuses(settings, source, instance=instance.lower())
+        summary = import_statuses(settings, source, instance=instance and instance.lower())
     _print_summary(summary, as_json)
 
 

@@ -6,10 +6,15 @@ of a status is decided in `handler`, so consent and contract are the same as for
 
 import logging
 import zlib
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import BinaryIO
 
+import orjson
+
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.identity import UNKNOWN_INSTANCE, uri_host
 from mastodon_assets.contract.recordings import RecordingError, open_recording
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.policy.admission import admission_policy
@@ -20,13 +25,15 @@ from mastodon_assets.warehouse.suppression_list import watched_suppression_list
 logger = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 0.1
+# This many documents are looked at for the server's name.
+_MOST_LOOKED_AT = 1_000
 
 
 class RecordingUnreadableError(RecordingError):
     """Raised if a file of recorded statuses is damaged; everything before that is published."""
 
 
-def import_statuses(settings: Settings, file: BinaryIO, *, instance: str) -> IngestSummary:
+def import_statuses(settings: Settings, file: BinaryIO, *, instance: str | None) -> IngestSummary:
     """Publish all statuses of a file; at the end everything is acknowledged.
 
     A second import publishes the same posts with a later time of receipt, so the first one stays.
@@ -35,7 +42,8 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str) -> Ing
         settings: Kafka, PostgreSQL and the admission policy.
         file: The recording, in one of the formats of `contract.recordings`.
         instance: The server at which the statuses were recorded. A delete names a post by its id
-            at this server.
+            at this server. None takes the host of the pages of local accounts, which are those
+            without a domain; without such accounts it is `unknown`.
 
     Raises:
         RecordingError: The file is one of another kind, or nothing in it is a status.
@@ -48,28 +56,64 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str) -> Ing
     """
     record_handle_key(settings)
     with publishing(settings) as publisher:
-        handler = EventHandler(
-            publisher,
-            instance=instance,
-            policy=admission_policy(settings),
-            suppression_list=watched_suppression_list(settings),
-        )
+        received = 0
         try:
             recording = open_recording(file)
             logger.info("reading %s", recording.form)
-            for document in recording.documents:
+            first = _first(recording.documents, 1 if instance else _MOST_LOOKED_AT)
+            handler = EventHandler(
+                publisher,
+                instance=instance or _instance_of(first),
+                policy=admission_policy(settings),
+                suppression_list=watched_suppression_list(settings),
+            )
+            for document in chain(first, recording.documents):
                 _wait_for_room(publisher)
                 handler.handle_recorded(document, datetime.now(UTC))
+                received = handler.summary.received
         except (OSError, EOFError, ValueError, zlib.error) as error:
             publisher.flush()
             raise RecordingUnreadableError(
-                f"the file is damaged after {handler.summary.received} statuses, which are"
-                f" published ({error}); get a complete copy and import it again, nothing is stored"
-                " twice"
+                f"the file is damaged after {received} statuses, which are published ({error}); get"
+                " a complete copy and import it again, nothing is stored twice"
             ) from error
         publisher.flush()
     _check_readable(handler.summary, recording.form)
     return handler.summary
+
+
+def _first(documents: Iterator[bytes], count: int) -> list[bytes]:
+    """Return the first documents; damage after them is met again when the rest is read."""
+    first: list[bytes] = []
+    try:
+        first.extend(islice(documents, count))
+    except (OSError, EOFError, ValueError, zlib.error):
+        if not first:
+            raise
+    return first
+
+
+def _instance_of(documents: Iterable[bytes]) -> str:
+    """Return the host of local accounts' pages if all have the same, else `unknown`."""
+    hosts = set()
+    for document in documents:
+        try:
+            status = orjson.loads(document)
+            account = status["account"]
+            is_local = "@" not in account["acct"]
+        except (ValueError, TypeError, KeyError):
+            continue
+        if is_local and (host := uri_host(account.get("url"))) is not None:
+            hosts.add(host)
+    if len(hosts) == 1:
+        (found,) = hosts
+        logger.info("recorded at %s, by the pages of its accounts", found)
+        return found
+    logger.warning(
+        "the file does not say at which server it was recorded; if you know it, name it by"
+        " --instance, so that its deletes find these posts"
+    )
+    return UNKNOWN_INSTANCE
 
 
 def _check_readable(summary: IngestSummary, form: str) -> None:

@@ -88,6 +88,7 @@ class SourceWorker:
         *,
         source: str,
         bounds: Bounds,
+        account_filters: str | None = None,
     ) -> None:
         self._queue = queue
         self._handler = handler
@@ -109,6 +110,7 @@ class SourceWorker:
             longest_pause=None if last is None else last.longest_pause,
         )
         self._anomaly: str | None = None
+        self._account_filters = account_filters
         self._connections = self._disconnections = 0
         self._is_connected = False
         self._is_paused = False
@@ -387,7 +389,9 @@ class SourceWorker:
             is_refused = isinstance(failure.error, RefusedError) and failure.error.is_of_token
             name: StateName = "refused" if is_refused else "disconnected"
             return self._state(name, f"{failure.reason}: {failure.error}")
-        return self._state("silent" if self._anomaly else "connected", self._anomaly)
+        return self._state(
+            "silent" if self._anomaly else "connected", self._anomaly or self._account_filters
+        )
 
     def _last_state(self) -> SourceState:
         """Return `stopped`, or why the source could not be started."""

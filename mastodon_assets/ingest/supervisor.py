@@ -22,6 +22,7 @@ from mastodon_assets.config.servers import Server, servers_of
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.config.sources import Source
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
+from mastodon_assets.ingest.api.account_filters import SCOPES, filter_counts, filters_text
 from mastodon_assets.ingest.api.client import MastodonClient, client_of
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.rate_limits import RateLimits
@@ -287,6 +288,7 @@ class _SourceRunner:
             checkpoint = Checkpoint(
                 settings.postgres_url, publisher, handler.summary, self._source.name
             )
+            filters = self._account_filters()
             brake = RemovalBrake(
                 settings.postgres_url,
                 self.instance,
@@ -314,8 +316,24 @@ class _SourceRunner:
                     brake,
                     source=self._source.name,
                     bounds=self._bounds,
+                    account_filters=filters,
                 )
                 yield self._worker
+
+    def _account_filters(self) -> str | None:
+        """Return what the server leaves out for the token's account, and log it."""
+        if self._server.token is None:
+            return None
+        for _ in SCOPES:
+            self._rate_limits.every.count()
+        try:
+            text = filters_text(filter_counts(self._client))
+        except ServiceUnavailableError:
+            # The worker reports what is wrong.
+            return None
+        if text is not None:
+            self._log.warning("%s", text)
+        return text
 
     def _check_identity(self, checkpoint: Checkpoint, brake: RemovalBrake) -> None:
         """Check that the address is still the same server, with the posts that it had.

@@ -39,8 +39,6 @@ _FEEDS = {
     "remote": ("live_feeds", ("remote",)),
     "hashtag": ("hashtag_feeds", ("local", "remote")),
 }
-# The scopes are those of Mastodon's API documentation for the three lists.
-_FILTERS = {"blocks": "read:blocks", "mutes": "read:mutes", "domain_blocks": "read:blocks"}
 
 
 @dataclass(frozen=True)
@@ -413,13 +411,11 @@ def _check_token(client: "MastodonClient") -> Finding:
 
 def _check_filters(client: "MastodonClient") -> Finding:
     """Check that the token's account has no blocks and mutes, which its stream leaves out."""
-    counts: dict[str, int | None] = {}
-    for name in _FILTERS:
-        answer = client.ask(f"/api/v1/{name}?limit=80")
-        if answer.status_code == 401:
-            return Finding("filters", "yellow", "unknown", "set a valid token")
-        listed = _json(answer)
-        counts[name] = len(listed) if answer.is_success and isinstance(listed, list) else None
+    from mastodon_assets.ingest.api.account_filters import SCOPES, filter_counts
+
+    if client.ask("/api/v1/blocks?limit=1").status_code == 401:
+        return Finding("filters", "yellow", "unknown", "set a valid token")
+    counts = filter_counts(client)
     text = ", ".join(
         f"{name.replace('_', ' ')} {'unknown' if count is None else count}"
         for name, count in counts.items()
@@ -427,7 +423,7 @@ def _check_filters(client: "MastodonClient") -> Finding:
     if any(counts.values()):
         advice = "the stream leaves these out; remove them, or use a separate account"
         return Finding("filters", "yellow", text, advice)
-    unknown = dict.fromkeys(_FILTERS[name] for name, count in counts.items() if count is None)
+    unknown = dict.fromkeys(SCOPES[name] for name, count in counts.items() if count is None)
     if unknown:
         advice = f"add {' and '.join(unknown)} to the token to have them checked"
         return Finding("filters", "yellow", text, advice)

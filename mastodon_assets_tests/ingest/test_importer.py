@@ -206,3 +206,13 @@ def test_every_line_of_a_recording_is_accounted_for(
     counted = summary.upserts + summary.duplicates + summary.withheld.total()
     assert counted + summary.errors.total() == len(recorded_statuses)
     assert len(broker.messages()) == summary.upserts
+
+
+def test_without_a_name_the_server_is_that_of_local_accounts(broker: Broker) -> None:
+    local = account(acct="ada", url="https://here.example/@ada")
+    far = account(acct="ben@far.example", url="https://far.example/@ben")
+    lines = [as_line(status("1", account=far)), b"no JSON", as_line(status("2", account=local))]
+    for number, content in enumerate((lines, lines[:1])):
+        import_statuses(broker.settings(), io.BytesIO(b"\n".join(content)), instance=None)
+        instances = {message["instance"] for message in broker.messages()}
+        assert instances == ({"here.example"} if number == 0 else {"here.example", "unknown"})

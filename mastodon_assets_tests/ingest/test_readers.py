@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.sources import Source
 from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.ingest import checkpoint
 from mastodon_assets.ingest.api import event_socket, rate_limits
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.errors import NoStreamError, RefusedError, StreamEndedError
@@ -129,6 +130,37 @@ def test_a_revoked_token_ends_a_socket_that_goes_on(monkeypatch: pytest.MonkeyPa
     ):
         list(events)
     assert caught.value.is_of_token
+
+
+def test_a_failure_of_the_check_does_not_end_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_socket, "_CHECK_SECONDS", 0)
+    answers = GTS_ANSWERS | {TIMELINE: Answer(b"{}", 429)}
+    with (
+        socket_server(FRAMES[:3], answers, token=TOKEN) as server,
+        client_of(server.base_url).open_events() as events,
+    ):
+        assert len([next(iter(events)) for _ in range(3)]) == 3
+
+
+def test_what_the_server_leaves_out_for_the_account_is_reported(
+    broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    details: list[str | None] = []
+    monkeypatch.setattr(
+        checkpoint,
+        "save_state",
+        lambda _url, _instance, _source, state: details.append(state.detail),
+    )
+    timeline = _Timeline()
+    timeline.documents = [status("1")]
+    routes = polled(timeline=timeline)
+    routes["/api/v1/blocks"] = Answer(b"[{}, {}]")
+    routes["/api/v1/mutes"] = Answer(b"[]")
+    with odd_server(routes) as server, log_lines() as lines:
+        run(broker, server.base_url, until_caught_up=True)
+    expected = "the token's account has 2 blocks: their posts do not arrive"
+    assert any(expected in line for line in lines)
+    assert any(expected in (detail or "") for detail in details)
 
 
 def test_a_socket_that_ends_or_breaks_is_distinguished() -> None:
@@ -267,8 +299,6 @@ def test_polls_find_what_comes_late_what_is_edited_and_what_a_page_does_not_hold
 def test_a_cursor_whose_post_was_deleted_does_not_stop_the_polls(
     broker: Broker, cursors: dict[str, str], gaps: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mastodon_assets.ingest import checkpoint
-
     timeline = _Timeline()
     timeline.documents = [status(each) for each in "abcdef"]
     cursors["takahe.example"] = "deleted"

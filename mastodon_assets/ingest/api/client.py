@@ -258,10 +258,25 @@ class MastodonClient:
             url,
             kept,
             user_agent=self._user_agent,
-            check_token=self.newest_page,
+            check_token=self._check_token,
             refusal=refusal,
         ) as socket:
             yield socket
+
+    def _check_token(self) -> None:
+        """Make a request with the token, which a socket outlives (GoToSocial).
+
+        Raises:
+            RefusedError: The token is not valid any more; any other failure says nothing of it.
+        """
+        self._count()
+        try:
+            self.newest_page()
+        except RefusedError as error:
+            if error.is_of_token:
+                raise
+        except ServiceUnavailableError:
+            pass
 
     @contextmanager
     def open_stream(self) -> Iterator[EventStream]:
