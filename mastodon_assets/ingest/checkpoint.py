@@ -17,10 +17,12 @@ from mastodon_assets.ingest.recovery.cursors import Cursor, read_cursor, save_cu
 from mastodon_assets.ingest.recovery.gaps import (
     Gap,
     read_open_gaps,
+    read_recent_posts,
     read_stored_posts,
     read_stored_uris,
     save_gap,
 )
+from mastodon_assets.ingest.recovery.recheck import StoredPost
 from mastodon_assets.ingest.source_states import SourceState, read_state, save_state
 from mastodon_assets.kafka.publisher import Publisher
 
@@ -68,6 +70,10 @@ class Checkpoint:
     def stored_uris(self) -> list[str]:
         """Return the uris of the newest posts in the tables, newest last."""
         return read_stored_uris(self._postgres_url, self._summary.instance, _STORED_URIS)
+
+    def recent_posts(self) -> list[StoredPost]:
+        """Return the posts of the last days in the tables."""
+        return read_recent_posts(self._postgres_url, self._summary.instance)
 
     def move_to(self, status_id: str) -> None:
         """Note that everything up to `status_id` is published."""

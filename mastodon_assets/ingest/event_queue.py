@@ -58,8 +58,10 @@ from mastodon_assets.ingest.recovery.history_walk import (
     HistoryWalker,
 )
 from mastodon_assets.ingest.recovery.poll import PollEnded, Poller, PollStart, PollStarted
+from mastodon_assets.ingest.recovery.recheck import Rechecked, Rechecker
 from mastodon_assets.ingest.recovery.timeline_walk import (
     ListedStatus,
+    PostChecker,
     TimelineWalker,
     WalkItem,
     WalkRequest,
@@ -129,6 +131,7 @@ QueueItem = (
     | HistoryItem
     | PollStarted
     | PollEnded
+    | Rechecked
     | AuditItem
 )
 
@@ -202,6 +205,16 @@ class EventQueue:
             rate_limits=rate_limits,
             put=self._put,
             start=poll_start,
+        )
+        self._rechecker = Rechecker(
+            PostChecker(
+                client,
+                caller=RateLimitedCaller(self._stopping, spare=SPARE_REQUESTS),
+                rate_limits=rate_limits,
+                put=self._put,
+            ),
+            put=self._put,
+            stored=poll_start.recent_posts,
         )
         self._threads: dict[str, Future[None]] = {}
         self._known = KnownIds()
@@ -349,6 +362,7 @@ class EventQueue:
         try:
             while self._may_read.is_set() and time.monotonic() < self._polls_until:
                 self._poller.poll()
+                self._rechecker.check_if_due()
                 if self._stopping.wait(self._poller.pause_seconds()):
                     return
         except StoppedError:

@@ -36,6 +36,7 @@ from mastodon_assets.ingest.recovery.history_walk import (
     HistoryStatus,
 )
 from mastodon_assets.ingest.recovery.poll import PollEnded, PollStarted
+from mastodon_assets.ingest.recovery.recheck import Rechecked
 from mastodon_assets.ingest.recovery.timeline_walk import (
     GonePosts,
     ListedStatus,
@@ -111,6 +112,7 @@ class SourceWorker:
         )
         self._anomaly: str | None = None
         self._account_filters = account_filters
+        self._rechecked: str | None = None
         self._connections = self._disconnections = 0
         self._is_connected = False
         self._is_paused = False
@@ -231,7 +233,7 @@ class SourceWorker:
                 if self._until_caught_up:
                     raise item.error
                 self._gap_repair.fail(item.error)
-            case PollStarted() | PollEnded() | AuditedStatus() | AuditEnded():
+            case PollStarted() | PollEnded() | Rechecked() | AuditedStatus() | AuditEnded():
                 self._handle_check(item)
             case HistoryFailed() if self._until_caught_up:
                 raise item.error
@@ -240,7 +242,7 @@ class SourceWorker:
                 self._backfill.handle(item)
         self._last_item_at = time.monotonic()
 
-    def _handle_check(self, item: PollStarted | PollEnded | AuditItem) -> None:
+    def _handle_check(self, item: PollStarted | PollEnded | Rechecked | AuditItem) -> None:
         """Handle an item of a poll or an audit."""
         match item:
             case PollStarted():
@@ -249,6 +251,8 @@ class SourceWorker:
                 self._is_poll_pending = False
                 self._gap_repair.end_poll(item)
                 self._backfill.begin()
+            case Rechecked():
+                self._rechecked = str(item)
             case AuditedStatus():
                 self._handle_audited(item)
             case AuditEnded():
@@ -389,9 +393,13 @@ class SourceWorker:
             is_refused = isinstance(failure.error, RefusedError) and failure.error.is_of_token
             name: StateName = "refused" if is_refused else "disconnected"
             return self._state(name, f"{failure.reason}: {failure.error}")
-        return self._state(
-            "silent" if self._anomaly else "connected", self._anomaly or self._account_filters
+        notes = (
+            self._anomaly,
+            self._account_filters,
+            self._rechecked if self._is_polling else None,
         )
+        detail = "; ".join(filter(None, notes)) or None
+        return self._state("silent" if self._anomaly else "connected", detail)
 
     def _last_state(self) -> SourceState:
         """Return `stopped`, or why the source could not be started."""

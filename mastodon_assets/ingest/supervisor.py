@@ -301,6 +301,7 @@ class _SourceRunner:
                 checkpoint.read_until,
                 self._bounds.until_caught_up and self._bounds.since is None,
                 checkpoint.stored_uris,
+                checkpoint.recent_posts,
             )
             with opened_event_queue(
                 self._client,

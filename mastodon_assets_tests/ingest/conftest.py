@@ -41,6 +41,7 @@ def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(checkpoint, "read_open_gaps", lambda _url, _instance, _source: [])
     monkeypatch.setattr(checkpoint, "read_stored_posts", lambda _url, _instance, _limit: [])
     monkeypatch.setattr(checkpoint, "read_stored_uris", lambda _url, _instance, _limit: [])
+    monkeypatch.setattr(checkpoint, "read_recent_posts", lambda _url, _instance: [])
     monkeypatch.setattr(checkpoint, "save_gap", lambda _url, _instance, _source, _gap: None)
     monkeypatch.setattr(checkpoint, "read_state", lambda _url, _instance, _source: None)
     monkeypatch.setattr(checkpoint, "save_state", lambda _url, _instance, _source, _state: None)

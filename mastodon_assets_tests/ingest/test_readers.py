@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from mastodon_assets.ingest.api import event_socket, rate_limits
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.errors import NoStreamError, RefusedError, StreamEndedError
 from mastodon_assets.ingest.handler import IngestSummary
-from mastodon_assets.ingest.recovery import poll
+from mastodon_assets.ingest.recovery import poll, recheck
+from mastodon_assets.ingest.recovery.recheck import StoredPost
 from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets_tests.support.documents import status
 from mastodon_assets_tests.support.log_lines import log_lines
@@ -294,6 +296,30 @@ def test_polls_find_what_comes_late_what_is_edited_and_what_a_page_does_not_hold
 
     assert sorted(message["id"] for message in broker.messages()) == list("bcdefghii")
     assert summary.received == 9
+
+
+def test_a_post_that_is_deleted_at_a_server_without_a_stream_is_deleted(
+    broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recheck, "SECONDS_BETWEEN_ROUNDS", 0)
+    known = [StoredPost(each, datetime.now(UTC)) for each in ("a", "gone")]
+    monkeypatch.setattr(checkpoint, "read_recent_posts", lambda _url, _instance: known)
+    timeline = _Timeline()
+    timeline.documents = [now_status("a")]
+    routes = polled(timeline=timeline)
+    routes["/api/v1/statuses"] = recorded_answer("gotosocial/statuses_by_ids")
+    routes["/api/v1/statuses/a"] = Answer(
+        json.dumps(now_status("a", edited_at="2026-11-29T10:00:00Z", content="other")).encode()
+    )
+
+    def deletes() -> list[str]:
+        return [each["id"] for each in broker.messages() if each["op"] == "delete"]
+
+    with odd_server(routes) as server:
+        run(broker, server.base_url, should_stop=lambda: bool(deletes()))
+    assert deletes() == ["gone"]
+    contents = {each["content"] for each in broker.messages() if each["op"] == "upsert"}
+    assert contents == {"Good morning", "other"}
 
 
 def test_a_cursor_whose_post_was_deleted_does_not_stop_the_polls(

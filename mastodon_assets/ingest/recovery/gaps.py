@@ -9,10 +9,13 @@ from typing import Literal
 
 from pydantic import SecretStr
 
+from mastodon_assets.ingest.recovery.recheck import StoredPost
 from mastodon_assets.warehouse.database import transaction
 
 # The first span is enough for a busy server.
 _STORED_SPANS = (timedelta(hours=2), timedelta(days=2))
+
+_MOST_RECENT_POSTS = 20_000
 
 GapStatus = Literal["open", "recovered", "partial", "unrecoverable"]
 
@@ -108,6 +111,27 @@ def read_stored_uris(postgres_url: SecretStr, instance: str, limit: int) -> list
             (instance, _STORED_SPANS[-1], limit),
         ).fetchall()
     return [uri for (uri,) in reversed(rows)]
+
+
+def read_recent_posts(postgres_url: SecretStr, instance: str) -> list[StoredPost]:
+    """Return the stored posts of `instance` of the last two days, at most 20,000, the newest ones.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
+    """
+    with transaction(postgres_url, snapshot=True) as connection:
+        rows = connection.execute(
+            """
+            SELECT a.status_id, t.event_at
+              FROM masto.toots_raw t JOIN masto.toot_aliases a ON a.id = t.id
+             WHERE a.instance = %s AND t.event_at > now() - %s
+             ORDER BY t.event_at DESC
+             LIMIT %s
+            """,
+            (instance, _STORED_SPANS[-1], _MOST_RECENT_POSTS),
+        ).fetchall()
+    return [StoredPost(*row) for row in rows]
 
 
 def read_stored_posts(

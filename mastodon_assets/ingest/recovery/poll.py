@@ -23,6 +23,7 @@ from mastodon_assets.ingest.api.rate_limits import (
     StoppedError,
 )
 from mastodon_assets.ingest.api.status_ids import inner_post, newest_id
+from mastodon_assets.ingest.recovery.recheck import StoredPost
 from mastodon_assets.ingest.recovery.timeline_walk import ListedStatus
 
 # Ids are made before rows are stored, and posts of other servers arrive late (GoToSocial).
@@ -68,12 +69,13 @@ class PollStart:
 
     `read_until` is the time until which an earlier run has read the timeline; None at a first
     start, which reads the newest page, or everything if `from_oldest`. `stored_uris` returns the
-    posts in the tables, the newest last.
+    posts in the tables, the newest last, and `recent_posts` those of the last days.
     """
 
     read_until: datetime | None
     from_oldest: bool
     stored_uris: Callable[[], Iterable[str]]
+    recent_posts: Callable[[], Iterable[StoredPost]] = tuple
 
 
 class Poller:

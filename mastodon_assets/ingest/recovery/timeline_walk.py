@@ -99,6 +99,80 @@ class WalkRequest:
     goes_on: bool = False
 
 
+class PostChecker:
+    """Requests published posts again, because edits and deletes may have been missed.
+
+    A post that is missing in a list may be hidden for other reasons; only a 404 or 410 of its own
+    counts as a delete.
+    """
+
+    def __init__(
+        self,
+        client: MastodonClient,
+        *,
+        caller: RateLimitedCaller,
+        rate_limits: RateLimits,
+        put: Callable[[WalkItem], bool],
+    ) -> None:
+        self._client = client
+        self._caller = caller
+        self._rate_limits = rate_limits
+        self._put_item = put
+
+    def check(self, known_ids: list[str]) -> int:
+        """Put the posts that are shown, and `GonePosts`; return how many were not requested.
+
+        Raises:
+            StoppedError: The run ends.
+            ServiceUnavailableError: The server does not answer; nothing counts as gone.
+        """
+        if not known_ids:
+            return 0
+        gone: list[str] = []
+        unchecked = self._ask_for(known_ids, gone)
+        self._put(GonePosts(gone, len(known_ids) - unchecked, datetime.now(UTC)))
+        return unchecked
+
+    def _ask_for(self, known_ids: list[str], gone: list[str]) -> int:
+        """Request posts, add those that are gone, and return how many were not requested."""
+        for first in range(0, len(known_ids), MOST_IDS):
+            ids = known_ids[first : first + MOST_IDS]
+            try:
+                statuses = self._caller.call(
+                    self._rate_limits.every, partial(self._client.statuses, ids)
+                )
+            except RefusedError as error:
+                # Other software answers 403, 404 or 405 here, whatever the token (Takahe, snac).
+                if error.status_code == httpx.codes.UNAUTHORIZED or error.status_code >= 500:
+                    raise
+                return self._ask_one_by_one(known_ids[first:], gone)
+            self._put_shown(statuses)
+            shown = {listed_id(status) for status in statuses}
+            for status_id in (each for each in ids if each not in shown):
+                self._ask_for_one(status_id, gone)
+        return 0
+
+    def _ask_one_by_one(self, known_ids: list[str], gone: list[str]) -> int:
+        for status_id in known_ids[:_MOST_SINGLE_REQUESTS]:
+            self._ask_for_one(status_id, gone)
+        return max(0, len(known_ids) - _MOST_SINGLE_REQUESTS)
+
+    def _ask_for_one(self, status_id: str, gone: list[str]) -> None:
+        status = self._caller.call(self._rate_limits.every, partial(self._client.status, status_id))
+        if status is None:
+            gone.append(status_id)
+        else:
+            self._put_shown([status])
+
+    def _put_shown(self, statuses: list[Mapping[str, Any]]) -> None:
+        for status in statuses:
+            self._put(ListedStatus(status, None, datetime.now(UTC)))
+
+    def _put(self, item: WalkItem) -> None:
+        if not self._put_item(item):
+            raise StoppedError
+
+
 class TimelineWalker:
     """Walks for one request at a time, in the thread that calls `walk`."""
 
@@ -125,6 +199,7 @@ class TimelineWalker:
         self._rate_limits = rate_limits
         self._put_item = put
         self._streamed_ids = streamed_ids
+        self._checker = PostChecker(client, caller=caller, rate_limits=rate_limits, put=put)
 
     def walk(self, request: WalkRequest) -> None:
         """Put everything that the walk finds; the last item is `WalkEnded` or `WalkFailed`."""
@@ -232,52 +307,9 @@ class TimelineWalker:
         return listed
 
     def _look_for_deletes(self, known_ids: list[str]) -> str | None:
-        """Request published posts again, because edits and deletes may have been missed.
-
-        A post that is missing in the answer may be hidden for other reasons; only a 404 or 410 of
-        its own counts as a delete.
-
-        Returns:
-            What could not be requested; None if everything was.
-        """
-        if not known_ids:
-            return None
-        gone: list[str] = []
-        unchecked = self._ask_for(known_ids, gone)
-        asked = len(known_ids) - unchecked
-        self._put(GonePosts(gone, asked, datetime.now(UTC)))
+        """Request published posts again; return what could not be requested."""
+        unchecked = self._checker.check(known_ids)
         return f"deletes of {unchecked} posts, {NOT_SERVED_BY_IDS}" if unchecked else None
-
-    def _ask_for(self, known_ids: list[str], gone: list[str]) -> int:
-        """Request posts, add those that are gone, and return how many were not requested."""
-        for first in range(0, len(known_ids), MOST_IDS):
-            ids = known_ids[first : first + MOST_IDS]
-            try:
-                statuses = self._caller.call(
-                    self._rate_limits.every, partial(self._client.statuses, ids)
-                )
-            except RefusedError as error:
-                # Other software answers 403, 404 or 405 here, whatever the token (Takahe, snac).
-                if error.status_code == httpx.codes.UNAUTHORIZED or error.status_code >= 500:
-                    raise
-                return self._ask_one_by_one(known_ids[first:], gone)
-            self._put_page(statuses, moves_cursor=False)
-            shown = {listed_id(status) for status in statuses}
-            for status_id in (each for each in ids if each not in shown):
-                self._ask_for_one(status_id, gone)
-        return 0
-
-    def _ask_one_by_one(self, known_ids: list[str], gone: list[str]) -> int:
-        for status_id in known_ids[:_MOST_SINGLE_REQUESTS]:
-            self._ask_for_one(status_id, gone)
-        return max(0, len(known_ids) - _MOST_SINGLE_REQUESTS)
-
-    def _ask_for_one(self, status_id: str, gone: list[str]) -> None:
-        status = self._caller.call(self._rate_limits.every, partial(self._client.status, status_id))
-        if status is None:
-            gone.append(status_id)
-        else:
-            self._put_page([status], moves_cursor=False)
 
     def _put_page(self, page: list[Mapping[str, Any]], *, moves_cursor: bool) -> None:
         for status in reversed(page):
