@@ -6,6 +6,7 @@ share the stream is in `streaming`, and how other software than Mastodon answers
 
 import asyncio
 import json
+import logging
 import secrets
 import socket
 import threading
@@ -91,7 +92,10 @@ def create_app(
         faults: Faults of the whole server, which the caller may switch on and off.
     """
     broadcast = Broadcast(
-        source, heartbeat_seconds=heartbeat_seconds, heartbeat=personality.heartbeat
+        source,
+        heartbeat_seconds=heartbeat_seconds,
+        heartbeat=personality.heartbeat,
+        has_stream=personality.stream != "none",
     )
     faults = faults or ServerFaults()
     faults.end_streams = broadcast.end_streams
@@ -261,6 +265,7 @@ class _Server(uvicorn.Server):
     """Uvicorn, but a stop ends open streams; alone it would wait for their clients."""
 
     def __init__(self, app: Starlette) -> None:
+        logging.getLogger("uvicorn.error").addFilter(_is_no_denial)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -283,6 +288,11 @@ class _Server(uvicorn.Server):
         """Abort all connections; a stream whose client does not read cannot end by itself."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+
+def _is_no_denial(record: logging.LogRecord) -> bool:
+    """Leave out what uvicorn logs as an error after each socket that is refused."""
+    return "without completing handshake" not in record.getMessage()
 
 
 def _serve(app: Starlette, listener: socket.socket) -> None:
@@ -375,6 +385,7 @@ class _Api:
                 routes.append(WebSocketRoute(f"/api/v1/streaming{end}", self._socket))
                 routes.append(Route(f"/api/v1/streaming{end}", self._refusable(self._no_socket)))
         if not self._personality.is_mastodon:
+            routes.append(WebSocketRoute("/{rest:path}", self._no_such_socket))
             routes.append(Route("/{rest:path}", self._refusable(self._not_found)))
         return routes
 
@@ -473,6 +484,9 @@ class _Api:
             name = socket.query_params.get("stream", "")
             with suppress(WebSocketDisconnect):
                 await self._send_frames(socket, name)
+
+    async def _no_such_socket(self, socket: WebSocket) -> None:
+        await self._deny(socket, "not found")
 
     async def _deny(self, socket: WebSocket, situation: str) -> None:
         reply = self._personality.replies[situation]

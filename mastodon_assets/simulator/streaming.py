@@ -47,7 +47,12 @@ class Broadcast:
     """Serves one source to any number of clients."""
 
     def __init__(
-        self, source: Source, *, heartbeat_seconds: float, heartbeat: bytes = HEARTBEAT
+        self,
+        source: Source,
+        *,
+        heartbeat_seconds: float,
+        heartbeat: bytes = HEARTBEAT,
+        has_stream: bool = True,
     ) -> None:
         self._source = source
         self._heartbeat = heartbeat
@@ -55,6 +60,9 @@ class Broadcast:
         self._history = source.history()
         self._history_is_taken = False
         self._history_is_sent = asyncio.Event()
+        if not has_stream:
+            # Nobody will take it, and new posts would wait for it.
+            self._history_is_sent.set()
         self._clients: set[_Client] = set()
         self._is_closed = False
 

@@ -130,6 +130,7 @@ def measure(settings: Settings, name: str, *, posts: int, rate: float, unsent: i
 
     began = datetime.now(UTC) - timedelta(seconds=1)
     broker = Broker(settings.kafka_servers)
+    found = Counts(0, 0, 0, 0, 0, 0)
     with (
         running(
             Unsent(source, unsent), domain=domain, personality=PERSONALITIES[name], refuse=count

@@ -241,6 +241,10 @@ def test_a_socket_is_the_recorded_one_and_outlives_its_token() -> None:
         with pytest.raises(InvalidStatus) as caught:
             connect(socket_url(server, "?stream=public"))
         assert caught.value.response.status_code == 401
+    for name in ("takahe", "snac"):
+        with simulated(name) as server, pytest.raises(InvalidStatus) as caught:
+            connect(socket_url(server, "?stream=public"))
+        assert caught.value.response.status_code == 404
 
 
 def test_faults_that_were_seen_can_be_switched_on() -> None:
