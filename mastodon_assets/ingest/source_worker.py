@@ -225,6 +225,8 @@ class SourceWorker:
             case Disconnected():
                 self._handle_disconnected(item)
             case ListedStatus() | GonePosts() | WalkReachedStream():
+                if self._is_polling and isinstance(item, ListedStatus):
+                    self._liveness.note_post(item.received_at)
                 self._gap_repair.handle(item)
             case WalkEnded():
                 self._walk_ended_at = time.monotonic()

@@ -282,7 +282,7 @@ def judge_feeds(document: Mapping[str, Any], sources: "Iterable[Source]") -> Fin
         if count:
             (disabled if count == len(parts) else incomplete).append(kind)
     if not allowed:
-        text = "the server reports no limits (servers before 4.5 never do)"
+        text = "the server reports no limits (Mastodon before 4.5 and other software never do)"
         return Finding("feeds", "green", text)
     text = ", ".join(f"{name} {who}" for name, who in allowed.items())
     if disabled:
@@ -371,7 +371,7 @@ def _check_timeline(source: "Source", client: "MastodonClient") -> Finding:
     others = sum(software.lists_wrongly(post, source.kind, instance) for post in posts)
     if others:
         text = f"the server ignores `{source.kind}`: {others} of {len(posts)} posts are others"
-        return Finding(name, "yellow", text, "nothing: they are requested, and dropped")
+        return Finding(name, "yellow", text, "nothing to do: they are dropped, but cost requests")
     return Finding(name, "green", "the server serves the timeline")
 
 
@@ -391,7 +391,9 @@ def _check_reader(client: "MastodonClient") -> Finding:
         with client.open_events() as events:
             kind = "a WebSocket" if isinstance(events, EventSocket) else "server-sent events"
     except NoStreamError as error:
-        advice = "posts are complete, but deletes and edits are seen late or not at all"
+        advice = (
+            "deletes and edits are seen late, when stored posts of two days are asked for again"
+        )
         return Finding("streaming", "yellow", f"polling the timeline will be used: {error}", advice)
     return Finding("streaming", "green", f"{kind} will be used; there is no health check")
 
@@ -416,6 +418,8 @@ def _check_filters(client: "MastodonClient") -> Finding:
     if client.ask("/api/v1/blocks?limit=1").status_code == 401:
         return Finding("filters", "yellow", "unknown", "set a valid token")
     counts = filter_counts(client)
+    if not counts:
+        return Finding("filters", "green", "the server has no blocks and mutes to look up")
     text = ", ".join(
         f"{name.replace('_', ' ')} {'unknown' if count is None else count}"
         for name, count in counts.items()

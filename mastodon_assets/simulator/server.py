@@ -498,8 +498,11 @@ class _Api:
             await socket.receive()
             return
         is_local = True if name == "public:local" else None
+        left = asyncio.create_task(_until_left(socket))
         async with aclosing(self._broadcast.stream(is_local, None)) as chunks:
             async for kind, data in events_of(chunks):
+                if left.done():
+                    return
                 payload = data if kind == "delete" else self._translated(data.encode()).decode()
                 if kind == "delete":
                     payload = self._ids.own(data, None)
@@ -633,6 +636,12 @@ def _stream_token(request: Request | WebSocket) -> str | None:
     """Return the token as the streaming server finds it: in the header or in the query."""
     header = request.headers.get("Authorization")
     return header.removeprefix("Bearer ") if header else request.query_params.get("access_token")
+
+
+async def _until_left(socket: WebSocket) -> None:
+    """Return when the client has closed the socket."""
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
 
 
 def _stream_headers() -> dict[str, str]:

@@ -18,6 +18,7 @@ from mastodon_assets.ingest.api.errors import NoStreamError, RefusedError, Strea
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.recovery import poll, recheck
 from mastodon_assets.ingest.recovery.recheck import StoredPost
+from mastodon_assets.ingest.source_states import SourceState
 from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets_tests.support.documents import status
 from mastodon_assets_tests.support.log_lines import log_lines
@@ -147,11 +148,11 @@ def test_a_failure_of_the_check_does_not_end_a_socket(monkeypatch: pytest.Monkey
 def test_what_the_server_leaves_out_for_the_account_is_reported(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    details: list[str | None] = []
+    states: list[SourceState] = []
     monkeypatch.setattr(
         checkpoint,
         "save_state",
-        lambda _url, _instance, _source, state: details.append(state.detail),
+        lambda _url, _instance, _source, state: states.append(state),
     )
     timeline = _Timeline()
     timeline.documents = [status("1")]
@@ -162,7 +163,8 @@ def test_what_the_server_leaves_out_for_the_account_is_reported(
         run(broker, server.base_url, until_caught_up=True)
     expected = "the token's account has 2 blocks: their posts do not arrive"
     assert any(expected in line for line in lines)
-    assert any(expected in (detail or "") for detail in details)
+    assert any(expected in (state.detail or "") for state in states)
+    assert states[-1].last_post_at is not None
 
 
 def test_a_socket_that_ends_or_breaks_is_distinguished() -> None:

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 # The scopes are those of Mastodon's API documentation for the three lists.
 SCOPES = {"blocks": "read:blocks", "mutes": "read:mutes", "domain_blocks": "read:blocks"}
+_NO_SUCH_LIST = frozenset({404, 405, 410, 501})
 
 
 def filter_counts(client: "MastodonClient") -> Mapping[str, int | None]:
     """Return the length of each list, at most 80; None if the token may not read it.
+
+    Lists that the server does not have are left out (GoToSocial, Takahe).
 
     Raises:
         ServiceUnavailableError: There is no answer.
@@ -27,6 +30,8 @@ def filter_counts(client: "MastodonClient") -> Mapping[str, int | None]:
     counts: dict[str, int | None] = {}
     for name in SCOPES:
         answer = client.ask(f"/api/v1/{name}?limit=80")
+        if answer.status_code in _NO_SUCH_LIST:
+            continue
         listed = _json(answer)
         counts[name] = len(listed) if answer.is_success and isinstance(listed, list) else None
     return counts
