@@ -10,6 +10,7 @@ to be listed.
 """
 
 import json
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,16 +21,20 @@ from typing import Any
 
 import orjson
 
+from mastodon_assets.contract.identity import domain_form
 from mastodon_assets.contract.messages import ContractError, Message
 from mastodon_assets.contract.times import utc_text
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.ingest.api.event_stream import StreamEvent
 from mastodon_assets.ingest.api.software import UNKNOWN, Software
 from mastodon_assets.ingest.api.status_ids import inner_post, readable_id
+from mastodon_assets.ingest.domain_deletes import DomainDeletes
 from mastodon_assets.ingest.policy.admission import WITHDRAWN, AdmissionPolicy, DroppedError
 from mastodon_assets.ingest.policy.normalize import NormalizeError, to_delete
 from mastodon_assets.kafka.publisher import Publisher
 from mastodon_assets.warehouse.suppression_list import SuppressionList
+
+logger = logging.getLogger(__name__)
 
 _SIMULATED_INSTANCE = "simulator.example"
 # `status_update` is what mastodon_mock calls it.
@@ -110,6 +115,7 @@ class EventHandler:
         self._read_suppression_list = suppression_list
         self._suppression_list = suppression_list()
         self._recent = _RecentPosts(_REMEMBERED_POSTS)
+        self._domain_deletes = DomainDeletes(domain_form(instance))
         self.summary = IngestSummary(instance, str(policy))
 
     def remember(self, status_id: str, edited_at: datetime | None) -> None:
@@ -201,6 +207,15 @@ class EventHandler:
         if not self._publish_delete(event.data.strip(), event.received_at, origin):
             # This could be a whole post, and nothing says that it may be kept.
             self._fail("bad_delete", "the payload is not an id", None, origin)
+            return
+        blocked = self._domain_deletes.note_delete(event.data.strip(), event.received_at)
+        if blocked is not None:
+            logger.warning(
+                "%s: many posts of %s are deleted at once; the server has probably blocked it or"
+                " suspended one of its accounts, and the posts may still exist there",
+                self._instance,
+                blocked,
+            )
 
     def _handle_status(
         self,
@@ -243,6 +258,8 @@ class EventHandler:
         self._publisher.publish(message)
         self._recent.add(status_id, version)
         self._recent.add(status_id, _PUBLISHED)
+        is_local = str(message["username"]).endswith(f"@{domain_form(self._instance)}")
+        self._domain_deletes.note_post(status_id, message["uri"], is_local=is_local)
         self.summary.upserts += 1
 
     def _withhold(
