@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -44,6 +44,7 @@ from mastodon_assets.ingest.api.rate_limits import (
     StoppedError,
     pause_seconds,
 )
+from mastodon_assets.ingest.recovery.account_view import AccountCompared, compare_views
 from mastodon_assets.ingest.recovery.audit import (
     OVERLAP,
     AuditedStatus,
@@ -76,6 +77,7 @@ _FIRST_ID = re.compile(r'\s*\{\s*"id"\s*:\s*"([^"\\]{1,255})"')
 _STOP_SECONDS = 0.3
 # A server without a stream is polled this long before its stream is looked for again.
 _POLLING_SECONDS = 24 * 60 * 60
+_COMPARING_SECONDS = 24 * 60 * 60
 _BACKOFF = wait_random_exponential(multiplier=1, min=0.2, max=60)
 # A stream that lived this long was a good one: the back-off begins again.
 _STABLE_SECONDS = 60
@@ -132,6 +134,7 @@ QueueItem = (
     | PollStarted
     | PollEnded
     | Rechecked
+    | AccountCompared
     | AuditItem
 )
 
@@ -225,6 +228,8 @@ class EventQueue:
             put=self._put,
             known=self._known,
         )
+        self._rate_limits = rate_limits
+        self._comparing_caller = RateLimitedCaller(self._stopping, spare=SPARE_REQUESTS)
         self._connected_at: datetime | None = None
         if audit_seconds:
             self._start("auditor", lambda: self._keep_auditing(audit_seconds))
@@ -323,7 +328,11 @@ class EventQueue:
     def _keep_auditing(self, seconds: float) -> None:
         """Audit the open stream now and then."""
         since: datetime | None = None
+        compare_at = time.monotonic()
         while not self._stopping.wait(seconds):
+            if self._client.has_token and time.monotonic() >= compare_at:
+                compare_at = time.monotonic() + _COMPARING_SECONDS
+                self._compare_views()
             connected_at = self._connected_at
             if self._stream is None or connected_at is None:
                 # Nothing to compare with; the time until the next connection is a gap.
@@ -347,6 +356,12 @@ class EventQueue:
                 self._polls_until = time.monotonic() + _POLLING_SECONDS
                 if (stream := self._stream) is not None:
                     stream.close()
+
+    def _compare_views(self) -> None:
+        with suppress(ServiceUnavailableError, StoppedError):
+            compared = compare_views(self._client, self._comparing_caller, self._rate_limits)
+            if compared is not None:
+                self._put(compared)
 
     def _wait_until_readable(self) -> bool:
         """Wait for the end of a pause; return False when stopping."""

@@ -27,6 +27,7 @@ from mastodon_assets.ingest.gap_repair import GapRepair
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.liveness import LivenessMonitor
 from mastodon_assets.ingest.metrics import Reading
+from mastodon_assets.ingest.recovery.account_view import AccountCompared
 from mastodon_assets.ingest.recovery.audit import AuditedStatus, AuditEnded, AuditItem
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.ingest.recovery.history_walk import (
@@ -113,6 +114,7 @@ class SourceWorker:
         self._anomaly: str | None = None
         self._account_filters = account_filters
         self._rechecked: str | None = None
+        self._unseen: str | None = None
         self._connections = self._disconnections = 0
         self._is_connected = False
         self._is_paused = False
@@ -235,6 +237,8 @@ class SourceWorker:
                 if self._until_caught_up:
                     raise item.error
                 self._gap_repair.fail(item.error)
+            case AccountCompared():
+                self._handle_compared(item)
             case PollStarted() | PollEnded() | Rechecked() | AuditedStatus() | AuditEnded():
                 self._handle_check(item)
             case HistoryFailed() if self._until_caught_up:
@@ -293,6 +297,13 @@ class SourceWorker:
                 started.reason,
             )
         self._record_state()
+
+    def _handle_compared(self, compared: AccountCompared) -> None:
+        if compared.is_filtered:
+            self._unseen = str(compared)
+            self._log.warning("%s", compared)
+        else:
+            self._unseen = None
 
     def _handle_audited(self, item: AuditedStatus) -> None:
         summary = self._handler.summary
@@ -395,11 +406,8 @@ class SourceWorker:
             is_refused = isinstance(failure.error, RefusedError) and failure.error.is_of_token
             name: StateName = "refused" if is_refused else "disconnected"
             return self._state(name, f"{failure.reason}: {failure.error}")
-        notes = (
-            self._anomaly,
-            self._account_filters,
-            self._rechecked if self._is_polling else None,
-        )
+        rechecked = self._rechecked if self._is_polling else None
+        notes = (self._anomaly, self._account_filters, self._unseen, rechecked)
         detail = "; ".join(filter(None, notes)) or None
         return self._state("silent" if self._anomaly else "connected", detail)
 

@@ -99,6 +99,17 @@ class MastodonClient:
         """Whether the server is on this machine, and so needs no restraint."""
         return transport.is_loopback(self._host)
 
+    @property
+    def has_token(self) -> bool:
+        """Whether requests are made for an account."""
+        return self._token is not None
+
+    def without_token(self) -> "MastodonClient":
+        """Return a client of the same source that reads as anybody."""
+        client = MastodonClient(self._base_url, None, self._source, rate_limits=self._rate_limits)
+        client._user_agent = self._user_agent
+        return client
+
     def instance_domain(self) -> str:
         """Return the server's name for itself, or the host if it has none.
 
