@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.files import atomic_file
 from mastodon_assets.sentiment.models.store import LoadedModel
-from mastodon_assets.sentiment.scoring.score import score
+from mastodon_assets.sentiment.scoring.score import MAX_SCORED, score
 
 STANDARD = "-"
 RESULT_COLUMNS = ("prob_pos", "label_bin", "label_str", "reason")
@@ -26,8 +26,6 @@ _ROWS_PER_CHUNK = 20_000
 # an open quote, or is no file of posts.
 _CHARACTERS_PER_CHUNK = 4_000_000
 _MAX_FIELD = 16_000_000
-# A longer text is scored by its beginning. No post is that long.
-_MAX_SCORED = 10_000
 
 Report = Callable[[str], None]
 Row = list[str]
@@ -53,7 +51,7 @@ def score_file(
         spark: the session that scores.
         model: the model.
         source: a path, or `-` for standard input. UTF-8 with or without BOM, a header with text and
-            lang, quoted as in RFC 4180. Of a text, the first 10,000 characters are scored.
+            lang, quoted as in RFC 4180.
         target: a path, or `-` for standard output. Gets the columns of `source` and
             `RESULT_COLUMNS`, and replaces columns of these names; rows in the same order. A file
             gets its name when it is complete.
@@ -91,7 +89,8 @@ def _score_chunk(
         {
             "place": range(len(rows)),
             "lang": [row[header.index("lang")] for row in rows],
-            "text": [row[header.index("text")][:_MAX_SCORED] for row in rows],
+            # The rest of a text would only cost memory.
+            "text": [row[header.index("text")][:MAX_SCORED] for row in rows],
         }
     )
     scored = score(spark.createDataFrame(texts), model, low=low, high=high).toArrow()

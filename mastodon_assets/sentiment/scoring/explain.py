@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from mastodon_assets.sentiment.models.store import LoadedModel
-from mastodon_assets.sentiment.scoring.score import score
+from mastodon_assets.sentiment.scoring.score import MAX_SCORED, score
 
 # A bound for very long texts: each word costs one more score.
 _MAX_WORDS = 300
@@ -47,7 +47,8 @@ def explain(
         high: see `score`.
     """
     # A byte that is no UTF-8 comes from the command line as a surrogate, which Arrow refuses.
-    text, lang = _valid(text), _valid(lang)
+    # Without its unscored rest, which would move up when a word is removed.
+    text, lang = _valid(text)[:MAX_SCORED], _valid(lang)
     parts = text.split()
     words = list(dict.fromkeys(part.casefold() for part in parts))[:_MAX_WORDS]
     variants = [" ".join(p for p in parts if p.casefold() != word) for word in words]

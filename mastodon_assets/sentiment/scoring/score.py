@@ -36,6 +36,9 @@ from mastodon_assets.warehouse.watermarks import toots_version
 
 Report = Callable[[str], None]
 
+# Characters. A longer text is scored by its beginning, wherever it comes from: it would keep a task
+# busy for minutes.
+MAX_SCORED = 10_000
 # Scored at once.
 _ROWS_PER_CHUNK = 50_000
 # Written at once, under the write lock that the stream waits for.
@@ -131,6 +134,8 @@ class ScoringResult:
 
 def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: float) -> DataFrame:
     """Label texts; a text that cannot be scored gets a reason instead.
+
+    Of a text, the first 10,000 characters are scored; the rest changes nothing.
 
     Args:
         toots: columns lang, text and any that identify the row, none with a name that the pipeline
@@ -334,13 +339,14 @@ def _without_model(toots: DataFrame) -> DataFrame:
 
 def _with_model(toots: DataFrame, model: LoadedModel, *, low: float, high: float) -> DataFrame:
     others = [name for name in toots.columns if name != "text"]
-    checked = toots.withColumn("language", checked_language(F.col("text"), F.col("lang")))
+    beginning = F.substring("text", 1, MAX_SCORED)
+    checked = toots.withColumn("language", checked_language(beginning, F.col("lang")))
     is_supported = F.coalesce(F.col("language").isin(*model.languages), F.lit(False))
     prepared = checked.select(
         *others,
         F.col("text").alias("whole_text"),
         # An empty text costs the pipeline nothing.
-        F.when(is_supported, F.col("text")).otherwise("").alias("text"),
+        F.when(is_supported, beginning).otherwise("").alias("text"),
         is_supported.alias("is_supported"),
     )
     reason = F.when(~F.col("is_supported"), "unsupported_language").when(

@@ -41,6 +41,13 @@ def test_a_text_of_one_word_is_explained_against_even_odds(
     assert effect > 0
 
 
+def test_the_unscored_end_of_a_long_text_has_no_effect(
+    spark: SparkSession, model: LoadedModel
+) -> None:
+    explained = _explain(spark, model, "happy " * 2_000 + "sad " * 5_000)
+    assert [word for word, _ in explained.words] == ["happy", "happ"]
+
+
 @pytest.mark.parametrize(
     ("text", "lang", "reason"),
     [("", "en", "no_words"), ("happy", "ja", "unsupported_language")],

@@ -10,6 +10,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.sentiment.models.store import LoadedModel, ModelUnreadableError, load_model
 from mastodon_assets.sentiment.scoring import score as score_module
 from mastodon_assets.sentiment.scoring.score import (
+    MAX_SCORED,
     read_posts,
     score,
     score_pending,
@@ -86,6 +87,16 @@ def test_a_language_the_model_was_not_measured_for_is_not_labelled(
     assert row.reason == "unsupported_language"
     assert row.label_str is row.label_bin is row.prob_pos is None
     assert row.text == "a good day"
+
+
+def test_a_very_long_text_is_scored_by_its_beginning_and_kept_whole(
+    spark: SparkSession, model: LoadedModel
+) -> None:
+    beginning = "I am so happy 😀. " * 600
+    whole = beginning + "I am so sad. " * 10_000
+    long, short = _score(spark, model, ("en", whole), ("en", whole[:MAX_SCORED]))
+    assert long.text == whole
+    assert (long.label_str, long.prob_pos) == ("positive", short.prob_pos)
 
 
 def test_without_a_model_every_toot_says_so(spark: SparkSession) -> None:
