@@ -263,7 +263,7 @@ def synthetic_model(
         with FileLock(f"{kept}.lock"):
             if kept.exists():
                 shutil.copytree(kept, settings.model_dir, dirs_exist_ok=True)
-            result = train(spark, settings, lambda line: None)
+            result = train(lambda: spark, settings, lambda line: None)
             if not kept.exists():
                 shutil.copytree(result.path, kept / result.version)
         return result

@@ -11,6 +11,7 @@ from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.batch.tables import BATCH_TABLES, BatchTable, read_toots
+from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.warehouse.change_log import advance_watermark, has_changes_since
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
@@ -53,6 +54,7 @@ class Refreshed:
     is_from_all: bool
 
 
+@jvm_end_explained()
 def refresh_batch_table(
     session: "Callable[[], SparkSession]",
     postgres_url: SecretStr,
@@ -72,6 +74,11 @@ def refresh_batch_table(
         name: A key of `BATCH_TABLES`.
         min_toots: ACTIVITY_MIN_TOOTS.
         rebuild: Compute the table from all posts.
+
+    Raises:
+        SparkEndedError: Spark's JVM ended, for lack of memory for instance.
+        ServiceUnavailableError: PostgreSQL or Spark does not answer.
+        MissingTablesError: The database is not migrated.
     """
     batch = BATCH_TABLES[name]
     parameters = {"min_toots": min_toots}

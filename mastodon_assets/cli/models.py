@@ -11,6 +11,7 @@ from mastodon_assets.cli.common import AsJson, flag
 from mastodon_assets.cli.console import print_json, print_line, print_table, report
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import SettingsError
+from mastodon_assets.spark.jvm_end import jvm_end_explained
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -152,6 +153,7 @@ def _loaded(settings: Settings) -> "tuple[SparkSession, LoadedModel]":
     return spark, load_model(spark, folder, settings)
 
 
+@jvm_end_explained()
 def _score_file(source: str, target: str) -> None:
     from mastodon_assets.sentiment.scoring.csv_file import score_file
 
@@ -170,6 +172,7 @@ def _score_file(source: str, target: str) -> None:
         report(f"{outcome:<22}{count:>10,}")
 
 
+@jvm_end_explained()
 def _score_text(text: str, lang: str, as_json: bool) -> None:
     from mastodon_assets.sentiment.scoring.explain import explain
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyspark
 from pydantic import SecretStr
 from pyspark import StorageLevel
 from pyspark.ml import PipelineModel
@@ -66,9 +67,10 @@ from mastodon_assets.sentiment.training.corpus import (
     load_corpus,
     with_templates,
 )
-from mastodon_assets.sentiment.training.fit import fit_pipeline, has_lexicon
+from mastodon_assets.sentiment.training.fit import fit_pipeline
 from mastodon_assets.sentiment.training.stacked import MEASURED_TEXTS, fit_stacked, in_share
 from mastodon_assets.spark.jvm_end import jvm_end_explained
+from mastodon_assets.spark.session import is_connect
 from mastodon_assets.spark.storage import for_executors, storage_path
 from mastodon_assets.warehouse.database import connect, transaction
 from mastodon_assets.warehouse.locks import TRAINING_LOCK
@@ -150,8 +152,9 @@ class _Fitted:
     vocabulary: list[str]
 
 
+@jvm_end_explained()
 def train(
-    spark: SparkSession, settings: Settings, report: Report, *, force: bool = False
+    session: Callable[[], SparkSession], settings: Settings, report: Report, *, force: bool = False
 ) -> TrainingResult:
     """Train the model of SENTIMENT_CORPUS, or of the synthetic corpus, unless it exists.
 
@@ -161,7 +164,8 @@ def train(
     trained. A new model becomes champion if it is not worse than the present one.
 
     Args:
-        spark: the session that trains.
+        session: returns the session that trains; called only if there is something to train, or
+            for the version of Spark Connect's server.
         settings: the settings named above, MODEL_DIR and DATABASE_URL.
         report: gets one line per step.
         force: make the model champion even if it measured worse, or exists already.
@@ -175,7 +179,9 @@ def train(
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: the database is not migrated.
     """
-    plan = plan_training(settings, spark.version, with_lexicon=has_lexicon(spark))
+    is_remote = is_connect(settings)
+    spark_version = session().version if is_remote else pyspark.__version__
+    plan = plan_training(settings, spark_version, with_lexicon=not is_remote)
     if plan.corpus.is_synthetic:
         report(
             "SYNTHETIC CORPUS: the model learns from a few thousand made-up sentences, for"
@@ -196,14 +202,13 @@ def train(
         # A complete folder without a row: an earlier training ended between the two.
         trained = not is_complete(folder)
         if trained:
-            with jvm_end_explained(settings, "training"):
-                fitted = _fit(spark, settings, plan, current, report)
+            fitted = _fit(session(), settings, plan, current, report)
             save_model(
                 model_dir,
                 fitted.pipeline,
                 Description(
                     version=version,
-                    spark_version=spark.version,
+                    spark_version=plan.spark_version,
                     trained_at=datetime.now(UTC).isoformat(),
                     corpus=plan.corpus.name,
                     languages=fitted.metrics["languages"],
@@ -211,7 +216,7 @@ def train(
                     metrics={
                         **fitted.metrics,
                         **plan.inputs,
-                        "code_version": code_version(spark.version),
+                        "code_version": code_version(plan.spark_version),
                     },
                     embedding=plan.embedding.fingerprint if plan.embedding else None,
                 ),

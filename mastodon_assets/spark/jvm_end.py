@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGKILL
 from subprocess import Popen, TimeoutExpired
-from typing import Any
+from typing import Any, cast
 
-from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.spark.memory import Workload, driver_memory
 
 # Of a JVM with -XX:+ExitOnOutOfMemoryError.
 _OUT_OF_MEMORY = 3
 _SECONDS_TO_END = 5
+_DRIVER_MEMORY = "spark.driver.memory="
 
 
 class SparkEndedError(PlatformError):
@@ -24,37 +23,50 @@ class SparkEndedError(PlatformError):
 
 
 @contextmanager
-def jvm_end_explained(settings: Settings, workload: Workload = "stream") -> Iterator[None]:
+def jvm_end_explained() -> Iterator[None]:
     """Raise `SparkEndedError` instead of whatever fails because the JVM has ended.
 
-    Args:
-        settings: The settings of the session.
-        workload: The workload of the session; see `build_session`.
+    It is a context manager, and a decorator of functions that use Spark.
     """
     try:
         yield
+    except SparkEndedError:
+        raise
     except Exception as error:
-        status = _exit_status(error)
-        if status is None:
+        process = _jvm()
+        status = _exit_status(process, error) if process else None
+        # One that was stopped on purpose ends with 0.
+        if not process or not status:
             raise
-        raise SparkEndedError(_explained(status, driver_memory(settings, workload))) from None
+        raise SparkEndedError(_explained(status, _memory(process))) from None
 
 
-def _exit_status(error: Exception) -> int | None:
-    """Return the exit status of the JVM of this process; None if it lives or was never started."""
-    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+def _jvm() -> "Popen[bytes] | None":
+    """Return the JVM of this process; None if none was started, as with Spark Connect."""
     from pyspark import SparkContext
 
     gateway: Any = SparkContext._gateway  # noqa: SLF001 - PySpark has no public name for it
     process: Popen[bytes] | None = getattr(gateway, "proc", None)
-    if process is None:
-        return None
+    return process
+
+
+def _exit_status(process: "Popen[bytes]", error: Exception) -> int | None:
+    """Return the exit status of the JVM; None if it lives."""
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+
     # A connection is lost a moment before the process has ended.
     seconds = _SECONDS_TO_END if isinstance(error, Py4JError | OSError) else 0
     try:
         return process.wait(seconds)
     except TimeoutExpired:
         return None
+
+
+def _memory(process: "Popen[bytes]") -> str:
+    """Return the memory that the JVM was started with: a training gets another than a stream."""
+    arguments = [str(argument) for argument in cast(list[object], process.args)]
+    given = [text for text in arguments if text.startswith(_DRIVER_MEMORY)]
+    return given[-1].removeprefix(_DRIVER_MEMORY) if given else "Spark's default"
 
 
 def _explained(status: int, memory: str) -> str:

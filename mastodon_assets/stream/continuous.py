@@ -115,7 +115,7 @@ class _Stream:
             return
         target = read_topic(self._settings, self._settings.kafka_topic)
         with (
-            jvm_end_explained(self._settings),
+            jvm_end_explained(),
             opened_reader(self._settings, target, self._add) as reader,
         ):
             self._summary = self._summary or DrainSummary(target.topic, start=reader.start)

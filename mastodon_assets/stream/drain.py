@@ -86,7 +86,7 @@ def drain(
         report(f"batch of {batch.counts.messages:,} messages in {batch.seconds:.1f} s")
 
     give_way()
-    with jvm_end_explained(settings), opened_reader(settings, target, count) as reader:
+    with jvm_end_explained(), opened_reader(settings, target, count) as reader:
         summary.start = summary.start or reader.start
 
         def read(keep_payloads: bool) -> None:

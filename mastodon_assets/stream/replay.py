@@ -17,6 +17,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.kafka.client import spark_options
 from mastodon_assets.kafka.topics import Offsets, TopicState, read_topic
+from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.stream.errors import as_platform_error
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import (
@@ -54,6 +55,7 @@ class ReplaySummary:
     counts: BatchCounts = field(default_factory=BatchCounts)
 
 
+@jvm_end_explained()
 def replay(
     session: Callable[[], "SparkSession"],
     settings: Settings,
@@ -78,6 +80,7 @@ def replay(
         DataLossError: The topic no longer holds the messages after the ledger.
         TopicMissingError: The broker has no such topic.
         ServiceUnavailableError: Kafka, PostgreSQL or Spark does not answer.
+        SparkEndedError: Spark's JVM ended, for lack of memory for instance.
         SuppressionKeyError: The suppression list has entries under another key.
     """
     state = read_topic(settings, settings.kafka_topic)

@@ -170,7 +170,7 @@ def _train() -> None:
     def report(line: str) -> None:
         print(f"{time.monotonic() - started:7.1f} s  {line}", flush=True)
 
-    train(build_session(settings, workload="training"), settings, report)
+    train(lambda: build_session(settings, workload="training"), settings, report)
 
 
 def _arguments() -> argparse.Namespace:

@@ -6,11 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn
 
 import pytest
-from pyspark.sql import SparkSession
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
@@ -167,11 +165,12 @@ def test_a_local_path_is_refused_before_executors_look_for_it_on_their_own_disks
 ) -> None:
     from mastodon_assets.sentiment.train import train
 
-    # No session: the paths are refused before anything is asked of Spark but its version.
-    session = cast(SparkSession, SimpleNamespace(version="4.0.0"))
+    def no_session() -> NoReturn:
+        raise AssertionError("started Spark before the paths were checked")
+
     update = {"spark_master": "spark://127.0.0.1:1", **changes}
     with pytest.raises(SettingsError, match=error) as raised:
-        train(session, settings.model_copy(update=update), print)
+        train(no_session, settings.model_copy(update=update), print)
     assert "\n" not in str(raised.value)
 
 

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import dagster as dg
 import pytest
@@ -24,10 +24,13 @@ from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.support.lineage import CHARTS, all_files, all_rows, materializing
+from mastodon_assets_tests.support.records import upsert
 from mastodon_assets_tests.support.shared_data import SHARED_DATA
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from mastodon_assets.sentiment.train import TrainingResult
 
 _RECORDED = SHARED_DATA / "toots" / "statuses.ndjson"
 _STREAMS = SHARED_DATA / "toots" / "sse"
@@ -63,11 +66,33 @@ def test_an_empty_platform_gives_honest_pictures_not_errors(
     assert sum(name.endswith(".png") for name in made) == len(CHARTS)
 
 
+def test_with_nothing_new_refresh_and_training_start_no_spark(
+    spark: "SparkSession",
+    environment: Settings,
+    produce: Callable[..., None],
+    synthetic_model: Callable[["SparkSession", Settings], "TrainingResult"],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    synthetic_model(spark, environment)
+    produce([upsert("1"), upsert("2", language="de")])
+    repository = build_definitions().get_repository_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = repository.get_job("refresh_job").execute_in_process(instance=instance)
+        assert first.success
+        rows = all_rows(environment.postgres_url)
+
+        def no_session(*_: object, **__: object) -> NoReturn:
+            raise AssertionError("started Spark although nothing is new")
+
+        monkeypatch.setattr("mastodon_assets.orchestration.resources.build_session", no_session)
+        for job in ("refresh_job", "train_job"):
+            assert repository.get_job(job).execute_in_process(instance=instance).success
+    assert all_rows(environment.postgres_url) == rows
+
+
 def test_windows_alone_are_rebuilt_from_the_rows(
     spark: "SparkSession", environment: Settings, produce: Callable[..., None]
 ) -> None:
-    from mastodon_assets_tests.support.records import upsert
-
     produce([upsert("1"), upsert("2", language="de")])
     with materializing() as materialize:
         assert materialize("toots_raw").success

@@ -2,6 +2,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from pydantic import SecretStr
@@ -41,6 +42,10 @@ def _ignore(line: str) -> None:
     pass
 
 
+def _no_session() -> NoReturn:
+    raise AssertionError("started Spark although there is nothing to train")
+
+
 def test_the_synthetic_model_is_champion_and_marked_everywhere(
     settings: Settings, trained: TrainingResult
 ) -> None:
@@ -61,11 +66,11 @@ def test_the_synthetic_model_is_champion_and_marked_everywhere(
 
 
 def test_training_again_trains_nothing_changes_no_row_and_still_warns(
-    spark: SparkSession, settings: Settings, trained: TrainingResult
+    settings: Settings, trained: TrainingResult
 ) -> None:
     before = _models(settings.postgres_url)
     lines: list[str] = []
-    again = train(spark, settings, lines.append)
+    again = train(_no_session, settings, lines.append)
     assert not again.trained
     assert (again.version, again.path) == (trained.version, trained.path)
     assert _models(settings.postgres_url) == before
@@ -73,30 +78,30 @@ def test_training_again_trains_nothing_changes_no_row_and_still_warns(
 
 
 def test_a_forced_training_of_a_model_that_exists_makes_it_champion(
-    spark: SparkSession, settings: Settings, trained: TrainingResult
+    settings: Settings, trained: TrainingResult
 ) -> None:
     with transaction(settings.postgres_url) as connection:
         connection.execute(
             "UPDATE masto.sentiment_models SET status = 'candidate', promoted_at = NULL"
         )
-    assert train(spark, settings, _ignore).status == "candidate"
-    forced = train(spark, settings, _ignore, force=True)
+    assert train(_no_session, settings, _ignore).status == "candidate"
+    forced = train(_no_session, settings, _ignore, force=True)
     assert (forced.trained, forced.status) == (False, "champion")
     row = _row(settings, trained.version)
     assert row is not None
     assert row.status == "champion"
     with transaction(settings.postgres_url) as connection:
         connection.execute("DELETE FROM masto.sentiment_models")
-    train(spark, settings, _ignore)
+    train(_no_session, settings, _ignore)
 
 
 def test_a_folder_without_a_row_is_registered_and_not_trained_again(
-    spark: SparkSession, settings: Settings, trained: TrainingResult
+    settings: Settings, trained: TrainingResult
 ) -> None:
     before = _models(settings.postgres_url)
     with transaction(settings.postgres_url) as connection:
         connection.execute("DELETE FROM masto.sentiment_models")
-    result = train(spark, settings, _ignore)
+    result = train(_no_session, settings, _ignore)
     assert not result.trained
     assert _models(settings.postgres_url) == before
 
@@ -115,7 +120,7 @@ def test_a_half_written_folder_is_neither_read_nor_left(
     with transaction(settings.postgres_url) as connection:
         connection.execute("DELETE FROM masto.sentiment_models")
 
-    result = train(spark, settings.model_copy(update={"model_dir": model_dir}), _ignore)
+    result = train(lambda: spark, settings.model_copy(update={"model_dir": model_dir}), _ignore)
 
     assert result.trained
     assert Path(result.path) == half
@@ -123,7 +128,7 @@ def test_a_half_written_folder_is_neither_read_nor_left(
     assert load_model(spark, half).version == trained.version
     with transaction(settings.postgres_url) as connection:
         connection.execute("DELETE FROM masto.sentiment_models")
-    train(spark, settings, _ignore)
+    train(lambda: spark, settings, _ignore)
 
 
 def test_a_model_whose_folder_was_deleted_is_trained_again_under_its_row(
@@ -133,7 +138,7 @@ def test_a_model_whose_folder_was_deleted_is_trained_again_under_its_row(
     shutil.move(Path(trained.path), moved)
     with pytest.raises(ModelUnreadableError):
         load_model(spark, Path(trained.path))
-    result = train(spark, settings, _ignore)
+    result = train(lambda: spark, settings, _ignore)
     assert result.trained
     assert result.status == "champion"
     assert len(_models(settings.postgres_url)) == 1
@@ -182,7 +187,7 @@ def test_two_trainings_at_once_do_not_share_a_folder(
     with transaction(settings.postgres_url) as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", (TRAINING_LOCK,))
         with pytest.raises(TrainingUnderwayError, match="another process is training"):
-            train(spark, elsewhere, _ignore)
+            train(lambda: spark, elsewhere, _ignore)
 
 
 def test_a_corpus_that_cannot_train_is_a_one_line_error_and_leaves_no_row(
@@ -194,7 +199,7 @@ def test_a_corpus_that_cannot_train_is_a_one_line_error_and_leaves_no_row(
         (_corpus(tmp_path / "same.csv", ["a day"], ["a day"]), CorpusTooSmallError),
     ]:
         with pytest.raises(error) as raised:
-            train(spark, settings.model_copy(update={"sentiment_corpus": path}), _ignore)
+            train(lambda: spark, settings.model_copy(update={"sentiment_corpus": path}), _ignore)
         assert "\n" not in str(raised.value)
     assert _models(settings.postgres_url) == before
     assert [path.name for path in Path(settings.model_dir).iterdir() if path.is_dir()] == [
@@ -210,11 +215,11 @@ def test_on_10_000_rows_of_sentiment140_the_auc_is_at_least_82_percent(
     sample = tmp_path / "sample.csv"
     with gzip.open(shared_data / "sentiment140.csv.gz", "rb") as rows:
         sample.write_bytes(b"".join(itertools.islice(rows, 10_000)))
-    result = train(spark, settings.model_copy(update={"sentiment_corpus": sample}), _ignore)
+    result = train(lambda: spark, settings.model_copy(update={"sentiment_corpus": sample}), _ignore)
     assert result.status == "champion"
     assert result.corpus.startswith("sample.csv sha256:")
     assert result.metrics["auc"] >= 0.82
-    again = train(spark, settings, _ignore)
+    again = train(lambda: spark, settings, _ignore)
     assert (again.trained, again.status) == (False, "retired")
 
 
@@ -235,8 +240,12 @@ def test_a_candidate_trained_on_wrong_labels_is_refused_with_the_reason(
     )
     lines: list[str] = []
     with small_models():
-        first = train(spark, elsewhere.model_copy(update={"sentiment_corpus": good}), _ignore)
-        second = train(spark, elsewhere.model_copy(update={"sentiment_corpus": bad}), lines.append)
+        first = train(
+            lambda: spark, elsewhere.model_copy(update={"sentiment_corpus": good}), _ignore
+        )
+        second = train(
+            lambda: spark, elsewhere.model_copy(update={"sentiment_corpus": bad}), lines.append
+        )
     assert (first.status, second.status) == ("champion", "candidate")
     assert second.status_reason.startswith(f"worse than the champion {first.version}: auc -0.")
     assert second.status_reason in lines[-1]

@@ -1,12 +1,14 @@
 """A JVM without memory ends, and says in one line what to set."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mastodon_assets.spark.jvm_end import _explained
+from mastodon_assets.spark.jvm_end import SparkEndedError, _explained, jvm_end_explained
+from mastodon_assets_tests.support.ended_jvm import MESSAGE, ended_jvm
 
 
 @pytest.mark.usefixtures("processes")
@@ -24,6 +26,15 @@ def test_a_jvm_without_memory_ends_and_one_line_says_what_to_set() -> None:
         "error: Spark ran out of memory (its driver had 512m); nothing was written since the last"
         " commit: set SPARK_DRIVER_MEMORY to more, then run it again"
     )
+
+
+def test_a_lost_connection_becomes_the_memory_that_the_jvm_was_started_with() -> None:
+    with (
+        ended_jvm() as session,
+        pytest.raises(SparkEndedError, match=re.escape(MESSAGE)),
+        jvm_end_explained(),
+    ):
+        session()
 
 
 @pytest.mark.parametrize(("status", "words"), [(-9, "was killed"), (137, "was killed"), (1, "1;")])

@@ -7,11 +7,13 @@ import pytest
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.kafka.topics import TopicState
+from mastodon_assets.spark.jvm_end import SparkEndedError
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.merge import prepare_session, remove_posts
 from mastodon_assets.stream.replay import ReplayRangeError, chosen_ranges, replay
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
+from mastodon_assets_tests.support.ended_jvm import ended_jvm
 from mastodon_assets_tests.support.fault_platform import tables
 from mastodon_assets_tests.support.records import delete, upsert
 
@@ -57,6 +59,9 @@ def test_a_replay_brings_back_what_is_missing_and_twice_changes_nothing(
     produce([upsert("4", username=bob), upsert("5")], partition=1)
     drain(lambda: spark, settings, report=print)
     right = tables(settings.postgres_url)
+
+    with ended_jvm() as session, pytest.raises(SparkEndedError, match="SPARK_DRIVER_MEMORY"):
+        replay(session, settings, report=print)
 
     def again(**wanted: int) -> int:
         return replay(lambda: spark, settings, report=print, **wanted).counts.stored

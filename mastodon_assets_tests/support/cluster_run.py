@@ -39,9 +39,9 @@ def main() -> None:
     if "train" in sys.argv:
         # Where executors look for files does not depend on the model's size.
         with small_models():
-            trained = train(session, settings, _report)
+            trained = train(lambda: session, settings, _report)
             done["model"] = {"status": trained.status, "path": str(trained.path)}
-            done["trained_again"] = train(session, settings, _report).trained
+            done["trained_again"] = train(lambda: session, settings, _report).trained
     if "score" in sys.argv:
         done["scored"] = score_pending(lambda: session, settings, _report).by_outcome
     print(json.dumps(done))

@@ -15,7 +15,7 @@ def main() -> None:
     gateway = SparkContext._gateway
     assert gateway is not None
     try:
-        with jvm_end_explained(settings):
+        with jvm_end_explained():
             gateway.new_array(gateway.jvm.long, 2**29)
     except SparkEndedError as error:
         sys.exit(f"error: {error}")

@@ -29,7 +29,8 @@ def _batch_asset(table: Table) -> dg.AssetsDefinition:
             writes="the difference in one transaction. Readers never see a missing or partial"
             " table, and a run without changes writes nothing.",
             metadata="`rows_changed`, `is_from_all_toots`, row count.",
-            raises="`ServiceUnavailableError`, `MissingTablesError`.",
+            raises="`ServiceUnavailableError`, `MissingTablesError`, `SparkEndedError` if Spark"
+            " ran out of memory.",
         ),
         metadata=table_metadata(table),
     )

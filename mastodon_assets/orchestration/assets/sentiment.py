@@ -118,7 +118,7 @@ def sentiment_pipeline_model(
     elif config.action == "roll_back":
         result = roll_back_champion(loaded)
     else:
-        result = train(spark.session_for_training(), loaded, context.log.info, force=config.force)
+        result = train(spark.session_for_training, loaded, context.log.info, force=config.force)
     is_synthetic = bool(result.metrics["is_synthetic"])
     if is_synthetic:
         context.log.warning(
@@ -172,7 +172,8 @@ def _diagnostics(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
         " count.",
         raises="`ModelUnreadableError` if the champion's folder is missing or damaged;"
         " `EmbeddingError` if `SENTIMENT_EMBEDDING_DIR` is not the one it was trained with;"
-        " `ServiceUnavailableError`, `MissingTablesError`.",
+        " `SparkEndedError` if Spark ran out of memory; `ServiceUnavailableError`,"
+        " `MissingTablesError`.",
     ),
     metadata=table_metadata(TOOTS_SENTIMENT),
 )

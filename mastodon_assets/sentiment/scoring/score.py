@@ -21,6 +21,7 @@ from mastodon_assets.sentiment.features.pipeline import label_str, prob_pos
 from mastodon_assets.sentiment.models.registry import Model, champion
 from mastodon_assets.sentiment.models.store import LoadedModel, load_model
 from mastodon_assets.sentiment.scoring.relabel import relabel, thresholds
+from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.spark.storage import for_executors
 from mastodon_assets.warehouse.change_log import (
     advance_watermark,
@@ -162,6 +163,7 @@ def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: floa
     )
 
 
+@jvm_end_explained()
 def score_pending(
     session: Callable[[], SparkSession],
     settings: Settings,
@@ -190,6 +192,7 @@ def score_pending(
     Raises:
         ModelUnreadableError: the champion's folder is missing, incomplete or of another Spark.
         EmbeddingError: the champion needs another embedding.
+        SparkEndedError: Spark's JVM ended, for lack of memory for instance.
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: the database is not migrated.
     """

@@ -170,7 +170,7 @@ def stacked(
 ) -> TrainingResult:
     """The stacked model, trained when the n-grams alone are champion."""
     lines: list[str] = []
-    result = train(spark, with_embedding, lines.append)
+    result = train(lambda: spark, with_embedding, lines.append)
     assert any(line.startswith("embedded 1 of 1 parts") for line in lines)
     return result
 
@@ -201,7 +201,7 @@ def test_it_is_registered_compared_and_not_trained_again(
     assert stacked.metrics["comparison"]["champion"] == trained.version
     assert stacked.metrics["auc"] > 0.9
     assert stacked.metrics["suites"].keys() == trained.metrics["suites"].keys()
-    assert not train(spark, with_embedding, lambda line: None).trained
+    assert not train(lambda: spark, with_embedding, lambda line: None).trained
 
 
 def test_a_text_without_words_gets_no_label_with_an_embedding_either(

@@ -17,10 +17,12 @@ from mastodon_assets.sentiment.scoring.score import (
     write_scores,
 )
 from mastodon_assets.sentiment.train import TrainingResult, train
+from mastodon_assets.spark.jvm_end import SparkEndedError
 from mastodon_assets.warehouse.change_log import has_changes_since
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
 from mastodon_assets.warehouse.watermarks import bump_toots_version, toots_version
+from mastodon_assets_tests.support.ended_jvm import ended_jvm
 
 CREATED = datetime(2026, 11, 20, 11, 59, tzinfo=UTC)
 
@@ -140,7 +142,7 @@ def champion_model(
     spark: SparkSession, settings: Settings, trained: TrainingResult
 ) -> TrainingResult:
     """The synthetic model as champion, whatever an earlier test did to the table."""
-    return train(spark, settings, _ignore)
+    return train(lambda: spark, settings, _ignore)
 
 
 def _put_toot(url: SecretStr, id_: int, text: str, *, lang: str = "en", payload: int = 1) -> None:
@@ -297,7 +299,7 @@ def test_what_had_no_model_is_scored_at_the_first_refresh_after_one_exists(
     assert any("no sentiment model" in line for line in lines)
     assert score_pending(lambda: spark, settings, _ignore).scored == 0
     assert _progress(url)[1] is None
-    train(spark, settings, _ignore)
+    train(lambda: spark, settings, _ignore)
     assert score_pending(lambda: spark, settings, _ignore).by_outcome == {"positive": 1}
     assert _progress(url)[1] == champion_model.version
 
@@ -335,6 +337,15 @@ def test_a_new_champion_scores_again_by_choice_and_what_was_broken_off_goes_on(
     version = _progress(url)[2]
     assert score_pending(lambda: spark, settings, _ignore, rescore=True).scored == 0
     assert _progress(url)[2] == version
+
+
+def test_a_jvm_without_memory_is_named_and_the_posts_wait_for_the_next_refresh(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    _put_toot(url, 1, "I am so happy")
+    with ended_jvm() as session, pytest.raises(SparkEndedError, match="SPARK_DRIVER_MEMORY"):
+        score_pending(session, settings, _ignore)
+    assert score_pending(lambda: spark, settings, _ignore).scored == 1
 
 
 def test_many_chunks_give_the_same_as_one(

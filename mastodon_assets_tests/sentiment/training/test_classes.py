@@ -56,7 +56,7 @@ def test_with_a_labelled_file_a_model_has_three_classes_and_serves_what_it_was_m
     )
     lines: list[str] = []
     try:
-        result = train(spark, calibrated, lines.append)
+        result = train(lambda: spark, calibrated, lines.append)
         model = load_model(spark, Path(result.path))
     finally:
         with transaction(settings.postgres_url) as connection:
