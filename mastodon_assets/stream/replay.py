@@ -8,7 +8,7 @@ those of the present contract.
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import PySparkException
@@ -18,6 +18,7 @@ from mastodon_assets.errors import PlatformError
 from mastodon_assets.kafka.client import spark_options
 from mastodon_assets.kafka.topics import Offsets, TopicState, read_topic
 from mastodon_assets.spark.jvm_end import jvm_end_explained
+from mastodon_assets.spark.memory import batch_bytes
 from mastodon_assets.stream.errors import as_platform_error
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import (
@@ -27,11 +28,10 @@ from mastodon_assets.stream.merge import (
     prepare_session,
     write_batch,
 )
-from mastodon_assets.stream.parse import collect_rows, parse_records
+from mastodon_assets.stream.parse import Collected, collect_rows, parse_records
 from mastodon_assets.warehouse.database import transaction
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from psycopg import Connection
     from pyspark.sql import SparkSession
 
@@ -92,17 +92,29 @@ def replay(
         prepare_session(connection)
         connection.commit()
         for number, (first, after) in ranges.items():
-            for begin in range(first, after, settings.max_offsets_per_batch):
-                stop = min(begin + settings.max_offsets_per_batch, after)
+            begin, most = first, settings.max_offsets_per_batch
+            while begin < after:
                 started = time.monotonic()
-                summary.counts += _replay_batch(
-                    session(), connection, settings, number, begin, stop
-                )
+                planned = OffsetRange(state.topic, number, begin, min(begin + most, after))
+                batch = _replay_batch(session(), connection, settings, planned)
+                summary.counts += batch.counts
                 report(
-                    f"{state.topic}[{number}]: offsets {begin:,} to {stop:,} in"
+                    f"{state.topic}[{number}]: offsets {begin:,} to {batch.end:,} in"
                     f" {time.monotonic() - started:.1f} s"
                 )
+                if batch.end < planned.end:
+                    # Records of this size fit, and no record is read twice.
+                    most = batch.end - begin
+                begin = batch.end
     return summary
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A committed batch; `end` is before the planned one if its records were too large."""
+
+    counts: BatchCounts
+    end: int
 
 
 def chosen_ranges(
@@ -141,45 +153,48 @@ def _replay_batch(
     spark: "SparkSession",
     connection: "Connection[Any]",
     settings: Settings,
-    partition: int,
-    start: int,
-    end: int,
-) -> BatchCounts:
-    ranges = [OffsetRange(settings.kafka_topic, partition, start, end)]
-
-    def write(rows: "pa.Table") -> BatchCounts:
+    planned: OffsetRange,
+) -> _Batch:
+    def write(collected: Collected) -> _Batch:
+        end = collected.unread.get(planned.partition, planned.end)
         with connection.transaction():
-            return write_batch(
-                connection, rows, None, ranges=ranges, suppression_key=settings.suppression_key
+            counts = write_batch(
+                connection,
+                collected.rows,
+                None,
+                ranges=[replace(planned, end=end)],
+                suppression_key=settings.suppression_key,
             )
+        return _Batch(counts, end)
 
     try:
-        return write(_read(spark, settings, partition, start, end, keep_payloads=False))
+        return write(_read(spark, settings, planned, keep_payloads=False))
     except PayloadsNeededError:
-        return write(_read(spark, settings, partition, start, end, keep_payloads=True))
+        return write(_read(spark, settings, planned, keep_payloads=True))
 
 
 def _read(
     spark: "SparkSession",
     settings: Settings,
-    partition: int,
-    start: int,
-    end: int,
+    planned: OffsetRange,
     *,
     keep_payloads: bool,
-) -> "pa.Table":
-    topic = settings.kafka_topic
+) -> Collected:
+    topic, partition = planned.topic, planned.partition
     records = (
         spark.read.format("kafka")
         .options(**spark_options(settings))
         .option("assign", json.dumps({topic: [partition]}))
-        .option("startingOffsets", json.dumps({topic: {str(partition): start}}))
-        .option("endingOffsets", json.dumps({topic: {str(partition): end}}))
+        .option("startingOffsets", json.dumps({topic: {str(partition): planned.start}}))
+        .option("endingOffsets", json.dumps({topic: {str(partition): planned.end}}))
         .option("failOnDataLoss", "true")
         .load()
     )
     try:
-        return collect_rows(parse_records(records, keep_payloads=keep_payloads)).rows
+        # One partition is one task.
+        return collect_rows(
+            parse_records(records, keep_payloads=keep_payloads, task_bytes=batch_bytes(settings))
+        )
     except PySparkException as error:
         raise as_platform_error(error) from error
 

@@ -15,11 +15,13 @@ from confluent_kafka.admin import (
 )
 
 import mastodon_assets.stream.query as query_module
+import mastodon_assets.stream.replay as replay_module
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.kafka.topics import read_topic
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.ledger import lag, read_ledger
 from mastodon_assets.stream.merge import BatchCounts, write_batch
+from mastodon_assets.stream.replay import replay
 from mastodon_assets.stream.stall import QueryStalledError
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
@@ -121,7 +123,8 @@ def test_a_batch_of_large_records_is_read_in_several_parts(
     produce: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(query_module, "batch_bytes", lambda _settings: 2 * 2**20)
+    for module in (query_module, replay_module):
+        monkeypatch.setattr(module, "batch_bytes", lambda _settings: 2 * 2**20)
     text = "x" * 500_000
     for number in range(40):
         produce([upsert(str(number), content=text)], number % 2)
@@ -129,6 +132,10 @@ def test_a_batch_of_large_records_is_read_in_several_parts(
     assert summary.counts == BatchCounts(stored=40)
     assert summary.batches > 1
     assert _lag(settings) == 0
+    lines: list[str] = []
+    replayed = replay(lambda: spark, settings, report=lines.append)
+    assert replayed.counts == BatchCounts(stale=40)
+    assert len(lines) > len(replayed.ranges) == 2
 
 
 def test_a_record_that_cannot_be_handled_is_rejected_and_the_others_are_stored(
