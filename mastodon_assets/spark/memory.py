@@ -18,7 +18,8 @@ Workload = Literal["stream", "training"]
 _MIB = 2**20
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
-# Share of the limit, the least and the most in MiB. A stream of full batches needs 600 MiB.
+# Share of the limit, the least and the most in MiB. A stream of full batches needs 600 MiB. The
+# limits in docker/compose.yaml leave room for these numbers (test_compose).
 _SHARES: dict[Workload, tuple[float, int, int]] = {
     "stream": (1 / 8, 768, 2048),
     "training": (1 / 3, 1024, 16_384),

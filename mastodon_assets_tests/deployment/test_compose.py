@@ -23,6 +23,7 @@ from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded.kafka import KAFKA_VERSION
 from mastodon_assets.embedded.postgres import POSTGRES_VERSION
 from mastodon_assets.orchestration import guarded_web_server
+from mastodon_assets.spark.memory import Workload, chosen_mebibytes, parse_memory
 from mastodon_assets_tests.deployment.compose import (
     COMPOSE_FILE,
     DOCKER,
@@ -182,6 +183,45 @@ def test_each_has_limits_and_is_looked_after(name: str) -> None:
     assert service["restart"] == ("on-failure:5" if is_task(service) else "unless-stopped")
     for port in service.get("ports", []):
         assert port.startswith("127.0.0.1:")
+
+
+def _mebibytes(memory: str) -> int:
+    return parse_memory(memory) // 2**20
+
+
+def _with_overhead(heap: int) -> float:
+    """Mebibytes of a JVM, with what Spark itself allows for outside the heap."""
+    return heap + max(384, heap / 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "workloads"),
+    [("stream", ["stream"]), ("model", ["training"]), ("code", ["stream", "training"])],
+)
+def test_drivers_that_run_at_once_fit_their_container_by_the_memory_that_they_choose(
+    services: dict[str, Service], name: str, workloads: list[Workload]
+) -> None:
+    service = services[name]
+    assert service["environment"]["SPARK_DRIVER_MEMORY"] == ""
+    limit = parse_memory(service["mem_limit"])
+    heaps = [chosen_mebibytes(limit, workload) for workload in workloads]
+    # Each driver has a Python process; `code` has one more.
+    python = 512 * (len(workloads) + (name == "code"))
+    assert sum(map(_with_overhead, heaps)) + python <= _mebibytes(service["mem_limit"])
+
+
+def test_a_worker_has_room_for_the_stream_a_refresh_and_a_training(
+    services: dict[str, Service],
+) -> None:
+    worker = services["spark-worker"]
+    executors = [
+        _mebibytes(services[name]["environment"]["SPARK_EXECUTOR_MEMORY"])
+        for name in ("stream", "code", "code")
+    ]
+    assert sum(executors) <= _mebibytes(worker["environment"]["SPARK_WORKER_MEMORY"])
+    assert len(executors) <= int(worker["environment"]["SPARK_WORKER_CORES"])
+    daemon = _mebibytes(worker["environment"]["SPARK_DAEMON_MEMORY"])
+    assert daemon + sum(map(_with_overhead, executors)) <= _mebibytes(worker["mem_limit"])
 
 
 @pytest.mark.parametrize("name", sorted(_ALL))
