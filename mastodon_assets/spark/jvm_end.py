@@ -14,7 +14,7 @@ from mastodon_assets.errors import PlatformError
 
 # Of a JVM with -XX:+ExitOnOutOfMemoryError.
 _OUT_OF_MEMORY = 3
-_SECONDS_TO_END = 5
+_SECONDS_TO_END = 30
 _DRIVER_MEMORY = "spark.driver.memory="
 
 
@@ -52,10 +52,11 @@ def _jvm() -> "Popen[bytes] | None":
 
 def _exit_status(process: "Popen[bytes]", error: Exception) -> int | None:
     """Return the exit status of the JVM; None if it lives."""
-    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+    from py4j.protocol import Py4JError, Py4JJavaError  # type: ignore[import-untyped]
 
-    # A connection is lost a moment before the process has ended.
-    seconds = _SECONDS_TO_END if isinstance(error, Py4JError | OSError) else 0
+    # A connection is lost a moment before the process has ended. A JVM that reports an error lives.
+    is_lost = isinstance(error, Py4JError | OSError) and not isinstance(error, Py4JJavaError)
+    seconds = _SECONDS_TO_END if is_lost else 0
     try:
         return process.wait(seconds)
     except TimeoutExpired:

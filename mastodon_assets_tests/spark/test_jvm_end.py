@@ -28,6 +28,7 @@ def test_a_jvm_without_memory_ends_and_one_line_says_what_to_set() -> None:
     )
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_lost_connection_becomes_the_memory_that_the_jvm_was_started_with() -> None:
     with (
         ended_jvm() as session,
