@@ -55,15 +55,20 @@ _PROFILE = (Path(__file__).parent / "log4j2.properties").as_uri()
 _QUIET = f"-Dlog4j2.configurationFile={_PROFILE}"
 # Otherwise only the thread that needed the memory ends, and the others wait for it forever.
 _END_WITHOUT_MEMORY = "-XX:+ExitOnOutOfMemoryError"
-# A training needs dozens of numbers per feature outside the memory that Spark manages, so its rows
-# get less of it and go to disk earlier. A block of rows is 8 MB: Spark would read 16 of them before
-# it looks whether they fit.
+# A training has dozens of arrays of 16 MB, one number per feature. The default collector needs
+# adjacent regions for each, which a full heap no longer has. This one also gives up if it only
+# collects. A quarter of the heap is for new objects.
+_TRAINING_JVM = "-XX:+UseParallelGC -XX:NewRatio=3"
+# Those arrays are outside the memory that Spark manages, so rows get less of it and go to disk
+# earlier. A block of rows is 8 MB: Spark would read 16 of them before it looks whether they fit.
 _TRAINING_CONFIG: dict[str, bool | float | int | str | None] = {
-    "spark.memory.fraction": "0.4",
+    "spark.memory.fraction": "0.3",
     "spark.storage.unrollMemoryCheckPeriod": "1",
     # Java's object streams keep every object since the last reset, 100 blocks by default: 800 MB
     # per task that writes or reads blocks on disk.
-    "spark.serializer.objectStreamReset": "8",
+    "spark.serializer.objectStreamReset": "1",
+    # Rows that are put on disk together: 10,000, the default, are 25 MB, several times in memory.
+    "spark.sql.inMemoryColumnarStorage.batchSize": "1000",
 }
 _CONNECT_PORT = 15002
 _ANSWER_SECONDS = 5
@@ -176,6 +181,8 @@ def build_session(
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     prepare_environment(settings)
     config = {**spark_config(settings, workload), **_jars(settings)}
+    if workload == "training":
+        jvm_options = f"{_TRAINING_JVM} {jvm_options}".strip()
     more = (class_archive().options_to_read(), jvm_options, driver_options)
     config["spark.driver.extraJavaOptions"] = " ".join(
         filter(None, (_QUIET, _END_WITHOUT_MEMORY, *more))

@@ -78,8 +78,12 @@ def write_corpus(source: Path, target: Path, rows: int) -> None:
 def _combined(halves: dict[str, list[tuple[str, str]]]) -> Iterator[tuple[str, str]]:
     shift = 0
     while True:
-        for label, pairs in halves.items():
-            for place, (first, _) in enumerate(pairs):
+        # Classes in turn, so that a few rows have both.
+        for place in range(max(map(len, halves.values()))):
+            for label, pairs in halves.items():
+                if place >= len(pairs):
+                    continue
+                first, _ = pairs[place]
                 second = pairs[(place + shift) % len(pairs)][1]
                 yield label, f"{first} {second}".strip()
         shift += _STRIDE

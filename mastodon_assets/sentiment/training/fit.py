@@ -4,6 +4,7 @@ What belongs here: the order in which stages are fitted, what is stored in betwe
 is tokenized twice, and progress lines. Which texts train, and how the model is stored: `train`.
 """
 
+import gc
 import threading
 import time
 import uuid
@@ -148,10 +149,16 @@ def fit_regression(
         )
         lexicon = lexicon_weights(spark, presence) if has_lexicon(spark) else None
         inputs = _input_stages(weights, lexicon, extra_vectors, regression.getFeaturesCol())
-        assembled = PipelineModel([normalizer, *inputs]).transform(hashed)
-        features = detached(assembled, *labels, regression.getFeaturesCol())
+        features = detached(
+            PipelineModel([normalizer, *inputs]).transform(hashed),
+            *labels,
+            regression.getFeaturesCol(),
+        )
     finally:
         hashed.unpersist()
+    # PySpark's objects are parts of cycles. Until Python finds them, the JVM keeps the data frames
+    # in between; the names of their features alone are 400 MB.
+    gc.collect()
     report(f"regression, at most {regression.getMaxIter()} iterations")
     with iterations_reported(spark, regression.getMaxIter(), report):
         fitted = regression.fit(features)

@@ -1,7 +1,9 @@
+import gc
 import time
 
 import numpy as np
 import pytest
+from py4j.java_gateway import JavaObject, is_instance_of  # type: ignore[import-untyped]
 from pyspark.ml import PipelineModel
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.feature import ElementwiseProduct, VectorAssembler
@@ -10,9 +12,10 @@ from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from mastodon_assets.sentiment.features.lexicon import lexicon_weights
-from mastodon_assets.sentiment.features.pipeline import hashing_stage
+from mastodon_assets.sentiment.features.pipeline import PipelineParameters, hashing_stage
 from mastodon_assets.sentiment.training import fit
 from mastodon_assets.sentiment.training.fit import (
+    fit_pipeline,
     folded,
     iterations_reported,
     linear_model,
@@ -59,6 +62,40 @@ def test_a_folded_regression_computes_what_it_computed_before(
     found = PipelineModel(stages).transform(rows).select("probability").collect()
     for one, other in zip(found, expected, strict=True):
         assert one.probability.toArray() == pytest.approx(other.probability.toArray(), abs=1e-12)
+
+
+def _columns_held_by_the_jvm(spark: SparkSession) -> set[str]:
+    """The columns of all data frames that this process keeps in the JVM."""
+    gateway = spark.sparkContext._gateway
+    return {
+        name
+        for held in gc.get_objects()
+        if isinstance(held, JavaObject)
+        and is_instance_of(gateway, held, "org.apache.spark.sql.Dataset")
+        for name in held.columns()
+    }
+
+
+def test_features_and_their_names_are_gone_when_the_regression_begins(spark: SparkSession) -> None:
+    texts = spark.createDataFrame(
+        [("a good day", 1.0), ("a bad day", 0.0)] * 10, "text string, target double"
+    )
+    parameters = PipelineParameters(character_ngrams=(5,), buckets=2**10, max_iter=2)
+    held: set[str] = set()
+
+    def report(line: str) -> None:
+        if line.startswith("regression"):
+            held.update(_columns_held_by_the_jvm(spark))
+
+    gc.collect()
+    # Python's own collection comes at any time, or never.
+    gc.disable()
+    try:
+        fit_pipeline(texts, parameters, train_rows=20, report=report)
+    finally:
+        gc.enable()
+    assert "target" in held
+    assert "weighted" not in held
 
 
 def test_the_lexicon_has_positive_negative_and_negated_words(spark: SparkSession) -> None:
