@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,11 @@ def _cgroup(limit_gb: float | None) -> Iterator[Any]:
     try:
         yield lambda: (group / "cgroup.procs").write_text(str(os.getpid()))
     finally:
+        # The JVM and its workers end a moment after the process that started them.
+        left = (group / "cgroup.procs").read_text(encoding="ascii").split()
+        for process_id in map(int, left):
+            with suppress(psutil.Error):
+                psutil.Process(process_id).wait(60)
         group.rmdir()
 
 
