@@ -26,7 +26,7 @@ def show(as_json: AsJson = False) -> None:
     """Show each setting, its value, and where the value comes from.
 
     Secrets are masked. A value comes from the environment, from .env in the current folder, from
-    the connection.json of the embedded servers, or is the default.
+    connection.json or withdrawn.key of the embedded servers, or is the default.
     """
     origins = setting_origins(load_settings())
     if as_json:

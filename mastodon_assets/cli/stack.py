@@ -118,8 +118,8 @@ def run(port: Annotated[int, port_option("Port of the web page.")] = 3000) -> No
 def up() -> None:
     """Start the embedded Kafka and PostgreSQL, and create topics and tables.
 
-    Their addresses are written to connection.json, where the other commands find them. Safe to
-    repeat.
+    Their addresses are written to connection.json, where the other commands find them. The key of
+    the suppression list is written once, to withdrawn.key. Safe to repeat.
     """
     from pydantic import SecretStr
 
@@ -131,6 +131,7 @@ def up() -> None:
     connection = stack.up(
         settings.mastodon_assets_home,
         topics=[settings.kafka_topic, settings.kafka_errors_topic],
+        own_key=settings.withdrawn_key,
         report=report,
     )
     create_roles(SecretStr(connection.postgres_url), {})

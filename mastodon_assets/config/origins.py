@@ -10,13 +10,13 @@ from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import SettingsError
 
-Origin = Literal["environment", ".env", "connection.json", "default"]
+Origin = Literal["environment", ".env", "connection.json", "withdrawn.key", "default"]
 
-# What `mastodon-assets up` writes to `connection.json`.
-_FALLBACKS: Mapping[str, Callable[[Settings], Any]] = {
-    "kafka_bootstrap_servers": lambda settings: settings.kafka_servers,
-    "database_url": lambda settings: settings.postgres_url,
-    "withdrawn_key": lambda settings: settings.suppression_key,
+# What `mastodon-assets up` writes to the state folder, with the file.
+_FALLBACKS: Mapping[str, tuple[Origin, Callable[[Settings], Any]]] = {
+    "kafka_bootstrap_servers": ("connection.json", lambda settings: settings.kafka_servers),
+    "database_url": ("connection.json", lambda settings: settings.postgres_url),
+    "withdrawn_key": ("withdrawn.key", lambda settings: settings.suppression_key),
 }
 
 
@@ -42,8 +42,9 @@ def setting_origins(settings: Settings) -> list[SettingOrigin]:
     for name in Settings.model_fields:
         value, origin = getattr(settings, name), _origin(name, environment, dotenv)
         if value is None and name in _FALLBACKS:
-            value = _fallback(settings, name)
-            origin = origin if value is None else "connection.json"
+            file, read = _FALLBACKS[name]
+            value = _fallback(settings, read)
+            origin = origin if value is None else file
         origins.append(SettingOrigin(name.upper(), value, origin))
     return origins
 
@@ -54,8 +55,8 @@ def _origin(name: str, environment: Mapping[str, Any], dotenv: Mapping[str, Any]
     return ".env" if name in dotenv else "default"
 
 
-def _fallback(settings: Settings, name: str) -> Any:
+def _fallback(settings: Settings, read: Callable[[Settings], Any]) -> Any:
     try:
-        return _FALLBACKS[name](settings)
+        return read(settings)
     except SettingsError:
         return None

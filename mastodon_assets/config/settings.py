@@ -15,7 +15,9 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mastodon_assets.config.sources import parse_sources
+from mastodon_assets.config.state_folder import SUPPRESSION_KEY_FILE
 from mastodon_assets.errors import SettingsError
+from mastodon_assets.files import read_text
 
 _SERVER = re.compile(r"\A([^\s,:/\[\]]+|\[[0-9A-Fa-f:]+\]):\d+\Z")
 _URI = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -50,9 +52,9 @@ _ALLOWED_PATTERNS = {
 class Settings(BaseSettings):
     """The settings of the environment and `.env`; each field is the variable of the same name.
 
-    `kafka_bootstrap_servers`, `database_url` and `withdrawn_key` fall back to `connection.json`,
-    which `mastodon-assets up` writes to the state folder. Read them through `kafka_servers`,
-    `postgres_url` and `suppression_key`.
+    `kafka_bootstrap_servers` and `database_url` fall back to `connection.json`, and `withdrawn_key`
+    to `withdrawn.key`. `mastodon-assets up` writes both files to the state folder. Read these
+    settings through `kafka_servers`, `postgres_url` and `suppression_key`.
     """
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
@@ -271,8 +273,21 @@ class Settings(BaseSettings):
         """Return the suppression list's key: WITHDRAWN_KEY, or the one that `up` generated."""
         if self.withdrawn_key:
             return self.withdrawn_key
-        generated = self._connection.get("withdrawn_key")
+        # Earlier versions wrote it to connection.json; the next `up` moves it.
+        generated = self._generated_key or self._connection.get("withdrawn_key")
         return SecretStr(generated) if generated else None
+
+    @cached_property
+    def _generated_key(self) -> str | None:
+        path = self.mastodon_assets_home / SUPPRESSION_KEY_FILE
+        try:
+            return read_text(path)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise SettingsError(
+                f"cannot read {path} ({reason}), the key of the suppression list; restore it from"
+                " a backup, or make it readable"
+            ) from error
 
 
 def is_uri(name: Path | str) -> bool:

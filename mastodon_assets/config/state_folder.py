@@ -10,6 +10,8 @@ from mastodon_assets.errors import PlatformError
 
 # This file marks a folder that a demo created. The next demo may wipe it.
 DEMO_MARKER = "demo"
+# The key of the suppression list, written once and kept as long as the data.
+SUPPRESSION_KEY_FILE = "withdrawn.key"
 
 
 class StateFolderError(PlatformError):

@@ -1,11 +1,10 @@
 """The embedded stack as a whole: `up`, `down`, `status`, and its addresses.
 
 What belongs here: both servers together, and `connection.json`. How a single server runs is in
-`kafka` and `postgres`.
+`kafka` and `postgres`; the key of the suppression list is in `suppression_key`.
 """
 
 import json
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -17,16 +16,20 @@ from typing import Literal
 
 import psutil
 from filelock import FileLock, Timeout
+from pydantic import SecretStr
 
-from mastodon_assets.config.state_folder import StateFolderError, check_own, make_private_folder
-from mastodon_assets.embedded import kafka, postgres
+from mastodon_assets.config.state_folder import (
+    SUPPRESSION_KEY_FILE,
+    StateFolderError,
+    check_own,
+    make_private_folder,
+)
+from mastodon_assets.embedded import kafka, postgres, suppression_key
 from mastodon_assets.embedded.processes import ServerElsewhereError
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.files import read_text, write_atomically
+from mastodon_assets.files import write_atomically
 from mastodon_assets.jvm.maven import Report, cache_dir
 from mastodon_assets.kafka.topics import create_topics
-
-_KEY_BYTES = 32
 
 
 class StackBusyError(PlatformError):
@@ -40,12 +43,10 @@ class Connection:
     Attributes:
         kafka_bootstrap_servers: `host:port`.
         postgres_url: `postgresql://…` with the password, and therefore not in the repr.
-        withdrawn_key: Random key of the suppression list, kept as long as the data.
     """
 
     kafka_bootstrap_servers: str
     postgres_url: str = field(repr=False)
-    withdrawn_key: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,19 @@ def _ignore(_line: str) -> None:
     pass
 
 
-def up(home: Path, *, topics: Sequence[str], report: Report = _ignore) -> Connection:
+def up(
+    home: Path,
+    *,
+    topics: Sequence[str],
+    own_key: SecretStr | None = None,
+    report: Report = _ignore,
+) -> Connection:
     """Start what does not run, create missing topics, write `connection.json`.
 
     Args:
         home: The state folder.
         topics: Names of topics to create.
+        own_key: WITHDRAWN_KEY, if it is set.
         report: Receives a line per step that takes long, from several threads.
 
     Raises:
@@ -93,17 +101,21 @@ def up(home: Path, *, topics: Sequence[str], report: Report = _ignore) -> Connec
                 # Left alone, the threads would still start servers.
                 cancelled.set()
                 raise
-        connection = Connection(broker.result(), server.result(), _suppression_key(home))
+        connection = Connection(broker.result(), server.result())
+        suppression_key.keep(home, connection.postgres_url, own_key)
         create_topics(connection.kafka_bootstrap_servers, topics)
         text = json.dumps(asdict(connection), indent=2)
         write_atomically(home / "connection.json", f"{text}\n")
         return connection
 
 
-def down(home: Path, *, wipe: bool = False, report: Report = _ignore) -> None:
+def down(
+    home: Path, *, wipe: bool = False, keep_key: bool = False, report: Report = _ignore
+) -> None:
     """Stop what runs; with `wipe` also remove everything that `up` created in the state folder.
 
-    Other files in the state folder stay, and so do the programs in the cache.
+    Other files in the state folder stay, and so do the programs in the cache. With `keep_key` the
+    key of the suppression list stays as well.
 
     Raises:
         PlatformError: A server does not stop or runs elsewhere, or a file cannot be removed.
@@ -130,6 +142,8 @@ def down(home: Path, *, wipe: bool = False, report: Report = _ignore) -> None:
             postgres.wipe(home)
             kafka.wipe(home)
             (home / "connection.json").unlink(missing_ok=True)
+            if not keep_key:
+                (home / SUPPRESSION_KEY_FILE).unlink(missing_ok=True)
 
 
 def status(home: Path) -> list[ServiceStatus]:
@@ -147,17 +161,6 @@ def is_running(home: Path) -> bool:
     """Return whether both servers of the state folder `home` have a process."""
     home = home.resolve()
     return kafka.find(home) is not None and postgres.find(home) is not None
-
-
-def _suppression_key(home: Path) -> str:
-    """Return the key of an earlier `up`, or a new one."""
-    text = read_text(home / "connection.json")
-    try:
-        existing = json.loads(text or "{}")["withdrawn_key"]
-    except (ValueError, KeyError, TypeError):
-        # No file, a file of a version without the key, or a damaged file.
-        return secrets.token_hex(_KEY_BYTES)
-    return str(existing)
 
 
 def _service_status(

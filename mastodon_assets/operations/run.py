@@ -81,7 +81,12 @@ def _start_servers(settings: Settings, report: Report) -> None:
     from mastodon_assets.warehouse.roles import create_roles
 
     topics = [settings.kafka_topic, settings.kafka_errors_topic]
-    connection = stack.up(settings.mastodon_assets_home, topics=topics, report=report)
+    connection = stack.up(
+        settings.mastodon_assets_home,
+        topics=topics,
+        own_key=settings.withdrawn_key,
+        report=report,
+    )
     postgres_url = SecretStr(connection.postgres_url)
     create_roles(postgres_url, {})
     migrate(postgres_url)

@@ -12,7 +12,7 @@ from typing import Any, LiteralString
 import psutil
 
 from mastodon_assets.config.settings import load_settings
-from mastodon_assets.config.state_folder import DEMO_MARKER
+from mastodon_assets.config.state_folder import DEMO_MARKER, SUPPRESSION_KEY_FILE
 from mastodon_assets.embedded import postgres, stack
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.jvm.maven import Report
@@ -40,7 +40,9 @@ def what_goes(home: Path) -> list[str]:
     if (home / "postgres").exists():
         lines.append(f"all tables in PostgreSQL ({home / 'postgres'}){_listed(home)}")
     if (home / "connection.json").exists():
-        lines.append(f"the passwords and the key of the suppression list ({home}/connection.json)")
+        lines.append(f"the passwords of both servers ({home}/connection.json)")
+    if (home / SUPPRESSION_KEY_FILE).exists():
+        lines.append(f"the key of the suppression list ({home / SUPPRESSION_KEY_FILE})")
     if _has_runs(home):
         lines.append(f"Dagster's runs and logs ({home / dagster_home.FOLDER})")
     if (home / DEMO_MARKER).exists():

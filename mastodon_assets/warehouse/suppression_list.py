@@ -141,14 +141,14 @@ def read_suppression_list(connection: Connection[Any], key: SecretStr | None) ->
     if key is None:
         raise SuppressionKeyError(
             f"{len(rows)} accounts or servers have withdrawn and WITHDRAWN_KEY is not set; set the"
-            " key that `mastodon-assets purge` used"
+            " key that `mastodon-assets purge` used (embedded servers: restore withdrawn.key)"
         )
     ours = key_fingerprint(key)
     others = sum(fingerprint != ours for _, fingerprint in rows)
     if others:
         raise SuppressionKeyError(
             f"{others} accounts or servers have withdrawn under another WITHDRAWN_KEY; set the key"
-            " that `mastodon-assets purge` used then"
+            " that `mastodon-assets purge` used then (embedded servers: restore withdrawn.key)"
         )
     return SuppressionList(key, frozenset(bytes(hashed) for hashed, _ in rows))
 

@@ -24,9 +24,9 @@ def test_every_setting_is_shown_with_its_value_and_where_it_comes_from(
     connection = {
         "kafka_bootstrap_servers": "127.0.0.1:9092",
         "postgres_url": f"postgresql://user:{SECRET}@127.0.0.1:5432/db",
-        "withdrawn_key": SECRET,
     }
     (home / "connection.json").write_text(json.dumps(connection))
+    (home / "withdrawn.key").write_text(SECRET)
     settings = shown(commands, neutral_low="0.3", KAFKA_ACCEPT_DATA_LOSS="true")
     assert list(settings) == [name.upper() for name in Settings.model_fields]
     assert settings["KAFKA_TOPIC"] == ("from_file", ".env")
@@ -35,7 +35,7 @@ def test_every_setting_is_shown_with_its_value_and_where_it_comes_from(
     assert settings["REPORTS_DIR"] == ("reports", "default")
     assert settings["KAFKA_BOOTSTRAP_SERVERS"] == ("127.0.0.1:9092", "connection.json")
     assert settings["DATABASE_URL"] == ("***@127.0.0.1:5432/db", "connection.json")
-    assert settings["WITHDRAWN_KEY"] == ("***", "connection.json")
+    assert settings["WITHDRAWN_KEY"] == ("***", "withdrawn.key")
     assert settings["MASTODON_API_BASE_URL"] == (None, "default")
 
 

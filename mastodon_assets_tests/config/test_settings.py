@@ -219,7 +219,11 @@ def test_the_suppression_lists_key_comes_from_the_state_folder_if_no_variable_gi
     home = folder / "state"
     home.mkdir()
     assert load_settings(mastodon_assets_home=home).suppression_key is None
-    (home / "connection.json").write_text('{"withdrawn_key": "made by mastodon-assets up"}')
+    (home / "connection.json").write_text('{"withdrawn_key": "made by an earlier version"}')
+    earlier = load_settings(mastodon_assets_home=home).suppression_key
+    assert earlier is not None
+    assert earlier.get_secret_value() == "made by an earlier version"
+    (home / "withdrawn.key").write_text("made by mastodon-assets up\n")
     found = load_settings(mastodon_assets_home=home).suppression_key
     named = load_settings(mastodon_assets_home=home, withdrawn_key="sixteen or more!")
     assert found is not None

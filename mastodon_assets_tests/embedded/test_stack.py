@@ -91,10 +91,7 @@ def test_up_writes_where_to_connect_for_the_owner_only(
     assert json.loads(path.read_text()) == {
         "kafka_bootstrap_servers": connection.kafka_bootstrap_servers,
         "postgres_url": connection.postgres_url,
-        "withdrawn_key": connection.withdrawn_key,
     }
-    assert len(connection.withdrawn_key) == 64
-    assert connection.withdrawn_key not in repr(connection)
     assert path.stat().st_mode & 0o777 == 0o600
     assert home.stat().st_mode & 0o777 == 0o700
     assert written(home) == connection
@@ -109,21 +106,21 @@ def test_a_second_up_changes_nothing(home: Path, connection: stack.Connection) -
     assert said == []
 
 
-def test_a_connection_file_of_before_there_was_a_key_gets_one(
+def test_the_key_in_an_earlier_connection_file_moves_to_its_own_even_if_that_is_damaged(
     home: Path, connection: stack.Connection
 ) -> None:
-    path = home / "connection.json"
-    kept = path.read_text()
-    document = json.loads(kept)
-    del document["withdrawn_key"]
-    path.write_text(json.dumps(document))
+    path, key_file = home / "connection.json", home / "withdrawn.key"
+    made = key_file.read_text()
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    earlier = "0123456789abcdef" * 4
+    path.write_text(f'{{"postgres_url": "lost, "withdrawn_key": "{earlier}"')
+    key_file.unlink()
     try:
-        made = stack.up(home, topics=TOPICS)
-        assert len(made.withdrawn_key) == 64
-        assert made.withdrawn_key != connection.withdrawn_key
-        assert stack.up(home, topics=TOPICS) == made == written(home)
+        assert stack.up(home, topics=TOPICS) == connection == written(home)
+        assert key_file.read_text() == f"{earlier}\n"
+        assert earlier not in path.read_text()
     finally:
-        path.write_text(kept)
+        key_file.write_text(made)
 
 
 def test_status_shows_what_runs_and_where(home: Path, connection: stack.Connection) -> None:
