@@ -203,7 +203,7 @@ def topic(stack: embedded.Connection) -> str:
     from mastodon_assets.kafka.topics import create_topics
 
     name = f"stream_{next(_topics)}"
-    create_topics(stack.kafka_bootstrap_servers, [name])
+    create_topics(stack.kafka_access, [name])
     return name
 
 
@@ -214,7 +214,7 @@ def settings(
     """Settings with a database and a topic of the test's own; files go to its folder."""
     return load_settings(
         mastodon_assets_home=tmp_path / "state",
-        kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+        **stack.kafka_settings,
         kafka_topic=topic,
         database_url=fresh_database_url,
         reports_dir=tmp_path / "reports",
@@ -276,11 +276,10 @@ def produce(stack: embedded.Connection, topic: str) -> Callable[..., None]:
     """`produce(messages, partition=0)`: to the test's topic, all acknowledged."""
     from confluent_kafka import Producer
 
+    from mastodon_assets.kafka.client import config_of
     from mastodon_assets_tests.support.records import as_value
 
-    producer = Producer(
-        {"bootstrap.servers": stack.kafka_bootstrap_servers, "acks": "all", "log_level": 0}
-    )
+    producer = Producer({**config_of(stack.kafka_access), "acks": "all"})
 
     def send(messages: list[object], partition: int = 0) -> None:
         for message in messages:

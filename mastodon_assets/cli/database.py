@@ -19,18 +19,12 @@ def prepare() -> None:
     The servers are those of KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL. For the embedded ones, `up`
     does this. Safe to repeat.
     """
-    from mastodon_assets.kafka.client import client_config
     from mastodon_assets.kafka.topics import create_topics
     from mastodon_assets.warehouse.migrate import migrate as apply_migrations
 
     settings = load_settings()
     topics = [settings.kafka_topic, settings.kafka_errors_topic]
-    create_topics(
-        settings.kafka_servers,
-        topics,
-        config=client_config(settings),
-        errors_topic=settings.kafka_errors_topic,
-    )
+    create_topics(settings.kafka_access, topics, errors_topic=settings.kafka_errors_topic)
     version = apply_migrations(settings.postgres_url)
     print_line(f"Kafka       {settings.kafka_servers}, topics {' and '.join(topics)}")
     url = settings.postgres_url.get_secret_value()

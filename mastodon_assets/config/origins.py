@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import SecretStr
@@ -12,11 +13,29 @@ from mastodon_assets.errors import SettingsError
 
 Origin = Literal["environment", ".env", "connection.json", "withdrawn.key", "default"]
 
-# What `mastodon-assets up` writes to the state folder, with the file.
-_FALLBACKS: Mapping[str, tuple[Origin, Callable[[Settings], Any]]] = {
-    "kafka_bootstrap_servers": ("connection.json", lambda settings: settings.kafka_servers),
-    "database_url": ("connection.json", lambda settings: settings.postgres_url),
-    "withdrawn_key": ("withdrawn.key", lambda settings: settings.suppression_key),
+
+def _of_broker(field: str, settings: Settings) -> Any:
+    return getattr(settings.kafka_access, field)
+
+
+# What `mastodon-assets up` writes to the state folder, with the file. It counts if the setting that
+# is named first is not set.
+_GENERATED: Mapping[str, tuple[str, Origin, Callable[[Settings], Any]]] = {
+    **{
+        f"kafka_{name}": (
+            "kafka_bootstrap_servers",
+            "connection.json",
+            partial(_of_broker, name),
+        )
+        for name in ("security_protocol", "sasl_mechanism", "sasl_username", "sasl_password")
+    },
+    "kafka_bootstrap_servers": (
+        "kafka_bootstrap_servers",
+        "connection.json",
+        lambda settings: settings.kafka_servers,
+    ),
+    "database_url": ("database_url", "connection.json", lambda settings: settings.postgres_url),
+    "withdrawn_key": ("withdrawn_key", "withdrawn.key", lambda settings: settings.suppression_key),
 }
 
 
@@ -41,10 +60,10 @@ def setting_origins(settings: Settings) -> list[SettingOrigin]:
     origins = []
     for name in Settings.model_fields:
         value, origin = getattr(settings, name), _origin(name, environment, dotenv)
-        if value is None and name in _FALLBACKS:
-            file, read = _FALLBACKS[name]
-            value = _fallback(settings, read)
-            origin = origin if value is None else file
+        if name in _GENERATED and getattr(settings, _GENERATED[name][0]) is None:
+            _, file, read = _GENERATED[name]
+            generated = _read(settings, read)
+            value, origin = (value, origin) if generated is None else (generated, file)
         origins.append(SettingOrigin(name.upper(), value, origin))
     return origins
 
@@ -55,7 +74,7 @@ def _origin(name: str, environment: Mapping[str, Any], dotenv: Mapping[str, Any]
     return ".env" if name in dotenv else "default"
 
 
-def _fallback(settings: Settings, read: Callable[[Settings], Any]) -> Any:
+def _read(settings: Settings, read: Callable[[Settings], Any]) -> Any:
     try:
         return read(settings)
     except SettingsError:

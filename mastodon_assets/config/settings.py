@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from mastodon_assets.config.kafka_access import KafkaAccess
 from mastodon_assets.config.sources import parse_sources
 from mastodon_assets.config.state_folder import SUPPRESSION_KEY_FILE
 from mastodon_assets.errors import SettingsError
@@ -52,9 +53,9 @@ _ALLOWED_PATTERNS = {
 class Settings(BaseSettings):
     """The settings of the environment and `.env`; each field is the variable of the same name.
 
-    `kafka_bootstrap_servers` and `database_url` fall back to `connection.json`, and `withdrawn_key`
-    to `withdrawn.key`. `mastodon-assets up` writes both files to the state folder. Read these
-    settings through `kafka_servers`, `postgres_url` and `suppression_key`.
+    `kafka_bootstrap_servers` (with its login) and `database_url` fall back to `connection.json`,
+    and `withdrawn_key` to `withdrawn.key`. `mastodon-assets up` writes both files to the state
+    folder. Read these settings through `kafka_access`, `postgres_url` and `suppression_key`.
     """
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
@@ -205,11 +206,12 @@ class Settings(BaseSettings):
         # Whoever sets a login or a CA expects it to be used.
         shown = f"KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol!r}: allowed:"
         has_login = self.kafka_sasl_username is not None and self.kafka_sasl_password is not None
-        if self.kafka_uses_sasl and not has_login:
+        uses_sasl = self.kafka_security_protocol.startswith("SASL")
+        if uses_sasl and not has_login:
             raise ValueError(
                 f"{shown} this one only together with KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
             )
-        if not self.kafka_uses_sasl and (self.kafka_sasl_username or self.kafka_sasl_password):
+        if not uses_sasl and (self.kafka_sasl_username or self.kafka_sasl_password):
             raise ValueError(f"{shown} SASL_SSL or SASL_PLAINTEXT if KAFKA_SASL_… are set")
         if self.kafka_ssl_ca_location and not self.kafka_security_protocol.endswith("SSL"):
             raise ValueError(f"{shown} SSL or SASL_SSL if KAFKA_SSL_CA_LOCATION is set")
@@ -234,9 +236,35 @@ class Settings(BaseSettings):
         return {key: str(value) for key, value in connection.items()}
 
     @property
-    def kafka_uses_sasl(self) -> bool:
-        """Return whether the clients log in at the broker."""
-        return self.kafka_security_protocol.startswith("SASL")
+    def kafka_access(self) -> KafkaAccess:
+        """Return how to reach the broker; at the embedded one only its own login is valid.
+
+        Raises:
+            SettingsError: No broker is known.
+        """
+        if self.kafka_bootstrap_servers is not None:
+            return KafkaAccess(
+                self.kafka_bootstrap_servers,
+                self.kafka_security_protocol,
+                self.kafka_sasl_mechanism,
+                self.kafka_sasl_username,
+                self.kafka_sasl_password,
+                self.kafka_ssl_ca_location,
+            )
+        known = self._connection
+        if not known.get("kafka_bootstrap_servers"):
+            raise SettingsError(
+                "no Kafka broker is known; run: mastodon-assets up (or set KAFKA_BOOTSTRAP_SERVERS)"
+            )
+        # The broker of an earlier version asks for no login.
+        password = known.get("kafka_sasl_password")
+        return KafkaAccess(
+            known["kafka_bootstrap_servers"],
+            known.get("kafka_security_protocol", "PLAINTEXT"),
+            known.get("kafka_sasl_mechanism", "PLAIN"),
+            known.get("kafka_sasl_username"),
+            SecretStr(password) if password else None,
+        )
 
     @property
     def kafka_servers(self) -> str:
@@ -245,12 +273,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: No broker is known.
         """
-        servers = self.kafka_bootstrap_servers or self._connection.get("kafka_bootstrap_servers")
-        if not servers:
-            raise SettingsError(
-                "no Kafka broker is known; run: mastodon-assets up (or set KAFKA_BOOTSTRAP_SERVERS)"
-            )
-        return servers
+        return self.kafka_access.servers
 
     @property
     def postgres_url(self) -> SecretStr:

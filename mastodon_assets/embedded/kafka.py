@@ -3,10 +3,12 @@
 What belongs here: the broker's files, its start and its end.
 
 Its folder `kafka/` in the state folder contains: `broker.port` and `controller.port`, the ports of
-the last start, used again while they are free; `server.properties` and `log4j2.xml`, rewritten at
-each start; `data/`, the topics; `broker.log`.
+the last start, used again while they are free; `password`, which clients and the broker itself log
+in with; `server.properties` and `log4j2.xml`, rewritten at each start; `data/`, the topics;
+`broker.log`.
 """
 
+import secrets
 import shutil
 import signal
 import uuid
@@ -16,7 +18,10 @@ from threading import Event
 
 import psutil
 from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
 
+from mastodon_assets.config.kafka_access import KafkaAccess
 from mastodon_assets.config.state_folder import StateDamagedError
 from mastodon_assets.embedded.processes import (
     accepts_connections,
@@ -29,9 +34,11 @@ from mastodon_assets.embedded.processes import (
     start_server,
     stop,
 )
+from mastodon_assets.files import read_text, write_atomically
 from mastodon_assets.jvm.java import java_home
 from mastodon_assets.jvm.maven import Coordinate, Report, cache_dir, fetch_jars
-from mastodon_assets.kafka.topics import MAX_ERROR_BYTES, admin_client
+from mastodon_assets.kafka.client import config_of
+from mastodon_assets.kafka.topics import MAX_ERROR_BYTES
 
 KAFKA_VERSION = "4.1.1"
 # The second carries the broker's log messages; without it there are none.
@@ -39,6 +46,10 @@ JARS = (
     Coordinate("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
     Coordinate("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3"),
 )
+USER = "mastodon"
+_SECURITY_PROTOCOL, _MECHANISM = "SASL_PLAINTEXT", "PLAIN"
+# Any user of the machine can connect to loopback. Both listeners ask for a login, because the
+# controller's takes administrative requests too.
 # Paths are relative to the broker's folder: the state folder may be moved, and Kafka splits paths
 # at a comma. The broker itself deletes nothing, because unread messages would be lost; retention
 # deletes what the tables have read. A file of messages ends after a day, because only whole files
@@ -46,9 +57,16 @@ JARS = (
 SERVER_PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=BROKER://127.0.0.1:{port}
+listener.security.protocol.map=BROKER:{protocol},CONTROLLER:{protocol}
+inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
+sasl.enabled.mechanisms={mechanism}
+sasl.mechanism.inter.broker.protocol={mechanism}
+sasl.mechanism.controller.protocol={mechanism}
+listener.name.broker.plain.sasl.jaas.config={login}
+listener.name.controller.plain.sasl.jaas.config={login}
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 log.dirs={data}
 log.retention.ms=-1
@@ -67,6 +85,10 @@ group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=1000
 """
+_LOGIN = (
+    "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    ' username="{user}" password="{password}" user_{user}="{password}";'
+)
 LOG4J2 = """\
 <Configuration status="ERROR">
   <Appenders>
@@ -81,8 +103,8 @@ LOG4J2 = """\
 """
 
 
-def start(home: Path, report: Report, cancelled: Event | None = None) -> str:
-    """Start the broker of the state folder `home` if needed; return its bootstrap servers.
+def start(home: Path, report: Report, cancelled: Event | None = None) -> KafkaAccess:
+    """Start the broker of the state folder `home` if needed; return how to reach it.
 
     Raises:
         ArtifactError: The programs cannot be downloaded.
@@ -95,20 +117,25 @@ def start(home: Path, report: Report, cancelled: Event | None = None) -> str:
     folder = home / "kafka"
     broker = find(home)
     if broker and answers(home):
-        return f"127.0.0.1:{port(home)}"
+        return _access(home)
     if broker:
-        report("Kafka runs but does not answer; restarting it")
+        # One that an earlier version started knows no login.
+        report("Kafka runs but does not answer to its login; restarting it")
         stop_server(broker)
     jars = fetch_jars(
         f"kafka-{KAFKA_VERSION}", JARS, size="43 MB, about half a minute", report=report
     )
     folder.mkdir(mode=0o700, exist_ok=True)
     with server_lock(_lock(home), "Kafka") as lock:
-        return _run(home, jars, lock, report, cancelled)
+        _run(home, jars, lock, report, cancelled)
+    return _access(home)
 
 
-def _run(home: Path, jars: Path, lock: int, report: Report, cancelled: Event | None) -> str:
+def _run(home: Path, jars: Path, lock: int, report: Report, cancelled: Event | None) -> None:
     folder = home / "kafka"
+    if not read_text(folder / "password"):
+        # Nothing that is stored depends on it.
+        write_atomically(folder / "password", f"{secrets.token_urlsafe(24)}\n")
     broker_port = choose_port(folder / "broker.port")
     controller_port = choose_port(folder / "controller.port", avoid=[broker_port])
     (folder / "log4j2.xml").write_text(LOG4J2, encoding="utf-8")
@@ -125,7 +152,6 @@ def _run(home: Path, jars: Path, lock: int, report: Report, cancelled: Event | N
         lock=lock,
         cancelled=cancelled,
     )
-    return f"127.0.0.1:{broker_port}"
 
 
 def find(home: Path) -> psutil.Process | None:
@@ -139,15 +165,29 @@ def port(home: Path) -> int | None:
 
 
 def answers(home: Path) -> bool:
-    """Return whether the broker lists its topics."""
+    """Return whether the broker lists its topics to whoever has its password."""
     broker_port = port(home)
     if broker_port is None or not accepts_connections(broker_port):
         return False
     try:
-        admin_client(f"127.0.0.1:{broker_port}").list_topics(timeout=5)
+        AdminClient(config_of(_access(home))).list_topics(timeout=5)
     except KafkaException:
         return False
     return True
+
+
+def _access(home: Path) -> KafkaAccess:
+    return KafkaAccess(
+        f"127.0.0.1:{port(home)}",
+        _SECURITY_PROTOCOL,
+        _MECHANISM,
+        USER,
+        SecretStr(_password(home)),
+    )
+
+
+def _password(home: Path) -> str:
+    return read_text(home / "kafka" / "password") or ""
 
 
 def stop_server(broker: psutil.Process) -> None:
@@ -194,13 +234,17 @@ def _java(jars: Path, heap: str) -> list[str]:
 
 
 def _write_properties(path: Path, port: int, controller_port: int, data: str) -> None:
+    password = read_text(path.with_name("password"))
     text = SERVER_PROPERTIES.format(
         port=port,
         controller_port=controller_port,
         data=data,
+        protocol=_SECURITY_PROTOCOL,
+        mechanism=_MECHANISM,
+        login=_LOGIN.format(user=USER, password=password),
         max_message_bytes=MAX_ERROR_BYTES,
     )
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text)
 
 
 def clear_leftovers(data: Path) -> None:

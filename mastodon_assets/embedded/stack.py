@@ -6,18 +6,19 @@ What belongs here: both servers together, and `connection.json`. How a single se
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from threading import Event
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
+from mastodon_assets.config.kafka_access import KafkaAccess
 from mastodon_assets.config.state_folder import (
     SUPPRESSION_KEY_FILE,
     StateFolderError,
@@ -38,15 +39,39 @@ class StackBusyError(PlatformError):
 
 @dataclass(frozen=True)
 class Connection:
-    """The addresses and secrets of the embedded stack, as in `connection.json`.
+    """The addresses and logins of the embedded stack, as in `connection.json`.
 
     Attributes:
         kafka_bootstrap_servers: `host:port`.
-        postgres_url: `postgresql://…` with the password, and therefore not in the repr.
+        kafka_security_protocol: How clients talk to the broker.
+        kafka_sasl_mechanism: How they log in.
+        kafka_sasl_username: Their login.
+        kafka_sasl_password: Its password; not in the repr.
+        postgres_url: `postgresql://…` with the password; not in the repr.
     """
 
     kafka_bootstrap_servers: str
+    kafka_security_protocol: str
+    kafka_sasl_mechanism: str
+    kafka_sasl_username: str
+    kafka_sasl_password: str = field(repr=False)
     postgres_url: str = field(repr=False)
+
+    @property
+    def kafka_access(self) -> KafkaAccess:
+        """How a client reaches the broker."""
+        return KafkaAccess(
+            self.kafka_bootstrap_servers,
+            self.kafka_security_protocol,
+            self.kafka_sasl_mechanism,
+            self.kafka_sasl_username,
+            SecretStr(self.kafka_sasl_password),
+        )
+
+    @property
+    def kafka_settings(self) -> dict[str, str]:
+        """The settings that let a client log in at the broker, for `load_settings`."""
+        return {name: value for name, value in asdict(self).items() if name.startswith("kafka_")}
 
 
 @dataclass(frozen=True)
@@ -95,18 +120,32 @@ def up(
             cancelled = Event()
             broker = pool.submit(kafka.start, home, report, cancelled)
             server = pool.submit(postgres.start, home, report, cancelled)
+            starts: list[Future[Any]] = [broker, server]
             try:
-                wait([broker, server])
+                wait(starts)
             except KeyboardInterrupt:
                 # Left alone, the threads would still start servers.
                 cancelled.set()
                 raise
-        connection = Connection(broker.result(), server.result())
+        connection = _connection(broker.result(), server.result())
         suppression_key.keep(home, connection.postgres_url, own_key)
-        create_topics(connection.kafka_bootstrap_servers, topics)
+        create_topics(broker.result(), topics)
         text = json.dumps(asdict(connection), indent=2)
         write_atomically(home / "connection.json", f"{text}\n")
         return connection
+
+
+def _connection(access: KafkaAccess, postgres_url: str) -> Connection:
+    assert access.sasl_username is not None, "the broker asks for a login"
+    assert access.sasl_password is not None, "the broker asks for a login"
+    return Connection(
+        access.servers,
+        access.security_protocol,
+        access.sasl_mechanism,
+        access.sasl_username,
+        access.sasl_password.get_secret_value(),
+        postgres_url,
+    )
 
 
 def down(

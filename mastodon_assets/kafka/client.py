@@ -6,10 +6,12 @@ them.
 """
 
 import ssl
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import KafkaError
 
+from mastodon_assets.config.kafka_access import KafkaAccess
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
 
@@ -58,22 +60,32 @@ def client_config(settings: Settings, refusals: Refusals | None = None) -> dict[
     Raises:
         SettingsError: No broker is known, or the CA's file cannot be read.
     """
+    config = config_of(settings.kafka_access)
+    if refusals is not None:
+        config["error_cb"] = refusals.record
+    return config
+
+
+def config_of(access: KafkaAccess) -> dict[str, Any]:
+    """Return librdkafka's configuration for any client of a broker. It holds the password.
+
+    Raises:
+        SettingsError: The CA's file cannot be read.
+    """
     config: dict[str, Any] = {
-        "bootstrap.servers": settings.kafka_servers,
-        "security.protocol": settings.kafka_security_protocol,
+        "bootstrap.servers": access.servers,
+        "security.protocol": access.security_protocol,
         # librdkafka prints to stderr; what matters arrives as an error or a delivery report.
         "log_level": 0,
     }
-    if refusals is not None:
-        config["error_cb"] = refusals.record
-    if settings.kafka_uses_sasl:
-        assert settings.kafka_sasl_password is not None, "the settings demand it"
+    if access.uses_sasl:
+        assert access.sasl_password is not None, "the settings demand it"
         config |= {
-            "sasl.mechanism": settings.kafka_sasl_mechanism,
-            "sasl.username": settings.kafka_sasl_username,
-            "sasl.password": settings.kafka_sasl_password.get_secret_value(),
+            "sasl.mechanism": access.sasl_mechanism,
+            "sasl.username": access.sasl_username,
+            "sasl.password": access.sasl_password.get_secret_value(),
         }
-    if certificates := _certificates(settings):
+    if certificates := _certificates(access.ssl_ca_location):
         config["ssl.ca.pem"] = certificates
     return config
 
@@ -86,22 +98,23 @@ def spark_options(settings: Settings) -> dict[str, str]:
     Raises:
         SettingsError: No broker is known, or the CA's file cannot be read.
     """
+    access = settings.kafka_access
     options = {
-        "kafka.bootstrap.servers": settings.kafka_servers,
-        "kafka.security.protocol": settings.kafka_security_protocol,
+        "kafka.bootstrap.servers": access.servers,
+        "kafka.security.protocol": access.security_protocol,
         "kafka.isolation.level": "read_committed",
     }
-    if settings.kafka_uses_sasl:
-        assert settings.kafka_sasl_password is not None, "the settings demand it"
+    if access.uses_sasl:
+        assert access.sasl_password is not None, "the settings demand it"
         options |= {
-            "kafka.sasl.mechanism": settings.kafka_sasl_mechanism,
+            "kafka.sasl.mechanism": access.sasl_mechanism,
             "kafka.sasl.jaas.config": (
-                f"{_LOGIN_MODULES[settings.kafka_sasl_mechanism]} required"
-                f" username={_quoted(settings.kafka_sasl_username or '')}"
-                f" password={_quoted(settings.kafka_sasl_password.get_secret_value())};"
+                f"{_LOGIN_MODULES[access.sasl_mechanism]} required"
+                f" username={_quoted(access.sasl_username or '')}"
+                f" password={_quoted(access.sasl_password.get_secret_value())};"
             ),
         }
-    if certificates := _certificates(settings):
+    if certificates := _certificates(access.ssl_ca_location):
         options |= {
             "kafka.ssl.truststore.type": "PEM",
             "kafka.ssl.truststore.certificates": certificates,
@@ -115,9 +128,8 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _certificates(settings: Settings) -> str | None:
+def _certificates(path: Path | None) -> str | None:
     """Return the CA's certificates as PEM text."""
-    path = settings.kafka_ssl_ca_location
     if path is None:
         return None
     try:

@@ -7,7 +7,6 @@ What belongs here: requests to Kafka with a time limit. What follows from the an
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from confluent_kafka import (
     IsolationLevel,
@@ -28,9 +27,10 @@ from confluent_kafka.admin import (
 )
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from mastodon_assets.config.kafka_access import KafkaAccess
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError
-from mastodon_assets.kafka.client import Refusals, client_config
+from mastodon_assets.kafka.client import Refusals, client_config, config_of
 
 # Partition to offset.
 Offsets = Mapping[int, int]
@@ -64,18 +64,11 @@ class TopicState:
     end: Offsets
 
 
-def admin_client(bootstrap_servers: str) -> AdminClient:
-    """Return a client for administration that logs nothing."""
-    # log_level 0: librdkafka would report each lost broker on the terminal, in many lines.
-    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
-
-
 def create_topics(
-    bootstrap_servers: str,
+    access: KafkaAccess,
     names: Sequence[str],
     partitions: int = 4,
     *,
-    config: Mapping[str, Any] | None = None,
     errors_topic: str | None = None,
 ) -> None:
     """Create the topics that do not exist, with the broker's default number of replicas.
@@ -84,19 +77,19 @@ def create_topics(
     accepts messages of `MAX_ERROR_BYTES`.
 
     Args:
-        bootstrap_servers: Address of the broker.
+        access: The broker.
         names: The topics.
         partitions: Number of partitions of a new topic.
-        config: `client.client_config`, for a broker that needs more than an address.
         errors_topic: Which of `names` is the topic of dead letters.
 
     Raises:
         ServiceUnavailableError: The broker does not answer or refuses.
+        SettingsError: The CA's file cannot be read.
     """
     topics = [NewTopic(name, num_partitions=partitions) for name in names]
     if not topics:
         return
-    admin = AdminClient(dict(config)) if config else admin_client(bootstrap_servers)
+    admin = AdminClient(config_of(access))
     for name, created in admin.create_topics(topics, request_timeout=30).items():
         try:
             created.result()
@@ -104,11 +97,11 @@ def create_topics(
             reason = error.args[0]
             if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise ServiceUnavailableError(
-                    f"Kafka at {bootstrap_servers} did not create topic {name}: {reason.str()}"
+                    f"Kafka at {access.servers} did not create topic {name}: {reason.str()}"
                 ) from error
     if errors_topic is not None:
-        _accept_large_messages(admin, bootstrap_servers, errors_topic)
-    _wait_until_known(admin, bootstrap_servers, names)
+        _accept_large_messages(admin, access.servers, errors_topic)
+    _wait_until_known(admin, access.servers, names)
 
 
 def read_topic(settings: Settings, topic: str, *, timeout: float = 5) -> TopicState:

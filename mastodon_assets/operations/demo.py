@@ -259,7 +259,7 @@ def _start_stack(home: Path, report: Report) -> tuple[Settings, bool]:
     )
     migrate(SecretStr(connection.postgres_url))
     settings = load_settings_of_demo(
-        kafka_bootstrap_servers=connection.kafka_bootstrap_servers,
+        **connection.kafka_settings,
         database_url=connection.postgres_url,
     )
     return settings, bool(downloads)

@@ -65,9 +65,8 @@ def main() -> None:
         home = Path(folder) / "state"
         stack = embedded.up(home, topics=[_TOPIC, _FIRST_TOPIC, "mastodon_errors"])
         try:
-            servers = stack.kafka_bootstrap_servers
-            _produce(servers, _FIRST_MESSAGES, _FIRST_TOPIC)
-            _produce(servers, arguments.messages, first=_FIRST_MESSAGES)
+            _produce(stack.kafka_access, _FIRST_MESSAGES, _FIRST_TOPIC)
+            _produce(stack.kafka_access, arguments.messages, first=_FIRST_MESSAGES)
             runs = [
                 _run(stack, Path(folder) / f"run-{number}", executors, arguments.messages)
                 for number, executors in enumerate(arguments.executors)
@@ -99,7 +98,7 @@ def _run(stack: embedded.Connection, folder: Path, executors: int, messages: int
     ):
         settings = load_settings(
             mastodon_assets_home=folder / "state",
-            kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+            **stack.kafka_settings,
             database_url=url,
             spark_master=master,
         )

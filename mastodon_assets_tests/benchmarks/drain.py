@@ -32,8 +32,10 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from mastodon_assets.config.kafka_access import KafkaAccess
 from mastodon_assets.config.settings import as_environment, load_settings
 from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.kafka.client import config_of
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.benchmarks.machine import machine
@@ -62,10 +64,10 @@ def main() -> None:
         stack = embedded.up(home, topics=[_TOPIC, _FIRST_TOPIC, "mastodon_errors"])
         try:
             facts = machine(SecretStr(stack.postgres_url))
-            _produce(stack.kafka_bootstrap_servers, 1_000, _FIRST_TOPIC)
+            _produce(stack.kafka_access, 1_000, _FIRST_TOPIC)
             with new_database(stack) as url:
                 _run(stack, url, *_OURS, kafka_topic=_FIRST_TOPIC)
-            _produce(stack.kafka_bootstrap_servers, arguments.messages)
+            _produce(stack.kafka_access, arguments.messages)
             with new_database(stack) as ours, new_database(stack) as baseline:
                 seconds = {
                     "ours": _run(stack, ours, *_OURS),
@@ -99,11 +101,11 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _produce(servers: str, messages: int, topic: str = _TOPIC, first: int = 0) -> None:
+def _produce(access: KafkaAccess, messages: int, topic: str = _TOPIC, first: int = 0) -> None:
     from confluent_kafka import Producer
 
     generator = random.Random(1)
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 50, "compression.type": "lz4"})
+    producer = Producer({**config_of(access), "linger.ms": 50, "compression.type": "lz4"})
     for number in range(first, first + messages):
         text = " ".join(generator.choices(_WORDS, k=20))
         user = int(generator.paretovariate(0.6)) % 50_000
@@ -132,7 +134,7 @@ def _run(
 ) -> float:
     """Seconds of the command, from the start of its process to its end."""
     settings = load_settings(
-        kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+        **stack.kafka_settings,
         kafka_topic=kafka_topic,
         database_url=url,
     )

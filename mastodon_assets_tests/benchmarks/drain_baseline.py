@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
 from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.kafka.client import spark_options
 from mastodon_assets.spark.memory import driver_memory
 from mastodon_assets.spark.session import connector_jars, file_uri, prepare_environment
 
@@ -76,7 +77,7 @@ def _toots(spark: SparkSession, settings: Settings) -> DataFrame:
     message = F.from_json(F.col("value").cast("string"), _MESSAGE)
     return (
         spark.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", settings.kafka_servers)
+        .options(**spark_options(settings))
         .option("subscribe", settings.kafka_topic)
         .option("startingOffsets", "earliest")
         .load()

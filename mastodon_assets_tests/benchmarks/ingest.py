@@ -60,7 +60,7 @@ def main() -> None:
         try:
             with new_database(stack) as url:
                 settings = load_settings(
-                    kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+                    **stack.kafka_settings,
                     database_url=url,
                     mastodon_assets_home=home,
                 )

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.kafka.client import client_config
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.benchmarks.machine import machine
 from mastodon_assets_tests.support.databases import new_database
@@ -45,7 +46,7 @@ def main() -> None:
             with new_database(stack) as url:
                 settings = load_settings(
                     mastodon_assets_home=home,
-                    kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+                    **stack.kafka_settings,
                     database_url=url,
                 )
                 facts = machine(url)
@@ -107,7 +108,7 @@ def _send(
 ) -> None:
     from confluent_kafka import Producer
 
-    producer = Producer({"bootstrap.servers": settings.kafka_servers, "acks": "all"})
+    producer = Producer({**client_config(settings), "acks": "all"})
     due = time.monotonic()
     for name in names:
 

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.kafka.client import client_config
 from mastodon_assets.orchestration.jobs import refresh_job
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.rollups import rebuild_rollups
@@ -58,7 +59,7 @@ def main() -> None:
                 embedded.up(home, topics=[topic])
                 with new_database(stack) as url:
                     settings = load_settings(
-                        kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+                        **stack.kafka_settings,
                         kafka_topic=topic,
                         database_url=url,
                         reports_dir=Path(folder) / f"reports{number}",
@@ -124,7 +125,7 @@ def _produce(settings: Settings, messages: int, number: int) -> None:
     """The toots of the day after the history, by its people."""
     from confluent_kafka import Producer
 
-    producer = Producer({"bootstrap.servers": settings.kafka_servers, "linger.ms": 50})
+    producer = Producer({**client_config(settings), "linger.ms": 50})
     for message in range(messages):
         second = message * 86_400 // messages
         at = f"2026-11-20T{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}Z"

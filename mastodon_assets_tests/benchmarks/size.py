@@ -58,7 +58,7 @@ def main() -> None:
         stack = embedded.up(home, topics=[_TOPIC, "mastodon_errors"])
         drain = ("-m", "mastodon_assets.cli.main", "stream", "--until-caught-up")
         try:
-            _produce(stack.kafka_bootstrap_servers, arguments.messages)
+            _produce(stack.kafka_access, arguments.messages)
             with new_database(stack) as url:
                 on_empty = arguments.messages / _run(stack, url, *drain)
             with new_database(stack) as url:

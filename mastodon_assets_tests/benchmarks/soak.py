@@ -38,6 +38,7 @@ from mastodon_assets.ingest.policy.consent import withheld_reason
 from mastodon_assets.ingest.recovery import timeline_walk
 from mastodon_assets.ingest.source_states import read_sources
 from mastodon_assets.ingest.supervisor import ingest
+from mastodon_assets.kafka.client import client_config
 from mastodon_assets.simulator.chaos import CONNECTION_KINDS, KINDS, ChaosServer, Ids, Kind
 from mastodon_assets.simulator.limits import ALL, PAGED, Limit, RequestLimits
 from mastodon_assets.simulator.server import running
@@ -119,7 +120,7 @@ def main() -> None:
             with new_database(stack) as url:
                 settings = load_settings(
                     _env_file=None,
-                    kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+                    **stack.kafka_settings,
                     database_url=url,
                     mastodon_assets_home=home,
                 )
@@ -364,9 +365,7 @@ def _compare(
 
 def read_messages(settings: Settings) -> list[dict[str, Any]]:
     """All messages of the topic."""
-    consumer = Consumer(
-        {"bootstrap.servers": settings.kafka_servers, "group.id": "soak", "log_level": 0}
-    )
+    consumer = Consumer({**client_config(settings), "group.id": "soak"})
     topic = settings.kafka_topic
     try:
         messages: list[dict[str, Any]] = []

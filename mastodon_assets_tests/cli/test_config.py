@@ -23,6 +23,10 @@ def test_every_setting_is_shown_with_its_value_and_where_it_comes_from(
     home.mkdir()
     connection = {
         "kafka_bootstrap_servers": "127.0.0.1:9092",
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "mastodon",
+        "kafka_sasl_password": SECRET,
         "postgres_url": f"postgresql://user:{SECRET}@127.0.0.1:5432/db",
     }
     (home / "connection.json").write_text(json.dumps(connection))
@@ -34,6 +38,8 @@ def test_every_setting_is_shown_with_its_value_and_where_it_comes_from(
     assert settings["KAFKA_ACCEPT_DATA_LOSS"] == (True, "environment")
     assert settings["REPORTS_DIR"] == ("reports", "default")
     assert settings["KAFKA_BOOTSTRAP_SERVERS"] == ("127.0.0.1:9092", "connection.json")
+    assert settings["KAFKA_SECURITY_PROTOCOL"] == ("SASL_PLAINTEXT", "connection.json")
+    assert settings["KAFKA_SASL_PASSWORD"] == ("***", "connection.json")
     assert settings["DATABASE_URL"] == ("***@127.0.0.1:5432/db", "connection.json")
     assert settings["WITHDRAWN_KEY"] == ("***", "withdrawn.key")
     assert settings["MASTODON_API_BASE_URL"] == (None, "default")

@@ -90,8 +90,7 @@ def test_the_status_says_nothing_of_a_stack_where_both_servers_are_ones_own(
     ended = commands(
         "status",
         "--json",
-        KAFKA_BOOTSTRAP_SERVERS=settings.kafka_servers,
-        DATABASE_URL=settings.postgres_url.get_secret_value(),
+        **as_environment(settings),
     )
     assert json.loads(ended.out)["services"] == []
     assert ended.status == 0

@@ -203,6 +203,7 @@ def test_connections_come_from_the_state_folder_where_no_variable_names_them(fol
     )
     found = load_settings(mastodon_assets_home=home)
     assert found.kafka_servers == "127.0.0.1:1"
+    assert not found.kafka_access.uses_sasl
     assert found.postgres_url.get_secret_value() == "postgresql://u:p@h/d"
     named = load_settings(
         mastodon_assets_home=home,
@@ -210,7 +211,39 @@ def test_connections_come_from_the_state_folder_where_no_variable_names_them(fol
         database_url="postgresql://x:y@z/d",
     )
     assert named.kafka_servers == "a:1,[::1]:2"
+    assert not named.kafka_access.uses_sasl
     assert named.postgres_url.get_secret_value() == "postgresql://x:y@z/d"
+
+
+def test_the_embedded_broker_has_its_own_login_whatever_that_of_another_is(folder: Path) -> None:
+    home = folder / "state"
+    home.mkdir()
+    login = {
+        "kafka_bootstrap_servers": "127.0.0.1:1",
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "mastodon",
+        "kafka_sasl_password": SECRET,
+    }
+    (home / "connection.json").write_text(json.dumps(login))
+    given = {
+        "kafka_security_protocol": "SASL_SSL",
+        "kafka_sasl_username": "other",
+        "kafka_sasl_password": "another",
+    }
+    for settings in (
+        load_settings(mastodon_assets_home=home),
+        load_settings(mastodon_assets_home=home, **given),
+    ):
+        access = settings.kafka_access
+        assert (access.security_protocol, access.sasl_mechanism) == ("SASL_PLAINTEXT", "PLAIN")
+        assert access.sasl_username == "mastodon"
+        assert access.sasl_password is not None
+        assert access.sasl_password.get_secret_value() == SECRET
+        assert SECRET not in repr(access)
+    elsewhere = load_settings(mastodon_assets_home=home, kafka_bootstrap_servers="a:1", **given)
+    assert elsewhere.kafka_access.sasl_username == "other"
+    assert elsewhere.kafka_access.sasl_mechanism == "SCRAM-SHA-512"
 
 
 def test_the_suppression_lists_key_comes_from_the_state_folder_if_no_variable_gives_it(

@@ -13,16 +13,21 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
 
+from mastodon_assets.config.kafka_access import KafkaAccess
+from mastodon_assets.config.settings import load_settings
 from mastodon_assets.config.state_folder import StateDamagedError
 from mastodon_assets.embedded import kafka, postgres, stack
+from mastodon_assets.kafka.client import client_config, config_of
 
 pytestmark = pytest.mark.usefixtures("own_servers")
 
@@ -51,14 +56,13 @@ def pids(home: Path) -> dict[str, int | None]:
 
 
 def send(connection: stack.Connection, value: bytes) -> None:
-    producer = Producer({"bootstrap.servers": connection.kafka_bootstrap_servers, "acks": "all"})
+    producer = Producer({**config_of(connection.kafka_access), "acks": "all"})
     producer.produce("mastodon_stream", value, partition=0)
     assert producer.flush(30) == 0
 
 
 def received(connection: stack.Connection) -> list[bytes]:
-    servers = connection.kafka_bootstrap_servers
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": "test"})
+    consumer = Consumer({**config_of(connection.kafka_access), "group.id": "test"})
     try:
         partition = TopicPartition("mastodon_stream", 0, 0)
         _, end = consumer.get_watermark_offsets(partition, timeout=30)
@@ -90,6 +94,10 @@ def test_up_writes_where_to_connect_for_the_owner_only(
     path = home / "connection.json"
     assert json.loads(path.read_text()) == {
         "kafka_bootstrap_servers": connection.kafka_bootstrap_servers,
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "mastodon",
+        "kafka_sasl_password": connection.kafka_sasl_password,
         "postgres_url": connection.postgres_url,
     }
     assert path.stat().st_mode & 0o777 == 0o600
@@ -134,7 +142,7 @@ def test_status_shows_what_runs_and_where(home: Path, connection: stack.Connecti
 def test_topics_have_four_partitions_and_no_other_topic_comes_by_use(
     connection: stack.Connection,
 ) -> None:
-    admin = AdminClient({"bootstrap.servers": connection.kafka_bootstrap_servers})
+    admin = AdminClient(config_of(connection.kafka_access))
     admin.list_topics("never_created", timeout=30)
     topics = admin.list_topics(timeout=30).topics
     assert {name: len(topic.partitions) for name, topic in topics.items() if name[0] != "_"} == {
@@ -167,16 +175,71 @@ def test_the_servers_listen_on_loopback_only(home: Path, connection: stack.Conne
         }
 
 
-def test_the_password_is_in_no_process_list_no_log_and_no_repr(
+def test_the_passwords_are_in_no_process_list_no_log_and_no_repr(
     home: Path, connection: stack.Connection
 ) -> None:
-    password = (home / "postgres" / "password").read_text().strip()
-    assert password in connection.postgres_url
-    assert password not in repr(connection)
-    for process in psutil.process_iter(["cmdline"]):
-        assert password not in " ".join(process.info["cmdline"] or [])
-    for log in [*home.glob("kafka/*.log"), *home.glob("postgres/*.log")]:
-        assert password not in log.read_text()
+    of_postgres = (home / "postgres" / "password").read_text().strip()
+    of_kafka = (home / "kafka" / "password").read_text().strip()
+    assert of_postgres in connection.postgres_url
+    assert of_kafka == connection.kafka_sasl_password
+    for name in ("password", "server.properties"):
+        assert (home / "kafka" / name).stat().st_mode & 0o777 == 0o600
+    texts = [repr(connection), repr(connection.kafka_access)]
+    texts += [
+        " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])
+    ]
+    logs = [*home.glob("kafka/*.log*"), *home.glob("postgres/*.log")]
+    texts += [log.read_text() for log in logs]
+    assert len(logs) >= 4
+    for password in (of_postgres, of_kafka):
+        assert len(password) >= 32
+        assert not any(password in text for text in texts)
+
+
+def test_the_broker_and_its_controller_answer_nobody_without_the_password(
+    home: Path, connection: stack.Connection
+) -> None:
+    right = connection.kafka_access
+    plain = KafkaAccess(right.servers)
+    controller = f"127.0.0.1:{(home / 'kafka' / 'controller.port').read_text().strip()}"
+    for wrong in (
+        plain,
+        replace(right, sasl_username="admin"),
+        replace(right, sasl_password=SecretStr("")),
+        replace(right, sasl_password=SecretStr("mastodon")),
+        replace(plain, servers=controller),
+    ):
+        with pytest.raises(KafkaException):
+            AdminClient(config_of(wrong)).list_topics(timeout=2)
+    # The broker is its controller's client, so this shows that the address is right.
+    properties = (home / "kafka" / "server.properties").read_text()
+    assert f"CONTROLLER://{controller}\n" in properties
+
+
+def test_a_broker_without_a_login_gets_one_and_keeps_its_data(
+    home: Path, connection: stack.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions started it so, and left a connection.json without login."""
+    send(connection, b"from before")
+    before = received(connection)
+    stack.down(home)
+    monkeypatch.setattr(kafka, "_SECURITY_PROTOCOL", "PLAINTEXT")
+    stack.up(home, topics=TOPICS)
+    (home / "kafka" / "password").unlink()
+    path = home / "connection.json"
+    document = json.loads(path.read_text())
+    names = ("kafka_bootstrap_servers", "postgres_url")
+    path.write_text(json.dumps({name: document[name] for name in names}))
+    settings = load_settings(mastodon_assets_home=home)
+    assert "mastodon_stream" in AdminClient(client_config(settings)).list_topics(timeout=9).topics
+    monkeypatch.undo()
+
+    again = stack.up(home, topics=TOPICS)
+
+    assert received(again) == before
+    assert b"from before" in before
+    assert written(home) == again
+    assert again.kafka_sasl_password != connection.kafka_sasl_password
 
 
 def test_the_database_lets_nobody_in_without_the_password(connection: stack.Connection) -> None:

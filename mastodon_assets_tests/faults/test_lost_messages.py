@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.kafka.client import client_config
 from mastodon_assets.kafka.topics import create_topics
 from mastodon_assets.sentiment.scoring.micro_batch import MicroBatchScorer
 from mastodon_assets.stream.continuous import stream
@@ -33,7 +34,7 @@ def _accepting(settings: Settings) -> Settings:
 
 
 def _make_anew(settings: Settings) -> None:
-    admin = AdminClient({"bootstrap.servers": settings.kafka_servers, "log_level": 0})
+    admin = AdminClient(client_config(settings))
     admin.delete_topics([settings.kafka_topic])[settings.kafka_topic].result(30)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:
@@ -44,7 +45,7 @@ def _make_anew(settings: Settings) -> None:
         except KafkaException:
             time.sleep(0.2)
     # Returns when it can be used.
-    create_topics(settings.kafka_servers, [settings.kafka_topic])
+    create_topics(settings.kafka_access, [settings.kafka_topic])
 
 
 def _stored(settings: Settings) -> int:
@@ -60,7 +61,7 @@ def test_retention_that_passed_the_ledger_is_reported_and_accepted(
     produce([upsert(str(number)) for number in range(3)])
     drain(lambda: spark, settings, report=print)
     produce([upsert(str(number)) for number in range(3, 10)])
-    admin = AdminClient({"bootstrap.servers": settings.kafka_servers, "log_level": 0})
+    admin = AdminClient(client_config(settings))
     place = TopicPartition(settings.kafka_topic, 0, 6)
     admin.delete_records([place])[place].result(30)
 

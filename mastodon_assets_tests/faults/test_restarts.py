@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from mastodon_assets.embedded import kafka, postgres
+from mastodon_assets.kafka.client import client_config
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.support.fault_platform import TOPIC, Platform
 
@@ -51,7 +52,7 @@ def test_whatever_fails_under_a_stream_changes_no_row(
             platform.send()
             platform.wait_until_stored(stream)
 
-            admin = AdminClient({"bootstrap.servers": platform.settings.kafka_servers})
+            admin = AdminClient(client_config(platform.settings))
             admin.create_partitions([NewPartitions(TOPIC, 3)])[TOPIC].result(30)
             platform.send(partitions=3)
             platform.wait_until_stored(stream)

@@ -20,7 +20,7 @@ import pytest
 from mastodon import Mastodon
 
 from mastodon_assets.config.settings import Settings, as_environment
-from mastodon_assets_tests.support.mock_broker import Broker
+from mastodon_assets_tests.support.mock_broker import broker_of
 from mastodon_assets_tests.support.ports import free_port
 
 _START_SECONDS = 60
@@ -106,7 +106,7 @@ def ingesting(
 
 
 def messages(settings: Settings) -> list[dict[str, Any]]:
-    return Broker(settings.kafka_servers).messages(settings.kafka_topic)
+    return broker_of(settings).messages(settings.kafka_topic)
 
 
 def wait_for(settings: Settings, count: int) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ def _rows(settings: Settings) -> int:
 def test_posts_reach_the_tables_also_after_every_process_was_killed(
     settings: Settings, server: SimulatorServer, produce: Callable[..., None], tmp_path: Path
 ) -> None:
-    create_topics(settings.kafka_servers, [settings.kafka_errors_topic])
+    create_topics(settings.kafka_access, [settings.kafka_errors_topic])
     port, log = free_port(), tmp_path / "run.log"
     environment = {
         **os.environ,

@@ -83,7 +83,7 @@ def test_settings_that_do_not_fit_together_are_a_finding() -> None:
 def run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """`run("--json", NAME=value)`: the command, with the stack and an errors topic that exists."""
     topic = f"errors_of_{settings.kafka_topic}"
-    create_topics(settings.kafka_servers, [topic])
+    create_topics(settings.kafka_access, [topic])
     given = settings.model_copy(update={"kafka_errors_topic": topic})
     for name, value in as_environment(given).items():
         monkeypatch.setenv(name, value)

@@ -14,6 +14,7 @@ from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
 from mastodon_assets.ingest import dead_letters as topic_dead_letters
 from mastodon_assets.ingest.dead_letters import newest_errors, replay_errors
+from mastodon_assets.kafka.client import client_config
 from mastodon_assets.kafka.publisher import publishing
 from mastodon_assets.kafka.topics import create_topics, read_topic
 from mastodon_assets.operations.purge import (
@@ -42,7 +43,7 @@ from mastodon_assets_tests.support import documents
 from mastodon_assets_tests.support.dead_letters import fail, keep
 from mastodon_assets_tests.support.documents import status
 from mastodon_assets_tests.support.handling import NOW
-from mastodon_assets_tests.support.mock_broker import Broker
+from mastodon_assets_tests.support.mock_broker import broker_of
 from mastodon_assets_tests.support.records import delete, upsert
 from mastodon_assets_tests.support.stored_toots import insert_toot
 
@@ -59,7 +60,7 @@ _BATCH = ["batch_active_users", "batch_hashtag_by_hour", "batch_toots_by_lang_pe
 def platform(settings: Settings) -> Settings:
     """Settings with a key, whose errors topic is the test's own as well."""
     topic = f"errors_of_{settings.kafka_topic}"
-    create_topics(settings.kafka_servers, [topic])
+    create_topics(settings.kafka_access, [topic])
     return settings.model_copy(update={"kafka_errors_topic": topic, "withdrawn_key": KEY})
 
 
@@ -115,7 +116,7 @@ def test_dead_letters_of_the_suppressed_go_and_the_others_stay_as_they_are(
 ) -> None:
     by_ada = [json.dumps(status(str(number))) for number in range(5)]
     fail_all(platform, *by_ada[:2], by_bob("7"), None, *by_ada[2:4], by_bob("8"), by_ada[4])
-    producer = Producer({"bootstrap.servers": platform.kafka_servers, "log_level": 0})
+    producer = Producer(client_config(platform))
     producer.produce(platform.kafka_errors_topic, b"not an entry")
     assert producer.flush(10) == 0
 
@@ -170,7 +171,7 @@ def test_an_entry_published_again_keeps_its_time(platform: Settings) -> None:
     """So that retention takes it when it would have."""
     fail(platform, json.dumps(status("1")))
     (before,) = newest_errors(platform, reason="", limit=1)[0]
-    producer = Producer({"bootstrap.servers": platform.kafka_servers, "log_level": 0})
+    producer = Producer(client_config(platform))
     producer.produce(
         platform.kafka_errors_topic, b"old", partition=before.partition, timestamp=1_000
     )
@@ -205,7 +206,7 @@ def test_no_replay_brings_back_a_dead_letter(platform: Settings) -> None:
 
     assert (errors.published, errors.kept) == (1, {"withheld: withdrawn": 1})
     assert (rejected.published, rejected.kept) == (1, {"withdrawn": 1})
-    sent = Broker(platform.kafka_servers).messages(platform.kafka_topic)
+    sent = broker_of(platform).messages(platform.kafka_topic)
     assert {message["id"] for message in sent} == {"2", "4"}
 
 

@@ -111,7 +111,7 @@ def test_observations_go_after_a_day(instance: dg.DagsterInstance) -> None:
 def test_messages_go_after_their_days_but_not_before_the_tables_have_read_them(
     environment: Settings, produce: Callable[..., None]
 ) -> None:
-    create_topics(environment.kafka_servers, [environment.kafka_errors_topic])
+    create_topics(environment.kafka_access, [environment.kafka_errors_topic])
     produce([upsert(str(number)) for number in range(10)])
     with transaction(environment.postgres_url) as connection:
         connection.execute(

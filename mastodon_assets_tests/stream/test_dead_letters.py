@@ -14,6 +14,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.contract.dead_letter import NoDeadLetterError
 from mastodon_assets.ingest import dead_letters as topic_dead_letters
 from mastodon_assets.ingest.dead_letters import newest_errors, read_error, replay_errors
+from mastodon_assets.kafka.client import client_config
 from mastodon_assets.kafka.publisher import Publisher, publishing
 from mastodon_assets.kafka.topics import create_topics
 from mastodon_assets.stream import dead_letters
@@ -26,7 +27,7 @@ from mastodon_assets.stream.dead_letters import (
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.support.dead_letters import fail, keep
 from mastodon_assets_tests.support.documents import account, status
-from mastodon_assets_tests.support.mock_broker import Broker
+from mastodon_assets_tests.support.mock_broker import broker_of
 from mastodon_assets_tests.support.records import delete, upsert
 
 if TYPE_CHECKING:
@@ -47,14 +48,14 @@ def offsets(settings: Settings) -> list[int]:
 
 
 def published(settings: Settings) -> list[Entry]:
-    return Broker(settings.kafka_servers).messages(settings.kafka_topic)
+    return broker_of(settings).messages(settings.kafka_topic)
 
 
 @pytest.fixture
 def platform(settings: Settings) -> Settings:
     """Settings whose errors topic is the test's own as well."""
     topic = f"errors_of_{settings.kafka_topic}"
-    create_topics(settings.kafka_servers, [topic])
+    create_topics(settings.kafka_access, [topic])
     return settings.model_copy(update={"kafka_errors_topic": topic})
 
 
@@ -87,7 +88,7 @@ def test_what_keeps_the_contract_now_is_published_as_it_was_and_the_rest_stays(
     assert summary.kept.total() == 3
     assert summary.kept["no value"] == 1
     assert sorted(published(settings), key=lambda found: found["id"]) == [upsert("1"), delete("2")]
-    keys = Broker(settings.kafka_servers).record_keys(settings.kafka_topic)
+    keys = broker_of(settings).record_keys(settings.kafka_topic)
     assert keys == [b"a key", b"a key"]
     assert offsets(settings) == [1, 3, 4]
 
@@ -154,7 +155,7 @@ def test_a_row_stays_where_kafka_does_not_acknowledge(settings: Settings) -> Non
             raise ConnectionError
 
     keep(settings, upsert("1"))
-    producer = Producer({"bootstrap.servers": settings.kafka_servers, "log_level": 0})
+    producer = Producer(client_config(settings))
     deaf = Deaf(lambda: producer, topic=settings.kafka_topic, errors_topic="none", servers="none")
 
     with pytest.raises(ConnectionError):
@@ -244,7 +245,7 @@ def test_the_next_replay_goes_on_behind_the_last_one_or_again_from_the_oldest(
 
 
 def test_what_the_ingester_did_not_write_stops_no_replay(platform: Settings) -> None:
-    producer = Producer({"bootstrap.servers": platform.kafka_servers, "log_level": 0})
+    producer = Producer(client_config(platform))
     for odd in (None, b"", b"\xff", b"[]", b'{"payload":1}', b"[" * 100_000, b'{"payload":null}'):
         producer.produce(platform.kafka_errors_topic, odd)
     assert producer.flush(10) == 0

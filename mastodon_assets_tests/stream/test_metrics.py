@@ -11,15 +11,19 @@ from mastodon_assets_tests.support.ports import free_port
 
 
 def _progress(
-    servers: str, topic: str, registry: CollectorRegistry | None = None
+    settings: Settings, registry: CollectorRegistry | None = None
 ) -> tuple[StreamProgress, list[StreamReport]]:
     reports: list[StreamReport] = []
     progress = StreamProgress(
-        load_settings(kafka_bootstrap_servers=servers, kafka_topic=topic),
+        settings,
         on_report=reports.append,
         registry=registry or CollectorRegistry(),
     )
     return progress, reports
+
+
+def nowhere(servers: str) -> Settings:
+    return load_settings(kafka_bootstrap_servers=servers, kafka_topic="a_topic")
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +36,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 def test_a_minute_is_one_line_with_rate_and_lag(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
-    progress, reports = _progress(settings.kafka_servers, settings.kafka_topic)
+    progress, reports = _progress(settings)
     progress.add(Batch(BatchCounts(stored=3, rejected=1), 0.5))
     progress.report_periodically({})
     assert log.messages == []
@@ -46,7 +50,7 @@ def test_a_minute_is_one_line_with_rate_and_lag(
 
 
 def test_a_large_batch_has_a_line_of_its_own(log: pytest.LogCaptureFixture) -> None:
-    progress, _ = _progress("127.0.0.1:1", "a_topic")
+    progress, _ = _progress(nowhere("127.0.0.1:1"))
     progress.add(Batch(BatchCounts(stored=9_999), 1))
     progress.add(Batch(BatchCounts(stored=10_000), 2))
     assert log.messages == ["a_topic: batch of 10,000 messages in 2.0 s (5,000/s)"]
@@ -54,7 +58,7 @@ def test_a_large_batch_has_a_line_of_its_own(log: pytest.LogCaptureFixture) -> N
 
 def test_prometheus_reads_what_became_of_the_messages() -> None:
     registry = CollectorRegistry()
-    progress, _ = _progress("127.0.0.1:1", "a_topic", registry)
+    progress, _ = _progress(nowhere("127.0.0.1:1"), registry)
     progress.add(Batch(BatchCounts(stored=3, stale=2), 0.25))
     progress.add_restart()
     reported = generate_latest(registry).decode()
@@ -73,7 +77,7 @@ def test_without_kafka_the_lag_is_unknown_and_logged_once(
     monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(progress_module, "_LAG_SECONDS", 0)
-    progress, _ = _progress(f"127.0.0.1:{free_port()}", "a_topic")
+    progress, _ = _progress(nowhere(f"127.0.0.1:{free_port()}"))
     state = TopicState("a_topic", "topic-id", earliest={0: 0}, end={0: 7})
     with monkeypatch.context() as patched:
         patched.setattr(progress_module, "read_topic", lambda *_: state)

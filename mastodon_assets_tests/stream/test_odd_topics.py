@@ -17,6 +17,7 @@ from confluent_kafka.admin import (
 import mastodon_assets.stream.query as query_module
 import mastodon_assets.stream.replay as replay_module
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.kafka.client import client_config
 from mastodon_assets.kafka.topics import read_topic
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.ledger import lag, read_ledger
@@ -58,7 +59,7 @@ def _allow_any_timestamp(settings: Settings) -> None:
         incremental_operation=AlterConfigOpType.SET,
     )
     resource = ConfigResource(ResourceType.TOPIC, settings.kafka_topic, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": settings.kafka_servers})
+    admin = AdminClient(client_config(settings))
     for future in admin.incremental_alter_configs([resource]).values():
         future.result()
 
@@ -68,7 +69,7 @@ def test_committed_and_aborted_transactions_leave_no_lag(
 ) -> None:
     producer = Producer(
         {
-            "bootstrap.servers": settings.kafka_servers,
+            **client_config(settings),
             "transactional.id": settings.kafka_topic,
         }
     )
@@ -94,7 +95,7 @@ def test_a_record_whose_time_is_in_no_calendar_is_rejected(
     spark: "SparkSession", settings: Settings, produce: Callable[..., None], scale: int
 ) -> None:
     _allow_any_timestamp(settings)
-    producer = Producer({"bootstrap.servers": settings.kafka_servers})
+    producer = Producer(client_config(settings))
     claimed = 1_764_000_000_000 * scale
     producer.produce(settings.kafka_topic, as_value(upsert("1")), b"key", 0, timestamp=claimed)
     producer.flush()
@@ -107,7 +108,7 @@ def test_a_record_whose_time_is_in_no_calendar_is_rejected(
 def test_a_huge_key_and_odd_headers_do_not_stop_the_drain(
     spark: "SparkSession", settings: Settings
 ) -> None:
-    producer = Producer({"bootstrap.servers": settings.kafka_servers})
+    producer = Producer(client_config(settings))
     headers: list[Any] = [("", b"\xff"), ("x", None), ("h" * 1_000, b"y" * 1_000)]
     key = b"\xff" * 700_000
     producer.produce(settings.kafka_topic, as_value(upsert("1")), key, 0, headers=headers)

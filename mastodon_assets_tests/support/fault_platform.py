@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings, as_environment, load_settings
 from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.kafka.client import client_config
 from mastodon_assets.kafka.topics import create_topics
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.ledger import read_ledger
@@ -77,9 +78,8 @@ class Platform:
         # What the broker was killed over is sent again, and is in the topic once.
         producer = Producer(
             {
-                "bootstrap.servers": self.settings.kafka_servers,
+                **client_config(self.settings),
                 "enable.idempotence": True,
-                "log_level": 0,
             }
         )
         for number in range(self._sent, self._sent + count):
@@ -179,14 +179,14 @@ def platform_in(folder: Path) -> Iterator[Platform]:
     """A platform whose state lies in `folder`; wiped at the end."""
     home = folder / "state"
     connection = embedded.up(home, topics=[])
-    create_topics(connection.kafka_bootstrap_servers, [TOPIC], partitions=2)
+    create_topics(connection.kafka_access, [TOPIC], partitions=2)
     try:
         with new_database(connection) as url, new_database(connection) as quiet:
             yield Platform(
                 home,
                 load_settings(
                     mastodon_assets_home=home,
-                    kafka_bootstrap_servers=connection.kafka_bootstrap_servers,
+                    **connection.kafka_settings,
                     kafka_topic=TOPIC,
                     database_url=url,
                     spark_master="local[2]",

@@ -1,12 +1,14 @@
 """A Kafka broker inside librdkafka: the real protocol, no Java, gone with its fixture."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
 from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.kafka.client import client_config
 
 STREAM = "mastodon_stream"
 ERRORS = "mastodon_errors"
@@ -17,6 +19,7 @@ class Broker:
     """A broker that lives as long as its fixture; it speaks the real protocol."""
 
     servers: str
+    login: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def settings(self, **changes: Any) -> Settings:
         """Settings that read nothing of this machine."""
@@ -34,7 +37,9 @@ class Broker:
         return [json.loads(value) for _, value in self._read(topic)]
 
     def _read(self, topic: str) -> list[tuple[bytes | None, bytes]]:
-        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "test", "log_level": 0})
+        consumer = Consumer(
+            {"bootstrap.servers": self.servers, "log_level": 0, **self.login, "group.id": "test"}
+        )
         try:
             places, waiting = [], 0
             for partition in consumer.list_topics(topic, timeout=5).topics[topic].partitions:
@@ -54,3 +59,8 @@ class Broker:
             return records
         finally:
             consumer.close()
+
+
+def broker_of(settings: Settings) -> Broker:
+    """The real broker of the settings, to read from it in the same way."""
+    return Broker(settings.kafka_servers, client_config(settings))
