@@ -6,7 +6,7 @@ and when it is closed in `gap_repair`.
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from pydantic import SecretStr
@@ -24,6 +24,7 @@ from mastodon_assets.ingest.recovery.gaps import (
 )
 from mastodon_assets.ingest.recovery.recheck import StoredPost
 from mastodon_assets.ingest.source_states import SourceState, read_state, save_state
+from mastodon_assets.ingest.stored_posts import PostAlias, posts_of_accounts
 from mastodon_assets.kafka.publisher import Publisher
 
 _START = "no ingest was running"
@@ -66,6 +67,17 @@ class Checkpoint:
     def stored_posts(self, limit: int) -> list[tuple[str, datetime | None]]:
         """Return ids and edit times of the newest posts in the tables, newest first."""
         return read_stored_posts(self._postgres_url, self._summary.instance, limit)
+
+    def posts_of_accounts(self, usernames: Collection[str], own_domain: str) -> list[PostAlias]:
+        """Return the stored posts of accounts of which the server says that they refuse.
+
+        Raises:
+            ServiceUnavailableError: PostgreSQL does not answer.
+            MissingTablesError: The tables are missing.
+        """
+        return posts_of_accounts(
+            self._postgres_url, self._summary.instance, usernames, own_domains=[own_domain]
+        )
 
     def stored_uris(self) -> list[str]:
         """Return the uris of the newest posts in the tables, newest last."""

@@ -1,9 +1,11 @@
 """Engagement: posts are read again from their server an hour and a day after they were posted.
 
 What belongs here: which posts are due, the requests for them, and `masto.toots_engagement`.
-Readings do not go through Kafka: they do not change a status, and a lost one is made again.
+Readings do not go through Kafka: they do not change a status, and a lost one is made again. What
+they show to be gone or refused does: its deletes are published before the readings are stored.
 """
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +20,24 @@ from mastodon_assets.config.servers import Server, servers_of
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.ingest.api.client import MOST_IDS, NOT_SERVED_BY_IDS, MastodonClient, client_of
-from mastodon_assets.ingest.api.errors import RefusedError
+from mastodon_assets.ingest.api.errors import RateLimitedError, RefusedError
 from mastodon_assets.ingest.api.status_ids import readable_id
-from mastodon_assets.ingest.policy.consent import ConsentPolicy, withheld_reason
+from mastodon_assets.ingest.policy.admission import AdmissionPolicy, admission_policy
+from mastodon_assets.ingest.policy.consent import (
+    REFUSALS_OF_ACCOUNT,
+    REFUSALS_OF_POST,
+    withheld_reason,
+)
+from mastodon_assets.ingest.policy.normalize import to_delete
+from mastodon_assets.ingest.stored_posts import PostAlias, posts_of_accounts
+from mastodon_assets.kafka.publisher import publishing
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
 
 # A token has 300 requests in five minutes (rack_attack.rb), and the ingester needs most of them.
-# This runs once per minute at most.
-_MOST_REQUESTS = 30
+# This runs once per minute at most. Posts that are not shown are asked for one by one with the
+# requests that are left of all.
+_MOST_REQUESTS, _MOST_REQUESTS_IN_ALL = 30, 40
 # Nobody waits longer for a slow server.
 _LONGEST_SECONDS = 60
 # After this delay a reading counts as overdue.
@@ -50,7 +61,8 @@ _DUE = """
 # The latest due comes first: if there are more than the limits allow, most are still read in time.
 # With the oldest first all of them would be late.
 _NEXT_DUE = f"""
-SELECT t.id, t.status_id, d.due_hours {_DUE} ORDER BY t.event_at + d.due DESC, t.id LIMIT %(limit)s
+SELECT t.id, t.status_id, d.due_hours, split_part(t.username, '@', 2) = %(own_domain)s AS is_home
+{_DUE} ORDER BY t.event_at + d.due DESC, t.id LIMIT %(limit)s
 """
 _COUNT_OVERDUE = f"SELECT count(*) {_DUE} AND t.event_at + d.due < %(now)s - %(late)s"
 _IS_ANY_DUE = f"SELECT EXISTS (SELECT {_DUE})"
@@ -65,11 +77,15 @@ SELECT t.id, %s, %s, %s, %s, %s FROM masto.toots_raw t WHERE t.id = %s
 
 @dataclass(frozen=True)
 class _Due:
-    """A reading to be made: row of the table, id at the server, and age in hours."""
+    """A reading to be made: row of the table, id at the server, and age in hours.
+
+    `is_home` says that the account is one of this server, which alone knows that a post is gone.
+    """
 
     id: int
     status_id: str
     due_hours: int
+    is_home: bool
 
 
 @dataclass
@@ -77,13 +93,16 @@ class ServerReadings:
     """The readings of one server.
 
     `read` counts readings with numbers. `unseen` counts posts that the server did not show or that
-    may not be read any more. `overdue` counts readings that were due more than two hours ago and
-    still wait. `problem` says why reading ended early; None if it did not.
+    may not be read any more. `removed` counts the stored posts that are deleted for it: they are
+    gone, not public any more, or of accounts that refuse. `overdue` counts readings that were due
+    more than two hours ago and still wait. `problem` says why reading ended early; None if it did
+    not.
     """
 
     server: str
     read: int = 0
     unseen: int = 0
+    removed: int = 0
     overdue: int = 0
     problem: str | None = None
 
@@ -91,9 +110,11 @@ class ServerReadings:
 def read_engagement(settings: Settings) -> list[ServerReadings]:
     """Read what is due from the servers of the settings, within the rate limits.
 
-    A post that the server does not show gets a reading without numbers. It is not deleted, because
-    it may be hidden for other reasons, and it is asked for again when its next reading is due. If a
-    server does not answer or limits the rate, its other readings wait for the next run.
+    A post that the server does not show gets a reading without numbers. It may be hidden for other
+    reasons, so it is asked for alone, and is deleted if its own server says that it does not exist.
+    A post that is shown and may not be read any more is deleted; if it is the account that refuses,
+    all its posts are. If a server does not answer or limits the rate, its other readings wait for
+    the next run, and so do those of a server whose deletes Kafka does not accept.
 
     Raises:
         ServiceUnavailableError: PostgreSQL does not answer.
@@ -126,8 +147,18 @@ def _read_server(settings: Settings, server: Server) -> ServerReadings:
         result.problem = str(error)
         return result
     most_posts = None if client.is_on_this_machine else _MOST_REQUESTS * MOST_IDS
-    waiting = _next_due(settings.postgres_url, result.server, most_posts)
-    readings, result.problem = _request(client, waiting, settings.mastodon_consent)
+    policy = admission_policy(settings)
+    own_domain = policy.stored_domain(result.server)
+    waiting = _next_due(settings.postgres_url, result.server, own_domain, most_posts)
+    answers = _Answers(result.server, policy)
+    result.problem = answers.request(client, waiting)
+    removed = answers.posts_to_remove(settings.postgres_url, own_domain)
+    try:
+        _publish_deletes(settings, removed)
+    except PlatformError as error:
+        result.problem = str(error)
+        return result
+    readings, result.removed = answers.readings, len(removed)
     with transaction(settings.postgres_url) as connection:
         take_write_lock(connection)
         _store(connection, readings)
@@ -140,45 +171,116 @@ def _read_server(settings: Settings, server: Server) -> ServerReadings:
 _Reading = tuple[_Due, datetime, tuple[int | None, ...] | None]
 
 
-def _request(
-    client: MastodonClient, waiting: Sequence[_Due], policy: ConsentPolicy
-) -> tuple[list[_Reading], str | None]:
-    """Return the readings with their times, and why not all were requested, if so."""
-    readings: list[_Reading] = []
-    deadline = time.monotonic() + _LONGEST_SECONDS
-    for first in range(0, len(waiting), MOST_IDS):
-        if time.monotonic() > deadline:
-            return readings, f"{len(waiting) - first} readings wait: the server is slow"
-        batch = waiting[first : first + MOST_IDS]
-        try:
-            statuses = client.statuses([due.status_id for due in batch])
-        except RefusedError as error:
-            is_too_old = error.status_code in (
-                httpx.codes.NOT_FOUND,
-                httpx.codes.METHOD_NOT_ALLOWED,
-            )
-            return readings, NOT_SERVED_BY_IDS if is_too_old else str(error)
-        except PlatformError as error:
-            return readings, str(error)
-        now = datetime.now(UTC)
-        shown = _counts_by_id(statuses, policy)
-        readings.extend((due, now, shown.get(due.status_id)) for due in batch)
-    return readings, None
+class _Answers:
+    """What one server answers: readings, and what is gone or refused."""
 
+    def __init__(self, server: str, policy: AdmissionPolicy) -> None:
+        self._server = server
+        self._policy = policy
+        self._gone: list[PostAlias] = []
+        self._refusing: set[str] = set()
+        self.readings: list[_Reading] = []
 
-def _counts_by_id(
-    statuses: Iterable[Any], policy: ConsentPolicy
-) -> dict[str, tuple[int | None, ...]]:
-    """Return favourites, boosts and replies of the statuses that may be read."""
-    counts = {}
-    for status in statuses:
-        if withheld_reason(status, policy=policy) is not None:
-            continue
-        status_id = readable_id(status.get("id"))
-        if status_id is not None:
+    def request(self, client: MastodonClient, waiting: Sequence[_Due]) -> str | None:
+        """Request the posts that are due; return why not all were requested, if so."""
+        deadline = time.monotonic() + _LONGEST_SECONDS
+        requests_left = _MOST_REQUESTS_IN_ALL - math.ceil(len(waiting) / MOST_IDS)
+        for first in range(0, len(waiting), MOST_IDS):
+            if time.monotonic() > deadline:
+                return f"{len(waiting) - first} readings wait: the server is slow"
+            batch = waiting[first : first + MOST_IDS]
+            try:
+                statuses = client.statuses([due.status_id for due in batch])
+            except RefusedError as error:
+                return NOT_SERVED_BY_IDS if error.status_code in _NOT_SERVED else str(error)
+            except PlatformError as error:
+                return str(error)
+            now = datetime.now(UTC)
+            shown = {
+                readable_id(status.get("id")): status
+                for status in statuses
+                if isinstance(status, Mapping)
+            }
+            hidden = [due for due in batch if due.is_home and due.status_id not in shown]
+            singles = hidden[: max(0, requests_left)]
+            requests_left -= len(singles)
+            problem = self._ask_one_by_one(client, singles, shown)
+            for due in batch:
+                self.readings.append((due, now, self._counts(shown.get(due.status_id))))
+            if problem is not None:
+                return problem
+        return None
+
+    def _ask_one_by_one(
+        self,
+        client: MastodonClient,
+        hidden: Sequence[_Due],
+        shown: dict[str | None, Mapping[str, Any]],
+    ) -> str | None:
+        """Note which of the posts are gone, and add the others; return why not all were asked."""
+        for due in hidden:
+            try:
+                status = client.status(due.status_id)
+            except RateLimitedError as error:
+                return str(error)
+            except RefusedError:
+                # This says nothing about the post.
+                continue
+            except PlatformError as error:
+                return str(error)
+            if status is None:
+                self._gone.append(PostAlias(self._server, due.status_id))
+            else:
+                shown[due.status_id] = status
+        return None
+
+    def posts_to_remove(self, postgres_url: SecretStr, own_domain: str) -> list[PostAlias]:
+        """Return the stored posts that are gone, withheld by now, or of accounts that refuse."""
+        of_accounts = (
+            posts_of_accounts(postgres_url, self._server, self._refusing, own_domains=[own_domain])
+            if self._refusing
+            else []
+        )
+        return list(dict.fromkeys([*self._gone, *of_accounts]))
+
+    def _counts(self, status: Mapping[str, Any] | None) -> tuple[int | None, ...] | None:
+        """Return favourites, boosts and replies of a status that may be read."""
+        if status is None:
+            return None
+        reason = withheld_reason(status, policy=self._policy.consent)
+        if reason is None:
             names = ("favourites_count", "reblogs_count", "replies_count")
-            counts[status_id] = tuple(_count(status, name) for name in names)
-    return counts
+            return tuple(_count(status, name) for name in names)
+        if reason in REFUSALS_OF_POST | REFUSALS_OF_ACCOUNT:
+            self._gone.append(PostAlias(self._server, str(readable_id(status.get("id")))))
+        if reason in REFUSALS_OF_ACCOUNT:
+            account = self._policy.refusing_account(status, self._server)
+            if account is not None:
+                self._refusing.add(account)
+        return None
+
+
+def _publish_deletes(settings: Settings, posts: Sequence[PostAlias]) -> None:
+    """Publish a delete per post and wait until Kafka has acknowledged all.
+
+    All that is concluded from readings goes through here, so that a limit of removals at once has
+    one place.
+
+    Raises:
+        ServiceUnavailableError: Kafka does not answer, or does not acknowledge.
+        TopicMissingError: Kafka has no such topic.
+    """
+    if not posts:
+        return
+    now = datetime.now(UTC)
+    with publishing(settings) as publisher:
+        for post in posts:
+            publisher.publish(
+                to_delete(
+                    post.status_id, instance=post.instance, received_at=now, origin="backfill"
+                )
+            )
+        publisher.flush()
 
 
 def _count(status: Mapping[str, Any], name: str) -> int | None:
@@ -187,9 +289,12 @@ def _count(status: Mapping[str, Any], name: str) -> int | None:
     return value if is_count else None
 
 
-def _next_due(postgres_url: SecretStr, instance: str, limit: int | None) -> list[_Due]:
+def _next_due(
+    postgres_url: SecretStr, instance: str, own_domain: str, limit: int | None
+) -> list[_Due]:
+    parameters = {**_at_present([instance]), "own_domain": own_domain, "limit": limit}
     with transaction(postgres_url, snapshot=True) as connection:
-        rows = connection.execute(_NEXT_DUE, {**_at_present([instance]), "limit": limit}).fetchall()
+        rows = connection.execute(_NEXT_DUE, parameters).fetchall()
     return [_Due(*row) for row in rows]
 
 

@@ -6,13 +6,15 @@ counts. Where events come from is in `event_queue`.
 A withheld post becomes a delete if it may be stored: at every `status.update`, and at an `update`
 or a page of the timeline if this run has published the post before. A withheld post that is met for
 the first time leaves nothing behind. A delete stays for ever and would list people who do not want
-to be listed.
+to be listed. If it is the account that refuses, its stored posts become deletes as well; the caller
+finds them, see `refusing_accounts`.
 """
 
 import json
 import logging
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,7 +32,9 @@ from mastodon_assets.ingest.api.software import UNKNOWN, Software
 from mastodon_assets.ingest.api.status_ids import inner_post, readable_id
 from mastodon_assets.ingest.domain_deletes import DomainDeletes
 from mastodon_assets.ingest.policy.admission import WITHDRAWN, AdmissionPolicy, DroppedError
+from mastodon_assets.ingest.policy.consent import REFUSALS_OF_ACCOUNT
 from mastodon_assets.ingest.policy.normalize import NormalizeError, to_delete
+from mastodon_assets.ingest.stored_posts import PostAlias
 from mastodon_assets.kafka.publisher import Publisher
 from mastodon_assets.warehouse.suppression_list import SuppressionList
 
@@ -41,6 +45,8 @@ _SIMULATED_INSTANCE = "simulator.example"
 _EDITS = frozenset({"status.update", "status_update"})
 _REMEMBERED_POSTS = 100_000
 _OTHER_TIMELINE = "other_timeline"
+_SETTLED_SECONDS = 60 * 60
+_MOST_ACCOUNTS = 1_000
 _PUBLISHED, _DELETED, _NEVER_EDITED = "published", "deleted", "never edited"
 
 
@@ -54,10 +60,10 @@ class IngestSummary:
 
     `received` is the sum of `upserts`, `duplicates`, `withheld`, `dropped` (by filter rule),
     `errors`, and the deletes that the server sent or that were found missing. `deletes` counts the
-    published ones, also those of withheld and dropped posts. Posts withheld as `unreadable` are
-    dead letters too. A dropped post is not remembered: from stream and timeline it counts twice.
-    `other_timeline` in `dropped` are posts that a server listed though the source has none such.
-    `ignored` are events of other kinds. `cursor` is the last one saved.
+    published ones, also those of withheld and dropped posts and of accounts that refuse. Posts
+    withheld as `unreadable` are dead letters too. A dropped post is not remembered: from stream and
+    timeline it counts twice. `other_timeline` in `dropped` are posts that a server listed though
+    the source has none such. `ignored` are events of other kinds. `cursor` is the last one saved.
     """
 
     instance: str
@@ -116,6 +122,7 @@ class EventHandler:
         self._suppression_list = suppression_list()
         self._recent = _RecentPosts(_REMEMBERED_POSTS)
         self._domain_deletes = DomainDeletes(domain_form(instance))
+        self._refusing = _RefusingAccounts(_REMEMBERED_POSTS)
         self.summary = IngestSummary(instance, str(policy))
 
     def remember(self, status_id: str, edited_at: datetime | None) -> None:
@@ -158,6 +165,28 @@ class EventHandler:
                 self.summary.duplicates += 1
             elif not self._publish_delete(status_id, received_at, origin):
                 self._fail("bad_delete", "the payload is not an id", None, origin)
+
+    @property
+    def own_domain(self) -> str:
+        """The domain of the server's own accounts, as usernames of stored posts contain it."""
+        return self._policy.stored_domain(self._instance)
+
+    def refusing_accounts(self) -> list[str]:
+        """Return the accounts seen to refuse whose stored posts were not removed since.
+
+        An account is returned again if it is seen more than an hour later: posts may have been on
+        their way to the tables.
+        """
+        return self._refusing.waiting()
+
+    def handle_refused(
+        self, accounts: Iterable[str], posts: Iterable[PostAlias], received_at: datetime
+    ) -> None:
+        """Publish deletes of the stored posts of accounts that `refusing_accounts` returned."""
+        with self._dead_letter_on_error("backfill") as origin:
+            for post in posts:
+                self._publish_delete(post.status_id, received_at, origin, instance=post.instance)
+            self._refusing.settle(accounts)
 
     def published_ids(self, limit: int) -> list[str]:
         """Return the newest posts that this run has published and not deleted, newest first."""
@@ -260,6 +289,7 @@ class EventHandler:
         self._recent.add(status_id, _PUBLISHED)
         is_local = str(message["username"]).endswith(f"@{domain_form(self._instance)}")
         self._domain_deletes.note_post(status_id, message["uri"], is_local=is_local)
+        self._refusing.discard(message["username"])
         self.summary.upserts += 1
 
     def _withhold(
@@ -274,6 +304,10 @@ class EventHandler:
             self._publish_error(reason, "consent cannot be read from the payload", None, origin)
         if reason == WITHDRAWN:
             return
+        if reason in REFUSALS_OF_ACCOUNT:
+            account = self._policy.refusing_account(status, self._instance)
+            if account is not None:
+                self._refusing.add(account)
         self._delete_if_stored(status_id, is_edit, received_at=received_at, origin=origin)
         if status_id is not None:
             self._recent.add(status_id, reason)
@@ -285,17 +319,22 @@ class EventHandler:
         if status_id is not None and (is_edit or self._recent.has(status_id, _PUBLISHED)):
             self._publish_delete(status_id, received_at, origin)
 
-    def _publish_delete(self, status_id: str, received_at: datetime, origin: str) -> bool:
-        """Publish a delete; return False if `status_id` cannot be an id."""
+    def _publish_delete(
+        self, status_id: str, received_at: datetime, origin: str, *, instance: str | None = None
+    ) -> bool:
+        """Publish a delete, by default of this server's post; return False if it is no id."""
         message = to_delete(
-            status_id, instance=self._instance, received_at=received_at, origin=origin
+            status_id,
+            instance=instance or self._instance,
+            received_at=received_at,
+            origin=origin,
         )
         try:
             self._publisher.publish(message)
         except ContractError:
             return False
         self.summary.deletes += 1
-        if self._recent.has(status_id, _PUBLISHED):
+        if message["instance"] == self._instance and self._recent.has(status_id, _PUBLISHED):
             self._recent.add(status_id, _DELETED)
         return True
 
@@ -344,6 +383,40 @@ class _RecentPosts:
             if note in notes and without not in notes
         )
         return list(islice(found, limit))
+
+
+class _RefusingAccounts:
+    """Accounts seen to refuse: those that wait, and when others were settled; old ones go."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: dict[str, None] = {}
+        self._settled: OrderedDict[str, float] = OrderedDict()
+
+    def add(self, account: str) -> None:
+        """Let an account wait, unless it was settled within the hour."""
+        settled_at = self._settled.get(account)
+        is_settled = settled_at is not None and time.monotonic() - settled_at < _SETTLED_SECONDS
+        if not is_settled and len(self._waiting) < self._limit:
+            self._waiting[account] = None
+
+    def discard(self, account: str) -> None:
+        """Forget an account that does not refuse any more."""
+        self._waiting.pop(account, None)
+        self._settled.pop(account, None)
+
+    def waiting(self) -> list[str]:
+        """Return the accounts that wait, at most a thousand at once."""
+        return list(islice(self._waiting, _MOST_ACCOUNTS))
+
+    def settle(self, accounts: Iterable[str]) -> None:
+        """Note that the stored posts of these accounts are removed."""
+        for account in accounts:
+            self._waiting.pop(account, None)
+            self._settled[account] = time.monotonic()
+            self._settled.move_to_end(account)
+            if len(self._settled) > self._limit:
+                self._settled.popitem(last=False)
 
 
 def _parse(text: str) -> Any:

@@ -13,10 +13,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 from mastodon_assets.ingest.api.client import OLDEST
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.event_stream import StreamEvent
@@ -163,6 +164,9 @@ class SourceWorker:
                 self._commit_now_and_then()
                 self._log_now_and_then()
         finally:
+            with suppress(PlatformError):
+                # Otherwise it is done when the accounts are seen again.
+                self._remove_posts_of_refusing()
             self._checkpoint.commit(min(FLUSH_SECONDS, _LAST_FLUSH_SHARE * seconds_left()))
             self._record(lambda: self._checkpoint.record_state(self._last_state()))
 
@@ -371,9 +375,21 @@ class SourceWorker:
             # While Kafka is away nothing can be committed, but the state is recorded.
             if not self._is_paused:
                 self._check_liveness()
+                self._record(self._remove_posts_of_refusing)
                 self._record(lambda: self._checkpoint.commit(_SHORT_FLUSH_SECONDS))
             self._record_state()
             self._committed_at = time.monotonic()
+
+    def _remove_posts_of_refusing(self) -> None:
+        """Publish deletes of the stored posts of accounts that were seen to refuse."""
+        accounts = self._handler.refusing_accounts()
+        if accounts:
+            posts = self._checkpoint.posts_of_accounts(accounts, self._handler.own_domain)
+            self._handler.handle_refused(accounts, posts, datetime.now(UTC))
+            if posts:
+                self._log.info(
+                    "%s stored posts of accounts that refuse now are removed", len(posts)
+                )
 
     def _check_liveness(self) -> None:
         anomaly = self._liveness.anomaly(datetime.now(UTC))

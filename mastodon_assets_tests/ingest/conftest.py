@@ -40,6 +40,7 @@ def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(supervisor, "watched_suppression_list", lambda _settings: SuppressionList)
     monkeypatch.setattr(checkpoint, "read_open_gaps", lambda _url, _instance, _source: [])
     monkeypatch.setattr(checkpoint, "read_stored_posts", lambda _url, _instance, _limit: [])
+    monkeypatch.setattr(checkpoint, "posts_of_accounts", lambda *_arguments, **_options: [])
     monkeypatch.setattr(checkpoint, "read_stored_uris", lambda _url, _instance, _limit: [])
     monkeypatch.setattr(checkpoint, "read_recent_posts", lambda _url, _instance: [])
     monkeypatch.setattr(checkpoint, "save_gap", lambda _url, _instance, _source, _gap: None)

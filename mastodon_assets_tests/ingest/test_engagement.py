@@ -16,6 +16,7 @@ from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets.stream.merge import prepare_session, write_batch
 from mastodon_assets.warehouse.database import connect, transaction
 from mastodon_assets_tests.support.documents import account, status
+from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.odd_server import Answer, OddServer, odd_server
 from mastodon_assets_tests.support.ports import free_port
 from mastodon_assets_tests.support.records import TOPIC, delete, on_partition, staged, upsert
@@ -50,10 +51,13 @@ def post(status_id: str, age: timedelta, instance: str = ODD) -> dict[str, Any]:
     return upsert(status_id, instance=instance, created_at=at, received_at=at)
 
 
-def settings_of(server: OddServer | str | None, url: SecretStr) -> Settings:
+def settings_of(
+    server: OddServer | str | None, url: SecretStr, kafka: str = "127.0.0.1:1"
+) -> Settings:
     base_url = server.base_url if isinstance(server, OddServer) else server
     return load_settings(
         _env_file=None,
+        kafka_bootstrap_servers=kafka,
         mastodon_api_base_url=base_url,
         mastodon_access_token="token",
         database_url=url,
@@ -116,21 +120,74 @@ def test_a_post_that_is_not_shown_is_no_delete_and_is_not_requested_again(
     assert readings(fresh_database_url) == [("1", 1, 1, 2, 3), ("2", 1, None, None, None)]
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        status("1", account=account(note="<p>#nobot</p>")),
-        status("1", visibility="private"),
-        status("1", account=None),
-    ],
-)
-def test_a_post_that_may_not_be_read_any_more_has_no_numbers(
-    store: Store, fresh_database_url: SecretStr, document: dict[str, Any]
+def by_ada(status_id: str, age: timedelta = timedelta(hours=2), **changes: Any) -> dict[str, Any]:
+    return post(status_id, age) | {"username": f"ada@{ODD}"} | changes
+
+
+def by_home(status_id: str, **changes: Any) -> dict[str, Any]:
+    """A status of an account of the server itself."""
+    return status(status_id, account=account(acct="ada", **changes))
+
+
+def test_what_a_server_shows_and_may_not_be_read_any_more_is_deleted(
+    store: Store, fresh_database_url: SecretStr, broker: Broker
 ) -> None:
-    store(post("1", timedelta(hours=2)))
-    with odd_server(showing(document)) as server:
-        read_engagement(settings_of(server, fresh_database_url))
-    assert readings(fresh_database_url) == [("1", 1, None, None, None)]
+    store(by_ada("1"), by_ada("2"), by_ada("3"), by_ada("4"))
+    private, odd = by_home("2") | {"visibility": "private"}, by_home("3") | {"account": None}
+    with odd_server(showing(by_home("1"), private, odd, by_home("4"))) as server:
+        (result,) = read_engagement(settings_of(server, fresh_database_url, broker.servers))
+    assert (result.read, result.unseen, result.removed, result.problem) == (2, 2, 1, None)
+    (message,) = broker.messages()
+    assert (message["op"], message["instance"], message["id"]) == ("delete", ODD, "2")
+    # Consent that cannot be read says nothing about what is stored.
+    assert readings(fresh_database_url)[2] == ("3", 1, None, None, None)
+
+
+def test_all_stored_posts_of_an_account_that_now_refuses_are_deleted(
+    store: Store, fresh_database_url: SecretStr, broker: Broker
+) -> None:
+    young, abroad = timedelta(minutes=5), {"instance": "abroad.example"}
+    store(by_ada("1"), by_ada("2", young), by_ada("9", young, **abroad), post("3", young))
+    with odd_server(showing(by_home("1", note="<p>#nobot</p>"))) as server:
+        (result,) = read_engagement(settings_of(server, fresh_database_url, broker.servers))
+    assert (result.unseen, result.removed, result.problem) == (1, 3, None)
+    assert {each["op"] for each in broker.messages()} == {"delete"}
+    deletes = {(each["instance"], each["id"]) for each in broker.messages()}
+    assert deletes == {(ODD, "1"), (ODD, "2"), ("abroad.example", "9")}
+
+
+def test_a_post_that_is_not_shown_is_deleted_if_its_own_server_says_that_it_is_gone(
+    store: Store, fresh_database_url: SecretStr, broker: Broker
+) -> None:
+    abroad = timedelta(hours=2)
+    store(*map(by_ada, ("gone", "deleted", "hidden", "refused")), post("abroad", abroad))
+    singles = {
+        f"{STATUSES}/deleted": Answer(b"{}", 410),
+        f"{STATUSES}/hidden": Answer(json.dumps(by_home("hidden")).encode()),
+        f"{STATUSES}/refused": Answer(b"{}", 403),
+    }
+    with odd_server({**showing(), **singles}) as server:
+        (result,) = read_engagement(settings_of(server, fresh_database_url, broker.servers))
+        asked = {path for path, _ in server.requests if path.startswith(f"{STATUSES}/")}
+    assert asked == {f"{STATUSES}/gone", *singles}
+    assert (result.read, result.unseen, result.removed, result.problem) == (1, 4, 2, None)
+    assert {(each["op"], each["id"]) for each in broker.messages()} == {
+        ("delete", "gone"),
+        ("delete", "deleted"),
+    }
+    assert ("hidden", 1, 1, 2, 3) in readings(fresh_database_url)
+
+
+def test_readings_wait_if_kafka_does_not_take_their_deletes(
+    store: Store, fresh_database_url: SecretStr
+) -> None:
+    store(by_ada("1"))
+    away = f"127.0.0.1:{free_port()}"
+    with odd_server(showing()) as server:
+        (result,) = read_engagement(settings_of(server, fresh_database_url, away))
+    assert result.problem is not None
+    assert result.problem.startswith(f"Kafka at {away} does not answer")
+    assert readings(fresh_database_url) == []
 
 
 def test_counts_that_are_not_numbers_are_null(store: Store, fresh_database_url: SecretStr) -> None:

@@ -12,6 +12,7 @@ from mastodon_assets.ingest.handler import SuppressedServerError
 from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.ingest.policy.filters import Filters
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
+from mastodon_assets.ingest.stored_posts import PostAlias
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
     SuppressionKeyError,
@@ -170,6 +171,39 @@ def test_a_published_post_that_no_longer_passes_is_deleted() -> None:
     handling.listed(status("1", account=account(note="#nobot")))
 
     assert handling.topics.kinds() == [("upsert", "1"), ("delete", "1")]
+
+
+def test_an_account_that_refuses_waits_until_its_stored_posts_are_deleted() -> None:
+    handling = Handling()
+    refusing, other = account(noindex=True), account(acct="bob@two.example")
+    handling.event("update", status("1", account=refusing))
+    handling.listed(status("2", account=refusing))
+    handling.event("update", status("3", account=other, visibility="private"))
+    handling.event("update", status("4", account=account(acct="eve@two.example", note=5)))
+    assert handling.handler.refusing_accounts() == ["ada@one.example"]
+
+    posts = [PostAlias("one.example", "8"), PostAlias("two.example", "9")]
+    handling.handler.handle_refused(["ada@one.example"], posts, NOW)
+
+    deletes = [(each["op"], each["instance"], each["id"]) for each in handling.topics.messages]
+    assert deletes == [("delete", "one.example", "8"), ("delete", "two.example", "9")]
+    assert handling.summary.deletes == 2
+    handling.listed(status("5", account=refusing))
+    assert handling.handler.refusing_accounts() == []
+    # Posts that are published after a new consent need a new look if it ends.
+    handling.listed(status("6"))
+    handling.listed(status("7", account=refusing))
+    assert handling.handler.refusing_accounts() == ["ada@one.example"]
+
+
+def test_an_account_that_refuses_is_named_as_its_stored_posts_are() -> None:
+    pseudonyms = Pseudonyms(SecretStr("a key for tests only"))
+    handling = Handling(policy=AdmissionPolicy(pseudonyms=pseudonyms))
+    handling.listed(status("1", account=account(note="#nobot")))
+    (name,) = handling.handler.refusing_accounts()
+    handling.listed(status("2"))
+    assert name == handling.topics.messages[0]["username"]
+    assert name.endswith(f"@{handling.handler.own_domain}")
 
 
 def test_a_post_from_stream_and_timeline_is_published_once() -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.contract.identity import full_handle
+from mastodon_assets.contract.identity import domain_form, full_handle
 from mastodon_assets.contract.messages import Message
 from mastodon_assets.ingest.policy.consent import CONSENT_VERSION, ConsentPolicy, withheld_reason
 from mastodon_assets.ingest.policy.filters import Filters, filters_from
@@ -53,6 +53,17 @@ class AdmissionPolicy:
         assert isinstance(status, Mapping), "anything else is unreadable"
         handle = full_handle(status.get("account"), instance)
         return WITHDRAWN if suppression_list.matches(handle, instance, status.get("uri")) else None
+
+    def refusing_account(self, status: Mapping[str, Any], instance: str) -> str | None:
+        """Return the author of a status withheld for the account's sake, as posts name it."""
+        handle = full_handle(status.get("account"), instance)
+        if handle is None or self.pseudonyms is None:
+            return handle
+        return self.pseudonyms.handle(handle)
+
+    def stored_domain(self, domain: str) -> str:
+        """Return a server's domain as the usernames of stored posts contain it."""
+        return domain_form(domain) if self.pseudonyms is None else self.pseudonyms.domain(domain)
 
     def to_message(
         self, status: Mapping[str, Any], *, instance: str, received_at: datetime, origin: str

@@ -16,6 +16,11 @@ CONSENT_VERSION = 2
 
 ConsentPolicy = Literal["respect", "opt-in"]
 
+# Reasons that concern an account and thereby all its posts, or only the post itself. The others say
+# nothing about posts that are stored.
+REFUSALS_OF_ACCOUNT = frozenset({"noindex", "nobot", "not_indexable"})
+REFUSALS_OF_POST = frozenset({"not_public", "local_only"})
+
 # The whole tag: not "#nobotany", not "a#nobot".
 _OPT_OUT_TAG = re.compile(r"(?<!\w)#(?:nobots?|noindex|nosearch|noarchive)(?!\w)", re.IGNORECASE)
 

@@ -29,8 +29,11 @@ _CURRENT = "toots_engagement_readings_are_current"
         " day) and one day after it (for a week). The latest due come first, at most 600 per server"
         " and run. Without a configured server it reads nothing.",
         writes="each reading once. A post that the server does not show gets a reading without"
-        " numbers. Readings are deleted with their post.",
-        metadata="`read`, `unseen`, `overdue`; the same by server, with its problem; row count.",
+        " numbers. Readings are deleted with their post. Posts that are gone at their own server,"
+        " that are not public any more, or whose account now refuses are deleted: their deletes"
+        " go to Kafka.",
+        metadata="`read`, `unseen`, `removed`, `overdue`; the same by server, with its problem; row"
+        " count.",
         raises="`ServiceUnavailableError`, `MissingTablesError`, for PostgreSQL only.",
     ),
     metadata=table_metadata(TOOTS_ENGAGEMENT),
@@ -51,6 +54,7 @@ def toots_engagement(
         metadata={
             "read": sum(each.read for each in servers),
             "unseen": sum(each.unseen for each in servers),
+            "removed": sum(each.removed for each in servers),
             "overdue": overdue,
             "servers": dg.MetadataValue.json({each.server: vars(each) for each in servers})
             if servers
