@@ -317,7 +317,13 @@ class MastodonClient:
     def _opened_stream(self, client: httpx.Client, url: str) -> Iterator[EventStream]:
         host = urlsplit(url).hostname or url
         try:
-            opening = transport.opened(client, url, self._headers("text/event-stream"))
+            opening = transport.opened(
+                client,
+                url,
+                self._headers("text/event-stream"),
+                seconds=_REST_SECONDS,
+                is_stream=True,
+            )
             response = opening.__enter__()
         except RefusedError as error:
             raise NoStreamError(str(error)) from error
@@ -434,7 +440,10 @@ class MastodonClient:
             if self._http_client is None:
                 self._http_client = transport.new_client(self._base_url, read_seconds=_READ_SECONDS)
             with transport.opened(
-                self._http_client, url, {**headers, "Accept-Encoding": "gzip"}
+                self._http_client,
+                url,
+                {**headers, "Accept-Encoding": "gzip"},
+                seconds=_REST_SECONDS,
             ) as response:
                 body = transport.body_of(response, seconds=_REST_SECONDS)
                 kept = {

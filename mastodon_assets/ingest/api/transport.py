@@ -12,12 +12,14 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -163,19 +165,55 @@ def new_client(url: str, *, read_seconds: float) -> httpx.Client:
 
 
 @contextmanager
-def opened(client: httpx.Client, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+def opened(
+    client: httpx.Client,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    seconds: float,
+    is_stream: bool = False,
+) -> Iterator[httpx.Response]:
     """Request `url`, following redirects on the same host; yield the response before its body.
 
+    Args:
+        client: The client of `new_client`.
+        url: The address.
+        headers: All headers of the request.
+        seconds: Time for the whole answer with all redirects; of a stream, for its headers.
+        is_stream: Whether the body of a success may last for ever.
+
     Raises:
-        ServiceUnavailableError: There is no answer.
+        ServiceUnavailableError: There is no answer, or it is not complete in time.
         RefusedError: The server redirects to another host, or without end.
     """
+    with _deadline(seconds) as deadline, _answered(client, url, headers, deadline) as response:
+        if is_stream and response.is_success:
+            deadline.lift()
+        try:
+            yield response
+        except ServiceUnavailableError as error:
+            if deadline.has_passed:
+                raise deadline.error(response.url.host) from error
+            raise
+        # Without a length the body would seem to be complete.
+        if deadline.has_passed:
+            raise deadline.error(response.url.host)
+
+
+@contextmanager
+def _answered(
+    client: httpx.Client, url: str, headers: Mapping[str, str], deadline: "_Deadline"
+) -> Iterator[httpx.Response]:
     host = _host_of(url) or url
     for _ in range(_MOST_REDIRECTS + 1):
         try:
-            request = client.build_request("GET", url, headers=dict(headers))
-            response = _sent(client, request)
+            request = client.build_request(
+                "GET", url, headers=dict(headers), extensions={"trace": deadline.trace}
+            )
+            response = _sent(client, request, deadline)
         except NO_ANSWER as error:
+            if deadline.has_passed:
+                raise deadline.error(host) from error
             raise unreachable(host, "no answer", error) from error
         if not response.has_redirect_location:
             break
@@ -244,11 +282,66 @@ def decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     yield decompressor.flush(_PIECE_BYTES)
 
 
-def _sent(client: httpx.Client, request: httpx.Request) -> httpx.Response:
+class _Deadline:
+    """A deadline for a request, whatever the server sends meanwhile.
+
+    The client's own time limit begins again with each byte, so a server that sends its headers byte
+    by byte would keep the request for ever.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(max(0, seconds), self._break_off)
+        self._timer.daemon = True
+        self.has_passed = False
+
+    def start(self) -> None:
+        """Let the time run."""
+        self._timer.start()
+
+    def lift(self) -> None:
+        """Let the rest of the answer take as long as it takes."""
+        self._timer.cancel()
+
+    def trace(self, event: str, details: Mapping[str, Any]) -> None:
+        """Note the socket of the connection; called by the HTTP client."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._socket = details["return_value"].get_extra_info("socket")
+            if self.has_passed:
+                self._break_off()
+
+    def error(self, host: str) -> ServiceUnavailableError:
+        """Return the error for a request that was broken off."""
+        return ServiceUnavailableError(
+            f"{host}: the answer was not complete after {self._seconds:.0f} s; try again later"
+        )
+
+    def _break_off(self) -> None:
+        self.has_passed = True
+        if self._socket is not None:
+            # The reading thread gets an end of file.
+            with suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[_Deadline]:
+    deadline = _Deadline(seconds)
+    deadline.start()
+    try:
+        yield deadline
+    finally:
+        deadline.lift()
+
+
+def _sent(client: httpx.Client, request: httpx.Request, deadline: _Deadline) -> httpx.Response:
     """Send; once more if the server had closed the connection that was kept."""
     try:
         return client.send(request, stream=True, follow_redirects=False)
     except httpx.RemoteProtocolError:
+        if deadline.has_passed:
+            raise
         return client.send(request, stream=True, follow_redirects=False)
 
 

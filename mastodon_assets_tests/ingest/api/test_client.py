@@ -2,9 +2,12 @@ import gzip
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -535,6 +538,60 @@ def test_a_body_that_never_ends_has_a_deadline(monkeypatch: pytest.MonkeyPatch) 
         pytest.raises(ServiceUnavailableError, match="was not complete after"),
     ):
         client_of(server).newest_page()
+
+
+@contextmanager
+def dripping(beginning: bytes) -> Iterator[str]:
+    """A server that sends this, and then a byte of the same line again and again."""
+    ending = Event()
+
+    class Handler(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            with suppress(OSError):
+                self.request.sendall(beginning)
+                while not ending.wait(0.02):
+                    self.request.sendall(b"x")
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            ending.set()
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"HTTP/1.1 200 OK\r\nX-Header: ",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[]",
+    ],
+    ids=["headers", "size of a chunk", "body without a length"],
+)
+def test_an_answer_that_drips_byte_by_byte_has_a_deadline(
+    beginning: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_REST_SECONDS", 0.5)
+    with dripping(beginning) as base_url:
+        client = MastodonClient(base_url, SecretStr("token"))
+        for ask in (client.newest_page, lambda: client.status("1")):
+            with pytest.raises(ServiceUnavailableError, match="was not complete after"):
+                ask()
+
+
+def test_the_headers_of_a_stream_have_a_deadline() -> None:
+    with (
+        dripping(b"HTTP/1.1 200 OK\r\nX-Header: ") as base_url,
+        httpx.Client() as http,
+        pytest.raises(ServiceUnavailableError, match="was not complete after"),
+        transport.opened(http, base_url, {}, seconds=0.5, is_stream=True),
+    ):
+        pass
 
 
 def test_an_administrator_finds_a_contact_in_the_user_agent() -> None:
