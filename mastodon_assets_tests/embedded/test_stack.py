@@ -27,7 +27,7 @@ from mastodon_assets.config.kafka_access import KafkaAccess
 from mastodon_assets.config.settings import load_settings
 from mastodon_assets.config.state_folder import StateDamagedError
 from mastodon_assets.embedded import kafka, postgres, stack
-from mastodon_assets.kafka.client import client_config, config_of
+from mastodon_assets.kafka.client import Refusals, client_config, config_of
 
 pytestmark = pytest.mark.usefixtures("own_servers")
 
@@ -200,20 +200,25 @@ def test_the_broker_and_its_controller_answer_nobody_without_the_password(
     home: Path, connection: stack.Connection
 ) -> None:
     right = connection.kafka_access
-    plain = KafkaAccess(right.servers)
     controller = f"127.0.0.1:{(home / 'kafka' / 'controller.port').read_text().strip()}"
-    for wrong in (
-        plain,
-        replace(right, sasl_username="admin"),
-        replace(right, sasl_password=SecretStr("")),
-        replace(right, sasl_password=SecretStr("mastodon")),
-        replace(plain, servers=controller),
-    ):
+
+    def answer(access: KafkaAccess) -> str:
+        refusals = Refusals()
+        admin = AdminClient({**config_of(access), "error_cb": refusals.record})
         with pytest.raises(KafkaException):
-            AdminClient(config_of(wrong)).list_topics(timeout=2)
-    # The broker is its controller's client, so this shows that the address is right.
-    properties = (home / "kafka" / "server.properties").read_text()
-    assert f"CONTROLLER://{controller}\n" in properties
+            admin.list_topics(timeout=2)
+        admin.poll(0)
+        return str(refusals.unavailable(access.servers))
+
+    assert "does not answer" in answer(KafkaAccess(right.servers))
+    for wrong in (
+        replace(right, sasl_username="admin"),
+        replace(right, sasl_password=SecretStr("mastodon")),
+        replace(right, sasl_password=SecretStr("mastodon"), servers=controller),
+    ):
+        assert "refuses access" in answer(wrong)
+    # With the login, the controller says that it has no list of topics.
+    assert "refuses access" not in answer(replace(right, servers=controller))
 
 
 def test_a_broker_without_a_login_gets_one_and_keeps_its_data(
