@@ -45,6 +45,14 @@ def ingest(
             metavar="TIME",
         ),
     ] = None,
+    wait_for_token: Annotated[
+        bool,
+        flag(
+            "--wait-for-token",
+            "If the token is refused at the start, wait for another one instead of ending; for"
+            " services that are restarted.",
+        ),
+    ] = False,
     metrics_port: Annotated[
         int | None,
         port_option("Serve metrics for Prometheus on this port of 127.0.0.1."),
@@ -77,6 +85,7 @@ def ingest(
             max_events=max_events,
             until_caught_up=until_caught_up,
             since=began_at,
+            waits_for_token=wait_for_token,
             registry=registry,
             should_stop=stop_requested(),
         )

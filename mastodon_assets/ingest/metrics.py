@@ -34,6 +34,7 @@ class Reading:
     reconnects: int = 0
     is_connected: bool = False
     is_silent: bool = False
+    is_refused: bool = False
     seconds_since_last_bytes: float | None = None
     events_waiting: int = 0
     messages_in_flight: int = 0
@@ -85,6 +86,12 @@ def _metrics(readings: list[Reading]) -> list[Metric]:
             "1 while removals wait for a person.",
             readings,
             lambda r: r.is_suspicious,
+        ),
+        _gauge(
+            "refused",
+            "1 while the server refuses the token.",
+            readings,
+            lambda r: r.is_refused,
         ),
         _gauge(
             "seconds_since_heard",

@@ -72,10 +72,11 @@ _STORED_POSTS = 20_000
 
 @dataclass(frozen=True)
 class Bounds:
-    """How far back a run reads, and whether it ends when it has caught up."""
+    """How far back a run reads, whether it ends when it has caught up, or waits for a token."""
 
     until_caught_up: bool
     since: datetime | None
+    waits_for_token: bool = False
 
 
 class SourceWorker:
@@ -187,6 +188,7 @@ class SourceWorker:
             reconnects=self._reconnects(),
             is_connected=self._is_connected,
             is_silent=self._anomaly is not None,
+            is_refused=self._is_refused(),
             seconds_since_last_bytes=self._queue.seconds_since_last_bytes(),
             events_waiting=self._queue.waiting(),
             messages_in_flight=self._publisher.in_flight(),
@@ -419,13 +421,18 @@ class SourceWorker:
             return self._state("paused", "Kafka takes no messages")
         if not self._is_connected and self._last_failure is not None:
             failure = self._last_failure
-            is_refused = isinstance(failure.error, RefusedError) and failure.error.is_of_token
-            name: StateName = "refused" if is_refused else "disconnected"
+            name: StateName = "refused" if self._is_refused() else "disconnected"
             return self._state(name, f"{failure.reason}: {failure.error}")
         rechecked = self._rechecked if self._is_polling else None
         notes = (self._anomaly, self._account_filters, self._unseen, rechecked)
         detail = "; ".join(filter(None, notes)) or None
         return self._state("silent" if self._anomaly else "connected", detail)
+
+    def _is_refused(self) -> bool:
+        """Return whether the server refuses the token at present."""
+        failure = None if self._is_connected else self._last_failure
+        error = None if failure is None else failure.error
+        return isinstance(error, RefusedError) and error.is_of_token
 
     def _last_state(self) -> SourceState:
         """Return `stopped`, or why the source could not be started."""

@@ -64,6 +64,7 @@ def ingest(
     until_caught_up: bool,
     should_stop: Callable[[], bool],
     since: datetime | None = None,
+    waits_for_token: bool = False,
     registry: CollectorRegistry | None = None,
 ) -> IngestSummary:
     """Read the servers of the settings into Kafka until one of the ends is reached.
@@ -82,6 +83,8 @@ def ingest(
         until_caught_up: End when nothing more is to be read.
         should_stop: Asked several times per second.
         since: Backfill the timelines to this time, while everything else goes on.
+        waits_for_token: Wait for another token if it is refused at the start, as it is done later.
+            Whoever restarts an ended run would ask the server again and again.
         registry: Gets the collector of the ingester's metrics.
 
     Returns:
@@ -101,7 +104,7 @@ def ingest(
         raise SettingsError(
             "no Mastodon server is named; set MASTODON_API_BASE_URL to one whose rules allow this"
         )
-    bounds = Bounds(until_caught_up, since)
+    bounds = Bounds(until_caught_up, since, waits_for_token and not until_caught_up)
     supervisor = _Supervisor(max_events)
     runners = [
         _SourceRunner(settings, server, source, rate_limits, bounds, supervisor)
@@ -206,7 +209,7 @@ class _SourceRunner:
         self._bounds = bounds
         self._supervisor = supervisor
         self._worker: SourceWorker | None = None
-        self._is_failing = False
+        self._is_failing = self._is_refused = False
         self._has_ever_connected = False
         self.instance = server.address
         self.summaries: list[IngestSummary] = []
@@ -230,7 +233,9 @@ class _SourceRunner:
     def reading(self) -> Reading:
         """Return the present metrics."""
         worker = self._worker
-        return Reading(self.instance, self._source.name) if worker is None else worker.reading()
+        if worker is None:
+            return Reading(self.instance, self._source.name, is_refused=self._is_refused)
+        return worker.reading()
 
     def run(self) -> None:
         """Run workers until one of the ends is reached.
@@ -254,7 +259,9 @@ class _SourceRunner:
                 worker.run(self._is_over, self._supervisor.seconds_left)
         except PlatformError as error:
             self._is_failing = True
-            if not (self._has_ever_connected and _is_of_token(error)):
+            self._is_refused = _is_of_token(error)
+            waits = self._has_ever_connected or self._bounds.waits_for_token
+            if not (waits and self._is_refused):
                 self._supervisor.note_failure(self)
             raise
         finally:

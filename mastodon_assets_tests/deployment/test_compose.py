@@ -17,11 +17,14 @@ from urllib.parse import urlsplit
 import pyspark
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from mastodon_assets.cli.app import app
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded.kafka import KAFKA_VERSION
 from mastodon_assets.embedded.postgres import POSTGRES_VERSION
+from mastodon_assets.ingest.metrics import IngestCollector, Reading
+from mastodon_assets.operations.metrics_endpoint import serving_metrics
 from mastodon_assets.orchestration import guarded_web_server
 from mastodon_assets.spark.memory import Workload, chosen_mebibytes, parse_memory
 from mastodon_assets_tests.deployment.compose import (
@@ -38,6 +41,7 @@ from mastodon_assets_tests.deployment.compose import (
     required_variables,
 )
 from mastodon_assets_tests.deployment.try_image import is_task
+from mastodon_assets_tests.support.ports import free_port
 
 _ALL = read_all_services()
 _OURS = sorted(set(_ALL) - set(FOREIGN))
@@ -145,7 +149,11 @@ def test_compose_itself_takes_the_file(make_env: Path) -> None:
         )
         assert shown.returncode == 0, shown.stderr
         read = yaml.safe_load(shown.stdout)
-        assert read["services"][ingester]["command"] == ["mastodon-assets", "ingest"]
+        assert read["services"][ingester]["command"] == [
+            "mastodon-assets",
+            "ingest",
+            "--wait-for-token",
+        ]
         assert read["volumes"]["postgres"]["name"] == f"mastodon_assets_{profile}_postgres"
     env.unlink()
     refused = subprocess.run(
@@ -242,6 +250,25 @@ def test_the_image_runs_as_a_numeric_user_and_sparks_pages_end_nothing() -> None
     assert (
         "-Dspark.ui.killEnabled=false" in _ALL["spark-master"]["environment"]["SPARK_MASTER_OPTS"]
     )
+
+
+@pytest.mark.usefixtures("loopback")
+def test_an_ingester_is_unhealthy_while_a_server_refuses_its_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    readings = [Reading("one.example", "public"), Reading("two.example", "public")]
+    registry = CollectorRegistry()
+    registry.register(IngestCollector(lambda: readings))
+    _, program, option, code = _ALL["ingester"]["healthcheck"]["test"]
+    assert (program, option) == ("python", "-c")
+    port = free_port()
+    code = code.replace(":9102/", f":{port}/")
+    with serving_metrics(registry, port):
+        for is_refused in (False, True):
+            readings[1] = Reading("two.example", "public", is_refused=is_refused)
+            with pytest.raises(SystemExit) as ended:
+                exec(code)  # noqa: S102
+            assert bool(ended.value.code) == is_refused
 
 
 @pytest.mark.parametrize("name", _OURS)

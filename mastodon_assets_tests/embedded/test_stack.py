@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -204,7 +205,8 @@ def test_the_broker_and_its_controller_answer_nobody_without_the_password(
 
     def answer(access: KafkaAccess) -> str:
         refusals = Refusals()
-        admin = AdminClient({**config_of(access), "error_cb": refusals.record})
+        config: dict[str, Any] = {**config_of(access), "error_cb": refusals.record}
+        admin = AdminClient(config)
         with pytest.raises(KafkaException):
             admin.list_topics(timeout=2)
         admin.poll(0)

@@ -201,6 +201,23 @@ def test_a_source_whose_token_is_refused_stops_alone(
     assert not any("wrong-token" in line for line in thread.lines)
 
 
+def test_a_run_that_waits_for_its_token_asks_no_more_until_then(
+    broker: Broker, states: list[tuple[str, str]]
+) -> None:
+    registry = CollectorRegistry()
+    with odd_server({STREAM: Answer(b"{}", 401)}) as server:
+        tokens = {server.base_url: "wrong-token"}
+        with reading(broker, tokens, waits_for_token=True, registry=registry) as thread:
+            thread.wait_for("this source is tried again in 900 s")
+            asked = len(server.requests)
+            time.sleep(0.5)
+            assert len(server.requests) == asked
+            assert thread.is_alive()
+            labels = {"instance": "odd.example", "source": "public"}
+            assert registry.get_sample_value("mastodon_assets_ingest_refused", labels) == 1
+    assert ("public", "refused") in states
+
+
 def test_a_source_that_comes_up_later_is_read_then(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
