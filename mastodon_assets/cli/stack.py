@@ -124,6 +124,7 @@ def up() -> None:
     from pydantic import SecretStr
 
     from mastodon_assets.embedded import stack
+    from mastodon_assets.operations.kept_list import restore
     from mastodon_assets.warehouse.migrate import migrate
     from mastodon_assets.warehouse.roles import create_roles
 
@@ -136,6 +137,8 @@ def up() -> None:
     )
     create_roles(SecretStr(connection.postgres_url), {})
     version = migrate(SecretStr(connection.postgres_url))
+    if restored := restore(settings.mastodon_assets_home):
+        print_line(f"{restored:,} entries of the kept suppression list added")
     print_line(f"Kafka       {connection.kafka_bootstrap_servers}")
     print_line(f"PostgreSQL  {address(connection.postgres_url)}, schema version {version}")
     print_line(f"addresses   {settings.mastodon_assets_home / 'connection.json'}")
@@ -143,6 +146,13 @@ def up() -> None:
 
 def down(
     wipe: Annotated[bool, flag("--wipe", "Also remove their data and Dagster's runs.")] = False,
+    keep_list: Annotated[
+        bool,
+        flag(
+            "--keep-list",
+            "With --wipe: keep the suppression list and its key; the next `up` reads them.",
+        ),
+    ] = False,
     yes: Annotated[bool, flag("--yes", "Do not ask before data are removed.")] = False,
 ) -> None:
     """Stop the embedded Kafka and PostgreSQL; keep their data unless --wipe."""
@@ -151,22 +161,30 @@ def down(
     home = load_settings().mastodon_assets_home
     with seconds_to_end(_SECONDS_TO_STOP_SERVERS):
         if wipe:
-            _wipe(home, yes=yes)
+            _wipe(home, keep_list=keep_list, yes=yes)
         else:
             stack.down(home, report=report)
 
 
-def _wipe(home: Path, *, yes: bool) -> None:
-    from mastodon_assets.operations.wipe import check_unused, what_goes, wipe
+def _wipe(home: Path, *, keep_list: bool, yes: bool) -> None:
+    from mastodon_assets.operations.wipe import check_unused, may_have_list, what_goes, wipe
 
     check_unused(home)
-    lines = what_goes(home)
+    if not (keep_list or yes) and may_have_list(home):
+        keep_list = typer.confirm(
+            "Keep the suppression list and its key? Posts of those on it would be read again"
+            " without them.",
+            default=True,
+            err=True,
+        )
+    lines = what_goes(home, keep_list=keep_list)
     if lines and not yes:
         typer.echo("This removes for good:", err=True)
         for line in lines:
             typer.echo(escaped(f"  {line}"), err=True)
         typer.confirm("Go on?", abort=True, err=True)
-    wipe(home, report)
+    if kept := wipe(home, report, keep_list=keep_list):
+        print_line(f"{kept:,} entries of the suppression list and its key are kept in {home}")
 
 
 def status(as_json: AsJson = False) -> None:

@@ -77,6 +77,7 @@ def _children(settings: Settings, port: int) -> list[Child]:
 
 
 def _start_servers(settings: Settings, report: Report) -> None:
+    from mastodon_assets.operations.kept_list import restore
     from mastodon_assets.warehouse.migrate import migrate
     from mastodon_assets.warehouse.roles import create_roles
 
@@ -90,6 +91,8 @@ def _start_servers(settings: Settings, report: Report) -> None:
     postgres_url = SecretStr(connection.postgres_url)
     create_roles(postgres_url, {})
     migrate(postgres_url)
+    if restored := restore(settings.mastodon_assets_home):
+        report(f"{restored:,} entries of the kept suppression list added")
 
 
 def _watch(settings: Settings, report: Report) -> Callable[[], None]:

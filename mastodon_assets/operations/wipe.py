@@ -16,6 +16,7 @@ from mastodon_assets.config.state_folder import DEMO_MARKER, SUPPRESSION_KEY_FIL
 from mastodon_assets.embedded import postgres, stack
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.jvm.maven import Report
+from mastodon_assets.operations import kept_list
 from mastodon_assets.orchestration import dagster_home
 from mastodon_assets.warehouse.database import transaction
 
@@ -31,17 +32,22 @@ class StateInUseError(PlatformError):
     """Processes use the data that are to be removed. The message names them."""
 
 
-def what_goes(home: Path) -> list[str]:
-    """Return one line per kind of data that a wipe of the state folder removes."""
+def what_goes(home: Path, *, keep_list: bool = False) -> list[str]:
+    """Return one line per kind of data that a wipe of the state folder removes.
+
+    Args:
+        home: The state folder.
+        keep_list: Whether the suppression list and its key are kept.
+    """
     home = home.resolve()
     lines = []
     if (home / "kafka").exists():
         lines.append(f"all messages in Kafka ({home / 'kafka'})")
     if (home / "postgres").exists():
-        lines.append(f"all tables in PostgreSQL ({home / 'postgres'}){_listed(home)}")
+        lines.append(f"all tables in PostgreSQL ({home / 'postgres'}){_listed(home, keep_list)}")
     if (home / "connection.json").exists():
         lines.append(f"the passwords of both servers ({home}/connection.json)")
-    if (home / SUPPRESSION_KEY_FILE).exists():
+    if (home / SUPPRESSION_KEY_FILE).exists() and not keep_list:
         lines.append(f"the key of the suppression list ({home / SUPPRESSION_KEY_FILE})")
     if _has_runs(home):
         lines.append(f"Dagster's runs and logs ({home / dagster_home.FOLDER})")
@@ -65,15 +71,20 @@ def check_unused(home: Path) -> None:
         )
 
 
-def wipe(home: Path, report: Report) -> None:
+def wipe(home: Path, report: Report, *, keep_list: bool = False) -> int:
     """Stop the servers of the state folder and remove everything of ours in it.
 
-    Dagster's runs stay if `DAGSTER_HOME` is another folder.
+    Dagster's runs stay if `DAGSTER_HOME` is another folder. With `keep_list` the suppression list
+    and its key stay, see `kept_list`.
+
+    Returns:
+        The number of entries of the suppression list that are kept.
 
     Raises:
-        PlatformError: A server does not stop, or a file cannot be removed.
+        PlatformError: The list cannot be kept, a server does not stop, or a file cannot be removed.
     """
-    stack.down(home, wipe=True, report=report)
+    kept = kept_list.keep(home, report) if keep_list else 0
+    stack.down(home, wipe=True, keep_key=kept > 0, report=report)
     if _has_runs(home):
         shutil.rmtree(home / dagster_home.FOLDER)
     if (home / DEMO_MARKER).exists():
@@ -81,17 +92,32 @@ def wipe(home: Path, report: Report) -> None:
             shutil.rmtree(home / name, ignore_errors=True)
     for name in (*DEMO_LOGS, _SIZES, DEMO_MARKER):
         (home / name).unlink(missing_ok=True)
+    return kept
 
 
 def _has_runs(home: Path) -> bool:
     return (home / dagster_home.FOLDER / "dagster.yaml").exists()
 
 
-def _listed(home: Path) -> str:
+def may_have_list(home: Path) -> bool:
+    """Return whether PostgreSQL has entries of the suppression list, or is stopped."""
+    home = home.resolve()
+    if not (home / "postgres").exists():
+        return False
+    return postgres.find(home) is None or _entries(home) > 0
+
+
+def _listed(home: Path, is_kept: bool) -> str:
     """Return how long the suppression list is: posts of those on it would be read again."""
-    rows = _query(home, "SELECT count(*) FROM masto.withdrawn")
-    count = rows[0][0] if rows else 0
+    count = _entries(home)
+    if is_kept:
+        return ", except for the suppression list"
     return f", with {count} entries of the suppression list" if count else ""
+
+
+def _entries(home: Path) -> int:
+    rows = _query(home, "SELECT count(*) FROM masto.withdrawn")
+    return int(rows[0][0]) if rows else 0
 
 
 def _connected(home: Path) -> Iterator[str]:

@@ -133,6 +133,24 @@ def _refused_wipe(commands: Commands) -> str:
     return asked.err
 
 
+def _keep_the_list_across_a_wipe(home: Path, commands: Commands) -> None:
+    """From a stopped stack to a running one with the same list and no other data."""
+    key = (home / "withdrawn.key").read_text()
+    assert commands("up").status == 0
+    assert commands("purge", "--account", "ada@one.example", "--yes").status == 0
+    assert commands("down").status == 0
+    kept = commands("down", "--wipe", "--keep-list", "--yes")
+    assert kept.status == 0, kept.err
+    assert "1 entries of the suppression list and its key are kept" in kept.out
+    assert {path.name for path in home.iterdir()} == {"withdrawn.key", "suppression-list.jsonl"}
+    again = commands("up")
+    assert again.status == 0, again.err
+    assert "1 entries of the kept suppression list added" in again.out
+    assert (home / "withdrawn.key").read_text() == key
+    assert not (home / "suppression-list.jsonl").exists()
+    assert len(json.loads(commands("purge", "--list", "--json").out)) == 1
+
+
 @pytest.mark.usefixtures("own_servers")
 def test_the_stack_comes_up_goes_down_and_is_wiped(folder: Path, commands: Commands) -> None:
     home = folder / ".mastodon_assets"
@@ -159,6 +177,7 @@ def test_the_stack_comes_up_goes_down_and_is_wiped(folder: Path, commands: Comma
         assert commands("down").status == 0
         assert (home / "connection.json").exists()
         assert commands.failure(1, "stream").startswith("no connection to PostgreSQL")
+        _keep_the_list_across_a_wipe(home, commands)
     finally:
         wiped = commands("down", "--wipe", "--yes")
     assert wiped.status == 0, wiped.err
