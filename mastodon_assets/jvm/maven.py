@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -83,6 +84,7 @@ def fetch_jars(
     def fetch(target: Path) -> None:
         report(f"fetching {folder_name} ({size}, once)")
         _fetch_whole(_ivy_module(coordinates, excluded), target, cache)
+        _check_pinned(target)
 
     return provide(cache / folder_name, fetch, lock=cache / "fetch.lock")
 
@@ -125,8 +127,8 @@ def is_whole(folder: Path) -> bool:
 
 
 def _manifest(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return "".join(f"{_sha256(path)}  {path.relative_to(folder)}\n" for path in files)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return "".join(f"{_sha256(path)}  {path.relative_to(folder)}\n" for path in paths)
 
 
 def _sha256(path: Path) -> str:
@@ -160,6 +162,32 @@ def _fetch_whole(module: str, target: Path, cache: Path) -> None:
         raise ArtifactError(
             f"{broken[0].name} arrived damaged twice; check proxy and disk, then run again"
         )
+
+
+def _check_pinned(folder: Path) -> None:
+    """Check that the jars are those that this version was tested with.
+
+    PostgreSQL of another platform is not listed; Ivy compares its checksum with the repository's.
+
+    Raises:
+        ArtifactError: A jar is another one.
+    """
+    jars, pinned = sorted(folder.glob("*.jar")), _pinned()
+    if not any(jar.name in pinned for jar in jars):
+        return
+    for jar in jars:
+        if pinned.get(jar.name) != _sha256(jar):
+            raise ArtifactError(
+                f"{jar.name} is not the file that this version was tested with, and is not used;"
+                " check where it comes from (a proxy or mirror?), then run again"
+            )
+
+
+def _pinned() -> dict[str, str]:
+    """Return the SHA-256 of each known jar by its name."""
+    text = files("mastodon_assets.jvm").joinpath("jars.sha256").read_text("ascii")
+    lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
+    return {name: digest for digest, name in lines}
 
 
 def broken_jars(folder: Path) -> list[Path]:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 # The connector must have the version of Spark; PySpark includes Hadoop.
 _SPARK_VERSION = "4.2.0"
-_CONNECTORS = (
+CONNECTORS = (
     Coordinate("org.apache.spark", "spark-sql-kafka-0-10_2.13", _SPARK_VERSION),
     Coordinate("org.postgresql", "postgresql", "42.7.8"),
 )
@@ -119,7 +119,7 @@ def connector_jars(report: Report = logger.info) -> list[Path]:
     """
     folder = fetch_jars(
         f"spark-connectors-{_SPARK_VERSION}",
-        _CONNECTORS,
+        CONNECTORS,
         size="16 MB",
         report=report,
         excluded=_INCLUDED_IN_PYSPARK,

