@@ -25,8 +25,9 @@ def register(app: typer.Typer, panel: str) -> None:
 def show(as_json: AsJson = False) -> None:
     """Show each setting, its value, and where the value comes from.
 
-    Secrets are masked. A value comes from the environment, from .env in the current folder, from
-    connection.json or withdrawn.key of the embedded servers, or is the default.
+    Secrets are masked. A value comes from the environment, from .env in the current folder, from a
+    file in /run/secrets, from connection.json or withdrawn.key of the embedded servers, or is the
+    default.
     """
     origins = setting_origins(load_settings())
     if as_json:

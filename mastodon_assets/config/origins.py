@@ -6,12 +6,14 @@ from functools import partial
 from typing import Any, Literal
 
 from pydantic import SecretStr
-from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
+from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, SecretsSettingsSource
 
-from mastodon_assets.config.settings import Settings
+from mastodon_assets.config.settings import SECRETS, Settings
 from mastodon_assets.errors import SettingsError
 
-Origin = Literal["environment", ".env", "connection.json", "withdrawn.key", "default"]
+Origin = Literal[
+    "environment", ".env", "/run/secrets", "connection.json", "withdrawn.key", "default"
+]
 
 
 def _of_broker(field: str, settings: Settings) -> Any:
@@ -54,12 +56,15 @@ class SettingOrigin:
 
 
 def setting_origins(settings: Settings) -> list[SettingOrigin]:
-    """Return every setting in the order of the class, as the environment and `.env` are now."""
-    environment = EnvSettingsSource(Settings)()
-    dotenv = DotEnvSettingsSource(Settings)()
+    """Return every setting in the order of the class, as environment and files are now."""
+    sources: dict[Origin, Mapping[str, Any]] = {
+        "environment": EnvSettingsSource(Settings)(),
+        ".env": DotEnvSettingsSource(Settings)(),
+        "/run/secrets": SecretsSettingsSource(Settings, SECRETS)() if SECRETS.is_dir() else {},
+    }
     origins = []
     for name in Settings.model_fields:
-        value, origin = getattr(settings, name), _origin(name, environment, dotenv)
+        value, origin = getattr(settings, name), _origin(name, sources)
         if name in _GENERATED and getattr(settings, _GENERATED[name][0]) is None:
             _, file, read = _GENERATED[name]
             generated = _read(settings, read)
@@ -68,10 +73,8 @@ def setting_origins(settings: Settings) -> list[SettingOrigin]:
     return origins
 
 
-def _origin(name: str, environment: Mapping[str, Any], dotenv: Mapping[str, Any]) -> Origin:
-    if name in environment:
-        return "environment"
-    return ".env" if name in dotenv else "default"
+def _origin(name: str, sources: Mapping[Origin, Mapping[str, Any]]) -> Origin:
+    return next((origin for origin, values in sources.items() if name in values), "default")
 
 
 def _read(settings: Settings, read: Callable[[Settings], Any]) -> Any:

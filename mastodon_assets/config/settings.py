@@ -20,6 +20,8 @@ from mastodon_assets.config.state_folder import SUPPRESSION_KEY_FILE
 from mastodon_assets.errors import SettingsError
 from mastodon_assets.files import read_text
 
+# Where containers and Kubernetes put secrets: one file per setting, with the setting's name.
+SECRETS = Path("/run/secrets")
 _SERVER = re.compile(r"\A([^\s,:/\[\]]+|\[[0-9A-Fa-f:]+\]):\d+\Z")
 _URI = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]+:/")
 _TOPIC_PATTERN = r"^[A-Za-z0-9._-]{1,249}$"
@@ -51,7 +53,7 @@ _ALLOWED_PATTERNS = {
 
 
 class Settings(BaseSettings):
-    """The settings of the environment and `.env`; each field is the variable of the same name.
+    """The settings of the environment, `.env` and secrets; each field is a variable or a file.
 
     `kafka_bootstrap_servers` (with its login) and `database_url` fall back to `connection.json`,
     and `withdrawn_key` to `withdrawn.key`. `mastodon-assets up` writes both files to the state
@@ -319,17 +321,25 @@ def is_uri(name: Path | str) -> bool:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read environment and `.env`; `overrides` win.
+    """Read environment, `.env` and the files in `/run/secrets`, in this order; `overrides` win.
 
     Raises: SettingsError with one line that names variable, value and what is allowed.
     """
+    if SECRETS.is_dir():
+        overrides = {"_secrets_dir": SECRETS, **overrides}
     try:
         return Settings(**overrides)
     except ValidationError as error:
         # The cause is left out: it holds the values, secrets among them.
         raise SettingsError("; ".join(_one_line(detail) for detail in error.errors())) from None
     except UnicodeDecodeError as error:
-        raise SettingsError(f".env is not UTF-8 ({error.reason}); save it as UTF-8") from error
+        raise SettingsError(
+            f".env is not UTF-8 ({error.reason}), or a file in {SECRETS}; save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {error.filename} ({error.strerror}); make it readable for this user"
+        ) from error
 
 
 def as_environment(settings: Settings) -> dict[str, str]:

@@ -69,7 +69,7 @@ class Checkpoint:
         return read_stored_posts(self._postgres_url, self._summary.instance, limit)
 
     def posts_of_accounts(self, usernames: Collection[str], own_domain: str) -> list[PostAlias]:
-        """Return the stored posts of accounts of which the server says that they refuse.
+        """Return the stored posts of accounts that refuse, as the server says.
 
         Raises:
             ServiceUnavailableError: PostgreSQL does not answer.

@@ -38,7 +38,7 @@ def posts_of_accounts(
     *,
     own_domains: Collection[str],
 ) -> list[PostAlias]:
-    """Return the stored posts of accounts of which `instance` says that they refuse.
+    """Return the stored posts of accounts that refuse, as `instance` says.
 
     Args:
         postgres_url: The database.

@@ -3,6 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from mastodon_assets.config import origins
+from mastodon_assets.config import settings as settings_module
 from mastodon_assets.config.settings import Settings
 from mastodon_assets_tests.support.commands import Commands
 
@@ -43,6 +47,26 @@ def test_every_setting_is_shown_with_its_value_and_where_it_comes_from(
     assert settings["DATABASE_URL"] == ("***@127.0.0.1:5432/db", "connection.json")
     assert settings["WITHDRAWN_KEY"] == ("***", "withdrawn.key")
     assert settings["MASTODON_API_BASE_URL"] == (None, "default")
+
+
+def test_a_secret_may_be_a_file(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "withdrawn_key").write_text(f"{SECRET}\n")
+    (secrets / "MASTODON_HANDLE_KEY").write_text(SECRET)
+    (secrets / "another_programs").write_text("x")
+    for module in (settings_module, origins):
+        monkeypatch.setattr(module, "SECRETS", secrets)
+    loaded = settings_module.load_settings()
+    assert loaded.withdrawn_key is not None
+    assert loaded.withdrawn_key.get_secret_value() == SECRET
+    settings = shown(commands, MASTODON_HANDLE_KEY="sixteen or more characters")
+    assert settings["WITHDRAWN_KEY"] == ("***", "/run/secrets")
+    assert settings["MASTODON_HANDLE_KEY"] == ("***", "environment")
+    (secrets / "withdrawn_key").write_text("short")
+    assert "at least 16 characters" in commands.failure(2, "config", "show")
 
 
 def test_no_secret_is_shown(commands: Commands) -> None:

@@ -35,7 +35,8 @@ def settings_page() -> str:
         [
             "# Settings",
             "",
-            "Environment variables, also read from `.env` in the current folder. The environment"
+            "Environment variables, also read from `.env` in the current folder, or from files in"
+            " `/run/secrets` that are named like them. The environment"
             " wins. `mastodon-assets config show` lists the values in use and where each comes"
             " from. A bad value is one line that names the variable, the value and what is"
             " allowed.",
