@@ -227,6 +227,8 @@ class Trial:
     ready: dict[str, threading.Event] = field(default_factory=dict)
     running: list[Running] = field(default_factory=list)
     is_over: threading.Event = field(default_factory=threading.Event)
+    # Variables of a login. The embedded broker asks for one; that of the containers does not.
+    login: Mapping[str, str] = field(default_factory=dict)
     # When the last service that was waited for got healthy, by time.monotonic().
     healthy_at: float = 0
 
@@ -293,7 +295,10 @@ class Trial:
         place = self.folder / "containers" / host
         place.mkdir(parents=True)
         environment = place / "environment"
-        write_environment(environment, service.get("environment", {}), USER_ID)
+        variables = dict(service.get("environment", {}))
+        if "KAFKA_BOOTSTRAP_SERVERS" in variables:
+            variables |= self.login
+        write_environment(environment, variables, USER_ID)
         mounts = {self.hosts: "/etc/hosts", **self._mounts(service, place)}
         log = self.folder / "logs" / f"{host}.log"
 
@@ -370,7 +375,8 @@ def _run_services(folder: Path) -> None:
     started = time.monotonic()
     trial = Trial(folder, services, container, _write_hosts(folder, services))
     try:
-        with _servers(folder, secrets) as database:
+        with _servers(folder, secrets) as (database, login):
+            trial.login = login
             try:
                 trial.up()
                 _say(
@@ -417,10 +423,12 @@ def _make_secrets(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _servers(folder: Path, secrets: Mapping[str, str]) -> Iterator[SecretStr]:
+def _servers(
+    folder: Path, secrets: Mapping[str, str]
+) -> Iterator[tuple[SecretStr, dict[str, str]]]:
     """Kafka and PostgreSQL as the images of compose.yaml have them: ports, databases, superuser.
 
-    Yields the superuser's URL of the platform's database.
+    Yields the superuser's URL of the platform's database, and the variables of the broker's login.
     """
     home = folder / "stack"
     for name, port in (("kafka/broker.port", KAFKA_PORT), ("postgres/port", POSTGRES_PORT)):
@@ -430,7 +438,10 @@ def _servers(folder: Path, secrets: Mapping[str, str]) -> Iterator[SecretStr]:
         connection = stack.up(home, topics=[])
         _make_databases(connection.postgres_url, secrets)
         password = secrets["POSTGRES_PASSWORD"]
-        yield SecretStr(f"postgresql://postgres:{password}@127.0.0.1:{POSTGRES_PORT}/mastodon")
+        url = SecretStr(f"postgresql://postgres:{password}@127.0.0.1:{POSTGRES_PORT}/mastodon")
+        login = {name.upper(): value for name, value in connection.kafka_settings.items()}
+        del login["KAFKA_BOOTSTRAP_SERVERS"]
+        yield url, login
     finally:
         stack.down(home, wipe=True)
 
