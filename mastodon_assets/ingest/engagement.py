@@ -29,6 +29,7 @@ from mastodon_assets.ingest.policy.consent import (
     withheld_reason,
 )
 from mastodon_assets.ingest.policy.normalize import to_delete
+from mastodon_assets.ingest.removal_brake import RemovalBrake
 from mastodon_assets.ingest.stored_posts import PostAlias, posts_of_accounts
 from mastodon_assets.kafka.publisher import publishing
 from mastodon_assets.warehouse.database import transaction
@@ -152,7 +153,8 @@ def _read_server(settings: Settings, server: Server) -> ServerReadings:
     waiting = _next_due(settings.postgres_url, result.server, own_domain, most_posts)
     answers = _Answers(result.server, policy)
     result.problem = answers.request(client, waiting)
-    removed = answers.posts_to_remove(settings.postgres_url, own_domain)
+    removed, held = answers.posts_to_remove(settings, own_domain)
+    result.problem = held or result.problem
     try:
         _publish_deletes(settings, removed)
     except PlatformError as error:
@@ -234,14 +236,37 @@ class _Answers:
                 shown[due.status_id] = status
         return None
 
-    def posts_to_remove(self, postgres_url: SecretStr, own_domain: str) -> list[PostAlias]:
-        """Return the stored posts that are gone, withheld by now, or of accounts that refuse."""
+    def posts_to_remove(
+        self, settings: Settings, own_domain: str
+    ) -> tuple[Sequence[PostAlias], str | None]:
+        """Return the stored posts that are gone, withheld by now, or of accounts that refuse.
+
+        Returns:
+            The posts, and why none is removed if too many of the posts that were asked for would
+            go at once.
+        """
+        if not self.readings:
+            return [], None
+        url = settings.postgres_url
+        brake = RemovalBrake(
+            url,
+            self._server,
+            share=settings.removal_brake_share,
+            fewest=settings.removal_brake_min,
+        )
+        going = [post.status_id for post in self._gone]
+        passed = brake.passed(going, asked=len(self.readings))
+        if going and not passed:
+            return [], (
+                f"{len(going)} posts are not removed: {brake.reason}; if that is right, run:"
+                f" mastodon-assets sources accept {self._server}"
+            )
         of_accounts = (
-            posts_of_accounts(postgres_url, self._server, self._refusing, own_domains=[own_domain])
+            posts_of_accounts(url, self._server, self._refusing, own_domains=[own_domain])
             if self._refusing
             else []
         )
-        return list(dict.fromkeys([*self._gone, *of_accounts]))
+        return list(dict.fromkeys([*self._gone, *of_accounts])), None
 
     def _counts(self, status: Mapping[str, Any] | None) -> tuple[int | None, ...] | None:
         """Return favourites, boosts and replies of a status that may be read."""
@@ -262,9 +287,6 @@ class _Answers:
 
 def _publish_deletes(settings: Settings, posts: Sequence[PostAlias]) -> None:
     """Publish a delete per post and wait until Kafka has acknowledged all.
-
-    All that is concluded from readings goes through here, so that a limit of removals at once has
-    one place.
 
     Raises:
         ServiceUnavailableError: Kafka does not answer, or does not acknowledge.

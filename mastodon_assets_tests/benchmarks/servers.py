@@ -41,7 +41,7 @@ from mastodon_assets.simulator.server import SimulatorServer, running, synthetic
 from mastodon_assets.simulator.sources import Frame, Source, StreamInterrupted
 from mastodon_assets.simulator.timeline import Entry, PageRequest
 from mastodon_assets_tests.support.databases import new_database
-from mastodon_assets_tests.support.mock_broker import Broker
+from mastodon_assets_tests.support.mock_broker import broker_of
 
 _AUDIT_SECONDS, _GRACE_SECONDS, _SETTLE_SECONDS = 3.0, 2.0, 60.0
 
@@ -95,10 +95,10 @@ def main() -> None:
         try:
             for name in arguments.software or PERSONALITIES:
                 topic = f"stream_of_{name}"
-                create_topics(stack.kafka_bootstrap_servers, [topic])
+                create_topics(stack.kafka_access, [topic])
                 with new_database(stack) as url:
                     settings = load_settings(
-                        kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+                        **stack.kafka_settings,
                         kafka_topic=topic,
                         database_url=url,
                         mastodon_assets_home=home,
@@ -129,7 +129,7 @@ def measure(settings: Settings, name: str, *, posts: int, rate: float, unsent: i
         return None
 
     began = datetime.now(UTC) - timedelta(seconds=1)
-    broker = Broker(settings.kafka_servers)
+    broker = broker_of(settings)
     found = Counts(0, 0, 0, 0, 0, 0)
     with (
         running(

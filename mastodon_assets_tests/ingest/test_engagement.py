@@ -178,6 +178,26 @@ def test_a_post_that_is_not_shown_is_deleted_if_its_own_server_says_that_it_is_g
     assert ("hidden", 1, 1, 2, 3) in readings(fresh_database_url)
 
 
+def test_removals_are_held_if_too_many_of_the_posts_that_were_asked_for_would_go(
+    store: Store, fresh_database_url: SecretStr, broker: Broker
+) -> None:
+    store(*map(by_ada, "123"))
+    with odd_server(showing(by_home("1"))) as server:
+        settings = settings_of(server, fresh_database_url, broker.servers)
+        cautious = settings.model_copy(update={"removal_brake_min": 3})
+        (result,) = read_engagement(cautious)
+    assert (result.read, result.unseen, result.removed) == (1, 2, 0)
+    assert result.problem is not None
+    assert result.problem.startswith("2 posts are not removed: 2 of 3 posts that were asked for")
+    assert result.problem.endswith(f"run: mastodon-assets sources accept {ODD}")
+    assert broker.messages() == []
+    with transaction(fresh_database_url, snapshot=True) as connection:
+        ((held,),) = connection.execute(
+            "SELECT status_ids FROM masto.suspicious_sources"
+        ).fetchall()
+    assert set(held) == {"2", "3"}
+
+
 def test_readings_wait_if_kafka_does_not_take_their_deletes(
     store: Store, fresh_database_url: SecretStr
 ) -> None:
@@ -284,7 +304,7 @@ def test_readings_of_an_edited_post_stay(store: Store, fresh_database_url: Secre
 
 
 def test_the_simulators_posts_are_read_again_through_the_real_client(
-    store: Store, fresh_database_url: SecretStr
+    store: Store, fresh_database_url: SecretStr, broker: Broker
 ) -> None:
     source = synthetic_source(toots=150, days=3, seed=2)
     with running(source) as server:
@@ -292,7 +312,7 @@ def test_the_simulators_posts_are_read_again_through_the_real_client(
         ids = [str(each["id"]) for each in page]
         store(*(post(each, timedelta(hours=30), "simulator.example") for each in ids))
         (result,) = read_engagement(
-            settings_of(server.base_url, fresh_database_url).model_copy(
+            settings_of(server.base_url, fresh_database_url, broker.servers).model_copy(
                 update={"mastodon_access_token": SecretStr(server.token)}
             )
         )
