@@ -73,11 +73,11 @@ class ServerFaults:
 
 
 class Unsent:
-    """A source whose stream leaves out posts without an end, as under load: every `n`th frame."""
+    """A source whose stream leaves out a share of the posts and stays open, as under load."""
 
-    def __init__(self, source: Source, every: int) -> None:
+    def __init__(self, source: Source, share: float) -> None:
         self._source = source
-        self._every = every
+        self._share = share
         self._frames = 0
         self.greeting = source.greeting
 
@@ -101,8 +101,10 @@ class Unsent:
     def _sent(self, frame: Frame) -> Frame:
         if not frame.data.startswith(b"event: update"):
             return frame
+        before = int(self._frames * self._share)
         self._frames += 1
-        return replace(frame, data=b"") if self._frames % self._every == 0 else frame
+        is_left_out = int(self._frames * self._share) > before
+        return replace(frame, data=b"") if is_left_out else frame
 
 
 @dataclass

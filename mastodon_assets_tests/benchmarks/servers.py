@@ -1,12 +1,13 @@
 """Read each simulated software for a while, and count what is missing.
 
-    python -m mastodon_assets_tests.benchmarks.servers --seconds 30 --rate 5 --unsent 10
+    python -m mastodon_assets_tests.benchmarks.servers --seconds 30 --rate 5 --unsent 0.1 --late 2
 
-Each server posts live; a stream leaves out every `--unsent`th post without a disconnect, as
-Mastodon's does under load. Audits run every three seconds instead of every ten minutes. *Published*
-are the posts that the server lists and consent allows, *missing* those of them that are not in
-Kafka, *deleted wrongly* deletes of posts that the server has. *Delay* is the longest time from a
-post to its receipt.
+Each server posts live; a stream leaves out the share `--unsent` of the posts without a disconnect,
+as Mastodon's does under load, and the timeline lists each post up to `--late` seconds after its id
+was made, as GoToSocial does with several writers. Audits run every three seconds instead of every
+ten minutes. *Published* are the posts that the server lists and consent allows, *missing* those of
+them that are not in Kafka, *deleted wrongly* deletes of posts that the server has. *Delay* is the
+longest time from a post to its receipt.
 """
 
 import argparse
@@ -61,9 +62,10 @@ class Counts:
 class _Bounded:
     """A source that posts `posts` live posts and no more."""
 
-    def __init__(self, source: Source, posts: int) -> None:
+    def __init__(self, source: Source, posts: int, late: float) -> None:
         self._source = source
         self._posts = posts
+        self._late = late
         self.greeting = source.greeting
         self.is_over = False
 
@@ -80,7 +82,13 @@ class _Bounded:
         self.is_over = True
 
     def page(self, request: PageRequest) -> list[Entry]:
-        return self._source.page(request)
+        now = time.time()
+        return [entry for entry in self._source.page(request) if self._shown_at(entry) <= now]
+
+    def _shown_at(self, entry: Entry) -> float:
+        """Return when the row of an id appears: its own time, and a part of the delay."""
+        share = int(entry.status_id) % 1009 / 1009
+        return (int(entry.status_id) >> 16) / 1000 + share * self._late
 
     def status(self, status_id: str) -> bytes | None:
         return self._source.status(status_id)
@@ -109,6 +117,7 @@ def main() -> None:
                         posts=int(arguments.seconds * arguments.rate),
                         rate=arguments.rate,
                         unsent=arguments.unsent,
+                        late=arguments.late,
                     )
         finally:
             embedded.down(home, wipe=True)
@@ -118,10 +127,14 @@ def main() -> None:
         arguments.json.write_text(json.dumps(counts, indent=2))
 
 
-def measure(settings: Settings, name: str, *, posts: int, rate: float, unsent: int) -> Counts:
+def measure(
+    settings: Settings, name: str, *, posts: int, rate: float, unsent: float, late: float
+) -> Counts:
     """Read a server of the software `name` until all its posts are in Kafka, or for a minute."""
     domain = f"{name}.example"
-    source = _Bounded(synthetic_source(toots=60, days=1, seed=1, rate=rate, domain=domain), posts)
+    source = _Bounded(
+        synthetic_source(toots=60, days=1, seed=1, rate=rate, domain=domain), posts, late
+    )
     requests: list[str] = []
 
     def count(path: str) -> Refusal | None:
@@ -139,7 +152,7 @@ def measure(settings: Settings, name: str, *, posts: int, rate: float, unsent: i
     ):
         deadline = time.monotonic() + posts / rate + _SETTLE_SECONDS
         while time.monotonic() < deadline:
-            time.sleep(1)
+            time.sleep(1 + late)
             if not source.is_over:
                 continue
             made = len(requests)
@@ -224,7 +237,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rate", type=float, default=5)
-    parser.add_argument("--unsent", type=int, default=10)
+    parser.add_argument("--unsent", type=float, default=0.1)
+    parser.add_argument("--late", type=float, default=2)
     parser.add_argument("--software", action="append", choices=list(PERSONALITIES))
     parser.add_argument("--json", type=Path)
     return parser.parse_args()

@@ -250,7 +250,7 @@ def test_a_socket_is_the_recorded_one_and_outlives_its_token() -> None:
 def test_faults_that_were_seen_can_be_switched_on() -> None:
     faults = ServerFaults()
     source = synthetic_source(toots=60, days=1, seed=1)
-    with simulated("mastodon-4.6", source=Unsent(source, 2), faults=faults) as server:
+    with simulated("mastodon-4.6", source=Unsent(source, 0.5), faults=faults) as server:
         listed = get(server, f"{TIMELINE}?limit=40").json()
         url = f"{server.base_url}/api/v1/streaming/public"
         with httpx.stream("GET", url, headers=headers_of(server, "valid")) as stream:
