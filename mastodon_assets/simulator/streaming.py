@@ -218,6 +218,8 @@ async def two_chunks(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         async for chunk in stream:
             for part in _EVENT_PARTS.findall(chunk):
                 yield part
+                # As in `_rest_of_history`.
+                await asyncio.sleep(0)
 
 
 async def events_of(stream: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """The simulator answers like other software, held against recordings of it."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from mastodon_assets.simulator.faults import ServerFaults, Unsent
 from mastodon_assets.simulator.personalities import PERSONALITIES, IdForm, Ids
 from mastodon_assets.simulator.server import SimulatorServer, running, synthetic_source
 from mastodon_assets.simulator.statuses import snowflake
-from mastodon_assets_tests.support.recordings import exchange, recorded_lines
+from mastodon_assets_tests.support.recordings import exchange, recorded_lines, recorded_text
 
 VALID = "valid"
 pytestmark = pytest.mark.usefixtures("loopback")
@@ -264,3 +265,34 @@ def test_faults_that_were_seen_can_be_switched_on() -> None:
         assert get(server, TIMELINE).json() == []
         assert get(server, f"/api/v1/statuses?id[]={listed[0]['id']}").json() == []
         assert get(server, f"/api/v1/statuses/{listed[0]['id']}").status_code == 404
+
+
+def recorded_streams() -> Iterator[tuple[str, dict[str, str], int, str]]:
+    """Path, headers, status and body of the requests to a real streaming server by GET."""
+    for block in recorded_text("mastodon_streaming/answers_real.txt").split("### ")[1:]:
+        request, _, answer = block.partition("\n")
+        options, _, path = request.partition("BASE")
+        is_other = re.search(r"-[XI] |tok-write|/(list|user|direct)", request) or not answer.strip()
+        if is_other or not path.startswith("/api/v1/streaming"):
+            continue
+        headers = dict(re.findall(r"-H ([\w-]+): (.*?) (?=-H|$)", options))
+        head, _, body = answer.partition("\n\n")
+        yield path, headers, int(head.split()[1]), body.strip()
+
+
+def test_a_stream_answers_what_a_real_streaming_server_answered() -> None:
+    checked = 0
+    with simulated("mastodon-4.6") as server:
+        for path, headers, status_code, body in recorded_streams():
+            given = {
+                name: value.replace("tok-read", server.token) for name, value in headers.items()
+            }
+            url = server.base_url + path.replace("tok-read", server.token)
+            with httpx.stream("GET", url, headers=given) as found:
+                assert found.status_code == status_code, (path, headers)
+                if body.startswith("{"):
+                    assert json.loads(found.read()) == json.loads(body), (path, headers)
+                elif body.startswith(":)"):
+                    assert next(found.iter_raw()).startswith(b":)\n"), (path, headers)
+            checked += 1
+    assert checked >= 20

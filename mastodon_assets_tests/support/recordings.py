@@ -26,6 +26,11 @@ def recorded_answer(name: str) -> Answer:
     return Answer(text.encode(), found["status"], content_type=kind)
 
 
+def recorded_text(name: str) -> str:
+    """Return a recording that is plain text."""
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
 def recorded_lines(name: str) -> list[dict[str, Any]]:
     """Return what was recorded one thing per line."""
     return [json.loads(line) for line in (_FOLDER / f"{name}.ndjson").read_bytes().splitlines()]
