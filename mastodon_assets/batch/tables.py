@@ -1,4 +1,4 @@
-"""The six batch tables: their contents, by Spark from all posts or from the change log.
+"""The six batch tables: the sums they show, computed from all posts by Spark.
 
 What belongs here: what a table contains. How it is refreshed is in `refresh`.
 """
@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from mastodon_assets.warehouse.post_sums import POST_SUMS, PostSums
 from mastodon_assets.warehouse.tables import (
     BATCH_ACTIVE_USERS,
     BATCH_AVG_LEN_PER_DAY,
@@ -47,23 +48,11 @@ _TLS_PARAMETERS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 @dataclass(frozen=True)
 class BatchTable:
-    """A batch table and the sums it is computed from.
-
-    Attributes:
-        table: The batch table.
-        sums: The table of its sums, which may be the batch table itself.
-        of_all: Computes the sums of all posts, by Spark.
-        of_changes: SELECT of the sums of a change log `changes`.
-        rows: SELECT of the table's rows from the sums; None if `sums` is the table itself.
-        has_key_of_sums: Whether a row depends only on the sums of its own key.
-    """
+    """A batch table, the sums that it shows, and how Spark computes these from all posts."""
 
     table: Table
-    sums: Table
+    sums: PostSums
     of_all: Callable[[DataFrame], DataFrame]
-    of_changes: str
-    rows: str | None = None
-    has_key_of_sums: bool = True
 
 
 def user_totals(toots: DataFrame) -> DataFrame:
@@ -97,62 +86,16 @@ def toots_by_lang_per_day(toots: DataFrame) -> DataFrame:
     return toots.groupBy(_day(), "lang").agg(_toots_count())
 
 
-# Sums and counts are integers, so a quotient does not depend on the order of rows.
+_SUMS = {sums.table: sums for sums in POST_SUMS}
 BATCH_TABLES: Mapping[str, BatchTable] = {
-    batch.table.name: batch
-    for batch in (
-        BatchTable(
-            table=BATCH_ACTIVE_USERS,
-            sums=USER_TOTALS,
-            of_all=user_totals,
-            of_changes="SELECT username, sum(sign)::bigint AS toots_count,"
-            " sum(sign * length)::bigint AS total_length FROM changes GROUP BY 1",
-            rows="SELECT username, toots_count,"
-            " total_length::double precision / toots_count AS avg_len"
-            " FROM masto.user_totals WHERE toots_count >= %(min_toots)s",
-        ),
-        BatchTable(
-            table=BATCH_HASHTAG_BY_HOUR,
-            sums=BATCH_HASHTAG_BY_HOUR,
-            of_all=hashtag_by_hour,
-            of_changes="SELECT date_trunc('hour', event_at, 'UTC') AS hour, hashtag,"
-            " sum(sign)::bigint AS toots_count"
-            " FROM changes, unnest(hashtags) AS hashtag GROUP BY 1, 2",
-        ),
-        BatchTable(
-            table=BATCH_TOP_HASHTAG,
-            sums=HASHTAG_TOTALS,
-            of_all=hashtag_totals,
-            of_changes="SELECT hashtag, sum(sign)::bigint AS toots_count"
-            " FROM changes, unnest(hashtags) AS hashtag GROUP BY 1",
-            rows="SELECT hashtag, toots_count, 1 AS rank FROM masto.hashtag_totals"
-            " WHERE toots_count = (SELECT max(toots_count) FROM masto.hashtag_totals)",
-            has_key_of_sums=False,
-        ),
-        BatchTable(
-            table=BATCH_TOOTS_PER_DAY,
-            sums=BATCH_TOOTS_PER_DAY,
-            of_all=toots_per_day,
-            of_changes="SELECT (event_at AT TIME ZONE 'UTC')::date AS day,"
-            " sum(sign)::bigint AS toots_count FROM changes GROUP BY 1",
-        ),
-        BatchTable(
-            table=BATCH_AVG_LEN_PER_DAY,
-            sums=DAY_TOTALS,
-            of_all=day_totals,
-            of_changes="SELECT (event_at AT TIME ZONE 'UTC')::date AS day,"
-            " sum(sign)::bigint AS toots_count,"
-            " sum(sign * length)::bigint AS total_length FROM changes GROUP BY 1",
-            rows="SELECT day, total_length::double precision / toots_count AS avg_len"
-            " FROM masto.day_totals",
-        ),
-        BatchTable(
-            table=BATCH_TOOTS_BY_LANG_PER_DAY,
-            sums=BATCH_TOOTS_BY_LANG_PER_DAY,
-            of_all=toots_by_lang_per_day,
-            of_changes="SELECT (event_at AT TIME ZONE 'UTC')::date AS day,"
-            " lang, sum(sign)::bigint AS toots_count FROM changes GROUP BY 1, 2",
-        ),
+    table.name: BatchTable(table, _SUMS[sums], of_all)
+    for table, sums, of_all in (
+        (BATCH_ACTIVE_USERS, USER_TOTALS, user_totals),
+        (BATCH_HASHTAG_BY_HOUR, BATCH_HASHTAG_BY_HOUR, hashtag_by_hour),
+        (BATCH_TOP_HASHTAG, HASHTAG_TOTALS, hashtag_totals),
+        (BATCH_TOOTS_PER_DAY, BATCH_TOOTS_PER_DAY, toots_per_day),
+        (BATCH_AVG_LEN_PER_DAY, DAY_TOTALS, day_totals),
+        (BATCH_TOOTS_BY_LANG_PER_DAY, BATCH_TOOTS_BY_LANG_PER_DAY, toots_by_lang_per_day),
     )
 }
 

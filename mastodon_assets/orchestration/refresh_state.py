@@ -4,14 +4,15 @@ from dataclasses import dataclass
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.ledger import read_ledger
-from mastodon_assets.warehouse.change_log import LOG_READERS
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.tables import BATCH
 from mastodon_assets.warehouse.watermarks import toots_version
 
 # Every asset of refresh_job that records its progress. One that never ran shows version 0, which is
 # also the version of tables that never had a row.
 DERIVED_ASSETS = (
-    *LOG_READERS,
+    *(table.name for table in BATCH),
+    "toots_sentiment",
     "part5_sentiment_distribution",
     "part5_sentiment_by_day_stacked",
     "part5_toots_per_day",

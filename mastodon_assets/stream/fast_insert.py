@@ -59,11 +59,11 @@ def split_new_rows(connection: Connection[Any], rows: "pa.Table") -> tuple["pa.T
 
 
 def insert_new_rows(connection: Connection[Any], rows: "pa.Table") -> "pa.Table":
-    """Insert rows and aliases of new posts, as `split_new_rows` found them.
+    """Insert rows and aliases of new posts, as `split_new_rows` found them; queue their scoring.
 
     Returns:
-        One row per post, for the derived tables: toot_id, event_at, lang, username, hashtags,
-        length (characters).
+        One row per post, for the derived tables: event_at, lang, username, hashtags, length
+        (characters).
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -77,19 +77,10 @@ def insert_new_rows(connection: Connection[Any], rows: "pa.Table") -> "pa.Table"
     by_status = [("instance", "ascending"), ("status_id", "ascending")]
     aliases = posts.select(["instance", "status_id", "id"]).sort_by(by_status)
     copy_arrow(connection, sql.Identifier(SCHEMA, "toot_aliases"), aliases)
+    copy_arrow(connection, sql.Identifier(SCHEMA, "toots_unscored"), posts.select(["id"]))
     length = pc.utf8_length(posts.column("content_txt"))
-    changed = posts.select(["id", "event_at", "lang", "username", "hashtags"])
-    changed = changed.rename_columns(["toot_id", *changed.column_names[1:]])
-    return changed.append_column("length", length.cast(pa.int32()))
-
-
-def log_new_rows(connection: Connection[Any], posts: "pa.Table", version: int) -> None:
-    """Append what `insert_new_rows` returned to the change log, as `version`."""
-    import pyarrow as pa
-
-    signed = posts.append_column("sign", pa.repeat(pa.scalar(1, pa.int16()), len(posts)))
-    rows = signed.append_column("version", pa.repeat(pa.scalar(version, pa.int64()), len(posts)))
-    copy_arrow(connection, sql.Identifier(SCHEMA, "toot_changes"), rows)
+    derived = posts.select(["event_at", "lang", "username", "hashtags"])
+    return derived.append_column("length", length.cast(pa.int32()))
 
 
 def _are_unique(rows: "pa.Table") -> "pa.Array":

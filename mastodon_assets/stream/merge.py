@@ -17,13 +17,18 @@ from psycopg import Connection
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.stream.fast_insert import insert_new_rows, log_new_rows, split_new_rows
+from mastodon_assets.stream.fast_insert import insert_new_rows, split_new_rows
 from mastodon_assets.stream.ledger import advance_ledger
 from mastodon_assets.stream.windows import add_posts, apply_changes
+from mastodon_assets.warehouse import post_sums
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import add_changed, add_new, subtract_changed
 from mastodon_assets.warehouse.rows import copy_arrow
-from mastodon_assets.warehouse.staging import STAGED_MESSAGES, create_batch_tables, with_staging
+from mastodon_assets.warehouse.staging import (
+    STAGED_MESSAGES,
+    create_batch_tables,
+    with_staging,
+)
 from mastodon_assets.warehouse.suppression_list import read_suppression_list, without_suppressed
 from mastodon_assets.warehouse.watermarks import bump_toots_version
 
@@ -249,15 +254,17 @@ SELECT s.id, s.created_at, s.edited_at, s.received_at,
 """
 )
 
-# Batch tables are updated from these, so that the cost of a refresh follows the change.
-_STORE_CHANGES = with_staging(
+_QUEUE_UNSCORED = with_staging(
     """
-INSERT INTO masto.toot_changes
-       (version, toot_id, sign, event_at, length, lang, username, hashtags)
-SELECT v.version, c.id, c.sign, c.event_at, c.length, c.lang, c.username, c.hashtags
-  FROM {row_changes} c CROSS JOIN masto.data_versions v
- WHERE v.dataset = 'toots_raw'
+INSERT INTO masto.toots_unscored (id)
+SELECT c.id FROM {row_changes} c
+ WHERE c.sign = 1 AND NOT EXISTS (SELECT FROM masto.toots_sentiment s WHERE s.id = c.id)
+    ON CONFLICT (id) DO NOTHING
 """
+)
+
+_UNQUEUE_TOMBSTONED = with_staging(
+    "DELETE FROM masto.toots_unscored u USING {tombstoned} d WHERE u.id = d.id"
 )
 
 # A score belongs to the text that was scored; another text waits for the next refresh.
@@ -287,6 +294,7 @@ SELECT count(*) FILTER (WHERE op = 'delete'),
 def prepare_session(connection: Connection[Any]) -> None:
     """Prepare a connection for `write_batch`: its staging tables and planner settings."""
     create_batch_tables(connection)
+    post_sums.prepare_sums(connection)
     # Batches are sorted and joined in memory; with the default of 4 MB each of them would spill.
     connection.execute("SET work_mem = '128MB'")
     # Most pages that a batch looks up are in memory. With the default of 4, meant for spinning
@@ -372,7 +380,7 @@ def _insert_new_rows(connection: Connection[Any], rows: "pa.Table") -> None:
     posts = insert_new_rows(connection, rows)
     add_posts(connection, posts)
     add_new(connection, posts)
-    log_new_rows(connection, posts, bump_toots_version(connection))
+    post_sums.add_posts(connection, posts, bump_toots_version(connection))
 
 
 def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
@@ -407,21 +415,23 @@ def _change_rows(connection: Connection[Any]) -> int:
     """Remove tombstoned posts and store latest versions; return the rows stored."""
     connection.execute(_STAGE_ROWS_BEFORE)
     connection.execute(_REMOVE_TOMBSTONED)
+    connection.execute(_UNQUEUE_TOMBSTONED)
     stored = connection.execute(_STORE_LATEST).rowcount
     connection.execute(_STAGE_ROWS_AFTER)
     return stored
 
 
 def _update_derived_tables(connection: Connection[Any]) -> None:
-    """Apply the row changes to windows, roll-ups, scores and the change log."""
+    """Apply the row changes to windows, roll-ups, sums and scores."""
     apply_changes(connection)
     subtract_changed(connection)
     connection.execute(_REMOVE_OUTDATED_SCORES)
     add_changed(connection)
     has_changes = connection.execute(with_staging("SELECT FROM {row_changes} LIMIT 1")).fetchone()
     if has_changes is not None:
-        bump_toots_version(connection)
-        connection.execute(_STORE_CHANGES)
+        version = bump_toots_version(connection)
+        post_sums.apply_changes(connection, version)
+        connection.execute(_QUEUE_UNSCORED)
 
 
 def offset_ranges(rows: "pa.Table") -> list[OffsetRange]:

@@ -5,8 +5,7 @@ are handled by `ingest.dead_letters`. Every table of the table catalog that has 
 `username` is included, so that a new table is too.
 
 What stays: tombstones (two ids each, which keep deleted posts away) and other people's posts that
-mention the account. The other batch tables keep their counts until the next refresh, which is due
-because the purge raises the version of the toots.
+mention the account.
 """
 
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from typing import Any
 from psycopg import Connection, sql
 
 from mastodon_assets.stream.merge import prepare_session, remove_posts
-from mastodon_assets.warehouse.change_log import clear_change_log
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.staging import with_staging
@@ -23,7 +21,6 @@ from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets.warehouse.tables import (
     SCHEMA,
     TABLES,
-    TOOT_CHANGES,
     TOOT_METRICS_WINDOWED,
     TOOTS_RAW,
     TOOTS_REJECTED,
@@ -58,8 +55,6 @@ def purge_rows(connection: Connection[Any], suppressed: SuppressionList) -> dict
         _remove_by_id(connection, table)
     for table in _tables_with("username"):
         _remove_by_username(connection, table, usernames)
-    # Without a change log the batch tables are rebuilt: a part of the changes would not add up.
-    clear_change_log(connection)
     connection.execute(_REMOVE_ALIASES_OF_SERVERS, (instances,))
     _remove_rejected(connection, suppressed)
     return {name: before[name] - count for name, count in _count(connection).items()}
@@ -78,9 +73,7 @@ def _tables_with(column: str) -> list[Table]:
     return [
         table
         for table in TABLES.values()
-        if column in table.column_names
-        and not table.is_view
-        and table not in (TOOTS_RAW, TOOT_CHANGES)
+        if column in table.column_names and not table.is_view and table != TOOTS_RAW
     ]
 
 

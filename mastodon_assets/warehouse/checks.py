@@ -6,18 +6,16 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from mastodon_assets.warehouse.change_log import changed_days
 from mastodon_assets.warehouse.tables import SCHEMA, Table
 
 # A history of up to that many days is compared as a whole. Of a longer one, the days that changed
-# are compared, and a few that the version of the posts selects, so that every day is checked at
-# some time.
+# since the check last passed are compared, and those whose turn it is in this hour of the week.
 _MAX_DAYS_COMPARED = 31
-_DAYS_SAMPLED = 3
-_SAMPLE_DAYS = """
-SELECT day FROM (SELECT DISTINCT day FROM masto.sentiment_totals) days
- ORDER BY md5(day::text || (SELECT version FROM masto.data_versions WHERE dataset = 'toots_raw'))
- LIMIT %s
+_DAYS_TO_COMPARE = """
+SELECT day FROM masto.day_totals
+ WHERE toots_version > (SELECT toots_version FROM masto.asset_progress WHERE asset = %s)
+    OR (day - date '2000-01-01') %% 168 = floor(extract(epoch FROM now()) / 3600)::bigint %% 168
+ ORDER BY day
 """
 _WINDOWS_AND_ROWS = """
 SELECT day,
@@ -81,15 +79,17 @@ def duplicate_keys(connection: Connection[Any], table: Table) -> int:
     return int(row[0])
 
 
-def days_to_compare(connection: Connection[Any]) -> list[date] | None:
-    """Return the days whose derived rows are compared with the posts; None for all days."""
-    row = connection.execute("SELECT count(DISTINCT day) FROM masto.sentiment_totals").fetchone()
-    changed = changed_days(connection)
+def days_to_compare(connection: Connection[Any], check: str) -> list[date] | None:
+    """Return the days whose derived rows `check` compares with the posts; None for all days."""
+    row = connection.execute(
+        "SELECT count(*), EXISTS (SELECT FROM masto.asset_progress WHERE asset = %s)"
+        "  FROM masto.day_totals",
+        (check,),
+    ).fetchone()
     assert row is not None
-    if row[0] <= _MAX_DAYS_COMPARED or len(changed) > _MAX_DAYS_COMPARED:
+    if row[0] <= _MAX_DAYS_COMPARED or not row[1]:
         return None
-    sampled = connection.execute(_SAMPLE_DAYS, (_DAYS_SAMPLED,))
-    return sorted({*changed, *(day for (day,) in sampled)})
+    return [day for (day,) in connection.execute(_DAYS_TO_COMPARE, (check,))]
 
 
 def windows_and_rows(

@@ -14,6 +14,8 @@ MODELS_LOCK = 4_611_003
 # Two numbers, the second is the topic's: one stream process per topic.
 STREAM_LOCK = 4_611_003
 TRAINING_LOCK = 4_611_009
+# One correction of sums at a time: two would each add the same difference.
+REBUILD_LOCK = 4_611_010
 
 
 def take_write_lock(connection: psycopg.Connection[Any]) -> None:

@@ -14,6 +14,7 @@ from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rows import replace_rows
 from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.tables import SENTIMENT_TOTALS
+from mastodon_assets.warehouse.watermarks import bump_toots_version
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,6 +117,25 @@ def add_staged(connection: Connection[Any]) -> None:
     """Add the posts of the staged scores, after their scores were written."""
     """Put in the toots of the staged scores, after their scores were written."""
     _move(connection, _STAGED, sign=1)
+
+
+_MARK_DAYS = with_staging(
+    """
+UPDATE masto.day_totals SET toots_version = %s
+ WHERE day IN (SELECT (r.event_at AT TIME ZONE 'UTC')::date
+                 FROM masto.toots_raw r JOIN {staged_scores} s USING (id))
+"""
+)
+
+
+def mark_new_labels(connection: Connection[Any]) -> int:
+    """Record that posts of `STAGED_SCORES` got other labels; return the new version.
+
+    Charts and files are then due, and the checks compare the days of these posts.
+    """
+    version = bump_toots_version(connection)
+    connection.execute(_MARK_DAYS, (version,))
+    return version
 
 
 def rebuild_rollups(connection: Connection[Any]) -> int:

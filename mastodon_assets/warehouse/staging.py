@@ -98,11 +98,8 @@ _OF_A_BATCH = (
     STAGED_LANGUAGE_WINDOWS,
     STAGED_USER_WINDOWS,
 )
-# What changed sums of a batch table add up to; its columns are those of the table.
-CHANGED_SUMS: LiteralString = "changed_sums"
 
 _NAMES = {
-    CHANGED_SUMS: _temporary(CHANGED_SUMS),
     **{table.name: table.identifier for table in (*_OF_A_BATCH, STAGED_SCORES)},
 }
 
@@ -124,14 +121,6 @@ def create_staged_rows(connection: Connection[Any], table: Table) -> sql.Identif
         )
     )
     return _temporary(name)
-
-
-def create_changed_sums(
-    connection: Connection[Any], query: sql.Composed, parameters: dict[str, Any]
-) -> None:
-    """Create `changed_sums` for this transaction, with the rows of `query`."""
-    statement = sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS {}")
-    connection.execute(statement.format(sql.Identifier(CHANGED_SUMS), query), parameters)
 
 
 def with_staging(statement: LiteralString, **parts: sql.Composable) -> sql.Composed:

@@ -163,10 +163,11 @@ BATCH_ACTIVE_USERS = _table(
     "batch_active_users",
     "One row per user with at least ACTIVITY_MIN_TOOTS posts.",
     ("username",),
-    _required("username", "text", "user@domain, or its keyed hash"),
-    _required("toots_count", "bigint", "posts of the user"),
-    _required("avg_len", "double precision", _AVERAGE),
+    Column("username", "text", "user@domain, or its keyed hash"),
+    Column("toots_count", "bigint", "posts of the user"),
+    Column("avg_len", "double precision", _AVERAGE),
     personal=("username",),
+    is_view=True,
 )
 
 BATCH_HASHTAG_BY_HOUR = _table(
@@ -183,10 +184,11 @@ BATCH_TOP_HASHTAG = _table(
     "batch_top_hashtag",
     "The most used hashtag; several rows if they share rank 1.",
     ("hashtag",),
-    _required("hashtag", "text", "without #, lower case"),
-    _required("toots_count", "bigint", "posts with the hashtag"),
-    _required("rank", "integer", "always 1; equal counts share it"),
+    Column("hashtag", "text", "without #, lower case"),
+    Column("toots_count", "bigint", "posts with the hashtag"),
+    Column("rank", "integer", "always 1; equal counts share it"),
     personal=(),
+    is_view=True,
 )
 
 BATCH_TOOTS_PER_DAY = _table(
@@ -202,9 +204,10 @@ BATCH_AVG_LEN_PER_DAY = _table(
     "batch_avg_len_per_day",
     "Mean length of the posts per day of `event_at`.",
     ("day",),
-    _required("day", "date", "UTC"),
-    _required("avg_len", "double precision", _AVERAGE),
+    Column("day", "date", "UTC"),
+    Column("avg_len", "double precision", _AVERAGE),
     personal=(),
+    is_view=True,
 )
 
 BATCH_TOOTS_BY_LANG_PER_DAY = _table(
@@ -499,19 +502,13 @@ ASSET_PROGRESS = _table(
     personal=(),
 )
 
-TOOT_CHANGES = _table(
-    "toot_changes",
-    "Change log: rows of toots_raw before and after each change, until every asset has read them.",
-    ("version", "toot_id", "sign"),
-    _required("version", "bigint", "`data_versions.version` of toots_raw after the change"),
-    _required("toot_id", "bigint", "`toots_raw.id`"),
-    _required("sign", "smallint", "-1: row before the change; 1: row after it"),
-    _required("event_at", _TIME, "`toots_raw.event_at` of that row"),
-    _required("length", "integer", "length of `content_txt` of that row, in characters"),
-    _required("lang", "text", _LANGUAGE),
-    _required("username", "text", "user@domain, or its keyed hash"),
-    _required("hashtags", "text[]", "hashtags of that row"),
-    personal=("toot_id", "username"),
+TOOTS_UNSCORED = _table(
+    "toots_unscored",
+    "Posts that wait for a score.",
+    ("id",),
+    _required("id", "bigint", "`toots_raw.id`"),
+    personal=("id",),
+    is_moderated=True,
 )
 
 USER_TOTALS = _table(
@@ -540,6 +537,7 @@ DAY_TOTALS = _table(
     _required("day", "date", "UTC"),
     _required("toots_count", "bigint", "posts of the day"),
     _required("total_length", "bigint", "total length of their `content_txt`, in characters"),
+    _required("toots_version", "bigint", "`data_versions.version` of the day's last change"),
     personal=(),
 )
 
@@ -568,7 +566,7 @@ TABLES: Mapping[str, Table] = {
         WITHDRAWN,
         DATA_VERSIONS,
         ASSET_PROGRESS,
-        TOOT_CHANGES,
+        TOOTS_UNSCORED,
         USER_TOTALS,
         HASHTAG_TOTALS,
         DAY_TOTALS,

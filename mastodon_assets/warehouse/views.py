@@ -7,7 +7,13 @@ from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 
-VIEWS = ("v_sentiment_daily", "v_post_labels")
+VIEWS = (
+    "v_sentiment_daily",
+    "v_post_labels",
+    "batch_active_users",
+    "batch_top_hashtag",
+    "batch_avg_len_per_day",
+)
 
 
 def view_sql(name: str) -> str:

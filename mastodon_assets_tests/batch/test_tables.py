@@ -88,17 +88,18 @@ def test_languages_are_counted_by_day(rows: Rows) -> None:
     ]
 
 
-def test_a_second_refresh_writes_nothing_and_a_rebuild_corrects_a_wrong_row(
+def test_a_refresh_reads_no_posts_and_a_rebuild_corrects_a_wrong_row(
     spark: "SparkSession", database_url: SecretStr, rows: Rows, stored: psycopg.Connection[Any]
 ) -> None:
-    for name in BATCH_TABLES:
+    for name, batch in BATCH_TABLES.items():
         right = rows(name)
         again = refresh_batch_table(lambda: spark, database_url, name, min_toots=3)
         assert again == Refreshed(0, is_from_all=False)
         with stored.transaction():
-            stored.execute(f"DELETE FROM masto.{name}".encode())  # noqa: S608 - our own names
+            stored.execute(f"DELETE FROM masto.{batch.sums.table.name}".encode())  # noqa: S608
         rebuilt = refresh_batch_table(lambda: spark, database_url, name, min_toots=3, rebuild=True)
-        assert rebuilt == Refreshed(len(right), is_from_all=True)
+        assert rebuilt.is_from_all
+        assert rebuilt.rows_changed >= len(right)
         assert rows(name) == right
 
 
@@ -113,7 +114,9 @@ def test_the_jdbc_url_has_host_and_tls_but_never_the_password() -> None:
 
 def test_no_toots_give_empty_tables(spark: "SparkSession", fresh_database_url: SecretStr) -> None:
     for name in BATCH_TABLES:
-        refreshed = refresh_batch_table(lambda: spark, fresh_database_url, name, min_toots=3)
+        refreshed = refresh_batch_table(
+            lambda: spark, fresh_database_url, name, min_toots=3, rebuild=True
+        )
         assert refreshed == Refreshed(0, is_from_all=True)
 
 

@@ -14,6 +14,7 @@ from mastodon_assets_tests.support.records import upsert
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_VIEWS = {"batch_active_users", "batch_top_hashtag", "batch_avg_len_per_day"}
 _SUMS = ("user_totals", "hashtag_totals", "day_totals")
 
 
@@ -41,13 +42,12 @@ def test_whatever_is_gone_or_wrong_is_rebuilt_and_the_right_rows_are_not_written
 
     made = rebuilt(*REBUILDS)
     assert made["toots_sentiment"] == 7
-    assert made["batch_active_users"] == 1
     right = _tables(settings.postgres_url)
     assert all(right.values())
     assert rebuilt(*REBUILDS) == dict.fromkeys(REBUILDS, 0)
 
     with transaction(settings.postgres_url) as connection:
-        for name in (*REBUILDS, *_SUMS):
+        for name in (*(set(REBUILDS) - _VIEWS), *_SUMS):
             connection.execute(f"DELETE FROM masto.{name}".encode())  # noqa: S608 - constants
         connection.execute(
             "INSERT INTO masto.toots_sentiment (id, created_at, scored_at, lang, reason, text)"

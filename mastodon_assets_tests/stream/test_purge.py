@@ -15,6 +15,7 @@ from mastodon_assets.stream.merge import BatchCounts, prepare_session, write_bat
 from mastodon_assets.stream.purge import purge_rows
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import connect
+from mastodon_assets.warehouse.post_sums import POST_SUMS
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
     SuppressionKeyError,
@@ -34,9 +35,8 @@ _EMPTIED = (
     "toots_deleted",
     "toots_rejected",
     "toots_sentiment",
-    "batch_active_users",
-    "toot_changes",
-    "user_totals",
+    "toots_unscored",
+    *(sums.table.name for sums in POST_SUMS),
     "withdrawn",
 )
 
@@ -116,14 +116,6 @@ def derive_all(tables: Tables) -> None:
             "INSERT INTO masto.toots_engagement (id, read_at, favourites, due_hours)"
             " SELECT id, now(), 1, 1 FROM masto.toots_raw"
         )
-        tables.connection.execute(
-            "INSERT INTO masto.batch_active_users (username, toots_count, avg_len)"
-            " SELECT username, count(*), 1 FROM masto.toots_raw GROUP BY 1"
-        )
-        tables.connection.execute(
-            "INSERT INTO masto.user_totals (username, toots_count, total_length)"
-            " SELECT username, count(*), 1 FROM masto.toots_raw GROUP BY 1"
-        )
 
 
 def test_a_purge_removes_all_of_an_account_and_says_how_much(tables: Tables) -> None:
@@ -146,10 +138,10 @@ def test_a_purge_removes_all_of_an_account_and_says_how_much(tables: Tables) -> 
         "toots_raw": 2,
         "toot_metrics_windowed": 1,
         "user_avg_length_windowed": 2,
-        "batch_active_users": 1,
         "user_totals": 1,
         "toots_sentiment": 2,
         "toots_engagement": 2,
+        "toots_unscored": 2,
         "toot_aliases": 3,
         "toots_rejected": 1,
     }

@@ -12,10 +12,17 @@ from mastodon_assets_tests.support.records import TOPIC, Record, on_partition, s
 PARTITIONS = 3
 
 
-_EMPTIED = ("toot_aliases", "toots_rejected", "toots_sentiment", "sentiment_totals")
+_EMPTIED = (
+    *("toot_aliases", "toots_rejected", "toots_sentiment", "sentiment_totals", "toots_unscored"),
+    "day_totals",
+)
 
 
-_DERIVED = ("toots_raw", "toot_metrics_windowed", "user_avg_length_windowed", "toots_deleted")
+_DERIVED = (
+    *("toots_raw", "toot_metrics_windowed", "user_avg_length_windowed", "toots_deleted"),
+    *("user_totals", "hashtag_totals", "batch_hashtag_by_hour", "batch_toots_per_day"),
+    "batch_toots_by_lang_per_day",
+)
 
 
 class Sink:

@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,30 @@ def old_url(bare_url: SecretStr) -> SecretStr:
         connection.execute("COMMENT ON COLUMN masto.v_sentiment_daily.day IS 'Tag'")
         connection.execute("UPDATE masto.data_versions SET version = 7")
         connection.execute("INSERT INTO masto.toots_deleted VALUES ('one.example', '1', now())")
+        connection.execute(
+            "INSERT INTO masto.toots_raw (id, created_at, received_at, event_at, payload_hash,"
+            " favourites, reblogs, replies, is_bot, is_sensitive, instance, status_id, uri,"
+            " username, lang, hashtags, content_txt) SELECT n, at, at, at, n, 0, 0, 0, false,"
+            " false, 'one.example', n, n, 'ada@one.example', 'en', '{tea}', 'four'"
+            " FROM generate_series(1, 6) n, LATERAL (SELECT '2026-01-01 00:30+00'::timestamptz"
+            " + n * interval '10 minutes') t (at)"
+        )
+        connection.execute(
+            "INSERT INTO masto.toots_sentiment (id, created_at, scored_at, lang, reason, text)"
+            " SELECT id, created_at, now(), lang, 'no_words', content_txt FROM masto.toots_raw"
+            " WHERE id > 2"
+        )
+        # As far as a refresh of that version came.
+        connection.execute("INSERT INTO masto.user_totals VALUES ('bob@one.example', 1, 1)")
+        connection.execute(
+            "INSERT INTO masto.asset_progress (asset, toots_version, parameters)"
+            " VALUES ('batch_active_users', 1, '{''min_toots'': 5}')"
+        )
     return bare_url
+
+
+def utc(hour: int) -> datetime:
+    return datetime(2026, 1, 1, hour, tzinfo=UTC)
 
 
 def test_a_database_of_the_version_before_is_migrated_with_its_rows_and_gets_the_comments(
@@ -209,6 +233,16 @@ def test_a_database_of_the_version_before_is_migrated_with_its_rows_and_gets_the
     assert rows(old_url, "SELECT version_num FROM masto.schema_version") == [(newest(),)]
     assert rows(old_url, "SELECT version FROM masto.data_versions") == [(7,)]
     assert rows(old_url, "SELECT status_id FROM masto.toots_deleted") == [("1",)]
+    expected = {
+        "batch_active_users": [("ada@one.example", 6, 4.0)],
+        "batch_hashtag_by_hour": [(utc(0), "tea", 2), (utc(1), "tea", 4)],
+        "batch_top_hashtag": [("tea", 6, 1)],
+        "batch_toots_per_day": [(date(2026, 1, 1), 6)],
+        "batch_avg_len_per_day": [(date(2026, 1, 1), 4.0)],
+        "batch_toots_by_lang_per_day": [(date(2026, 1, 1), "en", 6)],
+        "toots_unscored": [(1,), (2,)],
+    }
+    assert {name: sorted(rows(old_url, f"TABLE masto.{name}")) for name in expected} == expected
     with transaction(old_url, snapshot=True) as connection:
         for table in TABLES.values():
             assert schema_differences(connection, table) == []

@@ -1,4 +1,4 @@
-"""The six batch tables, updated from the changes of `toots_raw` or rebuilt from all its rows."""
+"""The six batch tables: their sums change with `toots_raw`, or are rebuilt from all its rows."""
 
 import dagster as dg
 from pydantic import Field
@@ -23,11 +23,10 @@ def _batch_asset(table: Table) -> dg.AssetsDefinition:
         description=describe(
             table,
             source="`toots_raw`",
-            reads="the changes since the last run from the change log `toot_changes`. If the log"
-            " does not reach back that far, or with the run configuration `rebuild: true`: all"
-            " rows in one snapshot, by Spark.",
-            writes="the difference in one transaction. Readers never see a missing or partial"
-            " table, and a run without changes writes nothing.",
+            reads="nothing: its sums change in each transaction that changes `toots_raw`. With the"
+            " run configuration `rebuild: true`: all rows in one snapshot, by Spark.",
+            writes="the version of the posts that it shows. A rebuild corrects sums that differ,"
+            " in short transactions; readers never see a missing or partial table.",
             metadata="`rows_changed`, `is_from_all_toots`, row count.",
             raises="`ServiceUnavailableError`, `MissingTablesError`, `SparkEndedError` if Spark"
             " ran out of memory.",

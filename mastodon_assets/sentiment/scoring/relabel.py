@@ -10,10 +10,9 @@ from typing import Any
 from psycopg import Connection, sql
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.warehouse.change_log import log_new_labels
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
-from mastodon_assets.warehouse.rollups import add_staged, subtract_staged
+from mastodon_assets.warehouse.rollups import add_staged, mark_new_labels, subtract_staged
 from mastodon_assets.warehouse.staging import STAGED_SCORES, with_staging
 
 Report = Callable[[str], None]
@@ -87,5 +86,5 @@ def _relabel_chunk(connection: Connection[Any], ids: list[int], values: dict[str
     changed = connection.execute(_UPDATE, values).rowcount
     add_staged(connection)
     if changed:
-        log_new_labels(connection)
+        mark_new_labels(connection)
     return changed

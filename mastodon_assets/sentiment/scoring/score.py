@@ -23,17 +23,12 @@ from mastodon_assets.sentiment.models.store import LoadedModel, load_model
 from mastodon_assets.sentiment.scoring.relabel import relabel, thresholds
 from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.spark.storage import for_executors
-from mastodon_assets.warehouse.change_log import (
-    advance_watermark,
-    has_changes_since,
-    log_new_labels,
-)
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
-from mastodon_assets.warehouse.rollups import add_staged, subtract_staged
+from mastodon_assets.warehouse.rollups import add_staged, mark_new_labels, subtract_staged
 from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.staging import STAGED_SCORES, with_staging
-from mastodon_assets.warehouse.watermarks import toots_version
+from mastodon_assets.warehouse.watermarks import set_watermark, toots_version
 
 Report = Callable[[str], None]
 
@@ -61,11 +56,8 @@ SELECT id, payload_hash, created_at, lang, content_txt FROM masto.toots_raw
  WHERE id = ANY(%s) ORDER BY id
 """
 _ALL_TOOTS = "masto.toots_raw"
-_CHANGED_TOOTS = """
-(SELECT toot.* FROM masto.toots_raw toot
-   JOIN (SELECT DISTINCT toot_id FROM masto.toot_changes
-          WHERE version > %(since)s AND version <= %(to)s AND sign = 1) changed
-     ON toot.id = changed.toot_id)
+_QUEUED_TOOTS = """
+(SELECT toot.* FROM masto.toots_unscored queued JOIN masto.toots_raw toot USING (id))
 """
 _PENDING_SCHEMA = pa.schema(
     {
@@ -105,19 +97,28 @@ SELECT outcome, count(*) FROM written GROUP BY outcome
 )
 
 
+_UNQUEUE_SCORED = with_staging(
+    """
+DELETE FROM masto.toots_unscored u
+ USING {staged_scores} s JOIN masto.toots_raw r ON r.id = s.id AND r.payload_hash = s.payload_hash
+ WHERE u.id = s.id
+"""
+)
+
+
 @dataclass(frozen=True)
 class Pending:
     """Selection of the posts that wait for a score.
 
-    `champion` is the version of the model that scores, None if there is none. Only posts are
-    searched that changed after version `since` of the posts, up to `to`; all posts if `since` is
-    None.
+    Attributes:
+        champion: Version of the model that scores, None if there is none.
+        rescore: Whether posts with a score of another model wait too.
+        is_queued: Whether all of them are in `toots_unscored`; otherwise all posts are searched.
     """
 
     champion: str | None
     rescore: bool = False
-    since: int | None = None
-    to: int | None = None
+    is_queued: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,8 @@ def score_pending(
 ) -> ScoringResult:
     """Score the posts without a score, with a score of another text, or scored without a model.
 
-    Only posts in the change log are searched; all posts if the log does not reach back to the last
-    time, if the champion is a new one, or with `rebuild`. A post that already has the same score
+    Only posts in the queue `toots_unscored` are searched; all posts if the champion is a new one,
+    or with `rebuild`. A post that already has the same score
     is not written. An interrupted run continues where it ended. A post that changes during the run
     is left to the next refresh, which is due because the recorded version was read before the
     posts.
@@ -201,13 +202,13 @@ def score_pending(
     with transaction(url, snapshot=True) as connection:
         version = toots_version(connection)
         current = champion(connection)
-        since = None if rescore or rebuild else _scored_up_to(connection, current, version)
+        is_queued = not (rescore or rebuild) and _is_queue_complete(connection, current)
     if current is None:
         report("no sentiment model yet: posts get no label (no_model)")
     model: LoadedModel | None = None
     by_outcome: dict[str, int] = {}
     champion_version = current.version if current else None
-    waiting = Pending(champion=champion_version, rescore=rescore, since=since, to=version)
+    waiting = Pending(champion=champion_version, rescore=rescore, is_queued=is_queued)
     done = 0
     for pending, total in _pending_chunks(url, waiting):
         if current is None:
@@ -229,7 +230,7 @@ def score_pending(
         if total > _ROWS_PER_CHUNK:
             report(f"scored {done:,} of {total:,} posts")
     with transaction(url) as connection:
-        advance_watermark(
+        set_watermark(
             connection,
             "toots_sentiment",
             toots_version=version,
@@ -256,7 +257,7 @@ def write_scores(
                 take_write_lock(connection)
                 outcomes = merge_scores(connection, scored.slice(first, _ROWS_PER_WRITE))
                 if marks_change and outcomes:
-                    log_new_labels(connection)
+                    mark_new_labels(connection)
             total.update(outcomes)
     return dict(total)
 
@@ -268,6 +269,7 @@ def merge_scores(connection: Connection[Any], scored: pa.Table) -> dict[str, int
     subtract_staged(connection)
     outcomes = dict(connection.execute(_MERGE).fetchall())
     add_staged(connection)
+    connection.execute(_UNQUEUE_SCORED)
     return outcomes
 
 
@@ -296,15 +298,12 @@ def score_without_model(posts: pa.Table) -> pa.Table:
     return posts
 
 
-def _scored_up_to(connection: Connection[Any], current: Model | None, version: int) -> int | None:
-    """Return the version of the posts since which some may wait; None if any post may."""
+def _is_queue_complete(connection: Connection[Any], current: Model | None) -> bool:
+    """Return whether only queued posts wait: the champion has seen all others."""
     watermark = connection.execute(
-        "SELECT toots_version, model_version FROM masto.asset_progress WHERE asset = %s",
-        ("toots_sentiment",),
+        "SELECT model_version FROM masto.asset_progress WHERE asset = %s", ("toots_sentiment",)
     ).fetchone()
-    if watermark is None or watermark[1] != (current.version if current else None):
-        return None
-    return watermark[0] if has_changes_since(connection, since=watermark[0], to=version) else None
+    return watermark is not None and watermark[0] == (current.version if current else None)
 
 
 def _pending_chunks(postgres_url: SecretStr, waiting: Pending) -> Iterator[tuple[pa.Table, int]]:
@@ -313,7 +312,7 @@ def _pending_chunks(postgres_url: SecretStr, waiting: Pending) -> Iterator[tuple
     The posts are searched once: PostgreSQL keeps the ids for the life of the connection. A post
     that cannot be written is not read twice.
     """
-    toots = _ALL_TOOTS if waiting.since is None else _CHANGED_TOOTS
+    toots = _QUEUED_TOOTS if waiting.is_queued else _ALL_TOOTS
     find = sql.SQL(_FIND_PENDING).format(toots=sql.SQL(toots))
     with (
         transaction(postgres_url) as connection,

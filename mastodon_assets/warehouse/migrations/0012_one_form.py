@@ -11,7 +11,6 @@ from typing import Any
 from psycopg import Connection
 
 from mastodon_assets.contract.identity import UNKNOWN_INSTANCE, account_form, tag_form
-from mastodon_assets.warehouse.change_log import clear_change_log
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.watermarks import bump_toots_version
 
@@ -79,5 +78,5 @@ def _fill(connection: Connection[Any], forms: dict[str, str]) -> bool:
         cursor.executemany("INSERT INTO new_forms VALUES (%s, %s)", changed)
     if changed:
         bump_toots_version(connection)
-        clear_change_log(connection)
+        connection.execute("DELETE FROM masto.toot_changes")
     return bool(changed)

@@ -18,10 +18,11 @@ from mastodon_assets.sentiment.scoring.score import (
 )
 from mastodon_assets.sentiment.train import TrainingResult, train
 from mastodon_assets.spark.jvm_end import SparkEndedError
-from mastodon_assets.warehouse.change_log import has_changes_since
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
-from mastodon_assets.warehouse.watermarks import bump_toots_version, toots_version
+from mastodon_assets.warehouse.rows import count_rows
+from mastodon_assets.warehouse.tables import TOOTS_UNSCORED
+from mastodon_assets.warehouse.watermarks import bump_toots_version
 from mastodon_assets_tests.support.ended_jvm import ended_jvm
 
 CREATED = datetime(2026, 11, 20, 11, 59, tzinfo=UTC)
@@ -251,16 +252,14 @@ def test_a_refresh_looks_at_what_changed_and_a_rebuild_at_all(
     assert score_pending(lambda: spark, settings, _ignore).scored == 1
     _put_toot(url, 2, "what a good day")
     with transaction(url) as connection:
-        # As the merge records it.
-        connection.execute(
-            "INSERT INTO masto.toot_changes"
-            " SELECT v.version, r.id, 1, r.event_at, 1, r.lang, r.username, r.hashtags"
-            "   FROM masto.toots_raw r, masto.data_versions v WHERE r.id = 2"
-        )
+        # As the merge queues it.
+        connection.execute("INSERT INTO masto.toots_unscored VALUES (2)")
         # As another program might.
         connection.execute("DELETE FROM masto.toots_sentiment")
     assert score_pending(lambda: spark, settings, _ignore).scored == 1
     assert set(_rows(url)) == {2}
+    with transaction(url, snapshot=True) as connection:
+        assert count_rows(connection, TOOTS_UNSCORED) == 0
     assert score_pending(lambda: spark, settings, _ignore, rebuild=True).scored == 1
     assert set(_rows(url)) == {1, 2}
 
@@ -459,21 +458,3 @@ def test_labels_of_a_three_class_model_have_no_thresholds(
     assert _rows(url)[1]["label_str"] == "positive"
     with transaction(url) as connection:
         connection.execute("DELETE FROM masto.sentiment_models")
-
-
-def test_a_new_label_leaves_the_change_log_complete(
-    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
-) -> None:
-    _put_toot(url, 1, "I am so happy")
-    score_pending(lambda: spark, settings, _ignore)
-    since = _progress(url)[2]
-    with transaction(url) as connection:
-        connection.execute("UPDATE masto.toots_sentiment SET model_version = 'old'")
-    assert score_pending(lambda: spark, settings, _ignore, rescore=True).scored == 1
-    with transaction(url) as connection:
-        assert has_changes_since(connection, since=since, to=toots_version(connection))
-        totals = connection.execute(
-            "SELECT username, sum(sign) FROM masto.toot_changes WHERE version > %s GROUP BY 1",
-            (since,),
-        ).fetchall()
-    assert totals == [("", 0)]
