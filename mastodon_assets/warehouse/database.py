@@ -8,10 +8,15 @@ import psycopg
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError
+from mastodon_assets.warehouse.tables import TABLES
 
 
 class MissingTablesError(PlatformError):
     """The database answers, but the platform's tables are missing."""
+
+
+class DifferingSumsError(PlatformError):
+    """Windows or sums do not contain a row that a change subtracts: they were changed by hand."""
 
 
 class MissingRightsError(PlatformError):
@@ -45,24 +50,30 @@ def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
 
 @contextmanager
 def transaction(
-    postgres_url: SecretStr, *, snapshot: bool = False
+    postgres_url: SecretStr, *, snapshot: bool = False, max_seconds: float | None = None
 ) -> Iterator[psycopg.Connection[Any]]:
     """Open a connection, commit at the end, roll back on an error, and close it.
 
     Args:
         postgres_url: DATABASE_URL.
         snapshot: Read-only, and all reads see the same moment.
+        max_seconds: Longest time that a statement, or its wait for a lock, may take.
 
     Raises:
         ServiceUnavailableError: The server does not answer, also if it goes away meanwhile.
         MissingTablesError: No migration was applied.
         MissingRightsError: The role may not do this.
+        DifferingSumsError: Sums were changed by hand.
     """
     try:
         with connect(postgres_url) as connection:
             if snapshot:
                 connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 connection.read_only = True
+            if max_seconds is not None:
+                milliseconds = f"{max_seconds * 1000:.0f}"
+                for setting in ("lock_timeout", "statement_timeout"):
+                    connection.execute("SELECT set_config(%s, %s, true)", (setting, milliseconds))
             yield connection
     except psycopg.errors.UndefinedTable as error:
         raise MissingTablesError(
@@ -72,6 +83,19 @@ def transaction(
         raise MissingRightsError(
             f"the role in DATABASE_URL may not do this ({_reason(error)}); nothing was written;"
             " use masto_writer, or see: mastodon-assets roles --help"
+        ) from error
+    except psycopg.errors.CheckViolation as error:
+        table = TABLES.get(error.diag.table_name or "")
+        if table is None or "toots_count" not in table.column_names:
+            raise
+        raise DifferingSumsError(
+            f"{table.name} does not match the posts, it was changed by hand; nothing was written;"
+            " run: mastodon-assets rebuild all"
+        ) from error
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+        raise ServiceUnavailableError(
+            f"PostgreSQL did not answer within {max_seconds} s, a table may be locked"
+            f" ({_reason(error)}); this step wrote nothing: run it again"
         ) from error
     except psycopg.OperationalError as error:
         raise ServiceUnavailableError(

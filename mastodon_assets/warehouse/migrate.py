@@ -13,18 +13,21 @@ from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.warehouse.database import connect, transaction
-from mastodon_assets.warehouse.locks import MIGRATION_LOCK
+from mastodon_assets.warehouse.locks import MIGRATION_LOCK, WRITE_LOCK
 from mastodon_assets.warehouse.roles import act_as_owner, grant_rights
+from mastodon_assets.warehouse.schema_version import (
+    VERSION_TABLE,
+    migrations,
+    read_schema_version,
+)
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES
 from mastodon_assets.warehouse.views import VIEWS, apply_view, comment_on
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
-_VERSION_TABLE = sql.Identifier(SCHEMA, "schema_version")
 # As Alembic makes it: databases of older versions have one.
 _CREATE_VERSION_TABLE = sql.SQL(
     "CREATE TABLE IF NOT EXISTS {}"
     " (version_num varchar(32) CONSTRAINT schema_version_pkc PRIMARY KEY)"
-).format(_VERSION_TABLE)
+).format(VERSION_TABLE)
 
 
 class MigrationError(PlatformError):
@@ -34,9 +37,9 @@ class MigrationError(PlatformError):
 def migrate(postgres_url: SecretStr) -> str:
     """Apply the pending migrations as the schema's owner.
 
-    All of it is one transaction under an advisory lock. Of two callers one waits, and a failure
-    leaves the schema as it was. If nothing is pending, only the version is read, which any role
-    with rights on the schema may do.
+    All of it is one transaction under an advisory lock and the write lock. Of two callers one
+    waits, and a failure leaves the schema as it was. If nothing is pending, only the version is
+    read, which any role with rights on the schema may do.
 
     Returns:
         The version that the schema then has.
@@ -72,34 +75,32 @@ def migrate(postgres_url: SecretStr) -> str:
 
 def schema_versions(connection: Connection) -> tuple[str | None, list[str]]:
     """Return the schema's version, None if it has none, and the known ones, newest first."""
-    return _version(connection), sorted(_migrations(), reverse=True)
+    return read_schema_version(connection), sorted(migrations(), reverse=True)
 
 
 def _apply_pending(connection: Connection) -> str:
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+    # Writers end their transaction first, and see the new version in the next one.
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (WRITE_LOCK,))
     # CREATE SCHEMA IF NOT EXISTS is refused to a role that may not create one, even if it exists.
     if connection.execute("SELECT to_regnamespace(%s)", (SCHEMA,)).fetchone() == (None,):
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
     act_as_owner(connection)
-    found = _version(connection)
+    found = read_schema_version(connection)
     if found is None:
         connection.execute(_CREATE_VERSION_TABLE)
-    versions = sorted(_migrations().items())
+    versions = sorted(migrations().items())
     for number, file in versions:
         if found is None or number > found:
             _apply(connection, file)
     newest = versions[-1][0]
-    connection.execute(sql.SQL("DELETE FROM {}").format(_VERSION_TABLE))
-    connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(_VERSION_TABLE), (newest,))
+    connection.execute(sql.SQL("DELETE FROM {}").format(VERSION_TABLE))
+    connection.execute(sql.SQL("INSERT INTO {} VALUES (%s)").format(VERSION_TABLE), (newest,))
     for view in VIEWS:
         apply_view(connection, view)
     _comment(connection)
     grant_rights(connection)
     return newest
-
-
-def _migrations() -> dict[str, Path]:
-    return {file.name.partition("_")[0]: file for file in _MIGRATIONS.glob("[0-9]*.*")}
 
 
 def _apply(connection: Connection, file: Path) -> None:
@@ -110,28 +111,16 @@ def _apply(connection: Connection, file: Path) -> None:
         runpy.run_path(str(file))["upgrade"](connection)
 
 
-def _version(connection: Connection) -> str | None:
-    exists = connection.execute(
-        "SELECT to_regclass(%s) IS NOT NULL", (f"{SCHEMA}.schema_version",)
-    ).fetchone()
-    if exists != (True,):
-        return None
-    row = connection.execute(
-        sql.SQL("SELECT version_num FROM {}").format(_VERSION_TABLE)
-    ).fetchone()
-    return row[0] if row else None
-
-
 def _comment(connection: Connection) -> None:
     for table in TABLES.values():
         comment_on(connection, table)
     connection.execute(
         sql.SQL("COMMENT ON TABLE {} IS 'The newest migration that was applied.'").format(
-            _VERSION_TABLE
+            VERSION_TABLE
         )
     )
     connection.execute(
         sql.SQL("COMMENT ON COLUMN {}.version_num IS 'number of that migration'").format(
-            _VERSION_TABLE
+            VERSION_TABLE
         )
     )

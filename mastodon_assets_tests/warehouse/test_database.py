@@ -16,7 +16,12 @@ from pydantic import SecretStr
 
 from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.warehouse.database import MissingTablesError, connect, transaction
+from mastodon_assets.warehouse.database import (
+    DifferingSumsError,
+    MissingTablesError,
+    connect,
+    transaction,
+)
 from mastodon_assets.warehouse.migrate import migrate, schema_versions
 from mastodon_assets.warehouse.rows import copy_arrow, count_rows, replace_rows
 from mastodon_assets.warehouse.tables import (
@@ -334,6 +339,28 @@ def test_the_error_for_a_server_that_goes_away_is_one_line(
     ):
         fail_after(fresh_database_url, lose_the_server)
     assert counts_of(fresh_database_url) == {}
+
+
+def test_a_locked_table_is_given_up_after_the_time_that_the_caller_waits(
+    fresh_database_url: SecretStr,
+) -> None:
+    with transaction(fresh_database_url) as other:
+        other.execute("LOCK TABLE masto.ingest_cursors")
+        with (
+            pytest.raises(ServiceUnavailableError, match=r"within 0.2 s.*locked.*run it again"),
+            transaction(fresh_database_url, max_seconds=0.2) as connection,
+        ):
+            connection.execute("SELECT FROM masto.ingest_cursors")
+
+
+def test_sums_changed_by_hand_are_an_error_that_says_rebuild(
+    fresh_database_url: SecretStr,
+) -> None:
+    with (
+        pytest.raises(DifferingSumsError, match=r"day_totals .* run: mastodon-assets rebuild"),
+        transaction(fresh_database_url) as connection,
+    ):
+        connection.execute("INSERT INTO masto.day_totals VALUES ('2026-01-01', -1, 0, 1)")
 
 
 def test_a_wrong_password_is_not_shown(database_url: SecretStr) -> None:

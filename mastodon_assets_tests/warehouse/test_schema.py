@@ -12,7 +12,6 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from mastodon_assets.embedded.stack import Connection as StackConnection
-from mastodon_assets.warehouse import migrate as migrations
 from mastodon_assets.warehouse.checks import (
     duplicate_keys,
     primary_key,
@@ -20,13 +19,14 @@ from mastodon_assets.warehouse.checks import (
     window_sum_and_rows,
 )
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.migrate import MigrationError, migrate
+from mastodon_assets.warehouse.schema_version import MIGRATIONS, SchemaVersionError
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 from mastodon_assets.warehouse.views import apply_view
 from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.migrations import add_migration
 
-_MIGRATIONS = Path(migrations.__file__).parent / "migrations"
 TABLE_LIST = pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
 
 
@@ -178,7 +178,7 @@ def test_the_window_check_compares_windows_with_rows(fresh_database_url: SecretS
 
 
 def test_the_migrations_are_numbered_files_with_four_digits_each() -> None:
-    numbers = [file.name[:5] for file in _MIGRATIONS.glob("[!_]*")]
+    numbers = [file.name[:5] for file in MIGRATIONS.glob("[!_]*")]
     assert len(set(numbers)) == len(numbers)
     assert [number for number in numbers if not re.fullmatch(r"\d{4}_", number)] == []
 
@@ -193,7 +193,7 @@ def old_url(bare_url: SecretStr) -> SecretStr:
             " (version_num varchar(32) CONSTRAINT schema_version_pkc PRIMARY KEY)"
         )
         connection.execute("INSERT INTO masto.schema_version VALUES ('0009')")
-        for file in sorted(_MIGRATIONS.glob("000*.sql")):
+        for file in sorted(MIGRATIONS.glob("000*.sql")):
             connection.execute(file.read_bytes())
         apply_view(connection, "v_sentiment_daily")
         connection.execute("COMMENT ON TABLE masto.toots_raw IS 'One row a public post'")
@@ -302,6 +302,36 @@ def test_a_schema_newer_than_the_program_is_an_error_and_left_alone(
         migrate(fresh_database_url)
 
 
+def test_a_writer_of_an_older_version_stops_after_a_migration(
+    fresh_database_url: SecretStr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        add_migration(tmp_path, patched, "CREATE TABLE masto.more (a int);")
+        migrate(fresh_database_url)
+    with (
+        pytest.raises(SchemaVersionError, match=r"version 9999 and this program writes version 00"),
+        transaction(fresh_database_url) as connection,
+    ):
+        take_write_lock(connection)
+
+
+def test_a_migration_waits_for_the_writer_that_holds_the_lock(
+    fresh_database_url: SecretStr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(fresh_database_url) as connection:
+            take_write_lock(connection)
+            add_migration(tmp_path, monkeypatch, "DROP TABLE masto.toots_unscored;")
+            migration = pool.submit(migrate, fresh_database_url)
+            while not connection.execute(
+                "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            ).fetchone():
+                assert not migration.done()
+            # The table is still there, and nothing was locked for it.
+            connection.execute("INSERT INTO masto.toots_unscored VALUES (1)")
+        assert migration.result() == "9999"
+
+
 def test_a_role_that_cannot_create_a_schema_gets_an_error(bare_url: SecretStr) -> None:
     role = f"reader_{id(bare_url)}"
     with psycopg.connect(bare_url.get_secret_value()) as connection:
@@ -346,4 +376,4 @@ def test_a_day_is_found_by_few_blocks_after_deletes_let_new_rows_fill_the_holes(
 
 def newest() -> str:
     """Return the number of the newest migration."""
-    return max(file.name for file in _MIGRATIONS.glob("[0-9]*.*"))[:4]
+    return max(file.name for file in MIGRATIONS.glob("[0-9]*.*"))[:4]

@@ -11,7 +11,6 @@ from typing import Any
 from psycopg import Connection
 
 from mastodon_assets.contract.identity import UNKNOWN_INSTANCE, account_form, tag_form
-from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.watermarks import bump_toots_version
 
 _HANDLES = """
@@ -51,7 +50,6 @@ SELECT date_trunc('minute', event_at, 'UTC'),
 
 def upgrade(connection: Connection[Any]) -> None:
     """Rewrite the rows; the batch tables are rebuilt by the next refresh."""
-    take_write_lock(connection)
     handles = {
         name: _handle(name, instance)
         for name, instance in connection.execute(_HANDLES, (UNKNOWN_INSTANCE,))
