@@ -49,7 +49,7 @@ SELECT date_trunc('minute', event_at, 'UTC'),
 
 
 def upgrade(connection: Connection[Any]) -> None:
-    """Rewrite the rows; the batch tables are rebuilt by the next refresh."""
+    """Rewrite the rows; the next migration computes the sums from them."""
     handles = {
         name: _handle(name, instance)
         for name, instance in connection.execute(_HANDLES, (UNKNOWN_INSTANCE,))
@@ -76,5 +76,4 @@ def _fill(connection: Connection[Any], forms: dict[str, str]) -> bool:
         cursor.executemany("INSERT INTO new_forms VALUES (%s, %s)", changed)
     if changed:
         bump_toots_version(connection)
-        connection.execute("DELETE FROM masto.toot_changes")
     return bool(changed)
