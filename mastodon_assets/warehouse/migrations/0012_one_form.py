@@ -49,7 +49,7 @@ SELECT date_trunc('minute', event_at, 'UTC'),
 
 
 def upgrade(connection: Connection[Any]) -> None:
-    """Rewrite the rows; the next migration computes the sums from them."""
+    """Rewrite the rows; a later migration computes the sums from them."""
     handles = {
         name: _handle(name, instance)
         for name, instance in connection.execute(_HANDLES, (UNKNOWN_INSTANCE,))
