@@ -93,8 +93,9 @@ def transaction(
             " run: mastodon-assets rebuild all"
         ) from error
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+        limit = "in time" if max_seconds is None else f"within {max_seconds:g} s"
         raise ServiceUnavailableError(
-            f"PostgreSQL did not answer within {max_seconds} s, a table may be locked"
+            f"PostgreSQL did not answer {limit}, a table may be locked"
             f" ({_reason(error)}); this step wrote nothing: run it again"
         ) from error
     except psycopg.OperationalError as error:

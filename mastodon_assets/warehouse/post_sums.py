@@ -242,16 +242,19 @@ def _compose_add(sums: PostSums, query: sql.Composed) -> sql.Composed:
     ]
     columns = list(sums.columns)
     values: list[sql.Composable] = [_name("c", name) for name in sums.columns]
+    is_change = sql.SQL(" OR ").join(
+        sql.SQL("{} <> 0").format(sql.Identifier(name)) for name in measures
+    )
     if "toots_version" in sums.table.column_names:
+        # An edit that leaves the sums as they are may still change the labels of the day.
+        is_change = sql.Composed([sql.SQL("true")])
         updates.append(sql.SQL("toots_version = %(version)s"))
         columns.append("toots_version")
         values.append(sql.SQL("%(version)s"))
     return sql.SQL(_ADD).format(
         table=_table_name(sums),
         sums=query,
-        is_change=sql.SQL(" OR ").join(
-            sql.SQL("{} <> 0").format(sql.Identifier(name)) for name in measures
-        ),
+        is_change=is_change,
         same_key=_same_key(sums.table, "t", "c"),
         updates=sql.SQL(", ").join(updates),
         columns=_names(columns),

@@ -88,13 +88,11 @@ SELECT day, 'not_scored', '', toots_count, 0
 
 def subtract_changed(connection: Connection[Any]) -> None:
     """Subtract the posts of the staged row changes as they were, while their scores exist."""
-    """Take out the toots of the row changes as they were; their scores are still there."""
     _move(connection, _BEFORE_CHANGE, sign=-1)
 
 
 def add_changed(connection: Connection[Any]) -> None:
     """Add the posts of the staged row changes as they are, after outdated scores are gone."""
-    """Put in the toots of the row changes as they are; outdated scores are gone."""
     _move(connection, _AFTER_CHANGE, sign=1)
 
 
@@ -109,13 +107,11 @@ def add_new(connection: Connection[Any], posts: "pa.Table") -> None:
 
 def subtract_staged(connection: Connection[Any]) -> None:
     """Subtract the posts of the staged scores, before their scores are written."""
-    """Take out the toots of the staged scores, before their scores are written."""
     _move(connection, _STAGED, sign=-1)
 
 
 def add_staged(connection: Connection[Any]) -> None:
     """Add the posts of the staged scores, after their scores were written."""
-    """Put in the toots of the staged scores, after their scores were written."""
     _move(connection, _STAGED, sign=1)
 
 

@@ -272,6 +272,14 @@ def test_a_score_goes_with_the_text_it_was_made_from(sink: Sink) -> None:
     ) == [("2",)]
 
 
+def test_an_edit_of_the_same_length_marks_its_day_as_changed(sink: Sink) -> None:
+    sink.write(upsert("1"))
+    sink.write(upsert("1", content="adieu", edited_at="2026-11-20T12:00:00.000Z"))
+    assert sink.rows("SELECT toots_count, total_length, toots_version FROM masto.day_totals") == [
+        (1, 5, sink.version())
+    ]
+
+
 def test_the_ledger_moves_with_the_rows_or_not_at_all(sink: Sink) -> None:
     sink.write(upsert("1"))
     rows = staged(on_partition([upsert("2")], 0, 1))
