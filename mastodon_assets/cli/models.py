@@ -69,9 +69,11 @@ def score(
 def list_models(as_json: AsJson = False) -> None:
     """List all models with status, reason and metrics."""
     from mastodon_assets.sentiment.models.registry import all_models
-    from mastodon_assets.warehouse.database import transaction
+    from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
 
-    with transaction(load_settings().postgres_url, snapshot=True) as connection:
+    with transaction(
+        load_settings().postgres_url, snapshot=True, max_seconds=PERSON_SECONDS
+    ) as connection:
         models = all_models(connection)
     if as_json:
         print_json([_described(model) for model in models])

@@ -163,6 +163,12 @@ class _ByteBoundedQueue(queue.Queue[QueueItem]):
         self._bytes -= self._sizes.popleft()
         return super()._get()
 
+    def oldest_event_at(self) -> datetime | None:
+        """Return when the oldest waiting event was received."""
+        with self.mutex:
+            events = (item for item in self.queue if isinstance(item, StreamEvent))
+            return next((event.received_at for event in events), None)
+
     def items(self) -> int:
         """Return the number of items."""
         return len(self.queue)
@@ -251,6 +257,10 @@ class EventQueue:
     def waiting(self) -> int:
         """Return the number of items that wait to be handled."""
         return self._queue.items()
+
+    def oldest_event_at(self) -> datetime | None:
+        """Return when the oldest waiting event was received; None if none waits."""
+        return self._queue.oldest_event_at()
 
     def seconds_since_last_bytes(self) -> float | None:
         """Return the seconds without a byte, heartbeats included; None without an open stream."""

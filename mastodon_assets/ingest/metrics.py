@@ -18,9 +18,9 @@ _PREFIX = "mastodon_assets_ingest_"
 class Reading:
     """The metrics of one source at one moment; zeros for a source that is not read.
 
-    `lag_seconds` is the age of the last event when it was handled, plus the time without an
-    acknowledgement while messages wait for one. `seconds_since_last_bytes` counts heartbeats too;
-    None without an open stream.
+    `lag_seconds` is the age of the oldest event that waits to be handled, or the time without an
+    acknowledgement while messages wait for one, if that is longer. `seconds_since_last_bytes`
+    counts heartbeats too; None without an open stream.
     """
 
     instance: str
@@ -107,7 +107,7 @@ def _metrics(readings: list[Reading]) -> list[Metric]:
             lambda r: r.messages_in_flight,
         ),
         _gauge(
-            "lag_seconds", "From receipt to acknowledgement.", readings, lambda r: r.lag_seconds
+            "lag_seconds", "Age of the oldest event waiting.", readings, lambda r: r.lag_seconds
         ),
         _gauges("gaps", "Gaps of this run.", "status", readings, lambda r: r.gaps),
     ]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from psycopg.rows import class_row
 from pydantic import SecretStr
 
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import FEED_SECONDS, PERSON_SECONDS, transaction
 
 StateName = Literal["connected", "silent", "disconnected", "refused", "paused", "stopped"]
 
@@ -69,7 +69,7 @@ def save_state(postgres_url: SecretStr, instance: str, source: str, state: Sourc
         MissingTablesError: The tables are missing.
     """
     pause = state.longest_pause
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=FEED_SECONDS) as connection:
         connection.execute(
             """
             INSERT INTO masto.ingest_sources
@@ -144,7 +144,7 @@ def read_state(postgres_url: SecretStr, instance: str, source: str) -> SourceSta
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The tables are missing.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=PERSON_SECONDS) as connection:
         row: Any = connection.execute(
             """
             SELECT state, detail, last_event_at, last_post_at,
@@ -164,7 +164,7 @@ def read_sources(postgres_url: SecretStr) -> list[SourceStatus]:
         MissingTablesError: The tables are missing.
     """
     with (
-        transaction(postgres_url, snapshot=True) as connection,
+        transaction(postgres_url, snapshot=True, max_seconds=PERSON_SECONDS) as connection,
         connection.cursor(row_factory=class_row(SourceStatus)) as cursor,
     ):
         return cursor.execute(

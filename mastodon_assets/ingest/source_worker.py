@@ -126,7 +126,7 @@ class SourceWorker:
         self._logged_no_stream = ""
         self._last_failure: Disconnected | None = None
         self._last_write_error: str | None = None
-        self._lag_seconds = 0.0
+        self._event_at: datetime | None = None
         self._walk_ended_at = self._last_item_at = self._committed_at = time.monotonic()
         self._minute = _Minute()
 
@@ -271,13 +271,14 @@ class SourceWorker:
                 self._handle_audit_ended(item)
 
     def _handle_event(self, event: StreamEvent) -> None:
+        self._event_at = event.received_at
         status_id = self._handler.handle_event(event)
         if status_id is None:
             self._liveness.note_other(event.received_at, is_delete=event.name == "delete")
         else:
             self._liveness.note_post(event.received_at)
             self._gap_repair.note_streamed(status_id)
-        self._lag_seconds = (datetime.now(UTC) - event.received_at).total_seconds()
+        self._event_at = None
 
     def _handle_connected(self, connected: Connected) -> None:
         self._connections += 1
@@ -373,14 +374,17 @@ class SourceWorker:
         )
 
     def _commit_now_and_then(self) -> None:
-        if time.monotonic() - self._committed_at >= _COMMIT_SECONDS:
+        began_at = time.monotonic()
+        if began_at - self._committed_at >= _COMMIT_SECONDS:
             # While Kafka is away nothing can be committed, but the state is recorded.
             if not self._is_paused:
                 self._check_liveness()
                 self._record(self._remove_posts_of_refusing)
                 self._record(lambda: self._checkpoint.commit(_SHORT_FLUSH_SECONDS))
             self._record_state()
-            self._committed_at = time.monotonic()
+            # Events wait meanwhile: a database that does not answer gets a quarter of the time.
+            took = time.monotonic() - began_at
+            self._committed_at = time.monotonic() + 3 * took
 
     def _remove_posts_of_refusing(self) -> None:
         """Publish deletes of the stored posts of accounts that were seen to refuse."""
@@ -452,8 +456,10 @@ class SourceWorker:
         return max(0, self._connections - 1)
 
     def _lag(self) -> float:
-        """Return the age of the last event when it was handled, plus Kafka's delay."""
-        return self._lag_seconds + self._publisher.seconds_unacknowledged()
+        """Return the age of the oldest event that is not handled or not acknowledged yet."""
+        oldest = self._event_at or self._queue.oldest_event_at()
+        waited = 0.0 if oldest is None else (datetime.now(UTC) - oldest).total_seconds()
+        return max(waited, self._publisher.seconds_unacknowledged())
 
     def _log_now_and_then(self) -> None:
         summary = self._handler.summary

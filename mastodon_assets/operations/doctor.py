@@ -155,11 +155,11 @@ def check_topic(settings: Settings, topic: str) -> Finding:
 
 def check_postgres(settings: Settings) -> list[Finding]:
     """Check that PostgreSQL answers, is new enough and has the tables of this version."""
-    from mastodon_assets.warehouse.database import transaction
+    from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
     from mastodon_assets.warehouse.migrate import schema_versions
 
     try:
-        with transaction(settings.postgres_url) as connection:
+        with transaction(settings.postgres_url, max_seconds=PERSON_SECONDS) as connection:
             server_version = connection.info.server_version
             found, known = schema_versions(connection)
     except PlatformError as error:

@@ -30,7 +30,7 @@ from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
 from mastodon_assets.kafka.topics import delete_records, read_topic
 from mastodon_assets.stream.ledger import read_ledger
 from mastodon_assets.stream.purge import purge_rows
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import PERSON_SECONDS, WRITE_LOCK_SECONDS, transaction
 from mastodon_assets.warehouse.handle_keys import check_handle_key
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.suppression_list import (
@@ -142,7 +142,7 @@ def purge(settings: Settings, *who: Subject, dry_run: bool = False) -> Mapping[s
         ServiceUnavailableError: Database or broker fails; the message says what is done already.
     """
     key = _key(settings)
-    with transaction(settings.postgres_url) as connection:
+    with transaction(settings.postgres_url, max_lock_seconds=WRITE_LOCK_SECONDS) as connection:
         take_write_lock(connection)
         read_suppression_list(connection, key)
         check_handle_key(connection, settings)
@@ -174,7 +174,9 @@ def _delete_stored_messages(settings: Settings, *, dry_run: bool) -> int:
     Kafka cannot delete single messages, and the tables hold what is to be kept of these.
     """
     topic = settings.kafka_topic
-    with transaction(settings.postgres_url, snapshot=True) as connection:
+    with transaction(
+        settings.postgres_url, snapshot=True, max_seconds=PERSON_SECONDS
+    ) as connection:
         ledger = read_ledger(connection, topic)
     if not ledger:
         return 0
@@ -203,7 +205,7 @@ def undo(settings: Settings, who: Subject) -> bool:
         ServiceUnavailableError: The database fails.
     """
     key = _key(settings)
-    with transaction(settings.postgres_url) as connection:
+    with transaction(settings.postgres_url, max_lock_seconds=WRITE_LOCK_SECONDS) as connection:
         take_write_lock(connection)
         read_suppression_list(connection, key)
         names = _stored_names(connection, settings, who)
@@ -217,7 +219,9 @@ def export_list(settings: Settings) -> str:
         ServiceUnavailableError: The database fails.
         MissingTablesError: The database has no tables.
     """
-    with transaction(settings.postgres_url, snapshot=True) as connection:
+    with transaction(
+        settings.postgres_url, snapshot=True, max_seconds=PERSON_SECONDS
+    ) as connection:
         rows = connection.execute(
             "SELECT kind, encode(hash, 'hex'), key_fingerprint, withdrawn_at FROM masto.withdrawn"
             " ORDER BY withdrawn_at, kind, hash"
@@ -259,7 +263,7 @@ def import_list(settings: Settings, text: str) -> int:
                 " installation that exported the list"
             )
         rows.append((entry["kind"], hashed, ours, at))
-    with transaction(settings.postgres_url) as connection:
+    with transaction(settings.postgres_url, max_lock_seconds=WRITE_LOCK_SECONDS) as connection:
         take_write_lock(connection)
         before = len(read_suppression_list(connection, key).hashes)
         with connection.cursor() as cursor:
@@ -278,7 +282,9 @@ def entries(settings: Settings) -> list[Entry]:
         ServiceUnavailableError: The database fails.
         MissingTablesError: The database has no tables.
     """
-    with transaction(settings.postgres_url, snapshot=True) as connection:
+    with transaction(
+        settings.postgres_url, snapshot=True, max_seconds=PERSON_SECONDS
+    ) as connection:
         rows = connection.execute(
             "SELECT DISTINCT kind, withdrawn_at FROM masto.withdrawn ORDER BY 2 DESC, 1"
         )

@@ -110,9 +110,11 @@ def _measure(settings: Settings) -> dict[str, int]:
 
 
 def _database_size(settings: Settings) -> int:
-    from mastodon_assets.warehouse.database import transaction
+    from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
 
-    with transaction(settings.postgres_url, snapshot=True) as connection:
+    with transaction(
+        settings.postgres_url, snapshot=True, max_seconds=PERSON_SECONDS
+    ) as connection:
         row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
     assert row is not None
     return int(row[0])

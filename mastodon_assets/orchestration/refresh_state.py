@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.ledger import read_ledger
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
 from mastodon_assets.warehouse.tables import BATCH
 from mastodon_assets.warehouse.watermarks import toots_version
 
@@ -57,7 +57,9 @@ def shown_state(settings: Settings) -> ShownState:
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The database has no tables yet.
     """
-    with transaction(settings.postgres_url, snapshot=True) as connection:
+    with transaction(
+        settings.postgres_url, snapshot=True, max_seconds=PERSON_SECONDS
+    ) as connection:
         progress = connection.execute(
             "SELECT asset, toots_version, model_version FROM masto.asset_progress"
         ).fetchall()

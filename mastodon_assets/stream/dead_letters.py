@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.contract.dead_letter import DeadLetter, NoDeadLetterError, ReplaySummary
 from mastodon_assets.contract.messages import ContractError, Message, decode, post_id
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
 from mastodon_assets.warehouse.suppression_list import SuppressionList, read_suppression_list
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def newest_rejected(postgres_url: SecretStr, *, reason: str, limit: int) -> list
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The database has no tables yet.
     """
-    with transaction(postgres_url, snapshot=True) as connection:
+    with transaction(postgres_url, snapshot=True, max_lock_seconds=PERSON_SECONDS) as connection:
         return [DeadLetter(*row) for row in connection.execute(_NEWEST, (reason, limit))]
 
 
@@ -69,7 +69,7 @@ def count_rejected(postgres_url: SecretStr, *, reason: str) -> Counter[str]:
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The database has no tables yet.
     """
-    with transaction(postgres_url, snapshot=True) as connection:
+    with transaction(postgres_url, snapshot=True, max_lock_seconds=PERSON_SECONDS) as connection:
         return Counter(dict(connection.execute(_COUNTS, (reason,)).fetchall()))
 
 
@@ -81,7 +81,7 @@ def read_rejected(postgres_url: SecretStr, topic: str, partition: int, offset: i
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The database has no tables yet.
     """
-    with transaction(postgres_url, snapshot=True) as connection:
+    with transaction(postgres_url, snapshot=True, max_seconds=PERSON_SECONDS) as connection:
         row = connection.execute(_ONE, (topic, partition, offset)).fetchone()
     if row is None:
         raise NoDeadLetterError(

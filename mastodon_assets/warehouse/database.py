@@ -10,6 +10,13 @@ from pydantic import SecretStr
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 from mastodon_assets.warehouse.tables import TABLES
 
+# A feed goes on and writes later.
+FEED_SECONDS = 2.0
+# Somebody waits for an answer.
+PERSON_SECONDS = 10.0
+# A large batch holds the write lock for seconds.
+WRITE_LOCK_SECONDS = 30.0
+
 
 class MissingTablesError(PlatformError):
     """The database answers, but the platform's tables are missing."""
@@ -50,14 +57,19 @@ def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
 
 @contextmanager
 def transaction(
-    postgres_url: SecretStr, *, snapshot: bool = False, max_seconds: float | None = None
+    postgres_url: SecretStr,
+    *,
+    snapshot: bool = False,
+    max_seconds: float | None = None,
+    max_lock_seconds: float | None = None,
 ) -> Iterator[psycopg.Connection[Any]]:
     """Open a connection, commit at the end, roll back on an error, and close it.
 
     Args:
         postgres_url: DATABASE_URL.
         snapshot: Read-only, and all reads see the same moment.
-        max_seconds: Longest time that a statement, or its wait for a lock, may take.
+        max_seconds: Longest time that a statement may take, its wait for a lock included.
+        max_lock_seconds: Longest wait for a lock. Both limits end with the first commit.
 
     Raises:
         ServiceUnavailableError: The server does not answer, also if it goes away meanwhile.
@@ -70,10 +82,12 @@ def transaction(
             if snapshot:
                 connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 connection.read_only = True
-            if max_seconds is not None:
-                milliseconds = f"{max_seconds * 1000:.0f}"
-                for setting in ("lock_timeout", "statement_timeout"):
-                    connection.execute("SELECT set_config(%s, %s, true)", (setting, milliseconds))
+            limits = {"statement_timeout": max_seconds, "lock_timeout": max_lock_seconds}
+            for setting, seconds in limits.items():
+                if seconds is not None:
+                    connection.execute(
+                        "SELECT set_config(%s, %s, true)", (setting, f"{seconds * 1000:.0f}")
+                    )
             yield connection
     except psycopg.errors.UndefinedTable as error:
         raise MissingTablesError(
@@ -93,7 +107,8 @@ def transaction(
             " run: mastodon-assets rebuild all"
         ) from error
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
-        limit = "in time" if max_seconds is None else f"within {max_seconds:g} s"
+        seconds = max_seconds if max_lock_seconds is None else max_lock_seconds
+        limit = "in time" if seconds is None else f"within {seconds:g} s"
         raise ServiceUnavailableError(
             f"PostgreSQL did not answer {limit}, a table may be locked"
             f" ({_reason(error)}); this step wrote nothing: run it again"

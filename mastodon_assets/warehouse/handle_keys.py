@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
 from mastodon_assets.warehouse.suppression_list import key_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def record_handle_key(settings: Settings) -> None:
     """
     if settings.mastodon_handle_key is None:
         return
-    with transaction(settings.postgres_url) as connection:
+    with transaction(settings.postgres_url, max_seconds=PERSON_SECONDS) as connection:
         connection.execute(
             "INSERT INTO masto.handle_keys (key_fingerprint) VALUES (%s) ON CONFLICT DO NOTHING",
             (key_fingerprint(settings.mastodon_handle_key),),

@@ -29,6 +29,8 @@ _CREATE_VERSION_TABLE = sql.SQL(
     " (version_num varchar(32) CONSTRAINT schema_version_pkc PRIMARY KEY)"
 ).format(VERSION_TABLE)
 
+_LOCK_TIMEOUT = "60s"
+
 
 class MigrationError(PlatformError):
     """The schema is newer than this program, or a migration failed; nothing was changed."""
@@ -80,6 +82,8 @@ def schema_versions(connection: Connection) -> tuple[str | None, list[str]]:
 
 def _apply_pending(connection: Connection) -> str:
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+    # A table that somebody reads for long is not waited for: readers would queue behind.
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
     # Writers end their transaction first, and see the new version in the next one.
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (WRITE_LOCK,))
     # CREATE SCHEMA IF NOT EXISTS is refused to a role that may not create one, even if it exists.

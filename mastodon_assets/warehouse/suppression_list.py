@@ -24,7 +24,7 @@ from mastodon_assets.contract.identity import (
     uri_host,
 )
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import FEED_SECONDS, transaction
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -237,7 +237,9 @@ def watched_suppression_list(settings: Settings) -> Callable[[], SuppressionList
     """
 
     def read() -> SuppressionList:
-        with transaction(settings.postgres_url, snapshot=True) as connection:
+        with transaction(
+            settings.postgres_url, snapshot=True, max_seconds=FEED_SECONDS
+        ) as connection:
             return read_suppression_list(connection, settings.suppression_key)
 
     known, read_at = read(), time.monotonic()

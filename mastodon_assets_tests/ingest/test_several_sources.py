@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tenacity import wait_none
 
 from mastodon_assets.errors import ServiceUnavailableError, SettingsError
-from mastodon_assets.ingest import liveness, source_worker, supervisor
+from mastodon_assets.ingest import checkpoint, liveness, source_worker, supervisor
 from mastodon_assets.ingest.api import client, event_stream
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.supervisor import ingest
@@ -456,6 +456,34 @@ def test_the_metrics_of_every_source_can_be_read_during_the_run(
     assert 0 <= number("lag_seconds") < 60
     assert 0 <= number("seconds_since_heard") < 60
     assert number("connected", instance=TWO) == 0
+
+
+def test_the_lag_is_the_age_of_the_oldest_event_that_waits(
+    broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_writable = threading.Event()
+
+    def save(*_arguments: object) -> None:
+        assert is_writable.wait(20)
+
+    def lag() -> float:
+        return sum(
+            sample.value
+            for metric in registry.collect()
+            for sample in metric.samples
+            if sample.name == "mastodon_assets_ingest_lag_seconds"
+        )
+
+    monkeypatch.setattr(checkpoint, "save_state", save)
+    registry = CollectorRegistry()
+    with (
+        odd_server({STREAM: stream(events(status("1"), status("2")))}) as server,
+        reading(broker, {server.base_url: "token"}, registry=registry) as thread,
+    ):
+        thread.wait_until(lambda: lag() > 0)
+        assert not broker.messages()
+        is_writable.set()
+        thread.wait_until(lambda: len(broker.messages()) == 2 and lag() == 0)
 
 
 def scraped(port: int) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -5,6 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
+from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.ingest import source_states
+from mastodon_assets.ingest.recovery import cursors, gaps
 from mastodon_assets.ingest.recovery.cursors import save_cursor
 from mastodon_assets.ingest.recovery.gaps import Gap, save_gap
 from mastodon_assets.ingest.source_states import (
@@ -14,6 +17,7 @@ from mastodon_assets.ingest.source_states import (
     read_state,
     save_state,
 )
+from mastodon_assets.warehouse.database import transaction
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 CONNECTED = SourceState("connected", None, NOON, NOON, timedelta(seconds=1.5))
@@ -65,3 +69,23 @@ def test_a_source_without_a_record_for_a_minute_is_not_running(
     reported = NOON - timedelta(seconds=age)
     source = SourceStatus("one.example", "public", state, None, reported, None, None, None, 0)
     assert source.present_state(NOON) == shown
+
+
+def test_a_locked_table_holds_up_neither_the_feed_nor_a_reader(
+    fresh_database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = fresh_database_url
+    for module in (source_states, cursors, gaps):
+        monkeypatch.setattr(module, "FEED_SECONDS", 0.1)
+        monkeypatch.setattr(module, "PERSON_SECONDS", 0.1)
+    attempts = (
+        lambda: save_state(url, "one.example", "public", CONNECTED),
+        lambda: save_cursor(url, "one.example", "public", "41", "rules"),
+        lambda: save_gap(url, "one.example", "public", Gap(NOON, "cut", from_id=None)),
+        lambda: read_sources(url),
+    )
+    with transaction(url) as other:
+        other.execute("LOCK TABLE masto.ingest_sources, masto.ingest_cursors, masto.stream_gaps")
+        for attempt in attempts:
+            with pytest.raises(ServiceUnavailableError, match="may be locked"):
+                attempt()

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from pydantic import SecretStr
 
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import FEED_SECONDS, PERSON_SECONDS, transaction
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ def read_cursor(postgres_url: SecretStr, instance: str, source: str) -> Cursor |
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: PostgreSQL has no such tables.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=PERSON_SECONDS) as connection:
         row = connection.execute(
             "SELECT last_acked_id, updated_at FROM masto.ingest_cursors"
             " WHERE instance = %s AND source = %s",
@@ -41,7 +41,7 @@ def save_cursor(
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: PostgreSQL has no such tables.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=FEED_SECONDS) as connection:
         connection.execute(
             """
             INSERT INTO masto.ingest_cursors (instance, source, last_acked_id, rules, updated_at)

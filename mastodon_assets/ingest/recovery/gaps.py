@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from mastodon_assets.ingest.recovery.recheck import StoredPost
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import FEED_SECONDS, PERSON_SECONDS, transaction
 
 # The first span is enough for a busy server.
 _STORED_SPANS = (timedelta(hours=2), timedelta(days=2))
@@ -47,7 +47,7 @@ def read_open_gaps(postgres_url: SecretStr, instance: str, source: str) -> list[
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: PostgreSQL has no such tables.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=PERSON_SECONDS) as connection:
         rows = connection.execute(
             """
             SELECT started_at, reason, from_id, to_id, ended_at, recovered_count
@@ -67,7 +67,7 @@ def save_gap(postgres_url: SecretStr, instance: str, source: str, gap: Gap) -> N
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: PostgreSQL has no such tables.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=FEED_SECONDS) as connection:
         connection.execute(
             """
             INSERT INTO masto.stream_gaps
@@ -100,7 +100,7 @@ def read_stored_uris(postgres_url: SecretStr, instance: str, limit: int) -> list
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: PostgreSQL has no such tables.
     """
-    with transaction(postgres_url, snapshot=True) as connection:
+    with transaction(postgres_url, snapshot=True, max_lock_seconds=PERSON_SECONDS) as connection:
         rows = connection.execute(
             """
             SELECT t.uri FROM masto.toots_raw t JOIN masto.toot_aliases a ON a.id = t.id
@@ -146,7 +146,7 @@ def read_stored_posts(
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: PostgreSQL has no such tables.
     """
-    with transaction(postgres_url, snapshot=True) as connection:
+    with transaction(postgres_url, snapshot=True, max_lock_seconds=PERSON_SECONDS) as connection:
         row = connection.execute(
             "SELECT max(updated_at) FROM masto.ingest_cursors WHERE instance = %s", (instance,)
         ).fetchone()
