@@ -29,23 +29,18 @@ from mastodon_assets.operations.purge import (
 )
 from mastodon_assets.stream.dead_letters import replay_rejected
 from mastodon_assets.stream.merge import BatchCounts
-from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.handle_keys import record_handle_key
 from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.suppression_list import SuppressionKeyError, SuppressionList
-from mastodon_assets.warehouse.tables import (
-    TABLES,
-    TOOT_METRICS_WINDOWED,
-    USER_AVG_LENGTH_WINDOWED,
-)
+from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.support import documents
 from mastodon_assets_tests.support.dead_letters import fail, keep
 from mastodon_assets_tests.support.documents import status
 from mastodon_assets_tests.support.handling import NOW
 from mastodon_assets_tests.support.mock_broker import broker_of
 from mastodon_assets_tests.support.records import delete, upsert
-from mastodon_assets_tests.support.stored_toots import insert_toot
+from mastodon_assets_tests.support.stored_toots import count_toots, insert_toot
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -311,8 +306,7 @@ def test_the_known_handles_of_a_person_are_listed_together(platform: Settings, h
         for number, name in enumerate(["sam", "eve"]):
             uri = f"https://social.one.example/users/{name}/{number}"
             insert_toot(connection, number, username=f"{name}@one.example", uri=uri)
-        for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED):
-            rebuild_windows(connection, table)
+        count_toots(connection)
 
     assert purge(platform, account(handle))["toots_raw"] == 1
     assert len(rows(platform, "TABLE masto.withdrawn")) == 2

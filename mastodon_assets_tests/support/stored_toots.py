@@ -5,6 +5,11 @@ from typing import Any
 
 import psycopg
 
+from mastodon_assets.stream import windows
+from mastodon_assets.stream.merge import prepare_session
+from mastodon_assets.warehouse import post_sums
+from mastodon_assets.warehouse.staging import with_staging
+
 _INSERT = """
 INSERT INTO masto.toots_raw (id, created_at, received_at, event_at, payload_hash, favourites,
        reblogs, replies, is_bot, is_sensitive, instance, status_id, uri, username, lang, hashtags,
@@ -36,3 +41,17 @@ def insert_toot(
             "hashtags": hashtags or [],
         },
     )
+
+
+def count_toots(connection: psycopg.Connection[Any]) -> None:
+    """Fill windows and sums from all rows, as the merge would have."""
+    prepare_session(connection)
+    connection.execute(
+        with_staging(
+            "INSERT INTO {row_changes} (sign, id, event_at, lang, username, length, hashtags)"
+            " SELECT 1, id, event_at, lang, username, char_length(content_txt), hashtags"
+            "   FROM masto.toots_raw"
+        )
+    )
+    windows.apply_changes(connection)
+    post_sums.apply_changes(connection, 1)

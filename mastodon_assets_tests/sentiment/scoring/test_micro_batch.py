@@ -83,7 +83,8 @@ def stream(
     with connect(database_url) as connection:
         with connection.transaction():
             connection.execute(
-                "TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.toot_aliases,"
+                "TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.toots_unscored,"
+                " masto.toot_aliases,"
                 " masto.toots_deleted, masto.toots_rejected, masto.toot_metrics_windowed,"
                 " masto.user_avg_length_windowed, masto.kafka_offsets CASCADE"
             )

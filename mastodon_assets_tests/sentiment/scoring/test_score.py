@@ -133,7 +133,8 @@ def url(database_url: SecretStr) -> SecretStr:
     """The module's database with no toots and no scores."""
     with transaction(database_url) as connection:
         connection.execute(
-            "TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.asset_progress CASCADE"
+            "TRUNCATE masto.toots_raw, masto.toots_sentiment, masto.toots_unscored,"
+            " masto.asset_progress CASCADE"
         )
     return database_url
 
@@ -166,6 +167,10 @@ def _put_toot(url: SecretStr, id_: int, text: str, *, lang: str = "en", payload:
                 "lang": lang,
                 "text": text,
             },
+        )
+        # As the merge queues it.
+        connection.execute(
+            "INSERT INTO masto.toots_unscored VALUES (%s) ON CONFLICT DO NOTHING", (id_,)
         )
         bump_toots_version(connection)
 
@@ -252,8 +257,6 @@ def test_a_refresh_looks_at_what_changed_and_a_rebuild_at_all(
     assert score_pending(lambda: spark, settings, _ignore).scored == 1
     _put_toot(url, 2, "what a good day")
     with transaction(url) as connection:
-        # As the merge queues it.
-        connection.execute("INSERT INTO masto.toots_unscored VALUES (2)")
         # As another program might.
         connection.execute("DELETE FROM masto.toots_sentiment")
     assert score_pending(lambda: spark, settings, _ignore).scored == 1
