@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.rows import copy_arrow
-from mastodon_assets.warehouse.staging import STAGED_KEYS, with_staging
+from mastodon_assets.warehouse.staging import STAGED_IDS, STAGED_KEYS, with_staging
 from mastodon_assets.warehouse.tables import SCHEMA
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ SELECT position FROM {staged_keys} k JOIN masto.toot_aliases a USING (instance, 
  UNION
 SELECT position FROM {staged_keys} k JOIN masto.toots_deleted d USING (instance, status_id)
 """
+)
+
+# An id may be left from a row that was removed by hand.
+_QUEUE = with_staging(
+    "INSERT INTO masto.toots_unscored (id) SELECT id FROM {staged_ids} ON CONFLICT DO NOTHING"
 )
 
 _SAME_COLUMNS = (
@@ -77,7 +82,8 @@ def insert_new_rows(connection: Connection[Any], rows: "pa.Table") -> "pa.Table"
     by_status = [("instance", "ascending"), ("status_id", "ascending")]
     aliases = posts.select(["instance", "status_id", "id"]).sort_by(by_status)
     copy_arrow(connection, sql.Identifier(SCHEMA, "toot_aliases"), aliases)
-    copy_arrow(connection, sql.Identifier(SCHEMA, "toots_unscored"), posts.select(["id"]))
+    copy_arrow(connection, STAGED_IDS.identifier, posts.select(["id"]))
+    connection.execute(_QUEUE)
     length = pc.utf8_length(posts.column("content_txt"))
     derived = posts.select(["event_at", "lang", "username", "hashtags"])
     return derived.append_column("length", length.cast(pa.int32()))

@@ -60,6 +60,8 @@ STAGED_KEYS = StagingTable(
     "staged_keys",
     """position integer, id bigint, instance text COLLATE "C", status_id text COLLATE "C" """,
 )
+# Ids of the new posts of a micro-batch.
+STAGED_IDS = StagingTable("staged_ids", "id bigint")
 # Posts whose rows are removed: deleted at one of the servers that know them, or purged.
 TOMBSTONED = StagingTable("tombstoned", "id bigint")
 # The latest version of each post in a batch, and whether it is newer than the stored row.
@@ -92,6 +94,7 @@ STAGED_SCORES = StagingTable(
 _OF_A_BATCH = (
     STAGED_MESSAGES,
     STAGED_KEYS,
+    STAGED_IDS,
     TOMBSTONED,
     LATEST_VERSIONS,
     ROW_CHANGES,
