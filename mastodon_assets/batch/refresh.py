@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from mastodon_assets.batch.tables import BATCH_TABLES, read_toots
 from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.post_sums import correct_sums
+from mastodon_assets.warehouse.sum_tables import correct_sums
 from mastodon_assets.warehouse.tables import BATCH_ACTIVE_USERS
 from mastodon_assets.warehouse.watermarks import set_watermark, toots_version
 
@@ -71,4 +71,5 @@ def _rebuild(spark: "SparkSession", postgres_url: SecretStr, name: str) -> int:
     def of_all(connection: Connection[Any]) -> "pa.Table":
         return batch.of_all(read_toots(spark, postgres_url, connection)).toArrow()
 
-    return correct_sums(postgres_url, batch.sums, of_all)
+    with transaction(postgres_url) as connection:
+        return correct_sums(connection, batch.sums.sum_table, of_all)

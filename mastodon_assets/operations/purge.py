@@ -1,9 +1,9 @@
 """The purge of an account or a server: all its data is removed and never stored again.
 
 What belongs here: the order of a purge, and the names under which an account may be stored. First
-the tables and the entry in the suppression list, in one transaction, then Kafka: the ingester's
-dead letters, and all messages of the stream's topic that the tables have read. A purge can be
-repeated, which completes one that was interrupted.
+the entry in the suppression list, then the rows of the tables, then Kafka: the ingester's dead
+letters, and all messages of the stream's topic that the tables have read. A purge can be repeated,
+which completes one that was interrupted.
 
 Messages that the tables have not read yet stay until the next purge or as long as Kafka keeps them;
 the stream stores none of them. A running ingester reads the list every half minute. A dead letter
@@ -143,20 +143,24 @@ def purge(settings: Settings, *who: Subject, dry_run: bool = False) -> Mapping[s
     """
     key = _key(settings)
     with transaction(settings.postgres_url, max_lock_seconds=WRITE_LOCK_SECONDS) as connection:
+        check_handle_key(connection, settings)
+        names = {subject: _stored_names(connection, settings, subject) for subject in who}
         take_write_lock(connection)
         read_suppression_list(connection, key)
-        check_handle_key(connection, settings)
-        hashes: set[bytes] = set()
-        for subject in who:
-            names = _stored_names(connection, settings, subject)
-            add_entries(connection, key, subject.kind, names)
-            hashes.update(
-                hashed for name in names for hashed in entry_hashes(key, subject.kind, name)
-            )
-        purged = SuppressionList(key, frozenset(hashes))
-        removed = purge_rows(connection, purged)
-        if dry_run:
-            connection.rollback()
+        if not dry_run:
+            for subject in who:
+                add_entries(connection, key, subject.kind, names[subject])
+    purged = SuppressionList(
+        key,
+        frozenset(
+            hashed
+            for subject in who
+            for name in names[subject]
+            for hashed in entry_hashes(key, subject.kind, name)
+        ),
+    )
+    with transaction(settings.postgres_url) as connection:
+        removed = purge_rows(connection, purged, dry_run=dry_run)
     try:
         removed[settings.kafka_errors_topic] = remove_errors(settings, purged, dry_run=dry_run)
         removed[settings.kafka_topic] = _delete_stored_messages(settings, dry_run=dry_run)

@@ -1,19 +1,21 @@
 """The rebuild of the tables that derive from `toots_raw`.
 
-What belongs here: how each table is rebuilt. Only rows that differ are written, and readers see the
-old rows until the new ones are committed.
+What belongs here: how each table is rebuilt. Only rows that differ are written, in chunks that let
+the stream in between. A rebuild that is interrupted continues when it is run again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from psycopg import Connection
 
 from mastodon_assets.batch.refresh import refresh_batch_table
 from mastodon_assets.batch.tables import BATCH_TABLES
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.locks import take_write_lock
+from mastodon_assets.warehouse.locks import write_in_chunks
 from mastodon_assets.warehouse.rollups import rebuild_rollups
 from mastodon_assets.warehouse.tables import (
     SENTIMENT_TOTALS,
@@ -29,9 +31,13 @@ if TYPE_CHECKING:
 GetSession = Callable[[], "SparkSession"]
 Report = Callable[[str], None]
 
+_FIND_ORPHANED_SCORES = """
+SELECT id FROM masto.toots_sentiment s
+ WHERE NOT EXISTS (SELECT FROM masto.toots_raw r WHERE r.id = s.id)
+"""
 _DELETE_ORPHANED_SCORES = """
 DELETE FROM masto.toots_sentiment s
- WHERE NOT EXISTS (SELECT FROM masto.toots_raw r WHERE r.id = s.id)
+ WHERE id = ANY(%s) AND NOT EXISTS (SELECT FROM masto.toots_raw r WHERE r.id = s.id)
 """
 
 
@@ -80,11 +86,25 @@ def _sentiment(session: GetSession, settings: Settings, report: Report) -> int:
     from mastodon_assets.sentiment.scoring.score import score_pending
 
     with transaction(settings.postgres_url) as connection:
-        take_write_lock(connection)
-        orphans = connection.execute(_DELETE_ORPHANED_SCORES).rowcount
+        orphans = _delete_orphaned_scores(connection)
         # Scoring updates the sums. They must be right before it, or the same rows count twice.
         rebuild_rollups(connection)
     return orphans + score_pending(session, settings, report, rebuild=True).scored
+
+
+def _delete_orphaned_scores(connection: Connection[Any]) -> int:
+    orphans = [id_ for (id_,) in connection.execute(_FIND_ORPHANED_SCORES)]
+    connection.commit()
+    deleted = 0
+
+    def delete(most: int) -> int:
+        nonlocal deleted, orphans
+        chunk, orphans = orphans[:most], orphans[most:]
+        deleted += connection.execute(_DELETE_ORPHANED_SCORES, (chunk,)).rowcount
+        return len(chunk)
+
+    write_in_chunks(connection, delete)
+    return deleted
 
 
 def _totals(_session: GetSession, settings: Settings, _report: Report) -> int:

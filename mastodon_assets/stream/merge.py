@@ -169,13 +169,6 @@ SELECT a.id
 """
 )
 
-_FIND_POSTS_OF = with_staging(
-    """
-INSERT INTO {tombstoned} (id)
-SELECT id FROM masto.toots_raw WHERE username = ANY(%s) OR instance = ANY(%s)
-"""
-)
-
 # The latest version of each post in the batch, and whether it is newer than the stored row. The
 # comparison has `received_at` of the opposite side, because the earlier receipt wins.
 _FIND_LATEST = with_staging(
@@ -398,15 +391,11 @@ def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
     return _counts(connection, stored=stored, rejected=rejected)
 
 
-def remove_posts(
-    connection: Connection[Any], *, usernames: Sequence[str], instances: Sequence[str]
-) -> None:
-    """Remove the posts of these authors and servers, with windows and scores.
+def remove_staged_posts(connection: Connection[Any]) -> None:
+    """Remove the posts of the staging table `tombstoned`, with windows, sums and scores.
 
-    Their ids are in the staging table `tombstoned` until the caller's transaction ends. Call
-    `prepare_session` and take the write lock first. The posts may be stored again later.
+    Call `prepare_session` and take the write lock first. The posts may be stored again later.
     """
-    connection.execute(_FIND_POSTS_OF, (list(usernames), list(instances)))
     _change_rows(connection)
     _update_derived_tables(connection)
 

@@ -1,80 +1,132 @@
-"""The purge: all rows of an account or a server removed in one transaction.
+"""The purge: all rows of an account or a server removed.
 
-What belongs here: the rows. The accounts are in `warehouse.suppression_list`; dead letters in Kafka
-are handled by `ingest.dead_letters`. Every table of the table catalog that has a post's `id` or a
-`username` is included, so that a new table is too.
+What belongs here: which rows. They go in chunks, so that the stream writes in between; a purge that
+is interrupted is completed by the next. The accounts are in `warehouse.suppression_list`; dead
+letters in Kafka are handled by `ingest.dead_letters`. Every table of the table catalog that has a
+post's `id` or a `username` is included, so that a new table is too.
 
 What stays: tombstones (two ids each, which keep deleted posts away) and other people's posts that
 mention the account.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, LiteralString
 
 from psycopg import Connection, sql
 
-from mastodon_assets.stream.merge import prepare_session, remove_posts
-from mastodon_assets.warehouse.locks import take_write_lock
-from mastodon_assets.warehouse.rows import count_rows
+from mastodon_assets.stream.removal import Removal, stored_tables_with, tables_by_post
+from mastodon_assets.stream.windows import WINDOW_SUMS
+from mastodon_assets.warehouse.locks import write_in_chunks
+from mastodon_assets.warehouse.post_sums import POST_SUMS
 from mastodon_assets.warehouse.staging import with_staging
+from mastodon_assets.warehouse.sum_tables import names_of
 from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets.warehouse.tables import (
     SCHEMA,
-    TABLES,
-    TOOT_METRICS_WINDOWED,
+    TOOT_ALIASES,
     TOOTS_RAW,
     TOOTS_REJECTED,
+    USER_TOTALS,
     Table,
 )
 
+_POSTS: LiteralString = "username = ANY(%(usernames)s) OR instance = ANY(%(instances)s)"
+_OF_ACCOUNTS: LiteralString = "username = ANY(%(usernames)s)"
 # An alias with a tombstone stays, because it keeps a deleted post away.
-_REMOVE_ALIASES_OF_SERVERS = """
-DELETE FROM masto.toot_aliases a
- WHERE a.instance = ANY(%s)
+_ALIASES_OF_SERVERS: LiteralString = """
+instance = ANY(%(instances)s)
    AND NOT EXISTS (SELECT FROM masto.toots_deleted d
-                    WHERE (d.instance, d.status_id) = (a.instance, a.status_id))
+                    WHERE (d.instance, d.status_id) = (t.instance, t.status_id))
 """
+_FOUND = with_staging(
+    "(SELECT 1 AS sign, event_at, lang, username, hashtags, char_length(content_txt) AS length"
+    "   FROM {posts_to_remove} JOIN masto.toots_raw USING (id)) posts"
+)
+# Rows of sums that nothing is left of.
+_COUNT_EMPTIED = """
+SELECT count(*) FROM {table} stored LEFT JOIN ({removed}) removed USING ({keys})
+ WHERE stored.toots_count <= removed.toots_count OR {is_of_account}
+"""
+_COUNT_ALIASES = """
+SELECT count(*) FROM masto.toot_aliases t
+ WHERE id IN (SELECT id FROM {posts_to_remove}) OR ({of_servers})
+"""
+_DELETE = """
+DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM {table} t WHERE {condition} LIMIT {most}))
+"""
+_SUMS = (*WINDOW_SUMS.values(), *(sums for sums in POST_SUMS if sums.table == USER_TOTALS))
 
 
-def purge_rows(connection: Connection[Any], suppressed: SuppressionList) -> dict[str, int]:
-    """Remove all rows of suppressed accounts and servers in the caller's transaction.
+def purge_rows(
+    connection: Connection[Any], suppressed: SuppressionList, *, dry_run: bool = False
+) -> dict[str, int]:
+    """Remove all rows of suppressed accounts and servers, in chunks that are committed.
 
-    Takes the write lock.
+    The accounts and servers must be on the stored suppression list, so that none of their posts is
+    stored meanwhile.
+
+    Args:
+        connection: A connection without a transaction.
+        suppressed: The accounts and servers.
+        dry_run: Count only.
 
     Returns:
         Table to rows removed. A window that others share becomes smaller and does not count.
     """
-    take_write_lock(connection)
-    prepare_session(connection)
-    usernames = _names(connection, "username", lambda name: suppressed.matches(name, None))
-    usernames = sorted({*usernames, *_usernames_by_server(connection, suppressed)})
-    instances = _names(connection, "instance", lambda name: suppressed.matches(None, name))
-    before = _count(connection)
-    remove_posts(connection, usernames=usernames, instances=instances)
-    for table in _tables_with("id"):
-        _remove_by_id(connection, table)
-    for table in _tables_with("username"):
-        _remove_by_username(connection, table, usernames)
-    connection.execute(_REMOVE_ALIASES_OF_SERVERS, (instances,))
-    _remove_rejected(connection, suppressed)
-    return {name: before[name] - count for name, count in _count(connection).items()}
+    with connection.transaction():
+        usernames = _names(connection, "username", lambda name: suppressed.matches(name, None))
+        usernames = sorted({*usernames, *_usernames_by_server(connection, suppressed)})
+        instances = _names(connection, "instance", lambda name: suppressed.matches(None, name))
+        rejected = _find_rejected(connection, suppressed)
+    parameters = {"usernames": usernames, "instances": instances}
+    removal = Removal(connection, _POSTS, parameters)
+    with connection.transaction():
+        counts = {TOOTS_RAW.name: removal.count, TOOTS_REJECTED.name: len(rejected)}
+        counts |= _count_sums(connection, parameters) | _count_by_post(connection, parameters)
+    if dry_run:
+        return counts
+    removal.remove()
+    for table in stored_tables_with("username"):
+        _delete(connection, table, _OF_ACCOUNTS, parameters)
+    _delete(connection, TOOT_ALIASES, _ALIASES_OF_SERVERS, parameters)
+    _delete_rejected(connection, rejected)
+    return counts
 
 
-def _count(connection: Connection[Any]) -> dict[str, int]:
-    """Count the rows of the tables that a purge may remove rows from."""
-    tables = {TOOTS_RAW.name: TOOTS_RAW, TOOT_METRICS_WINDOWED.name: TOOT_METRICS_WINDOWED}
-    for table in (*_tables_with("username"), *_tables_with("id"), TOOTS_REJECTED):
-        tables[table.name] = table
-    return {name: count_rows(connection, table) for name, table in tables.items()}
+def _count_sums(connection: Connection[Any], parameters: Mapping[str, Any]) -> dict[str, int]:
+    """Count the windows, and sums of users, that go with the posts found."""
+    counts = {}
+    for sums in _SUMS:
+        is_by_user = "username" in sums.table.key
+        query = sql.SQL(_COUNT_EMPTIED).format(
+            table=sums.sum_table.identifier,
+            removed=sums.query(_FOUND),
+            keys=names_of(sums.table.key),
+            is_of_account=sql.SQL(_OF_ACCOUNTS if is_by_user else "false"),
+        )
+        counts[sums.table.name] = _count(connection, query, parameters)
+    return counts
 
 
-def _tables_with(column: str) -> list[Table]:
-    """List the stored tables that derive from `toots_raw` and have `column`."""
-    return [
-        table
-        for table in TABLES.values()
-        if column in table.column_names and not table.is_view and table != TOOTS_RAW
-    ]
+def _count_by_post(connection: Connection[Any], parameters: Mapping[str, Any]) -> dict[str, int]:
+    """Count the rows that belong to one of the posts found, and the aliases of servers."""
+    counts = {}
+    for table in tables_by_post():
+        query = with_staging(
+            "SELECT count(*) FROM {table} WHERE id IN (SELECT id FROM {posts_to_remove})",
+            table=sql.Identifier(SCHEMA, table.name),
+        )
+        if table == TOOT_ALIASES:
+            query = with_staging(_COUNT_ALIASES, of_servers=sql.SQL(_ALIASES_OF_SERVERS))
+        counts[table.name] = _count(connection, query, parameters)
+    return counts
+
+
+def _count(connection: Connection[Any], query: sql.Composed, parameters: Mapping[str, Any]) -> int:
+    row = connection.execute(query, parameters).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _names(
@@ -85,7 +137,7 @@ def _names(
         sql.SQL("SELECT {} FROM {}").format(
             sql.Identifier(column), sql.Identifier(SCHEMA, table.name)
         )
-        for table in (TOOTS_RAW, *_tables_with(column))
+        for table in (TOOTS_RAW, *stored_tables_with(column))
     )
     return [name for (name,) in connection.execute(query) if is_suppressed(name)]
 
@@ -99,29 +151,58 @@ def _usernames_by_server(connection: Connection[Any], suppressed: SuppressionLis
     return {username for username, server in pairs if suppressed.matches(username, None, server)}
 
 
-def _remove_by_id(connection: Connection[Any], table: Table) -> None:
-    connection.execute(
-        with_staging(
-            "DELETE FROM {table} WHERE id IN (SELECT id FROM {tombstoned})",
-            table=sql.Identifier(SCHEMA, table.name),
+def _delete(
+    connection: Connection[Any],
+    table: Table,
+    condition: LiteralString,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Delete the rows of `table` that meet `condition`; usually there are none left."""
+    names = {"table": sql.Identifier(SCHEMA, table.name), "condition": sql.SQL(condition)}
+    find = sql.SQL("SELECT FROM {table} t WHERE {condition} LIMIT 1").format(**names)
+    with connection.transaction():
+        has_rows = connection.execute(find, parameters).fetchone() is not None
+    if has_rows:
+        write_in_chunks(
+            connection,
+            lambda most: (
+                connection.execute(
+                    sql.SQL(_DELETE).format(most=sql.Literal(most), **names), parameters
+                ).rowcount
+            ),
         )
-    )
 
 
-def _remove_by_username(connection: Connection[Any], table: Table, usernames: list[str]) -> None:
-    statement = sql.SQL("DELETE FROM {} WHERE username = ANY(%s)")
-    connection.execute(statement.format(sql.Identifier(SCHEMA, table.name)), (usernames,))
-
-
-def _remove_rejected(connection: Connection[Any], suppressed: SuppressionList) -> None:
+def _find_rejected(
+    connection: Connection[Any], suppressed: SuppressionList
+) -> list[tuple[str, int, int]]:
     with connection.cursor(name="rejected") as dead_letters:
         dead_letters.execute(
             "SELECT topic, partition, kafka_offset, payload FROM masto.toots_rejected"
         )
-        for *position, payload in dead_letters:
-            if suppressed.matches_record(payload):
-                connection.execute(
-                    "DELETE FROM masto.toots_rejected"
-                    " WHERE (topic, partition, kafka_offset) = (%s, %s, %s)",
-                    position,
-                )
+        return [
+            (topic, partition, offset)
+            for topic, partition, offset, payload in dead_letters
+            if suppressed.matches_record(payload)
+        ]
+
+
+def _delete_rejected(
+    connection: Connection[Any], positions: Sequence[tuple[str, int, int]]
+) -> None:
+    first = 0
+
+    def delete(most: int) -> int:
+        nonlocal first
+        chunk = positions[first : first + most]
+        first += len(chunk)
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "DELETE FROM masto.toots_rejected"
+                " WHERE (topic, partition, kafka_offset) = (%s, %s, %s)",
+                chunk,
+            )
+        return len(chunk)
+
+    if positions:
+        write_in_chunks(connection, delete)

@@ -4,18 +4,20 @@ What belongs here: what a window is. Both ways give the same rows. A check compa
 the rows of `toots_raw`.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import Connection, sql
 
-from mastodon_assets.warehouse.locks import take_write_lock
-from mastodon_assets.warehouse.rows import copy_arrow, replace_rows
+from mastodon_assets.warehouse.post_sums import ALL_POSTS, PostSums
+from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.staging import (
     STAGED_LANGUAGE_WINDOWS,
     STAGED_USER_WINDOWS,
     with_staging,
 )
+from mastodon_assets.warehouse.sum_tables import correct_sums
 from mastodon_assets.warehouse.tables import (
     SCHEMA,
     TOOT_METRICS_WINDOWED,
@@ -28,38 +30,20 @@ if TYPE_CHECKING:
 
 # The column that a window table counts by, besides the minute.
 _DIMENSIONS = {TOOT_METRICS_WINDOWED.name: "lang", USER_AVG_LENGTH_WINDOWED.name: "username"}
+_MINUTE = "date_trunc('minute', event_at, 'UTC') AS window_start"
+_END: Mapping[str, LiteralString] = {"window_end": "c.window_start + interval '1 minute'"}
+WINDOW_SUMS = {
+    TOOT_METRICS_WINDOWED.name: PostSums(
+        TOOT_METRICS_WINDOWED, f"{_MINUTE}, lang", has_length=True, derived=_END
+    ),
+    USER_AVG_LENGTH_WINDOWED.name: PostSums(
+        USER_AVG_LENGTH_WINDOWED, f"{_MINUTE}, username", has_length=True, derived=_END
+    ),
+}
 _STAGING_TABLES = {
     TOOT_METRICS_WINDOWED.name: STAGED_LANGUAGE_WINDOWS,
     USER_AVG_LENGTH_WINDOWED.name: STAGED_USER_WINDOWS,
 }
-
-# A changed row has sign -1 before the change and +1 after it. So an edit updates only what differs,
-# and a window whose count becomes 0 is removed.
-_APPLY_CHANGES = """
-MERGE INTO {table} w
-USING (SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension},
-              sum(sign) AS toots_count, sum(sign * length) AS total_length
-         FROM {row_changes}
-        GROUP BY 1, 2
-       HAVING sum(sign) <> 0 OR sum(sign * length) <> 0) c
-   ON w.window_start = c.window_start AND w.{dimension} = c.{dimension}
- WHEN MATCHED AND w.toots_count + c.toots_count = 0 THEN DELETE
- WHEN MATCHED THEN UPDATE SET toots_count = w.toots_count + c.toots_count,
-                              total_length = w.total_length + c.total_length
- WHEN NOT MATCHED THEN
-      INSERT (window_start, window_end, {dimension}, toots_count, total_length)
-      VALUES (c.window_start, c.window_start + interval '1 minute', c.{dimension},
-              c.toots_count, c.total_length)
-"""
-
-_FROM_ALL_POSTS = """
-SELECT window_start, window_start + interval '1 minute' AS window_end, {dimension}, toots_count,
-       total_length
-  FROM (SELECT date_trunc('minute', event_at, 'UTC') AS window_start, {dimension},
-               count(*) AS toots_count, sum(char_length(content_txt)) AS total_length
-          FROM masto.toots_raw
-         GROUP BY 1, 2) counted
-"""
 
 _ADD_TO_EXISTING = """
 UPDATE {table} w
@@ -73,8 +57,8 @@ RETURNING s.position
 
 def apply_changes(connection: Connection[Any]) -> None:
     """Update both window tables by the staging table `row_changes`."""
-    for table in _DIMENSIONS:
-        connection.execute(_compose(_APPLY_CHANGES, table))
+    for statement in _ADD_CHANGES:
+        connection.execute(statement)
 
 
 def add_posts(connection: Connection[Any], posts: "pa.Table") -> None:
@@ -121,9 +105,9 @@ def _add(connection: Connection[Any], table: str, dimension: str, posts: "pa.Tab
 
 
 def rebuild_windows(connection: Connection[Any], table: Table) -> int:
-    """Rebuild a window table from `toots_raw` in the caller's transaction; return rows changed."""
-    take_write_lock(connection)
-    return replace_rows(connection, table, _compose(_FROM_ALL_POSTS, table.name))
+    """Correct a window table by `toots_raw`, as `correct_sums` does; return the rows corrected."""
+    sums = WINDOW_SUMS[table.name]
+    return correct_sums(connection, sums.sum_table, lambda _: sums.query(ALL_POSTS))
 
 
 def _compose(statement: LiteralString, table: str) -> sql.Composed:
@@ -133,3 +117,6 @@ def _compose(statement: LiteralString, table: str) -> sql.Composed:
         dimension=sql.Identifier(_DIMENSIONS[table]),
         staged=_STAGING_TABLES[table].identifier,
     )
+
+
+_ADD_CHANGES = [sums.adding_changes() for sums in WINDOW_SUMS.values()]

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
-from mastodon_assets.warehouse.locks import take_write_lock
-from mastodon_assets.warehouse.rows import replace_rows
 from mastodon_assets.warehouse.staging import with_staging
+from mastodon_assets.warehouse.sum_tables import SumTable, correct_sums
 from mastodon_assets.warehouse.tables import SENTIMENT_TOTALS
 from mastodon_assets.warehouse.watermarks import bump_toots_version
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_SUM_TABLE = SumTable(SENTIMENT_TOTALS, ("prob_sum",))
 # The columns of the sums for a post and its score.
 _OUTCOME = """
 (toot.event_at AT TIME ZONE 'UTC')::date AS day,
@@ -32,16 +32,6 @@ SELECT day, outcome, model_version, {sign} * count(*) AS toots_count, {sign} * s
   FROM (SELECT {outcome} FROM {toots}) counted
  GROUP BY day, outcome, model_version
 """
-_MOVE = """
-MERGE INTO masto.sentiment_totals t USING ({sums}) c
-   ON t.day = c.day AND t.outcome = c.outcome AND t.model_version = c.model_version
- WHEN MATCHED AND t.toots_count + c.toots_count = 0 THEN DELETE
- WHEN MATCHED THEN UPDATE SET toots_count = t.toots_count + c.toots_count,
-                              prob_sum = t.prob_sum + c.prob_sum
- WHEN NOT MATCHED THEN INSERT (day, outcome, model_version, toots_count, prob_sum)
-      VALUES (c.day, c.outcome, c.model_version, c.toots_count, c.prob_sum)
-"""
-
 _DIFFERENT_DAYS = """
 SELECT DISTINCT day
   FROM ({sums}) computed
@@ -135,9 +125,8 @@ def mark_new_labels(connection: Connection[Any]) -> int:
 
 
 def rebuild_rollups(connection: Connection[Any]) -> int:
-    """Rebuild the sums from all posts and scores; return the number of rows changed."""
-    take_write_lock(connection)
-    return replace_rows(connection, SENTIMENT_TOTALS, _sums(_ALL, sign=1))
+    """Correct the sums by all posts and scores, as `correct_sums` does; return rows corrected."""
+    return correct_sums(connection, _SUM_TABLE, lambda _: _sums(_ALL, sign=1))
 
 
 def days_that_differ(connection: Connection[Any], days: Sequence[date] | None) -> list[date]:
@@ -149,7 +138,8 @@ def days_that_differ(connection: Connection[Any], days: Sequence[date] | None) -
 
 
 def _move(connection: Connection[Any], toots: Any, *, sign: int) -> None:
-    connection.execute(sql.SQL(_MOVE).format(sums=_sums(toots, sign=sign)))
+    changes = sql.SQL("({}) summed").format(_sums(toots, sign=sign))
+    connection.execute(_SUM_TABLE.adding(changes))
 
 
 def _sums(toots: Any, *, sign: int) -> sql.Composed:

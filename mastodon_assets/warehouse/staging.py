@@ -1,15 +1,13 @@
 """Every temporary table: its name, its columns, its creation.
 
 What belongs here: the one place that names them. Statements of other modules get the names from
-`with_staging`. A staging table belongs to one session and is empty when a transaction begins.
+`with_staging`. A staging table belongs to one session; most are empty when a transaction begins.
 """
 
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 from psycopg import Connection, sql
-
-from mastodon_assets.warehouse.tables import SCHEMA, Table
 
 
 def _temporary(name: str) -> sql.Identifier:
@@ -18,7 +16,7 @@ def _temporary(name: str) -> sql.Identifier:
 
 @dataclass(frozen=True)
 class StagingTable:
-    """A temporary table with its columns, emptied at each commit.
+    """A temporary table with its columns, emptied at each commit unless `is_kept`.
 
     It is created once per session: a new one per batch would bloat the catalog of a process that
     runs for weeks.
@@ -26,6 +24,7 @@ class StagingTable:
 
     name: LiteralString
     columns: LiteralString
+    is_kept: bool = False
 
     @property
     def identifier(self) -> sql.Identifier:
@@ -35,8 +34,10 @@ class StagingTable:
     def create(self, connection: Connection[Any]) -> None:
         """Create the table unless this session has it."""
         connection.execute(
-            sql.SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT DELETE ROWS").format(
-                sql.Identifier(self.name), sql.SQL(self.columns)
+            sql.SQL("CREATE TEMP TABLE IF NOT EXISTS {} ({}) ON COMMIT {} ROWS").format(
+                sql.Identifier(self.name),
+                sql.SQL(self.columns),
+                sql.SQL("PRESERVE" if self.is_kept else "DELETE"),
             )
         )
 
@@ -91,6 +92,10 @@ STAGED_SCORES = StagingTable(
     label_bin smallint, prob_pos double precision, label_str text, reason text, model_version text
     """,
 )
+# Posts that go in chunks, numbered.
+POSTS_TO_REMOVE = StagingTable(
+    "posts_to_remove", "place bigint PRIMARY KEY, id bigint", is_kept=True
+)
 _OF_A_BATCH = (
     STAGED_MESSAGES,
     STAGED_KEYS,
@@ -103,7 +108,7 @@ _OF_A_BATCH = (
 )
 
 _NAMES = {
-    **{table.name: table.identifier for table in (*_OF_A_BATCH, STAGED_SCORES)},
+    **{table.name: table.identifier for table in (*_OF_A_BATCH, STAGED_SCORES, POSTS_TO_REMOVE)},
 }
 
 
@@ -111,19 +116,6 @@ def create_batch_tables(connection: Connection[Any]) -> None:
     """Create the staging tables of a micro-batch's transaction, once per session."""
     for table in _OF_A_BATCH:
         table.create(connection)
-
-
-def create_staged_rows(connection: Connection[Any], table: Table) -> sql.Identifier:
-    """Create a staging table like `table` for this transaction, without rows; its name."""
-    name = f"staged_{table.name}"
-    connection.execute(
-        sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
-            sql.Identifier(name),
-            sql.SQL(", ").join(sql.Identifier(column.name) for column in table.stored_columns),
-            sql.Identifier(SCHEMA, table.name),
-        )
-    )
-    return _temporary(name)
 
 
 def with_staging(statement: LiteralString, **parts: sql.Composable) -> sql.Composed:

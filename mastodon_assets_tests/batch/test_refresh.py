@@ -16,7 +16,7 @@ from mastodon_assets.batch.tables import BATCH_TABLES, BatchTable
 from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import prepare_session
-from mastodon_assets.warehouse import post_sums
+from mastodon_assets.warehouse import locks
 from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.post_sums import PostSums
 from mastodon_assets_tests.support.merge_sink import Sink
@@ -156,7 +156,8 @@ def test_a_rebuild_corrects_missing_wrong_and_surplus_sums_while_the_merge_goes_
         upsert("a", hashtags=["x"]),
         upsert("b", hashtags=["y"], username="bob@one.example", created_at=_TIMES[0]),
     )
-    monkeypatch.setattr(post_sums, "_KEYS_PER_CHUNK", 1)
+    monkeypatch.setattr(locks, "_LARGEST_CHUNK", 1)
+    monkeypatch.setattr(locks, "_FIRST_CHUNK", 1)
     with tables.sink.connection.transaction():
         table = f"masto.{sums.table.name}".encode()
         tables.sink.connection.execute(b"UPDATE %b SET toots_count = toots_count + 7" % table)

@@ -59,7 +59,10 @@ class Tables:
         covered = SuppressionList(KEY, frozenset({entry_hash(KEY, kind, name)}))
         with self.connection.transaction():
             add_entries(self.connection, KEY, kind, [name])
-            return purge_rows(self.connection, covered)
+        counted = purge_rows(self.connection, covered, dry_run=True)
+        removed = purge_rows(self.connection, covered)
+        assert counted == removed
+        return removed
 
     def begin_again(self) -> None:
         """The ledger is at the topic's beginning: everything is read once more."""

@@ -9,10 +9,9 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.spark.jvm_end import SparkEndedError
 from mastodon_assets.stream.drain import drain
-from mastodon_assets.stream.merge import prepare_session, remove_posts
+from mastodon_assets.stream.removal import Removal
 from mastodon_assets.stream.replay import ReplayRangeError, chosen_ranges, replay
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets_tests.support.ended_jvm import ended_jvm
 from mastodon_assets_tests.support.fault_platform import tables
 from mastodon_assets_tests.support.records import delete, upsert
@@ -69,9 +68,7 @@ def test_a_replay_brings_back_what_is_missing_and_twice_changes_nothing(
     assert again() == 0
     assert tables(settings.postgres_url) == right
     with transaction(settings.postgres_url) as connection:
-        take_write_lock(connection)
-        prepare_session(connection)
-        remove_posts(connection, usernames=[bob], instances=[])
+        assert Removal(connection, "username = %(bob)s", {"bob": bob}).remove()
         connection.execute("UPDATE masto.toots_rejected SET reason = 'of yesterday'")
         connection.execute(
             "INSERT INTO masto.toots_rejected (topic, partition, kafka_offset, reason)"

@@ -1,9 +1,8 @@
-"""Rows by Arrow, whole tables by their difference, and the errors of a lost connection."""
+"""Rows by Arrow, transactions, and the errors of a lost connection."""
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -23,161 +22,19 @@ from mastodon_assets.warehouse.database import (
     transaction,
 )
 from mastodon_assets.warehouse.migrate import migrate, schema_versions
-from mastodon_assets.warehouse.rows import copy_arrow, count_rows, replace_rows
+from mastodon_assets.warehouse.rows import copy_arrow, count_rows
 from mastodon_assets.warehouse.tables import (
-    BATCH_TOOTS_BY_LANG_PER_DAY,
     BATCH_TOOTS_PER_DAY,
-    TOOT_METRICS_WINDOWED,
 )
 from mastodon_assets.warehouse.watermarks import bump_toots_version, set_watermark, toots_version
 
 PASSWORD = "s3c:r@e/t %?#"
 
 
-def per_day(counts: dict[int, int]) -> pa.Table:
-    return pa.table(
-        {
-            "day": pa.array([date(2026, 1, day) for day in counts], pa.date32()),
-            "toots_count": pa.array(counts.values(), pa.int64()),
-        }
-    )
-
-
-def replace(url: SecretStr, counts: dict[int, int]) -> int:
-    with transaction(url) as connection:
-        return replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day(counts))
-
-
-def stored(url: SecretStr) -> dict[int, tuple[int, str]]:
-    """Day of the month to count and the transaction that wrote the row."""
-    with transaction(url, snapshot=True) as connection:
-        found = connection.execute(
-            "SELECT day, toots_count, xmin::text FROM masto.batch_toots_per_day"
-        )
-        return {day.day: (count, xmin) for day, count, xmin in found}
-
-
-def counts_of(url: SecretStr) -> dict[int, int]:
-    return {day: count for day, (count, _) in stored(url).items()}
-
-
 def fail_after(url: SecretStr, work: Callable[[psycopg.Connection[Any]], Any]) -> None:
     with transaction(url) as connection:
         work(connection)
         connection.execute("SELECT 1 / 0")
-
-
-def test_replacing_writes_only_the_rows_that_differ(fresh_database_url: SecretStr) -> None:
-    assert replace(fresh_database_url, {1: 10, 2: 20, 3: 30}) == 3
-    before = stored(fresh_database_url)
-    assert replace(fresh_database_url, {1: 10, 2: 21, 4: 40}) == 3
-    after = stored(fresh_database_url)
-    assert {day: count for day, (count, _) in after.items()} == {1: 10, 2: 21, 4: 40}
-    assert after[1] == before[1]
-    assert after[2][1] != before[2][1]
-
-
-def test_replacing_by_the_same_rows_writes_none(fresh_database_url: SecretStr) -> None:
-    replace(fresh_database_url, {1: 10, 2: 20})
-    before = stored(fresh_database_url)
-    assert replace(fresh_database_url, {2: 20, 1: 10}) == 0
-    assert stored(fresh_database_url) == before
-
-
-def test_replacing_by_no_rows_empties_the_table(fresh_database_url: SecretStr) -> None:
-    replace(fresh_database_url, {1: 10})
-    assert replace(fresh_database_url, {}) == 1
-    assert stored(fresh_database_url) == {}
-
-
-def test_replacing_leaves_generated_columns_to_postgresql(fresh_database_url: SecretStr) -> None:
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    rows = pa.table(
-        {
-            # Not in the table's order, and with a column too many.
-            "lang": ["en"],
-            "total_length": pa.array([10], pa.int64()),
-            "toots_count": pa.array([4], pa.int64()),
-            "window_start": pa.array([start], pa.timestamp("us", "UTC")),
-            "window_end": pa.array([start + timedelta(minutes=1)], pa.timestamp("us", "UTC")),
-            "other": ["not stored"],
-        }
-    )
-    with transaction(fresh_database_url) as connection:
-        assert replace_rows(connection, TOOT_METRICS_WINDOWED, rows) == 1
-        assert connection.execute(
-            "SELECT avg_length FROM masto.toot_metrics_windowed"
-        ).fetchone() == (2.5,)
-
-
-def test_two_tables_can_be_replaced_in_one_transaction_and_one_twice(
-    fresh_database_url: SecretStr,
-) -> None:
-    by_lang = pa.table(
-        {
-            "day": pa.array([date(2026, 1, 1)], pa.date32()),
-            "lang": ["en"],
-            "toots_count": pa.array([1], pa.int64()),
-        }
-    )
-    with transaction(fresh_database_url) as connection:
-        assert replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day({1: 1})) == 1
-        assert replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day({1: 2})) == 1
-        assert replace_rows(connection, BATCH_TOOTS_BY_LANG_PER_DAY, by_lang) == 1
-        assert count_rows(connection, BATCH_TOOTS_PER_DAY) == 1
-
-
-def test_a_repeated_key_replaces_nothing(fresh_database_url: SecretStr) -> None:
-    replace(fresh_database_url, {1: 10})
-    twice = pa.concat_tables([per_day({2: 20}), per_day({2: 21})])
-    with pytest.raises(psycopg.errors.CardinalityViolation), transaction(fresh_database_url) as c:
-        replace_rows(c, BATCH_TOOTS_PER_DAY, twice)
-    assert counts_of(fresh_database_url) == {1: 10}
-
-
-def test_a_reader_sees_the_old_table_until_the_commit_and_never_waits(
-    fresh_database_url: SecretStr,
-) -> None:
-    old, new = {1: 1, 2: 2}, {2: 20, 3: 30}
-    replace(fresh_database_url, old)
-    with transaction(fresh_database_url) as connection:
-        replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day(new))
-        assert counts_of(fresh_database_url) == old
-    assert counts_of(fresh_database_url) == new
-
-
-def test_a_reader_during_many_replacements_only_ever_sees_whole_tables(
-    fresh_database_url: SecretStr,
-) -> None:
-    tables = [dict.fromkeys(range(1, 28), version) for version in (1, 2)]
-    replace(fresh_database_url, tables[0])
-    is_over = threading.Event()
-    seen: list[dict[int, int]] = []
-
-    def read() -> None:
-        while not is_over.is_set():
-            seen.append(counts_of(fresh_database_url))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        for number in range(20):
-            replace(fresh_database_url, tables[number % 2])
-    finally:
-        is_over.set()
-        reader.join()
-    assert seen
-    assert all(table in tables for table in seen)
-
-
-def test_an_error_after_the_replacement_rolls_it_back(fresh_database_url: SecretStr) -> None:
-    replace(fresh_database_url, {1: 1})
-    with pytest.raises(psycopg.errors.DivisionByZero):
-        fail_after(
-            fresh_database_url,
-            lambda connection: replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day({2: 2})),
-        )
-    assert counts_of(fresh_database_url) == {1: 1}
 
 
 def test_arrow_rows_arrive_as_they_are(fresh_database_url: SecretStr) -> None:
@@ -216,7 +73,11 @@ def test_arrow_rows_arrive_as_they_are(fresh_database_url: SecretStr) -> None:
 
 def test_copying_no_rows_is_fine(fresh_database_url: SecretStr) -> None:
     with transaction(fresh_database_url) as connection:
-        copy_arrow(connection, sql.Identifier("masto", "batch_toots_per_day"), per_day({}))
+        copy_arrow(
+            connection,
+            sql.Identifier("masto", "batch_toots_per_day"),
+            pa.table({"day": pa.array([], pa.date32())}),
+        )
         assert count_rows(connection, BATCH_TOOTS_PER_DAY) == 0
 
 
@@ -268,7 +129,8 @@ def test_the_toots_version_counts_committed_transactions(
 def test_a_snapshot_is_read_only_and_sees_one_moment(fresh_database_url: SecretStr) -> None:
     with transaction(fresh_database_url, snapshot=True) as connection:
         assert count_rows(connection, BATCH_TOOTS_PER_DAY) == 0
-        replace(fresh_database_url, {1: 1})
+        with transaction(fresh_database_url) as other:
+            other.execute("INSERT INTO masto.batch_toots_per_day VALUES ('2026-01-01', 1)")
         assert count_rows(connection, BATCH_TOOTS_PER_DAY) == 0
     with (
         pytest.raises(psycopg.errors.ReadOnlySqlTransaction),
@@ -330,7 +192,7 @@ def test_the_error_for_a_server_that_goes_away_is_one_line(
     fresh_database_url: SecretStr,
 ) -> None:
     def lose_the_server(connection: psycopg.Connection[Any]) -> None:
-        replace_rows(connection, BATCH_TOOTS_PER_DAY, per_day({1: 1}))
+        bump_toots_version(connection)
         with psycopg.connect(fresh_database_url.get_secret_value()) as other:
             other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
 
@@ -338,7 +200,8 @@ def test_the_error_for_a_server_that_goes_away_is_one_line(
         ServiceUnavailableError, match=r"connection to PostgreSQL broke.*run it again"
     ):
         fail_after(fresh_database_url, lose_the_server)
-    assert counts_of(fresh_database_url) == {}
+    with transaction(fresh_database_url) as connection:
+        assert toots_version(connection) == 0
 
 
 def test_a_locked_table_is_given_up_after_the_time_that_the_caller_waits(

@@ -11,14 +11,12 @@ from psycopg import Connection, sql
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.locks import take_write_lock
+from mastodon_assets.warehouse.locks import write_in_chunks
 from mastodon_assets.warehouse.rollups import add_staged, mark_new_labels, subtract_staged
 from mastodon_assets.warehouse.staging import STAGED_SCORES, with_staging
 
 Report = Callable[[str], None]
 
-# A chunk holds the write lock, which the stream waits for.
-_ROWS_PER_CHUNK = 5_000
 _LABEL = """
 CASE WHEN s.prob_pos >= %(high)s THEN 'positive'
      WHEN s.prob_pos <= %(low)s THEN 'negative' ELSE 'neutral' END
@@ -69,17 +67,20 @@ def relabel(settings: Settings, report: Report) -> int:
         with connection.cursor("to_relabel", withhold=True) as found:
             found.execute(_FIND, values)
             connection.commit()
-            while ids := [id_ for (id_,) in found.fetchmany(_ROWS_PER_CHUNK)]:
-                connection.commit()
-                with connection.transaction():
-                    changed += _relabel_chunk(connection, ids, values)
+
+            def write(most: int) -> int:
+                nonlocal changed
+                ids = [id_ for (id_,) in found.fetchmany(most)]
+                changed += _relabel_chunk(connection, ids, values)
+                return len(ids)
+
+            write_in_chunks(connection, write)
     if changed:
         report(f"applied NEUTRAL_LOW and NEUTRAL_HIGH to {changed:,} posts")
     return changed
 
 
 def _relabel_chunk(connection: Connection[Any], ids: list[int], values: dict[str, float]) -> int:
-    take_write_lock(connection)
     STAGED_SCORES.create(connection)
     connection.execute(_STAGE, (ids,))
     subtract_staged(connection)

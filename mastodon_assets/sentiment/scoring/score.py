@@ -24,7 +24,7 @@ from mastodon_assets.sentiment.scoring.relabel import relabel, thresholds
 from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.spark.storage import for_executors
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.locks import take_write_lock
+from mastodon_assets.warehouse.locks import write_in_chunks
 from mastodon_assets.warehouse.rollups import add_staged, mark_new_labels, subtract_staged
 from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.staging import STAGED_SCORES, with_staging
@@ -37,8 +37,6 @@ Report = Callable[[str], None]
 MAX_SCORED = 10_000
 # Scored at once.
 _ROWS_PER_CHUNK = 50_000
-# Written at once, under the write lock that the stream waits for.
-_ROWS_PER_WRITE = 10_000
 
 # A new champion scores posts that were scored without a model; with `rescore` also those that
 # another model scored.
@@ -247,18 +245,24 @@ def write_scores(
 ) -> dict[str, int]:
     """Write the rows of `score` whose post is still the scored version; return rows by outcome.
 
-    The write lock is held for 10,000 rows at a time. With `marks_change`, charts and files are due
-    again if a row was written.
+    It writes in chunks. With `marks_change`, charts and files are due again if a row was written.
     """
     total: Counter[str] = Counter()
+    first = 0
     with transaction(postgres_url) as connection:
-        for first in range(0, scored.num_rows, _ROWS_PER_WRITE):
-            with connection.transaction():
-                take_write_lock(connection)
-                outcomes = merge_scores(connection, scored.slice(first, _ROWS_PER_WRITE))
-                if marks_change and outcomes:
-                    mark_new_labels(connection)
+
+        def write(most: int) -> int:
+            nonlocal first
+            chunk = scored.slice(first, most)
+            rows = int(chunk.num_rows)
+            first += rows
+            outcomes = merge_scores(connection, chunk)
+            if marks_change and outcomes:
+                mark_new_labels(connection)
             total.update(outcomes)
+            return rows
+
+        write_in_chunks(connection, write)
     return dict(total)
 
 

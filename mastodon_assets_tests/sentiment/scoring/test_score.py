@@ -18,6 +18,7 @@ from mastodon_assets.sentiment.scoring.score import (
 )
 from mastodon_assets.sentiment.train import TrainingResult, train
 from mastodon_assets.spark.jvm_end import SparkEndedError
+from mastodon_assets.warehouse import locks
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
 from mastodon_assets.warehouse.rows import count_rows
@@ -365,7 +366,8 @@ def test_many_chunks_give_the_same_as_one(
     with transaction(url) as connection:
         connection.execute("TRUNCATE masto.toots_sentiment")
     monkeypatch.setattr(score_module, "_ROWS_PER_CHUNK", 3)
-    monkeypatch.setattr(score_module, "_ROWS_PER_WRITE", 2)
+    monkeypatch.setattr(locks, "_FIRST_CHUNK", 2)
+    monkeypatch.setattr(locks, "_LARGEST_CHUNK", 2)
     assert score_pending(lambda: spark, settings, _ignore, rebuild=True).scored == 5
     assert {id_: (row["prob_pos"], row["reason"]) for id_, row in _rows(url).items()} == in_one
 

@@ -1,0 +1,107 @@
+"""The removal of many stored posts, with everything that derives from them, in chunks.
+
+What belongs here: how posts go that no message deletes. Which ones is in `purge`. Every table of
+the table catalog that has a post's `id` is included, so that a new table is too.
+"""
+
+from collections.abc import Mapping
+from typing import Any, LiteralString
+
+from psycopg import Connection, sql
+
+from mastodon_assets.stream.merge import prepare_session, remove_staged_posts
+from mastodon_assets.warehouse.locks import write_in_chunks
+from mastodon_assets.warehouse.staging import POSTS_TO_REMOVE, with_staging
+from mastodon_assets.warehouse.tables import SCHEMA, TABLES, TOOTS_RAW, Table
+
+_FIND = """
+INSERT INTO {posts_to_remove} (place, id)
+SELECT row_number() OVER (ORDER BY event_at, id) - 1, id FROM masto.toots_raw WHERE {condition}
+"""
+# A version that was stored meanwhile may not meet the condition.
+_STAGE_CHUNK = """
+INSERT INTO {tombstoned} (id)
+SELECT id FROM {posts_to_remove} found JOIN masto.toots_raw USING (id)
+ WHERE found.place >= {first} AND found.place < {last} AND ({condition})
+"""
+
+
+class Removal:
+    """Posts that a condition on `toots_raw` selected, in the session's staging table."""
+
+    def __init__(
+        self,
+        connection: Connection[Any],
+        condition: LiteralString,
+        parameters: Mapping[str, Any],
+        *,
+        limit: int | None = None,
+    ) -> None:
+        """Find the posts, the oldest first, without holding up writers.
+
+        Args:
+            connection: A connection without a transaction.
+            condition: Of a row of `toots_raw`, with named parameters.
+            parameters: Their values.
+            limit: The largest number of posts.
+        """
+        self._connection = connection
+        self._condition = sql.SQL(condition)
+        self._parameters = parameters
+        with connection.transaction():
+            prepare_session(connection)
+            POSTS_TO_REMOVE.create(connection)
+            connection.execute(with_staging("TRUNCATE {posts_to_remove}"))
+            find = with_staging(_FIND, condition=self._condition)
+            if limit is not None:
+                find += sql.SQL(" ORDER BY event_at, id LIMIT {}").format(limit)
+            self.count = connection.execute(find, parameters).rowcount
+            connection.execute(with_staging("ANALYZE {posts_to_remove}"))
+
+    def remove(self, *, until: float | None = None) -> bool:
+        """Remove the posts; return whether all are gone.
+
+        Args:
+            until: See `write_in_chunks`.
+        """
+        first = 0
+
+        def remove_chunk(most: int) -> int:
+            nonlocal first
+            last = min(first + most, self.count)
+            self._remove_chunk(first, last)
+            removed, first = last - first, last
+            return removed
+
+        return not self.count or write_in_chunks(self._connection, remove_chunk, until=until)
+
+    def _remove_chunk(self, first: int, last: int) -> None:
+        stage = with_staging(
+            _STAGE_CHUNK,
+            condition=self._condition,
+            first=sql.Literal(first),
+            last=sql.Literal(last),
+        )
+        self._connection.execute(stage, self._parameters)
+        remove_staged_posts(self._connection)
+        for table in tables_by_post():
+            self._connection.execute(
+                with_staging(
+                    "DELETE FROM {table} WHERE id IN (SELECT id FROM {tombstoned})",
+                    table=sql.Identifier(SCHEMA, table.name),
+                )
+            )
+
+
+def tables_by_post() -> list[Table]:
+    """List the stored tables, besides `toots_raw`, that have a post's `id`."""
+    return stored_tables_with("id")
+
+
+def stored_tables_with(column: str) -> list[Table]:
+    """List the stored tables, besides `toots_raw`, that have `column`."""
+    return [
+        table
+        for table in TABLES.values()
+        if column in table.column_names and not table.is_view and table != TOOTS_RAW
+    ]
