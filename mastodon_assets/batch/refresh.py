@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from mastodon_assets.batch.tables import BATCH_TABLES, read_toots
 from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.horizons import with_horizons
 from mastodon_assets.warehouse.sum_tables import correct_sums
 from mastodon_assets.warehouse.tables import BATCH_ACTIVE_USERS
 from mastodon_assets.warehouse.watermarks import set_watermark, toots_version
@@ -69,7 +70,9 @@ def _rebuild(spark: "SparkSession", postgres_url: SecretStr, name: str) -> int:
     batch = BATCH_TABLES[name]
 
     def of_all(connection: Connection[Any]) -> "pa.Table":
-        return batch.of_all(read_toots(spark, postgres_url, connection)).toArrow()
+        counted = with_horizons(batch.sums.counted).as_string()
+        toots = read_toots(spark, postgres_url, connection, counted)
+        return batch.of_all(toots).toArrow()
 
     with transaction(postgres_url) as connection:
         return correct_sums(connection, batch.sums.sum_table, of_all)

@@ -31,7 +31,7 @@ from mastodon_assets.warehouse.tables import (
 # One partition of the table's blocks, read by its own session.
 _READ_TOOTS = """
 SELECT event_at, lang, username, hashtags, char_length(content_txt) AS length
-  FROM masto.toots_raw WHERE {blocks}
+  FROM masto.toots_raw WHERE {blocks} AND {counted}
 """
 _MIN_BLOCKS_PER_PARTITION = 8192
 _MAX_PARTITIONS = 64
@@ -101,11 +101,20 @@ BATCH_TABLES: Mapping[str, BatchTable] = {
 
 
 def read_toots(
-    spark: SparkSession, postgres_url: SecretStr, connection: Connection[Any]
+    spark: SparkSession,
+    postgres_url: SecretStr,
+    connection: Connection[Any],
+    counted: str = "true",
 ) -> DataFrame:
     """Read all posts in parallel partitions, all in the snapshot of `connection`.
 
     The transaction of `connection` must stay open until the frame was used.
+
+    Args:
+        spark: The session.
+        postgres_url: DATABASE_URL.
+        connection: A transaction.
+        counted: SQL condition of the posts.
 
     Returns:
         Columns: event_at, lang, username, hashtags, length (characters).
@@ -121,7 +130,7 @@ def read_toots(
         .option("fetchsize", 10_000)
     )
     parts = (
-        reader.option("query", _READ_TOOTS.format(blocks=part)).load()
+        reader.option("query", _READ_TOOTS.format(blocks=part, counted=counted)).load()
         for part in block_ranges(blocks)
     )
     return reduce(DataFrame.union, parts)

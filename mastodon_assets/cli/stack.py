@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -193,6 +193,7 @@ def status(as_json: AsJson = False) -> None:
     The exit status is 1 if Kafka or PostgreSQL does not run or does not answer.
     """
     from mastodon_assets.embedded import stack
+    from mastodon_assets.orchestration.disk_usage import read_disk_usage
 
     settings = load_settings()
     own_servers = {
@@ -207,6 +208,7 @@ def status(as_json: AsJson = False) -> None:
     ]
     pipeline, problem = _pipeline_state(settings)
     sources = _sources(settings)
+    disk = read_disk_usage(settings)
     if as_json:
         print_json(
             {
@@ -216,6 +218,7 @@ def status(as_json: AsJson = False) -> None:
                 ],
                 "sources": [_described(source) for source in sources],
                 "pipeline": pipeline,
+                "disk": asdict(disk),
                 "problem": problem,
             }
         )
@@ -225,6 +228,8 @@ def status(as_json: AsJson = False) -> None:
             table.add_row(service.name, service.state, service.detail)
         for name, value in (pipeline or {}).items():
             table.add_row(name.replace("_", " "), _shown(value))
+        if disk.sizes:
+            table.add_row("disk", str(disk))
         if table.rows:
             print_table(table)
         for source in sources:
@@ -291,6 +296,7 @@ def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | No
     except PlatformError as error:
         return None, in_one_line(str(error))
     ahead = lag(shown.ledger, topic.end)
+    since = shown.horizons.posts
     pipeline = {
         "messages_in_kafka": sum(topic.end.values()),
         "messages_ahead_of_tables": ahead,
@@ -298,6 +304,7 @@ def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | No
         and shown.shown_version == shown.toots_version
         and shown.shown_champions == {shown.champion},
         "champion": shown.champion or "none",
+        "posts_kept_since": "always" if since == date.min else since.isoformat(),
     }
     return pipeline, None
 

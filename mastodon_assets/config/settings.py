@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     refresh_min_seconds: int = Field(default=60, ge=0)
     kafka_keep_days: int = Field(default=7, ge=1)
     kafka_errors_keep_days: int = Field(default=90, ge=1)
+    posts_keep_days: int | None = Field(default=None, ge=1, le=36_500)
+    windows_keep_days: int | None = Field(default=None, ge=1, le=36_500)
+    rejected_keep_days: int = Field(default=90, ge=1, le=36_500)
     dagster_keep_days: int = Field(default=30, ge=1)
     dagster_keep_refreshes: int = Field(default=20, ge=1)
     metrics_host: str = "127.0.0.1"

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Level = Literal["green", "yellow", "red"]
 
-_MEBIBYTE = 2**20
 _GIBIBYTE = 2**30
 _FEW_DAYS = 30
 _LOW_DISK, _FULL_DISK = 5 * _GIBIBYTE, 1 * _GIBIBYTE
@@ -112,18 +111,10 @@ def check_growth(settings: Settings) -> Finding:
     from mastodon_assets.orchestration.disk_usage import read_disk_usage
 
     usage = read_disk_usage(settings)
-    parts = []
-    for part, size in usage.sizes.items():
-        growth = usage.growth_per_day.get(part)
-        daily = "" if growth is None else f" ({growth / _MEBIBYTE:+,.0f} MiB per day)"
-        parts.append(f"{part} {size / _MEBIBYTE:,.0f} MiB{daily}")
-    text = ", ".join(parts) or "nothing stored yet"
-    if usage.days_until_full is None:
-        return Finding("growth", "green", text)
-    text += f"; the disk is full in {usage.days_until_full:,.0f} days"
-    if usage.days_until_full >= _FEW_DAYS:
-        return Finding("growth", "green", text)
-    return Finding("growth", "yellow", text, "free disk space, or lower the settings *_KEEP_DAYS")
+    if usage.days_until_full is None or usage.days_until_full >= _FEW_DAYS:
+        return Finding("growth", "green", str(usage))
+    advice = "free disk space, or lower the settings *_KEEP_DAYS"
+    return Finding("growth", "yellow", str(usage), advice)
 
 
 def check_embedding(settings: Settings) -> list[Finding]:

@@ -23,6 +23,7 @@ _KEPT = timedelta(days=8)
 # Shorter spans say more about the hour than about the days to come.
 _LEAST_SPAN = timedelta(hours=6)
 _DAY = timedelta(days=1)
+_MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,17 @@ class DiskUsage:
     growth_per_day: Mapping[str, float]
     free: int
     days_until_full: float | None
+
+    def __str__(self) -> str:
+        parts = []
+        for part, size in self.sizes.items():
+            growth = self.growth_per_day.get(part)
+            daily = "" if growth is None else f" ({growth / _MEBIBYTE:+,.0f} MiB per day)"
+            parts.append(f"{part} {size / _MEBIBYTE:,.0f} MiB{daily}")
+        text = ", ".join(parts) or "nothing stored yet"
+        if self.days_until_full is None:
+            return text
+        return f"{text}; the disk is full in {self.days_until_full:,.0f} days"
 
 
 def read_disk_usage(settings: Settings) -> DiskUsage:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.ledger import read_ledger
 from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
+from mastodon_assets.warehouse.horizons import Horizons, read_horizons
 from mastodon_assets.warehouse.tables import BATCH
 from mastodon_assets.warehouse.watermarks import toots_version
 
@@ -41,6 +42,7 @@ class ShownState:
         shown_version: Oldest version that a derived asset shows.
         champion: Version of the model that scores, if there is one.
         shown_champions: Models whose labels are shown; contains None if an asset shows none.
+        horizons: The first days that are kept.
     """
 
     ledger: dict[int, int]
@@ -48,6 +50,7 @@ class ShownState:
     shown_version: int
     champion: str | None
     shown_champions: frozenset[str | None]
+    horizons: Horizons
 
 
 def shown_state(settings: Settings) -> ShownState:
@@ -74,4 +77,5 @@ def shown_state(settings: Settings) -> ShownState:
             shown_version=min(versions.get(asset, 0) for asset in DERIVED_ASSETS),
             champion=champion[0] if champion else None,
             shown_champions=frozenset(models.get(asset) for asset in LABELLED_ASSETS),
+            horizons=read_horizons(connection),
         )

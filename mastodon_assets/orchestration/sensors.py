@@ -40,6 +40,8 @@ _MAX_RUNS_READ = 20
 _BROKER_TIMEOUT_SECONDS = 3
 # Each observation stays in Dagster's history.
 _SECONDS_TO_OBSERVE = 60
+# A tick must end within a minute.
+_SECONDS_TO_REMOVE_ROWS = 20
 
 
 @dg.sensor(
@@ -89,18 +91,20 @@ def mastodon_stream_sensor(
 @dg.sensor(
     minimum_interval_seconds=600,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Removes runs, logs and messages that are older than the settings *_KEEP_DAYS say.",
+    description="Removes runs, logs, messages and rows that are older than the settings *_KEEP_DAYS"
+    " say.",
 )
 def retention_sensor(
     context: dg.SensorEvaluationContext, settings: SettingsResource
 ) -> dg.SkipReason:
-    """Remove what is too old, a limited number of runs per tick; note how much space is used."""
+    """Remove what is too old, a limited part of it per tick; note how much space is used."""
     from mastodon_assets.orchestration.disk_usage import take_sample
     from mastodon_assets.orchestration.retention import (
         remove_old_events,
         remove_old_messages,
         remove_old_runs,
     )
+    from mastodon_assets.stream.retention import remove_old_rows
 
     assert context.repository_def is not None
     assets = context.repository_def.asset_graph.get_all_asset_keys()
@@ -111,9 +115,14 @@ def retention_sensor(
         runs = remove_old_runs(context.instance, loaded, assets, now)
         remove_old_events(context.instance, now)
         messages = remove_old_messages(loaded, now)
+        rows = remove_old_rows(loaded, now, seconds=_SECONDS_TO_REMOVE_ROWS)
     except PlatformError as error:
         return dg.SkipReason(str(error))
-    return dg.SkipReason(f"removed {runs} runs and {messages} messages")
+    text = (
+        f"removed {runs} runs, {messages} messages, {rows.posts} posts, {rows.windows} windows and"
+        f" {rows.rejected} dead letters"
+    )
+    return dg.SkipReason(text if rows.is_complete else f"{text}; the next tick continues")
 
 
 def read_facts(

@@ -21,6 +21,7 @@ from mastodon_assets.stream.fast_insert import insert_new_rows, split_new_rows
 from mastodon_assets.stream.ledger import advance_ledger
 from mastodon_assets.stream.windows import add_posts, apply_changes
 from mastodon_assets.warehouse import post_sums
+from mastodon_assets.warehouse.horizons import Horizons, read_horizons, without_expired
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import add_changed, add_new, subtract_changed
 from mastodon_assets.warehouse.rows import copy_arrow
@@ -56,7 +57,7 @@ class OffsetRange:
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """Messages of a batch by outcome; the six add up to the messages read."""
+    """Messages of a batch by outcome; the seven add up to the messages read."""
 
     stored: int = 0
     stale: int = 0
@@ -64,6 +65,7 @@ class BatchCounts:
     tombstoned: int = 0
     rejected: int = 0
     suppressed: int = 0
+    expired: int = 0
 
     @property
     def messages(self) -> int:
@@ -79,6 +81,7 @@ class BatchCounts:
             "deleted": self.tombstoned,
             "rejected": self.rejected,
             "withdrawn": self.suppressed,
+            "expired": self.expired,
         }
 
     def __add__(self, other: "BatchCounts") -> "BatchCounts":
@@ -353,14 +356,20 @@ def write_batch(
             advance_ledger(
                 connection, read.topic, topic_id, read.partition, start=read.start, end=read.end
             )
-    kept = without_suppressed(rows, read_suppression_list(connection, suppression_key))
+    wanted = without_suppressed(rows, read_suppression_list(connection, suppression_key))
+    horizons = read_horizons(connection)
+    kept = without_expired(wanted, horizons.posts)
     new, others = split_new_rows(connection, kept)
-    counts = BatchCounts(stored=new.num_rows, suppressed=rows.num_rows - kept.num_rows)
+    counts = BatchCounts(
+        stored=new.num_rows,
+        suppressed=rows.num_rows - wanted.num_rows,
+        expired=wanted.num_rows - kept.num_rows,
+    )
     if others.num_rows:
         counts += _merge(connection, others)
         _update_derived_tables(connection)
     if new.num_rows:
-        _insert_new_rows(connection, new)
+        _insert_new_rows(connection, new, horizons)
     if counts.messages != rows.num_rows:
         raise BatchAccountError(
             f"{rows.num_rows} messages were read, but their outcomes are {counts};"
@@ -369,9 +378,9 @@ def write_batch(
     return counts
 
 
-def _insert_new_rows(connection: Connection[Any], rows: "pa.Table") -> None:
+def _insert_new_rows(connection: Connection[Any], rows: "pa.Table", horizons: Horizons) -> None:
     posts = insert_new_rows(connection, rows)
-    add_posts(connection, posts)
+    add_posts(connection, posts, horizons.windows)
     add_new(connection, posts)
     post_sums.add_posts(connection, posts, bump_toots_version(connection))
 

@@ -1,7 +1,7 @@
 """The removal of many stored posts, with everything that derives from them, in chunks.
 
-What belongs here: how posts go that no message deletes. Which ones is in `purge`. Every table of
-the table catalog that has a post's `id` is included, so that a new table is too.
+What belongs here: how posts go that no message deletes. Which ones is in `purge` and `retention`.
+Every table of the table catalog that has a post's `id` is included, so that a new table is too.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 from psycopg import Connection, sql
 
 from mastodon_assets.stream.merge import prepare_session, remove_staged_posts
+from mastodon_assets.warehouse.horizons import with_horizons
 from mastodon_assets.warehouse.locks import write_in_chunks
 from mastodon_assets.warehouse.staging import POSTS_TO_REMOVE, with_staging
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, TOOTS_RAW, Table
@@ -27,7 +28,10 @@ SELECT id FROM {posts_to_remove} found JOIN masto.toots_raw USING (id)
 
 
 class Removal:
-    """Posts that a condition on `toots_raw` selected, in the session's staging table."""
+    """Posts that a condition on `toots_raw` selected, in the session's staging table.
+
+    `count` is their number, `removed` how many of them are gone.
+    """
 
     def __init__(
         self,
@@ -41,20 +45,21 @@ class Removal:
 
         Args:
             connection: A connection without a transaction.
-            condition: Of a row of `toots_raw`, with named parameters.
+            condition: Of a row of `toots_raw`, with named parameters; see `with_horizons`.
             parameters: Their values.
             limit: The largest number of posts.
         """
         self._connection = connection
-        self._condition = sql.SQL(condition)
+        self._condition = with_horizons(condition)
         self._parameters = parameters
+        self.removed = 0
         with connection.transaction():
             prepare_session(connection)
             POSTS_TO_REMOVE.create(connection)
             connection.execute(with_staging("TRUNCATE {posts_to_remove}"))
             find = with_staging(_FIND, condition=self._condition)
             if limit is not None:
-                find += sql.SQL(" ORDER BY event_at, id LIMIT {}").format(limit)
+                find += sql.SQL(" ORDER BY event_at, id LIMIT {}").format(sql.Literal(limit))
             self.count = connection.execute(find, parameters).rowcount
             connection.execute(with_staging("ANALYZE {posts_to_remove}"))
 
@@ -64,14 +69,12 @@ class Removal:
         Args:
             until: See `write_in_chunks`.
         """
-        first = 0
 
         def remove_chunk(most: int) -> int:
-            nonlocal first
-            last = min(first + most, self.count)
+            first, last = self.removed, min(self.removed + most, self.count)
             self._remove_chunk(first, last)
-            removed, first = last - first, last
-            return removed
+            self.removed = last
+            return last - first
 
         return not self.count or write_in_chunks(self._connection, remove_chunk, until=until)
 

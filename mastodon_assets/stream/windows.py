@@ -5,11 +5,12 @@ the rows of `toots_raw`.
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import Connection, sql
 
+from mastodon_assets.warehouse.horizons import midnight
 from mastodon_assets.warehouse.post_sums import ALL_POSTS, PostSums
 from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.staging import (
@@ -34,10 +35,21 @@ _MINUTE = "date_trunc('minute', event_at, 'UTC') AS window_start"
 _END: Mapping[str, LiteralString] = {"window_end": "c.window_start + interval '1 minute'"}
 WINDOW_SUMS = {
     TOOT_METRICS_WINDOWED.name: PostSums(
-        TOOT_METRICS_WINDOWED, f"{_MINUTE}, lang", has_length=True, derived=_END
+        TOOT_METRICS_WINDOWED,
+        f"{_MINUTE}, lang",
+        has_length=True,
+        derived=_END,
+        counted="event_at >= greatest({posts_since}, {windows_since})",
+        compared="window_start >= greatest({posts_since}, {windows_since})",
     ),
+    # Names persons: what retention removes is subtracted.
     USER_AVG_LENGTH_WINDOWED.name: PostSums(
-        USER_AVG_LENGTH_WINDOWED, f"{_MINUTE}, username", has_length=True, derived=_END
+        USER_AVG_LENGTH_WINDOWED,
+        f"{_MINUTE}, username",
+        has_length=True,
+        derived=_END,
+        counted="event_at >= {windows_since}",
+        compared="window_start >= {windows_since}",
     ),
 }
 _STAGING_TABLES = {
@@ -61,15 +73,18 @@ def apply_changes(connection: Connection[Any]) -> None:
         connection.execute(statement)
 
 
-def add_posts(connection: Connection[Any], posts: "pa.Table") -> None:
+def add_posts(connection: Connection[Any], posts: "pa.Table", first_day: date) -> None:
     """Add new posts to both window tables, with the same result as `apply_changes`.
 
     Args:
         connection: Its transaction holds the write lock.
         posts: One row per post: event_at, lang, username, length (characters).
+        first_day: The horizon of windows: posts of days before it have none.
     """
     import pyarrow.compute as pc
 
+    if first_day > date.min:
+        posts = posts.filter(pc.greater_equal(posts.column("event_at"), midnight(first_day)))
     window_start = pc.floor_temporal(posts.column("event_at"), unit="minute")
     posts = posts.append_column("window_start", window_start)
     for table, dimension in _DIMENSIONS.items():

@@ -6,25 +6,41 @@ from typing import Any
 
 from psycopg import Connection, sql
 
+from mastodon_assets.warehouse.horizons import with_horizons
 from mastodon_assets.warehouse.tables import SCHEMA, Table
 
 # A history of up to that many days is compared as a whole. Of a longer one, the days that changed
 # since the check last passed are compared, and those whose turn it is in this hour of the week.
 _MAX_DAYS_COMPARED = 31
-_DAYS_TO_COMPARE = """
+_DAYS_TO_COMPARE = with_horizons(
+    """
 SELECT day FROM masto.day_totals
- WHERE toots_version > (SELECT toots_version FROM masto.asset_progress WHERE asset = %s)
-    OR (day - date '2000-01-01') %% 168 = floor(extract(epoch FROM now()) / 3600)::bigint %% 168
+ WHERE day >= {posts_day}
+   AND (toots_version > (SELECT toots_version FROM masto.asset_progress WHERE asset = %s)
+        OR (day - date '2000-01-01') %% 168
+           = floor(extract(epoch FROM now()) / 3600)::bigint %% 168)
  ORDER BY day
 """
-_WINDOWS_AND_ROWS = """
+)
+_WINDOWS_AND_ROWS = with_horizons(
+    """
 SELECT day,
        (SELECT coalesce(sum(toots_count), 0)::bigint FROM masto.toot_metrics_windowed
          WHERE window_start >= midnight AND window_start < midnight + interval '1 day'),
        (SELECT count(*) FROM masto.toots_raw
          WHERE event_at >= midnight AND event_at < midnight + interval '1 day')
   FROM unnest(%s::date[]) day, LATERAL (SELECT day::timestamp AT TIME ZONE 'UTC' AS midnight) at
+ WHERE midnight >= greatest({posts_since}, {windows_since})
 """
+)
+_WINDOW_SUM_AND_ROWS = with_horizons(
+    """
+SELECT (SELECT coalesce(sum(toots_count), 0)::bigint FROM masto.toot_metrics_windowed
+         WHERE window_start >= greatest({posts_since}, {windows_since})),
+       (SELECT count(*) FROM masto.toots_raw
+         WHERE event_at >= greatest({posts_since}, {windows_since}))
+"""
+)
 
 
 def schema_differences(connection: Connection[Any], table: Table) -> list[str]:
@@ -80,10 +96,15 @@ def duplicate_keys(connection: Connection[Any], table: Table) -> int:
 
 
 def days_to_compare(connection: Connection[Any], check: str) -> list[date] | None:
-    """Return the days whose derived rows `check` compares with the posts; None for all days."""
+    """Return the days whose derived rows `check` compares with the posts.
+
+    None stands for all days from the horizon of posts on.
+    """
     row = connection.execute(
-        "SELECT count(*), EXISTS (SELECT FROM masto.asset_progress WHERE asset = %s)"
-        "  FROM masto.day_totals",
+        with_horizons(
+            "SELECT count(*), EXISTS (SELECT FROM masto.asset_progress WHERE asset = %s)"
+            "  FROM masto.day_totals WHERE day >= {posts_day}"
+        ),
         (check,),
     ).fetchone()
     assert row is not None
@@ -100,11 +121,11 @@ def windows_and_rows(
 
 
 def window_sum_and_rows(connection: Connection[Any]) -> tuple[int, int]:
-    """Return the sum of `toots_count` in `toot_metrics_windowed` and the rows of `toots_raw`."""
-    row = connection.execute(
-        "SELECT (SELECT coalesce(sum(toots_count), 0)::bigint FROM masto.toot_metrics_windowed),"
-        "       (SELECT count(*) FROM masto.toots_raw)"
-    ).fetchone()
+    """Return the sum of `toots_count` in `toot_metrics_windowed` and the rows of `toots_raw`.
+
+    Both count from the later of the two horizons on.
+    """
+    row = connection.execute(_WINDOW_SUM_AND_ROWS).fetchone()
     assert row is not None
     return int(row[0]), int(row[1])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import Connection, sql
 
+from mastodon_assets.warehouse.horizons import with_horizons
 from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.staging import ROW_CHANGES
 from mastodon_assets.warehouse.sum_tables import SumTable, names_of
@@ -35,18 +36,23 @@ class PostSums:
         table: Its columns are the key, `toots_count`, perhaps `total_length`, and derived ones.
         keys: The expressions of the key's columns; `hashtag` means one row per hashtag.
         has_length: Whether there is a `total_length`.
-        derived: See `SumTable`.
+        counted: Condition of the posts whose changes count; the others' sums are frozen.
+        derived, compared, frozen: See `SumTable`.
     """
 
     table: Table
     keys: LiteralString
     has_length: bool = False
     derived: Mapping[str, LiteralString] = field(default_factory=dict)
+    counted: LiteralString = "true"
+    compared: LiteralString = "true"
+    frozen: LiteralString | None = None
 
     @property
     def sum_table(self) -> SumTable:
         """The table of these sums."""
-        return SumTable(self.table, ("total_length",) if self.has_length else (), self.derived)
+        other_sums = ("total_length",) if self.has_length else ()
+        return SumTable(self.table, other_sums, self.derived, self.compared, self.frozen)
 
     def query(self, rows: sql.Composable) -> sql.Composed:
         """Return the SELECT of the sums of `rows`.
@@ -56,13 +62,14 @@ class PostSums:
         """
         return sql.SQL(
             "SELECT {keys}, sum(sign)::bigint AS toots_count{length} FROM {rows}{hashtags}"
-            " GROUP BY {places}"
+            " WHERE {counted} GROUP BY {places}"
         ).format(
             keys=sql.SQL(self.keys),
             length=sql.SQL(
                 ", sum(sign * length)::bigint AS total_length" if self.has_length else ""
             ),
             rows=rows,
+            counted=with_horizons(self.counted),
             hashtags=sql.SQL(
                 ", unnest(hashtags) AS hashtag" if "hashtag" in self.table.key else ""
             ),
@@ -78,13 +85,34 @@ class PostSums:
 
 
 _DAY = "(event_at AT TIME ZONE 'UTC')::date AS day"
+_IS_KEPT: LiteralString = "event_at >= {posts_since}"
+_IS_KEPT_DAY: LiteralString = "day >= {posts_day}"
 POST_SUMS = (
+    # Names persons: what retention removes is subtracted.
     PostSums(USER_TOTALS, "username", has_length=True),
-    PostSums(HASHTAG_TOTALS, "hashtag"),
-    PostSums(BATCH_HASHTAG_BY_HOUR, "date_trunc('hour', event_at, 'UTC') AS hour, hashtag"),
-    PostSums(DAY_TOTALS, _DAY, has_length=True, derived={"toots_version": "%(version)s"}),
-    PostSums(BATCH_TOOTS_PER_DAY, _DAY),
-    PostSums(BATCH_TOOTS_BY_LANG_PER_DAY, f"{_DAY}, lang"),
+    PostSums(
+        HASHTAG_TOTALS,
+        "hashtag",
+        counted=_IS_KEPT,
+        frozen="SELECT hashtag, sum(toots_count)::bigint AS toots_count"
+        " FROM masto.batch_hashtag_by_hour WHERE hour < {posts_since} GROUP BY 1",
+    ),
+    PostSums(
+        BATCH_HASHTAG_BY_HOUR,
+        "date_trunc('hour', event_at, 'UTC') AS hour, hashtag",
+        counted=_IS_KEPT,
+        compared="hour >= {posts_since}",
+    ),
+    PostSums(
+        DAY_TOTALS,
+        _DAY,
+        has_length=True,
+        derived={"toots_version": "%(version)s"},
+        counted=_IS_KEPT,
+        compared=_IS_KEPT_DAY,
+    ),
+    PostSums(BATCH_TOOTS_PER_DAY, _DAY, counted=_IS_KEPT, compared=_IS_KEPT_DAY),
+    PostSums(BATCH_TOOTS_BY_LANG_PER_DAY, f"{_DAY}, lang", counted=_IS_KEPT, compared=_IS_KEPT_DAY),
 )
 
 ALL_POSTS = sql.SQL(

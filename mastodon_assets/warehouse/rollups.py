@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
+from mastodon_assets.warehouse.horizons import with_horizons
 from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.sum_tables import SumTable, correct_sums
 from mastodon_assets.warehouse.tables import SENTIMENT_TOTALS
@@ -18,7 +19,7 @@ from mastodon_assets.warehouse.watermarks import bump_toots_version
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SUM_TABLE = SumTable(SENTIMENT_TOTALS, ("prob_sum",))
+_SUM_TABLE = SumTable(SENTIMENT_TOTALS, ("prob_sum",), compared="day >= {posts_day}")
 # The columns of the sums for a post and its score.
 _OUTCOME = """
 (toot.event_at AT TIME ZONE 'UTC')::date AS day,
@@ -36,17 +37,21 @@ _DIFFERENT_DAYS = """
 SELECT DISTINCT day
   FROM ({sums}) computed
   FULL JOIN (SELECT * FROM masto.sentiment_totals
-              WHERE %(days)s::date[] IS NULL OR day = ANY(%(days)s)) stored
+              WHERE day >= {posts_day}
+                AND (%(days)s::date[] IS NULL OR day = ANY(%(days)s))) stored
  USING (day, outcome, model_version)
  WHERE (computed.toots_count, computed.prob_sum)
        IS DISTINCT FROM (stored.toots_count, stored.prob_sum)
  ORDER BY day
 """
 
-_ALL = "masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)"
+_ALL = """
+masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)
+ WHERE toot.event_at >= {posts_since}
+"""
 _STAGED = """
 masto.toots_raw toot LEFT JOIN masto.toots_sentiment score USING (id)
- WHERE toot.id IN (SELECT id FROM {staged_scores})
+ WHERE toot.event_at >= {posts_since} AND toot.id IN (SELECT id FROM {staged_scores})
 """
 # OFFSET 0 keeps it one look-up per post: the planner does not know how few posts a few days have,
 # and would read all scores.
@@ -57,12 +62,12 @@ unnest(%(days)s::date[]) day
   LEFT JOIN LATERAL (SELECT * FROM masto.toots_sentiment WHERE id = toot.id OFFSET 0) score ON true
 """
 _BEFORE_CHANGE = """
-(SELECT * FROM {row_changes} WHERE sign = -1) toot
+(SELECT * FROM {row_changes} WHERE sign = -1 AND event_at >= {posts_since}) toot
 LEFT JOIN masto.toots_sentiment score USING (id)
 """
 # A new post has no score: only those that were stored before are looked up.
 _AFTER_CHANGE = """
-(SELECT * FROM {row_changes} WHERE sign = 1) toot
+(SELECT * FROM {row_changes} WHERE sign = 1 AND event_at >= {posts_since}) toot
 LEFT JOIN (SELECT * FROM masto.toots_sentiment
             WHERE id IN (SELECT id FROM {row_changes} WHERE sign = -1)) score USING (id)
 """
@@ -130,9 +135,14 @@ def rebuild_rollups(connection: Connection[Any]) -> int:
 
 
 def days_that_differ(connection: Connection[Any], days: Sequence[date] | None) -> list[date]:
-    """Return those of `days` (None: all) whose sums differ from posts and scores."""
+    """Return those of `days` whose sums differ from posts and scores.
+
+    Args:
+        connection: A transaction.
+        days: Days from the horizon of posts on; None for all of them.
+    """
     toots = _ALL if days is None else _OF_DAYS
-    query = sql.SQL(_DIFFERENT_DAYS).format(sums=_sums(toots, sign=1))
+    query = with_horizons(_DIFFERENT_DAYS, sums=_sums(toots, sign=1))
     parameter = None if days is None else list(days)
     return [day for (day,) in connection.execute(query, {"days": parameter})]
 

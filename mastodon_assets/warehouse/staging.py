@@ -9,6 +9,8 @@ from typing import Any, LiteralString
 
 from psycopg import Connection, sql
 
+from mastodon_assets.warehouse.horizons import HORIZONS
+
 
 def _temporary(name: str) -> sql.Identifier:
     return sql.Identifier("pg_temp", name)
@@ -109,6 +111,7 @@ _OF_A_BATCH = (
 
 _NAMES = {
     **{table.name: table.identifier for table in (*_OF_A_BATCH, STAGED_SCORES, POSTS_TO_REMOVE)},
+    **HORIZONS,
 }
 
 
@@ -121,6 +124,7 @@ def create_batch_tables(connection: Connection[Any]) -> None:
 def with_staging(statement: LiteralString, **parts: sql.Composable) -> sql.Composed:
     """Compose a statement in which `{tombstoned}` and the like name staging tables.
 
-    Other names in braces are `parts`.
+    `{posts_since}` and the like are horizons, see `with_horizons`. Other names in braces are
+    `parts`.
     """
     return sql.SQL(statement).format(**_NAMES, **parts)

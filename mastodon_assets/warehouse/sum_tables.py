@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import Connection, sql
 
+from mastodon_assets.warehouse.horizons import with_horizons
 from mastodon_assets.warehouse.locks import REBUILD_LOCK, write_in_chunks
 from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.tables import SCHEMA, Table
@@ -30,11 +31,15 @@ class SumTable:
         table: The table.
         other_sums: The sums besides `toots_count`.
         derived: Column to expression, of the changed row `c` and the parameter `version`.
+        compared: Condition of the stored rows that a correction compares; the others are frozen.
+        frozen: SELECT of the sums whose posts were removed by retention, if rows contain them.
     """
 
     table: Table
     other_sums: tuple[str, ...] = ()
     derived: Mapping[str, LiteralString] = field(default_factory=dict)
+    compared: LiteralString = "true"
+    frozen: LiteralString | None = None
 
     @property
     def sums(self) -> tuple[str, ...]:
@@ -99,7 +104,8 @@ _CREATE_COMPUTED = sql.SQL("CREATE TEMP TABLE computed_sums AS SELECT {} FROM {}
 _FIND_DIFFERENCES = """
 CREATE TEMP TABLE sum_differences AS
 SELECT row_number() OVER () - 1 AS place, {keys}, {differences}
-  FROM pg_temp.computed_sums computed FULL JOIN {table} stored USING ({keys})
+  FROM (SELECT {keys}, {summed} FROM pg_temp.computed_sums GROUP BY {keys}) computed
+  FULL JOIN (SELECT * FROM {table} WHERE {compared}) stored USING ({keys})
  WHERE ({computed}) IS DISTINCT FROM ({stored})
 """
 _CHUNK = sql.SQL(
@@ -120,8 +126,8 @@ def correct_sums(
     Args:
         connection: A connection; what it has written is committed first.
         sums: The table.
-        compute: Computes the sums in the connection's snapshot: Arrow table or SELECT, with the
-            columns of `sums`.
+        compute: Computes the sums of all posts in the connection's snapshot: Arrow table or SELECT,
+            with the columns of `sums`.
     """
     connection.commit()
     with _one_correction(connection):
@@ -134,6 +140,8 @@ def correct_sums(
                 _insert_computed(connection, sums, computed)
             else:
                 copy_arrow(connection, _COMPUTED, computed)
+            if sums.frozen is not None:
+                _insert_computed(connection, sums, with_horizons(sums.frozen))
             differing = connection.execute(_differences(sums)).rowcount
         return _add_differences(connection, sums, differing)
 
@@ -195,6 +203,7 @@ def _snapshot(connection: Connection[Any]) -> Iterator[None]:
 
 
 def _differences(sums: SumTable) -> sql.Composed:
+    names = [sql.Identifier(name) for name in sums.sums]
     return sql.SQL(_FIND_DIFFERENCES).format(
         keys=names_of(sums.table.key),
         differences=sql.SQL(", ").join(
@@ -205,7 +214,9 @@ def _differences(sums: SumTable) -> sql.Composed:
             )
             for name in sums.sums
         ),
+        summed=sql.SQL(", ").join(sql.SQL("sum({0}) AS {0}").format(name) for name in names),
         table=sums.identifier,
+        compared=with_horizons(sums.compared),
         computed=sql.SQL(", ").join(sql.Identifier("computed", name) for name in sums.sums),
         stored=sql.SQL(", ").join(sql.Identifier("stored", name) for name in sums.sums),
     )

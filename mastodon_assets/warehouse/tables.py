@@ -502,6 +502,16 @@ ASSET_PROGRESS = _table(
     personal=(),
 )
 
+RETENTION_HORIZONS = _table(
+    "retention_horizons",
+    "The first days that retention keeps: older rows are removed and not stored again.",
+    ("dataset",),
+    _required("dataset", "text", "posts or windows"),
+    _required("first_day", "date", "UTC; 0001-01-01 if all are kept"),
+    _required("moved_at", _TIME, "time of the last change"),
+    personal=(),
+)
+
 TOOTS_UNSCORED = _table(
     "toots_unscored",
     "Posts that wait for a score.",
@@ -566,6 +576,7 @@ TABLES: Mapping[str, Table] = {
         WITHDRAWN,
         DATA_VERSIONS,
         ASSET_PROGRESS,
+        RETENTION_HORIZONS,
         TOOTS_UNSCORED,
         USER_TOTALS,
         HASHTAG_TOTALS,

@@ -107,10 +107,13 @@ def test_while_messages_wait_the_status_counts_them_and_no_chart_is_current(
         "messages_ahead_of_tables": 3,
         "charts_are_current": False,
         "champion": "none",
+        "posts_kept_since": "always",
     }
+    assert reported["disk"]["sizes"]["postgresql"] > 0
     shown = commands("status", **as_environment(settings)).out
     assert re.search(r"messages ahead of tables +3 *\n", shown)
     assert re.search(r"charts are current +no *\n", shown)
+    assert re.search(r"disk +.*postgresql [0-9,]+ MiB", shown)
 
 
 @pytest.mark.usefixtures("loopback")

@@ -32,7 +32,8 @@ def per_day(counts: dict[int, int]) -> pa.Table:
 def correct(
     url: SecretStr, counts: dict[int, int], meanwhile: Callable[[], object] = lambda: None
 ) -> int:
-    def compute(_connection: psycopg.Connection[Any]) -> pa.Table:
+    def compute(connection: psycopg.Connection[Any]) -> pa.Table:
+        connection.execute("SELECT 1")  # The snapshot is from here on.
         meanwhile()
         return per_day(counts).select(["day", "toots_count"])
 
@@ -125,7 +126,7 @@ def test_whoever_waits_for_the_write_lock_gets_it_between_two_chunks(
                 return 0
             waiting.start()
             while not connection.execute(
-                "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
                 " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             ).fetchone():
                 pass

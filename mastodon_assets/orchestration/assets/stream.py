@@ -105,6 +105,7 @@ def ingest_assets(
                 "withheld_as_deleted": counts.tombstoned,
                 "rejected": counts.rejected,
                 "withdrawn": counts.suppressed,
+                "expired": counts.expired,
                 "batches": summary.batches,
                 **({"written_by": str(summary.stream)} if summary.stream else {}),
                 "offsets_before": dg.MetadataValue.json(_by_name(summary.start)),

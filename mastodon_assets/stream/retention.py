@@ -1,0 +1,130 @@
+"""Retention of the tables: rows that are too old are removed, a limited time at once.
+
+What belongs here: what is too old. First the horizon moves, so that no such row is stored again,
+then the rows go in chunks. Whatever interrupts it, the next call continues.
+
+Posts go with their scores, engagement and aliases, and with what sums say of their authors. Counts
+per minute, hour, day, language and hashtag stay. Tombstones stay: they keep deleted posts away.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+
+from psycopg import Connection, sql
+
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.stream.removal import Removal
+from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.horizons import Dataset, move_horizon, with_horizons
+from mastodon_assets.warehouse.locks import take_write_lock, write_in_chunks
+from mastodon_assets.warehouse.tables import (
+    SCHEMA,
+    TOOT_METRICS_WINDOWED,
+    TOOTS_REJECTED,
+    USER_AVG_LENGTH_WINDOWED,
+    Table,
+)
+
+_POSTS_AT_ONCE = 50_000
+_DELETE = """
+DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM {table} WHERE {condition} ORDER BY {time} LIMIT {most}))
+"""
+
+
+@dataclass(frozen=True)
+class RemovedRows:
+    """What was removed, and whether there is more.
+
+    Attributes:
+        posts: Rows of `toots_raw`.
+        windows: Rows of the two window tables, besides those that went with posts.
+        rejected: Rows of `toots_rejected`.
+        is_complete: Whether all that is too old is gone.
+    """
+
+    posts: int
+    windows: int
+    rejected: int
+    is_complete: bool
+
+
+def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> RemovedRows:
+    """Remove what is older than POSTS_KEEP_DAYS, WINDOWS_KEEP_DAYS and REJECTED_KEEP_DAYS.
+
+    Args:
+        settings: They name the database and the days.
+        now: The time. A day counts as a whole, in UTC.
+        seconds: Time after which nothing more is begun.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
+    """
+    until = time.monotonic() + seconds
+    with transaction(settings.postgres_url) as connection:
+        _move(connection, "posts", settings.posts_keep_days, now)
+        _move(connection, "windows", settings.windows_keep_days, now)
+        posts, is_complete = _remove_posts(connection, until)
+        windows = 0
+        for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED):
+            removed, is_whole = _delete(
+                connection, table, "window_start", "window_start < {windows_since}", until
+            )
+            windows, is_complete = windows + removed, is_complete and is_whole
+        before = now - timedelta(days=settings.rejected_keep_days)
+        rejected, is_whole = _delete(
+            connection, TOOTS_REJECTED, "rejected_at", "rejected_at < {before}", until, before
+        )
+    return RemovedRows(posts, windows, rejected, is_complete and is_whole)
+
+
+def _move(connection: Connection[Any], dataset: Dataset, days: int | None, now: datetime) -> None:
+    if days is not None:
+        with connection.transaction():
+            take_write_lock(connection)
+            move_horizon(connection, dataset, (now.astimezone(UTC) - timedelta(days=days)).date())
+
+
+def _remove_posts(connection: Connection[Any], until: float) -> tuple[int, bool]:
+    """Remove the posts before the horizon; return their number and whether all are gone."""
+    removed = 0
+    while True:
+        removal = Removal(connection, "event_at < {posts_since}", {}, limit=_POSTS_AT_ONCE)
+        is_whole = removal.remove(until=until)
+        removed += removal.removed
+        if not is_whole or removal.count < _POSTS_AT_ONCE:
+            return removed, is_whole
+
+
+def _delete(
+    connection: Connection[Any],
+    table: Table,
+    time_column: LiteralString,
+    condition: LiteralString,
+    until: float,
+    before: datetime | None = None,
+) -> tuple[int, bool]:
+    """Delete the rows that meet `condition`; return their number and whether all are gone."""
+    names: dict[str, sql.Composable] = {
+        "table": sql.Identifier(SCHEMA, table.name),
+        "time": sql.Identifier(time_column),
+        "condition": with_horizons(condition, before=sql.Literal(before)),
+    }
+    with connection.transaction():
+        find = sql.SQL("SELECT FROM {table} WHERE {condition} ORDER BY {time} LIMIT 1")
+        if connection.execute(find.format(**names)).fetchone() is None:
+            return 0, True
+    deleted = 0
+
+    def delete_chunk(most: int) -> int:
+        nonlocal deleted
+        query = sql.SQL(_DELETE).format(most=sql.Literal(most), **names)
+        count = connection.execute(query).rowcount
+        deleted += count
+        return count
+
+    is_whole = write_in_chunks(connection, delete_chunk, until=until)
+    return deleted, is_whole
