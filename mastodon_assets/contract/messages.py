@@ -74,6 +74,15 @@ def message_key(instance: str, status_id: str) -> bytes:
     return key.encode()
 
 
+def names_of_key(key: bytes) -> tuple[str, str] | None:
+    """Return server and status id of a record's key; None if it is no key of `message_key`."""
+    try:
+        instance, slash, status_id = key.decode().partition("/")
+    except UnicodeDecodeError:
+        return None
+    return (instance, status_id) if slash and "\0" not in status_id + instance else None
+
+
 def post_id(uri: str) -> int:
     """Return the key of a post, `toots_raw.id`: Spark's signed `xxhash64` of its uri."""
     unsigned = xxhash.xxh64_intdigest(uri.encode(), seed=_HASH_SEED)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection
 from pydantic import SecretStr
 
+from mastodon_assets.contract.messages import names_of_key
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.stream.fast_insert import insert_new_rows, split_new_rows
 from mastodon_assets.stream.ledger import advance_ledger
@@ -128,9 +129,43 @@ _STORE_REJECTED = with_staging(
     """
 INSERT INTO masto.toots_rejected (topic, partition, kafka_offset, reason, payload, message_key)
 SELECT topic, partition, kafka_offset, reject_reason, payload, message_key
-  FROM {staged_messages} WHERE reject_reason IS NOT NULL
+  FROM {staged_messages}
+ WHERE reject_reason IS NOT NULL AND (message_key = ANY(%s)) IS NOT TRUE
     ON CONFLICT (topic, partition, kafka_offset) DO UPDATE
    SET reason = excluded.reason, payload = excluded.payload, message_key = excluded.message_key
+"""
+)
+
+_REJECTED_KEYS = with_staging(
+    """
+SELECT DISTINCT message_key FROM {staged_messages}
+ WHERE reject_reason IS NOT NULL AND message_key IS NOT NULL
+"""
+)
+
+# Keys of posts that a tombstone keeps away, from whichever server it is.
+_TOMBSTONED_KEYS = """
+SELECT key
+  FROM unnest(%s::text[], %s::text[], %s::bytea[]) rejected (instance, status_id, key)
+ WHERE EXISTS (SELECT FROM masto.toots_deleted d
+                WHERE (d.instance, d.status_id) = (rejected.instance, rejected.status_id))
+    OR EXISTS (SELECT FROM masto.toot_aliases own
+                 JOIN masto.toot_aliases other USING (id)
+                 JOIN masto.toots_deleted d
+                   ON (d.instance, d.status_id) = (other.instance, other.status_id)
+                WHERE (own.instance, own.status_id) = (rejected.instance, rejected.status_id))
+"""
+
+# The key of a record is that of `contract.messages.message_key`.
+_REMOVE_REJECTED_OF_TOMBSTONED = with_staging(
+    """
+DELETE FROM masto.toots_rejected r
+ USING (SELECT convert_to(instance || '/' || status_id, 'UTF8') AS key
+          FROM {staged_messages} WHERE op = 'delete' AND reject_reason IS NULL
+         UNION
+        SELECT convert_to(a.instance || '/' || a.status_id, 'UTF8')
+          FROM {tombstoned} JOIN masto.toot_aliases a USING (id)) removed
+ WHERE r.message_key = removed.key
 """
 )
 
@@ -280,7 +315,8 @@ SELECT count(*) FILTER (WHERE op = 'delete'),
        count(*) FILTER (WHERE op = 'upsert' AND reject_reason IS NULL AND d.id IS NOT NULL),
        count(*) FILTER (WHERE op = 'upsert' AND reject_reason IS NULL AND d.id IS NULL)
          - (SELECT count(*) FROM {latest_versions})
-         + (SELECT count(*) FROM {latest_versions} WHERE NOT is_newer)
+         + (SELECT count(*) FROM {latest_versions} WHERE NOT is_newer),
+       count(*) FILTER (WHERE reject_reason IS NOT NULL)
   FROM {staged_messages} s
   LEFT JOIN {tombstoned} d USING (id)
 """
@@ -390,14 +426,25 @@ def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
     copy_arrow(connection, STAGED_MESSAGES.identifier, rows)
     connection.execute(with_staging("ANALYZE {staged_messages}"))
     _reject_conflicts(connection)
-    rejected = connection.execute(_STORE_REJECTED).rowcount
     connection.execute(_STORE_TOMBSTONES)
     connection.execute(_STORE_ALIASES)
     connection.execute(_FIND_TOMBSTONED)
+    connection.execute(_STORE_REJECTED, (_tombstoned_keys(connection),))
+    connection.execute(_REMOVE_REJECTED_OF_TOMBSTONED)
     connection.execute(_FIND_LATEST)
     connection.execute(with_staging("ANALYZE {latest_versions}"))
     stored = _change_rows(connection)
-    return _counts(connection, stored=stored, rejected=rejected)
+    return _counts(connection, stored=stored)
+
+
+def _tombstoned_keys(connection: Connection[Any]) -> list[bytes]:
+    """Return the keys of rejected messages whose posts were deleted; nothing of these is kept."""
+    keys = [key for (key,) in connection.execute(_REJECTED_KEYS)]
+    named = [(*names, key) for key in keys if (names := names_of_key(key)) is not None]
+    if not named:
+        return []
+    columns = [list(column) for column in zip(*named, strict=True)]
+    return [key for (key,) in connection.execute(_TOMBSTONED_KEYS, columns)]
 
 
 def remove_staged_posts(connection: Connection[Any]) -> None:
@@ -494,10 +541,10 @@ def _reject_conflicts(connection: Connection[Any]) -> None:
         raise PayloadsNeededError
 
 
-def _counts(connection: Connection[Any], *, stored: int, rejected: int) -> BatchCounts:
+def _counts(connection: Connection[Any], *, stored: int) -> BatchCounts:
     row = connection.execute(_COUNT).fetchone()
     assert row is not None
-    delete_messages, tombstoned, stale = row
+    delete_messages, tombstoned, stale, rejected = row
     return BatchCounts(
         stored=stored,
         stale=stale,

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given
@@ -10,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from mastodon_assets.contract.messages import message_key
 from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.sentiment.scoring.score import merge_scores, read_posts
 from mastodon_assets.stream.ledger import (
@@ -37,6 +39,7 @@ from mastodon_assets_tests.support.collision import uris_with_one_hash
 from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
 from mastodon_assets_tests.support.records import (
     TOPIC,
+    Record,
     delete,
     on_partition,
     staged,
@@ -248,6 +251,52 @@ def test_two_uris_with_one_hash_never_share_a_row(sink: Sink, together: bool) ->
     ((reason, payload),) = sink.rows("SELECT reason, payload FROM masto.toots_rejected")
     assert reason == "uri: another post has this hash"
     assert payload in (records[0].value, records[1].value)
+
+
+def _bad(status_id: str, instance: str = "one.example") -> dict[str, Any]:
+    return upsert(status_id, instance=instance, favourites=-1, uri="https://one.example/1")
+
+
+def _keyed(*messages: dict[str, Any], first: int) -> list[Record]:
+    """Records with the keys that the ingester gives them."""
+    return [
+        Record(0, offset, orjson.dumps(each), message_key(each["instance"], each["id"]))
+        for offset, each in enumerate(messages, start=first)
+    ]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2]])
+def test_a_delete_takes_the_rejected_messages_of_its_post_in_whatever_order_they_come(
+    sink: Sink, together: bool, order: list[int]
+) -> None:
+    post = upsert("9", instance="two.example", uri="https://one.example/1")
+    sink.write(upsert("1", uri="https://one.example/1"), post)
+    messages = [_bad("1"), delete("1"), _bad("9", "two.example")]
+    records = _keyed(*(messages[place] for place in order), _bad("7"), first=2)
+
+    batches = [records] if together else [[record] for record in records]
+    counts = [sink.write_records(batch) for batch in batches]
+
+    assert sum((each.rejected for each in counts), 0) == 3
+    assert sink.rows("SELECT message_key FROM masto.toots_rejected") == [(b"one.example/7",)]
+    # Reading again keeps none of them, either.
+    sink.next[0] = 0
+    with sink.connection.transaction():
+        sink.connection.execute("UPDATE masto.kafka_offsets SET next_offset = 2")
+    sink.write_records(records)
+    assert sink.rows("SELECT message_key FROM masto.toots_rejected") == [(b"one.example/7",)]
+
+
+@pytest.mark.parametrize(
+    "key", [b"\xff/1", b"one.example", b"one.example/\x00", b"x" * 9_000, None]
+)
+def test_a_rejected_message_with_a_key_of_another_form_is_kept(
+    sink: Sink, key: bytes | None
+) -> None:
+    sink.write(delete("1"))
+    assert sink.write_records([Record(0, 1, b"garbage", key)]) == BatchCounts(rejected=1)
+    assert sink.rows("SELECT message_key FROM masto.toots_rejected") == [(key,)]
 
 
 def test_a_status_id_that_a_server_gave_to_another_uri_is_rejected(sink: Sink) -> None:
