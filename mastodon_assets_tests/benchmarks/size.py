@@ -88,9 +88,7 @@ def main() -> None:
 
 
 def put_history(connection: Connection[Any], rows: int, days: int = 180) -> None:
-    """Posts of the days before those of the messages, with aliases and windows, in the caller's
-    transaction.
-    """
+    """Insert posts of the days before those of the messages, with aliases and windows; commit."""
     for first in range(0, rows, _ROWS_AT_ONCE):
         last = min(first + _ROWS_AT_ONCE, rows) - 1
         connection.execute(_HISTORY, {"first": first, "last": last, "rows": rows, "days": days})
