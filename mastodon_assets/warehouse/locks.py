@@ -22,7 +22,7 @@ TRAINING_LOCK = 4_611_009
 REBUILD_LOCK = 4_611_010
 
 # The stream waits for the write lock: long work holds it half a second at a time, at most.
-_SECONDS_PER_CHUNK = 0.25
+_SECONDS_PER_CHUNK = 0.2
 _FIRST_CHUNK, _LEAST_CHUNK, _LARGEST_CHUNK = 500, 50, 20_000
 
 

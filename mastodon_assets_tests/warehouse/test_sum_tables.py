@@ -138,9 +138,9 @@ def test_whoever_waits_for_the_write_lock_gets_it_between_two_chunks(
 
 
 def test_a_chunk_becomes_larger_or_smaller_by_the_time_that_the_last_one_took() -> None:
-    assert next_chunk(1_000, 0.25) == 1_000
+    assert next_chunk(1_000, 0.2) == 1_000
     assert next_chunk(1_000, 0.0) == 2_000
-    assert next_chunk(1_000, 0.5) == 500
+    assert next_chunk(1_000, 0.4) == 500
     assert next_chunk(1_000, 60) == 250
     assert (next_chunk(50, 60), next_chunk(20_000, 0.01)) == (50, 20_000)
 
