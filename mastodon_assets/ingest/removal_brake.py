@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import SecretStr
 
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
 
 # What a person accepted stays accepted this long, because posts are asked for in several rounds.
 _ACCEPTED = timedelta(days=1)
@@ -109,7 +109,7 @@ def read_suspicion(postgres_url: SecretStr, instance: str) -> Suspicion | None:
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The tables are missing.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=PERSON_SECONDS) as connection:
         row = connection.execute(
             "SELECT reason, status_ids, accepted_until FROM masto.suspicious_sources"
             " WHERE instance = %s AND (accepted_until IS NULL OR accepted_until > now())",
@@ -125,7 +125,7 @@ def read_suspicious(postgres_url: SecretStr) -> dict[str, Suspicion]:
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The tables are missing.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=PERSON_SECONDS) as connection:
         rows = connection.execute(
             "SELECT instance, reason, status_ids FROM masto.suspicious_sources"
             " WHERE accepted_until IS NULL ORDER BY instance"
@@ -140,7 +140,7 @@ def save_suspicion(postgres_url: SecretStr, instance: str, suspicion: Suspicion)
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The tables are missing.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=PERSON_SECONDS) as connection:
         connection.execute(
             """
             INSERT INTO masto.suspicious_sources AS s (instance, reason, status_ids)
@@ -161,7 +161,7 @@ def forget_suspicion(postgres_url: SecretStr, instance: str) -> None:
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The tables are missing.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=PERSON_SECONDS) as connection:
         connection.execute("DELETE FROM masto.suspicious_sources WHERE instance = %s", (instance,))
 
 
@@ -172,7 +172,7 @@ def accept_suspicion(postgres_url: SecretStr, instance: str) -> None:
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The tables are missing.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=PERSON_SECONDS) as connection:
         connection.execute(
             "UPDATE masto.suspicious_sources SET status_ids = '{}', accepted_until = now() + %s"
             " WHERE instance = %s",

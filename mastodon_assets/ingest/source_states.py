@@ -113,7 +113,7 @@ def claim_address(
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: The tables are missing.
     """
-    with transaction(postgres_url) as connection:
+    with transaction(postgres_url, max_seconds=PERSON_SECONDS) as connection:
         others = connection.execute(
             "SELECT instance FROM masto.ingest_sources"
             " WHERE address = %s AND source = %s AND instance <> %s ORDER BY told_at DESC",

@@ -120,7 +120,7 @@ def read_recent_posts(postgres_url: SecretStr, instance: str) -> list[StoredPost
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: PostgreSQL has no such tables.
     """
-    with transaction(postgres_url, snapshot=True) as connection:
+    with transaction(postgres_url, snapshot=True, max_lock_seconds=PERSON_SECONDS) as connection:
         rows = connection.execute(
             """
             SELECT a.status_id, t.event_at
