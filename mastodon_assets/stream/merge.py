@@ -3,17 +3,18 @@
 What belongs here: which version of a post is stored. Rows, aliases, tombstones, rejected messages,
 windows and the ledger change together or not at all. Every message of the batch is counted.
 
-Versions of a post are ordered by edit time, then the earlier receipt, then server, status id and
-payload hash. A post that was never edited is oldest; an edit time in the future counts as two
-minutes after receipt. The latest version is the row, whole. So neither the order of arrival nor
-reading a message twice changes the result.
+Versions of a post are ordered by edit time in whole seconds, then that of its home before others,
+then the whole edit time, the earlier receipt, server, status id and payload hash. A post that was
+never edited is oldest; an edit time in the future counts as two minutes after receipt. The latest
+version is the row, whole. So neither the order of arrival nor reading a message twice changes the
+result.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from psycopg import Connection
+from psycopg import Connection, sql
 from pydantic import SecretStr
 
 from mastodon_assets.contract.messages import names_of_key
@@ -207,6 +208,17 @@ SELECT a.id
 """
 )
 
+# The home of a post is the server in its uri, or, if it names its accounts by another domain, that
+# of the author's handle. Servers abroad cut edit times to the second, so within one second the
+# version from home is the latest.
+_VERSION_AT = sql.SQL(
+    "CASE WHEN edited_at IS NULL THEN '-infinity'::timestamptz"
+    " ELSE least(edited_at, received_at + interval '2 minutes') END"
+)
+_IS_HOME = sql.SQL(
+    "instance IN (split_part(username, '@', 2), split_part(split_part(uri, '://', 2), '/', 1))"
+)
+
 # The latest version of each post in the batch, and whether it is newer than the stored row. The
 # comparison has `received_at` of the opposite side, because the earlier receipt wins.
 _FIND_LATEST = with_staging(
@@ -214,23 +226,24 @@ _FIND_LATEST = with_staging(
 INSERT INTO {latest_versions} (id, partition, kafka_offset, is_newer)
 SELECT b.id, b.partition, b.kafka_offset,
        r.id IS NULL
-       OR (b.version_at, r.received_at, r.instance, r.status_id, r.payload_hash)
-        > (CASE WHEN r.edited_at IS NULL THEN '-infinity'::timestamptz
-                ELSE least(r.edited_at, r.received_at + interval '2 minutes') END,
+       OR (date_trunc('second', b.version_at), b.is_home, b.version_at,
+           r.received_at, r.instance, r.status_id, r.payload_hash)
+        > (date_trunc('second', r.version_at), r.is_home, r.version_at,
            b.received_at, b.instance, b.status_id, b.payload_hash)
   FROM (SELECT DISTINCT ON (id) id, partition, kafka_offset, received_at, instance, status_id,
-               payload_hash, version_at
-          FROM (SELECT s.*,
-                       CASE WHEN edited_at IS NULL THEN '-infinity'::timestamptz
-                            ELSE least(edited_at, received_at + interval '2 minutes')
-                       END AS version_at
+               payload_hash, version_at, is_home
+          FROM (SELECT s.*, {version_at} AS version_at, {is_home} AS is_home
                   FROM {staged_messages} s
                  WHERE op = 'upsert' AND reject_reason IS NULL
                    AND NOT EXISTS (SELECT FROM {tombstoned} d WHERE d.id = s.id)) alive
-         ORDER BY id, version_at DESC, received_at, instance, status_id, payload_hash,
-                  partition, kafka_offset) b
-  LEFT JOIN masto.toots_raw r ON r.id = b.id
-"""
+         ORDER BY id, date_trunc('second', version_at) DESC, is_home DESC, version_at DESC,
+                  received_at, instance, status_id, payload_hash, partition, kafka_offset) b
+  LEFT JOIN (SELECT id, received_at, instance, status_id, payload_hash,
+                    {version_at} AS version_at, {is_home} AS is_home
+               FROM masto.toots_raw) r ON r.id = b.id
+""",
+    version_at=_VERSION_AT,
+    is_home=_IS_HOME,
 )
 
 _STAGE_ROWS_BEFORE = with_staging(

@@ -115,7 +115,11 @@ TOOTS_RAW = _table(
     ),
     _required("hashtags", "text[]", "hashtags as declared, lower case, unique"),
     _required("content_txt", "text", "the post as plain text"),
-    Column("content_html", "text", "the post as sent; null under pseudonyms"),
+    Column(
+        "content_html",
+        "text",
+        "HTML as the server sent it, not cleaned, so never to be shown; null under pseudonyms",
+    ),
     personal=(
         "id",
         "status_id",

@@ -1,6 +1,7 @@
 import random
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from itertools import permutations
 from typing import Any
 
 import orjson
@@ -401,13 +402,14 @@ def test_lag_counts_partitions_that_the_ledger_does_not_know() -> None:
     assert lag({}, {}) == 0
 
 
+_WITHIN_A_SECOND = [f"2026-11-20T12:30:00.{part}00Z" for part in (3, 9)]
 _DAY = [f"2026-11-20T{hour:02d}:{minute:02d}:00Z" for hour in (11, 12) for minute in (0, 30)]
 
 
 @st.composite
 def _messages(draw: st.DrawFn) -> list[Any]:
     posts = st.sampled_from(["1", "2", "3"])
-    servers = st.sampled_from(["one.example", "two.example"])
+    servers = st.sampled_from(["one.example", "two.example", "unknown"])
     made = []
     for _ in range(draw(st.integers(1, 12))):
         post, server = draw(posts), draw(servers)
@@ -420,7 +422,7 @@ def _messages(draw: st.DrawFn) -> list[Any]:
                 instance=server,
                 uri=f"https://one.example/{post}",
                 created_at=draw(st.sampled_from(_DAY)),
-                edited_at=draw(st.none() | st.sampled_from(_DAY)),
+                edited_at=draw(st.none() | st.sampled_from([*_DAY, *_WITHIN_A_SECOND])),
                 received_at=draw(st.sampled_from(_DAY)),
                 content=draw(st.sampled_from(["a", "bb", "ccc"])),
                 language=draw(st.sampled_from(["en", "de"])),
@@ -492,6 +494,45 @@ def test_order_partitions_and_batches_change_no_row(
     for name in ("toot_metrics_windowed", "user_avg_length_windowed"):
         assert rebuild_windows(sink.connection, TABLES[name]) == 0
     assert rebuild_rollups(sink.connection) == 0
+
+
+@pytest.mark.parametrize("home", ["pages.one.example", "one.example"])
+def test_within_a_second_the_version_from_home_is_the_row(sink: Sink, home: str) -> None:
+    """Servers abroad cut times to the second, so they cannot say which of two edits was later."""
+    uri = "https://pages.one.example/users/ada/1"
+
+    def version(instance: str, edited_at: str | None, content: str, second: int) -> Any:
+        return upsert(
+            f"{instance}-1",
+            instance=instance,
+            uri=uri,
+            username="ada@one.example",
+            edited_at=edited_at,
+            content=content,
+            received_at=f"2026-11-20T12:00:{second:02d}Z",
+        )
+
+    edits = [
+        version("unknown", None, "imported", 1),
+        version("two.example", "2026-11-20T11:59:30Z", "first, abroad", 2),
+        version(home, "2026-11-20T11:59:30.300Z", "first", 4),
+        version(home, "2026-11-20T11:59:30.900Z", "second", 3),
+        version("two.example", "2026-11-20T11:59:30Z", "second, abroad", 1),
+    ]
+    for order in permutations(edits[1:]):
+        sink.empty()
+        for message in order:
+            sink.write(message)
+        assert sink.rows("SELECT content_txt FROM masto.toots_raw") == [("second",)]
+
+    for order in permutations([edits[0], version(home, None, "by its server", 9)]):
+        sink.empty()
+        for message in order:
+            sink.write(message)
+        assert sink.rows("SELECT content_txt FROM masto.toots_raw") == [("by its server",)]
+    # An edit of a later second wins wherever it comes from.
+    sink.write(version("two.example", "2026-11-20T11:59:31Z", "third, abroad", 20))
+    assert sink.rows("SELECT content_txt FROM masto.toots_raw") == [("third, abroad",)]
 
 
 def test_labels_a_day_are_rebuilt_from_the_rows(sink: Sink) -> None:
