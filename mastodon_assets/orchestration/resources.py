@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+_MODEL = dg.AssetKey("sentiment_pipeline_model")
+
+
 class SparkResource(LazyPySparkResource):
     """The Spark session of a run, configured by `spark.session`.
 
@@ -26,6 +29,14 @@ class SparkResource(LazyPySparkResource):
     spark_config: dict[str, Any] = Field(default_factory=dict)
     _is_own_session: bool = PrivateAttr(default=False)
     _workload: Workload = PrivateAttr(default="stream")
+
+    @override
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Choose the memory of a training if the run has one: a JVM keeps it all its life."""
+        super().setup_for_execution(context)
+        selected = context.run.asset_selection if context.run else None
+        if _MODEL in (selected or ()):
+            self._workload = "training"
 
     def session_for_training(self) -> "SparkSession":
         """Return the session of the run; one that is started now gets the memory of a training."""

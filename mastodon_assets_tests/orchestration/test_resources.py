@@ -84,9 +84,19 @@ def test_a_training_gets_the_memory_of_a_training(
     def counted(spark: SparkResource) -> None:
         assert spark.spark_session.range(3).count() == 3
 
+    @dg.asset(deps=[counted])
+    def sentiment_pipeline_model(spark: SparkResource) -> None:
+        assert spark.session_for_training().range(3).count() == 3
+
     for asset in (trained, counted):
         assert dg.materialize([asset], resources={"spark": SparkResource()}).success
     assert workloads == ["training", "stream"]
+    # In a run of both, the first asset starts the session.
+    both = [counted, sentiment_pipeline_model]
+    definitions = dg.Definitions(assets=both, resources={"spark": SparkResource()})
+    job = definitions.get_repository_def().get_implicit_global_asset_job_def()
+    assert job.execute_in_process(asset_selection=[asset.key for asset in both]).success
+    assert workloads[2:] == ["training"]
 
 
 def test_settings_are_read_when_asked_for_and_are_no_run_configuration(
