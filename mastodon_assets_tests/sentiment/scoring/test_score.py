@@ -10,7 +10,6 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.sentiment.models.store import LoadedModel, ModelUnreadableError, load_model
 from mastodon_assets.sentiment.scoring import score as score_module
 from mastodon_assets.sentiment.scoring.score import (
-    MAX_SCORED,
     read_posts,
     score,
     score_pending,
@@ -94,11 +93,13 @@ def test_a_language_the_model_was_not_measured_for_is_not_labelled(
 
 
 def test_a_very_long_text_is_scored_by_its_beginning_and_kept_whole(
-    spark: SparkSession, model: LoadedModel
+    spark: SparkSession, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beginning = "I am so happy 😀. " * 600
-    whole = beginning + "I am so sad. " * 10_000
-    long, short = _score(spark, model, ("en", whole), ("en", whole[:MAX_SCORED]))
+    # A text of MAX_SCORED characters takes seconds.
+    monkeypatch.setattr(score_module, "MAX_SCORED", 500)
+    beginning = "I am so happy 😀. " * 30
+    whole = beginning + "I am so sad. " * 1_000
+    long, short = _score(spark, model, ("en", whole), ("en", whole[:500]))
     assert long.text == whole
     assert (long.label_str, long.prob_pos) == ("positive", short.prob_pos)
 
