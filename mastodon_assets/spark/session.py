@@ -179,6 +179,7 @@ def build_session(
         )
     # Its errors are raised too; here it would log each lost connection with a traceback.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_is_not_of_py4j)
     prepare_environment(settings)
     config = {**spark_config(settings, workload), **_jars(settings)}
     if workload == "training":
@@ -190,6 +191,11 @@ def build_session(
     config["spark.executor.extraJavaOptions"] = f"{_END_WITHOUT_MEMORY} {jvm_options}".strip()
     with _signal_handlers_kept():
         return SparkSession.builder.config(map=config).getOrCreate()
+
+
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    """Py4J logs a connection that was reset by the root logger, whatever the level of its own."""
+    return record.module != "java_gateway"
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """Sessions and the signal handlers of this process."""
 
+import logging
 import signal
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -10,3 +13,13 @@ if TYPE_CHECKING:
 def test_a_session_leaves_the_handler_of_ctrl_c_as_it_was(spark: "SparkSession") -> None:
     assert spark.sparkContext is not None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_reset_connection_is_not_logged_by_py4j_itself(
+    spark: "SparkSession", caplog: pytest.LogCaptureFixture
+) -> None:
+    assert spark.sparkContext is not None
+    root = logging.getLogger()
+    for path in ("py4j/java_gateway.py", "mastodon_assets/stream/drain.py"):
+        root.handle(logging.LogRecord("root", logging.ERROR, path, 1, path, None, None))
+    assert caplog.messages == ["mastodon_assets/stream/drain.py"]
