@@ -76,7 +76,7 @@ class Checkpoint:
             MissingTablesError: The tables are missing.
         """
         return posts_of_accounts(
-            self._postgres_url, self._summary.instance, usernames, own_domains=[own_domain]
+            self._postgres_url, self._summary.instance, usernames, own_domain=own_domain
         )
 
     def stored_uris(self) -> list[str]:

@@ -28,10 +28,8 @@ from mastodon_assets.ingest.policy.consent import (
     REFUSALS_OF_POST,
     withheld_reason,
 )
-from mastodon_assets.ingest.policy.normalize import to_delete
 from mastodon_assets.ingest.removal_brake import RemovalBrake
-from mastodon_assets.ingest.stored_posts import PostAlias, posts_of_accounts
-from mastodon_assets.kafka.publisher import publishing
+from mastodon_assets.ingest.stored_posts import PostAlias, posts_of_accounts, publish_deletes
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
 
@@ -156,7 +154,8 @@ def _read_server(settings: Settings, server: Server) -> ServerReadings:
     removed, held = answers.posts_to_remove(settings, own_domain)
     result.problem = held or result.problem
     try:
-        _publish_deletes(settings, removed)
+        if removed:
+            publish_deletes(settings, removed)
     except PlatformError as error:
         result.problem = str(error)
         return result
@@ -262,7 +261,7 @@ class _Answers:
                 f" mastodon-assets sources accept {self._server}"
             )
         of_accounts = (
-            posts_of_accounts(url, self._server, self._refusing, own_domains=[own_domain])
+            posts_of_accounts(url, self._server, self._refusing, own_domain=own_domain)
             if self._refusing
             else []
         )
@@ -283,26 +282,6 @@ class _Answers:
             if account is not None:
                 self._refusing.add(account)
         return None
-
-
-def _publish_deletes(settings: Settings, posts: Sequence[PostAlias]) -> None:
-    """Publish a delete per post and wait until Kafka has acknowledged all.
-
-    Raises:
-        ServiceUnavailableError: Kafka does not answer, or does not acknowledge.
-        TopicMissingError: Kafka has no such topic.
-    """
-    if not posts:
-        return
-    now = datetime.now(UTC)
-    with publishing(settings) as publisher:
-        for post in posts:
-            publisher.publish(
-                to_delete(
-                    post.status_id, instance=post.instance, received_at=now, origin="backfill"
-                )
-            )
-        publisher.flush()
 
 
 def _count(status: Mapping[str, Any], name: str) -> int | None:

@@ -4,11 +4,15 @@ What belongs here: which stored posts an answer is about. Each becomes a `delete
 which the tables apply like a delete that the server sent.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
+from mastodon_assets.config.settings import Settings
+from mastodon_assets.ingest.policy.normalize import to_delete
+from mastodon_assets.kafka.publisher import publishing
 from mastodon_assets.warehouse.database import transaction
 
 # A post is removed as soon as one server that knows it has sent a delete. What a server says of an
@@ -18,7 +22,7 @@ SELECT coalesce(a.instance, r.instance), coalesce(a.status_id, r.status_id)
   FROM masto.toots_raw r
   LEFT JOIN masto.toot_aliases a ON a.id = r.id AND a.instance = %(instance)s
  WHERE r.username = ANY (%(usernames)s)
-   AND (a.id IS NOT NULL OR split_part(r.username, '@', 2) = ANY (%(own_domains)s))
+   AND (a.id IS NOT NULL OR split_part(r.username, '@', 2) = %(own_domain)s)
  ORDER BY r.event_at
 """
 
@@ -36,7 +40,7 @@ def posts_of_accounts(
     instance: str,
     usernames: Collection[str],
     *,
-    own_domains: Collection[str],
+    own_domain: str,
 ) -> list[PostAlias]:
     """Return the stored posts of accounts that refuse, as `instance` says.
 
@@ -44,7 +48,7 @@ def posts_of_accounts(
         postgres_url: The database.
         instance: The server that was read.
         usernames: The accounts as stored: handles or pseudonyms.
-        own_domains: The domain of accounts of `instance`, as stored.
+        own_domain: The domain of accounts of `instance`, as stored.
 
     Raises:
         ServiceUnavailableError: The database does not answer.
@@ -56,7 +60,25 @@ def posts_of_accounts(
             {
                 "instance": instance,
                 "usernames": list(usernames),
-                "own_domains": list(own_domains),
+                "own_domain": own_domain,
             },
         )
         return [PostAlias(*row) for row in rows]
+
+
+def publish_deletes(settings: Settings, posts: Iterable[PostAlias]) -> None:
+    """Publish a delete per post and wait until Kafka has acknowledged all.
+
+    Raises:
+        ServiceUnavailableError: Kafka does not answer, or does not acknowledge.
+        TopicMissingError: Kafka has no such topic.
+    """
+    now = datetime.now(UTC)
+    with publishing(settings) as publisher:
+        for post in posts:
+            publisher.publish(
+                to_delete(
+                    post.status_id, instance=post.instance, received_at=now, origin="backfill"
+                )
+            )
+        publisher.flush()

@@ -3,13 +3,10 @@
 What belongs here: removing what was held. Why it was held is in `ingest.removal_brake`.
 """
 
-from datetime import UTC, datetime
-
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import SettingsError
-from mastodon_assets.ingest.policy.normalize import to_delete
 from mastodon_assets.ingest.removal_brake import accept_suspicion, read_suspicious
-from mastodon_assets.kafka.publisher import publishing
+from mastodon_assets.ingest.stored_posts import PostAlias, publish_deletes
 
 
 def accept_source(settings: Settings, name: str) -> int:
@@ -33,12 +30,6 @@ def accept_source(settings: Settings, name: str) -> int:
         names = ", ".join(suspicious) or "none"
         raise SettingsError(f"{name} is not suspicious; suspicious servers: {names}")
     held = suspicious[instance].status_ids
-    now = datetime.now(UTC)
-    with publishing(settings) as publisher:
-        for status_id in held:
-            publisher.publish(
-                to_delete(status_id, instance=instance, received_at=now, origin="backfill")
-            )
-        publisher.flush()
+    publish_deletes(settings, (PostAlias(instance, status_id) for status_id in held))
     accept_suspicion(settings.postgres_url, instance)
     return len(held)

@@ -8,7 +8,7 @@ and snac 2.94, and tests compare them with the recordings.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 Access = Literal["valid", "wrong", "none"]
@@ -140,9 +140,8 @@ class Personality:
             account["acct"] = f"{account['acct']}@{domain}"
         account |= self.account_added
         changed = {**status, "id": new, **self.added}
-        for name in ("in_reply_to_id",):
-            if changed[name] is not None:
-                changed[name] = ids.own(str(changed[name]), None)
+        if changed["in_reply_to_id"] is not None:
+            changed["in_reply_to_id"] = ids.own(str(changed["in_reply_to_id"]), None)
         if changed["in_reply_to_account_id"] is not None:
             changed["in_reply_to_account_id"] = ids.account(changed["in_reply_to_account_id"])
         if is_local:
@@ -213,14 +212,6 @@ class Ids:
         if len(status_id) != 26 or not set(status_id) <= set(_CROCKFORD):
             return None
         return str(_number(status_id[:10]) << 16 | _number(status_id[-4:]) & 0xFFFF)
-
-
-def whole_second(time: str | None) -> str | None:
-    """Return a time in ISO 8601 cut to the second, with zeros for its milliseconds."""
-    if time is None:
-        return None
-    found = datetime.fromisoformat(time).astimezone(UTC)
-    return f"{found:%Y-%m-%dT%H:%M:%S}.000Z"
 
 
 def _without(document: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_an_account_is_removed_as_far_as_the_server_that_shows_it_knows_it(
 
     def found(instance: str) -> set[PostAlias]:
         names = [f"ada@{HOME}", "nobody@odd.example"]
-        return set(posts_of_accounts(fresh_database_url, instance, names, own_domains=[instance]))
+        return set(posts_of_accounts(fresh_database_url, instance, names, own_domain=instance))
 
     assert found(HOME) == {PostAlias(HOME, "1"), PostAlias(HOME, "2"), PostAlias(ABROAD, "30")}
     assert found(ABROAD) == {PostAlias(ABROAD, "20"), PostAlias(ABROAD, "30")}
