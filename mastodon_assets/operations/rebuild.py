@@ -15,7 +15,7 @@ from mastodon_assets.batch.tables import BATCH_TABLES
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.locks import write_in_chunks
+from mastodon_assets.warehouse.locks import write_ranges
 from mastodon_assets.warehouse.rollups import rebuild_rollups
 from mastodon_assets.warehouse.tables import (
     SENTIMENT_TOTALS,
@@ -97,13 +97,11 @@ def _delete_orphaned_scores(connection: Connection[Any]) -> int:
     connection.commit()
     deleted = 0
 
-    def delete(most: int) -> int:
-        nonlocal deleted, orphans
-        chunk, orphans = orphans[:most], orphans[most:]
-        deleted += connection.execute(_DELETE_ORPHANED_SCORES, (chunk,)).rowcount
-        return len(chunk)
+    def delete(first: int, last: int) -> None:
+        nonlocal deleted
+        deleted += connection.execute(_DELETE_ORPHANED_SCORES, (orphans[first:last],)).rowcount
 
-    write_in_chunks(connection, delete)
+    write_ranges(connection, len(orphans), delete)
     return deleted
 
 

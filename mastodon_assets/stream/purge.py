@@ -16,7 +16,7 @@ from psycopg import Connection, sql
 
 from mastodon_assets.stream.removal import Removal, stored_tables_with, tables_by_post
 from mastodon_assets.stream.windows import WINDOW_SUMS
-from mastodon_assets.warehouse.locks import write_in_chunks
+from mastodon_assets.warehouse.locks import write_in_chunks, write_ranges
 from mastodon_assets.warehouse.post_sums import POST_SUMS
 from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.sum_tables import names_of
@@ -190,19 +190,12 @@ def _find_rejected(
 def _delete_rejected(
     connection: Connection[Any], positions: Sequence[tuple[str, int, int]]
 ) -> None:
-    first = 0
-
-    def delete(most: int) -> int:
-        nonlocal first
-        chunk = positions[first : first + most]
-        first += len(chunk)
+    def delete(first: int, last: int) -> None:
         with connection.cursor() as cursor:
             cursor.executemany(
                 "DELETE FROM masto.toots_rejected"
                 " WHERE (topic, partition, kafka_offset) = (%s, %s, %s)",
-                chunk,
+                positions[first:last],
             )
-        return len(chunk)
 
-    if positions:
-        write_in_chunks(connection, delete)
+    write_ranges(connection, len(positions), delete)

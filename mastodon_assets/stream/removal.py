@@ -11,7 +11,7 @@ from psycopg import Connection, sql
 
 from mastodon_assets.stream.merge import prepare_session, remove_staged_posts
 from mastodon_assets.warehouse.horizons import with_horizons
-from mastodon_assets.warehouse.locks import write_in_chunks
+from mastodon_assets.warehouse.locks import write_ranges
 from mastodon_assets.warehouse.staging import POSTS_TO_REMOVE, with_staging
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, TOOTS_RAW, Table
 
@@ -69,14 +69,7 @@ class Removal:
         Args:
             until: See `write_in_chunks`.
         """
-
-        def remove_chunk(most: int) -> int:
-            first, last = self.removed, min(self.removed + most, self.count)
-            self._remove_chunk(first, last)
-            self.removed = last
-            return last - first
-
-        return not self.count or write_in_chunks(self._connection, remove_chunk, until=until)
+        return write_ranges(self._connection, self.count, self._remove_chunk, until=until)
 
     def _remove_chunk(self, first: int, last: int) -> None:
         stage = with_staging(
@@ -94,6 +87,7 @@ class Removal:
                     table=sql.Identifier(SCHEMA, table.name),
                 )
             )
+        self.removed = last
 
 
 def tables_by_post() -> list[Table]:

@@ -71,6 +71,33 @@ def write_in_chunks(
     return False
 
 
+def write_ranges(
+    connection: psycopg.Connection[Any],
+    count: int,
+    write: Callable[[int, int], None],
+    *,
+    until: float | None = None,
+) -> bool:
+    """Write `count` numbered items by `write_in_chunks`; return whether all are written.
+
+    Args:
+        connection: A connection without a transaction.
+        count: The number of items; without any, the lock is not taken.
+        write: Writes the items from the first number to before the second.
+        until: See `write_in_chunks`.
+    """
+    first = 0
+
+    def write_chunk(most: int) -> int:
+        nonlocal first
+        begin, first = first, min(first + most, count)
+        if first > begin:
+            write(begin, first)
+        return first - begin
+
+    return not count or write_in_chunks(connection, write_chunk, until=until)
+
+
 def next_chunk(items: int, seconds: float) -> int:
     """Return how many items to write next, if `items` took `seconds`."""
     factor = min(2.0, max(0.25, _SECONDS_PER_CHUNK / max(seconds, 0.001)))

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.horizons import with_horizons
-from mastodon_assets.warehouse.locks import REBUILD_LOCK, write_in_chunks
+from mastodon_assets.warehouse.locks import REBUILD_LOCK, write_ranges
 from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.tables import SCHEMA, Table
 from mastodon_assets.warehouse.watermarks import toots_version
@@ -160,19 +160,15 @@ def _insert_computed(connection: Connection[Any], sums: SumTable, query: sql.Com
 
 
 def _add_differences(connection: Connection[Any], sums: SumTable, differing: int) -> int:
-    first = corrected = 0
+    corrected = 0
 
-    def add(most: int) -> int:
-        nonlocal first, corrected
-        last = min(first + most, differing)
+    def add(first: int, last: int) -> None:
+        nonlocal corrected
         chunk = _CHUNK.format(sql.Literal(first), sql.Literal(last))
         parameters = {"version": toots_version(connection)}
         corrected += connection.execute(sums.adding(chunk), parameters).rowcount
-        added, first = last - first, last
-        return added
 
-    if differing:
-        write_in_chunks(connection, add)
+    write_ranges(connection, differing, add)
     return corrected
 
 

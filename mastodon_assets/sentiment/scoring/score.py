@@ -24,7 +24,7 @@ from mastodon_assets.sentiment.scoring.relabel import relabel, thresholds
 from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.spark.storage import for_executors
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.locks import write_in_chunks
+from mastodon_assets.warehouse.locks import write_ranges
 from mastodon_assets.warehouse.rollups import add_staged, mark_new_labels, subtract_staged
 from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.staging import STAGED_SCORES, with_staging
@@ -248,21 +248,15 @@ def write_scores(
     It writes in chunks. With `marks_change`, charts and files are due again if a row was written.
     """
     total: Counter[str] = Counter()
-    first = 0
     with transaction(postgres_url) as connection:
 
-        def write(most: int) -> int:
-            nonlocal first
-            chunk = scored.slice(first, most)
-            rows = int(chunk.num_rows)
-            first += rows
-            outcomes = merge_scores(connection, chunk)
+        def write(first: int, last: int) -> None:
+            outcomes = merge_scores(connection, scored.slice(first, last - first))
             if marks_change and outcomes:
                 mark_new_labels(connection)
             total.update(outcomes)
-            return rows
 
-        write_in_chunks(connection, write)
+        write_ranges(connection, scored.num_rows, write)
     return dict(total)
 
 
