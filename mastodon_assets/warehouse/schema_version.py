@@ -21,6 +21,10 @@ def migrations() -> dict[str, Path]:
     return {file.name.partition("_")[0]: file for file in MIGRATIONS.glob("[0-9]*.*")}
 
 
+# Of the running program: an update may put newer files into its folder.
+_KNOWN = max(migrations())
+
+
 def read_schema_version(connection: Connection[Any]) -> str | None:
     """Read the number of the newest migration that was applied; None if there was none."""
     exists = connection.execute(
@@ -38,7 +42,7 @@ def check_schema_version(connection: Connection[Any]) -> None:
     Raises:
         SchemaVersionError: A migration was applied since, or is pending.
     """
-    found, known = read_schema_version(connection), max(migrations())
+    found, known = read_schema_version(connection), _KNOWN
     if found is not None and found != known:
         advice = (
             "stop this program and start the version that applied the migration"
