@@ -14,10 +14,10 @@ from typing import Any, LiteralString
 
 from psycopg import Connection, sql
 
-from mastodon_assets.stream.removal import Removal, stored_tables_with, tables_by_post
+from mastodon_assets.stream.removal import Removal, delete_rows, stored_tables_with, tables_by_post
 from mastodon_assets.stream.windows import WINDOW_SUMS
-from mastodon_assets.warehouse.locks import write_in_chunks, write_ranges
-from mastodon_assets.warehouse.post_sums import POST_SUMS
+from mastodon_assets.warehouse.locks import write_ranges
+from mastodon_assets.warehouse.post_sums import POST_SUMS, counted_rows
 from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.sum_tables import names_of
 from mastodon_assets.warehouse.suppression_list import SuppressionList
@@ -27,7 +27,6 @@ from mastodon_assets.warehouse.tables import (
     TOOTS_RAW,
     TOOTS_REJECTED,
     USER_TOTALS,
-    Table,
 )
 
 _POSTS: LiteralString = "username = ANY(%(usernames)s) OR instance = ANY(%(instances)s)"
@@ -38,10 +37,7 @@ instance = ANY(%(instances)s)
    AND NOT EXISTS (SELECT FROM masto.toots_deleted d
                     WHERE (d.instance, d.status_id) = (t.instance, t.status_id))
 """
-_FOUND = with_staging(
-    "(SELECT 1 AS sign, event_at, lang, username, hashtags, char_length(content_txt) AS length"
-    "   FROM {posts_to_remove} JOIN masto.toots_raw USING (id)) posts"
-)
+_FOUND = counted_rows(with_staging("{posts_to_remove} JOIN masto.toots_raw USING (id)"))
 # Rows of sums that nothing is left of.
 _COUNT_EMPTIED = """
 SELECT count(*) FROM {table} stored LEFT JOIN ({removed}) removed USING ({keys})
@@ -50,10 +46,6 @@ SELECT count(*) FROM {table} stored LEFT JOIN ({removed}) removed USING ({keys})
 _COUNT_ALIASES = """
 SELECT count(*) FROM masto.toot_aliases t
  WHERE id IN (SELECT id FROM {posts_to_remove}) OR ({of_servers})
-"""
-_DELETE = """
-DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM {table} t WHERE {condition} LIMIT {most}))
 """
 _SUMS = (*WINDOW_SUMS.values(), *(sums for sums in POST_SUMS if sums.table == USER_TOTALS))
 
@@ -88,8 +80,8 @@ def purge_rows(
         return counts
     removal.remove()
     for table in stored_tables_with("username"):
-        _delete(connection, table, _OF_ACCOUNTS, parameters)
-    _delete(connection, TOOT_ALIASES, _ALIASES_OF_SERVERS, parameters)
+        delete_rows(connection, table, sql.SQL(_OF_ACCOUNTS), parameters)
+    delete_rows(connection, TOOT_ALIASES, sql.SQL(_ALIASES_OF_SERVERS), parameters)
     _delete_rejected(connection, rejected)
     return counts
 
@@ -149,28 +141,6 @@ def _usernames_by_server(connection: Connection[Any], suppressed: SuppressionLis
         " FROM masto.toots_raw"
     )
     return {username for username, server in pairs if suppressed.matches(username, None, server)}
-
-
-def _delete(
-    connection: Connection[Any],
-    table: Table,
-    condition: LiteralString,
-    parameters: Mapping[str, Any],
-) -> None:
-    """Delete the rows of `table` that meet `condition`; usually there are none left."""
-    names = {"table": sql.Identifier(SCHEMA, table.name), "condition": sql.SQL(condition)}
-    find = sql.SQL("SELECT FROM {table} t WHERE {condition} LIMIT 1").format(**names)
-    with connection.transaction():
-        has_rows = connection.execute(find, parameters).fetchone() is not None
-    if has_rows:
-        write_in_chunks(
-            connection,
-            lambda most: (
-                connection.execute(
-                    sql.SQL(_DELETE).format(most=sql.Literal(most), **names), parameters
-                ).rowcount
-            ),
-        )
 
 
 def _find_rejected(

@@ -11,7 +11,7 @@ from psycopg import Connection, sql
 
 from mastodon_assets.stream.merge import prepare_session, remove_staged_posts
 from mastodon_assets.warehouse.horizons import with_horizons
-from mastodon_assets.warehouse.locks import write_ranges
+from mastodon_assets.warehouse.locks import write_in_chunks, write_ranges
 from mastodon_assets.warehouse.staging import POSTS_TO_REMOVE, with_staging
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, TOOTS_RAW, Table
 
@@ -24,6 +24,10 @@ _STAGE_CHUNK = """
 INSERT INTO {tombstoned} (id)
 SELECT id FROM {posts_to_remove} found JOIN masto.toots_raw USING (id)
  WHERE found.place >= {first} AND found.place < {last} AND ({condition})
+"""
+_DELETE = """
+DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM {table} t WHERE {condition}{order} LIMIT {most}))
 """
 
 
@@ -102,3 +106,49 @@ def stored_tables_with(column: str) -> list[Table]:
         for table in TABLES.values()
         if column in table.column_names and not table.is_view and table != TOOTS_RAW
     ]
+
+
+def delete_rows(
+    connection: Connection[Any],
+    table: Table,
+    condition: sql.Composable,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    oldest_by: LiteralString | None = None,
+    until: float | None = None,
+) -> tuple[int, bool]:
+    """Delete the rows of a table that meet a condition, in chunks; the lock only if there are any.
+
+    Args:
+        connection: A connection without a transaction.
+        table: The table.
+        condition: Of a row `t`.
+        parameters: Values of its named parameters.
+        oldest_by: Column of a time; the oldest rows go first.
+        until: See `write_in_chunks`.
+
+    Returns:
+        The number of rows deleted, and whether all are gone.
+    """
+    names = {
+        "table": sql.Identifier(SCHEMA, table.name),
+        "condition": condition,
+        "order": sql.SQL(" ORDER BY {}").format(sql.Identifier(oldest_by))
+        if oldest_by
+        else sql.SQL(""),
+    }
+    find = sql.SQL("SELECT FROM {table} t WHERE {condition}{order} LIMIT 1").format(**names)
+    with connection.transaction():
+        if connection.execute(find, parameters).fetchone() is None:
+            return 0, True
+    deleted = 0
+
+    def delete_chunk(most: int) -> int:
+        nonlocal deleted
+        query = sql.SQL(_DELETE).format(most=sql.Literal(most), **names)
+        count = connection.execute(query, parameters).rowcount
+        deleted += count
+        return count
+
+    is_whole = write_in_chunks(connection, delete_chunk, until=until)
+    return deleted, is_whole

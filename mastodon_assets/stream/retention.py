@@ -10,28 +10,22 @@ per minute, hour, day, language and hashtag stay. Tombstones stay: they keep del
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, LiteralString
+from typing import Any
 
 from psycopg import Connection, sql
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.stream.removal import Removal
+from mastodon_assets.stream.removal import Removal, delete_rows
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.horizons import Dataset, move_horizon, with_horizons
-from mastodon_assets.warehouse.locks import take_write_lock, write_in_chunks
+from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.tables import (
-    SCHEMA,
     TOOT_METRICS_WINDOWED,
     TOOTS_REJECTED,
     USER_AVG_LENGTH_WINDOWED,
-    Table,
 )
 
 _POSTS_AT_ONCE = 50_000
-_DELETE = """
-DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM {table} WHERE {condition} ORDER BY {time} LIMIT {most}))
-"""
 
 
 @dataclass(frozen=True)
@@ -70,13 +64,21 @@ def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> Rem
         posts, is_complete = _remove_posts(connection, until)
         windows = 0
         for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED):
-            removed, is_whole = _delete(
-                connection, table, "window_start", "window_start < {windows_since}", until
+            removed, is_whole = delete_rows(
+                connection,
+                table,
+                with_horizons("window_start < {windows_since}"),
+                oldest_by="window_start",
+                until=until,
             )
             windows, is_complete = windows + removed, is_complete and is_whole
         before = now - timedelta(days=settings.rejected_keep_days)
-        rejected, is_whole = _delete(
-            connection, TOOTS_REJECTED, "rejected_at", "rejected_at < {before}", until, before
+        rejected, is_whole = delete_rows(
+            connection,
+            TOOTS_REJECTED,
+            sql.SQL("rejected_at < {}").format(sql.Literal(before)),
+            oldest_by="rejected_at",
+            until=until,
         )
     return RemovedRows(posts, windows, rejected, is_complete and is_whole)
 
@@ -97,34 +99,3 @@ def _remove_posts(connection: Connection[Any], until: float) -> tuple[int, bool]
         removed += removal.removed
         if not is_whole or removal.count < _POSTS_AT_ONCE:
             return removed, is_whole
-
-
-def _delete(
-    connection: Connection[Any],
-    table: Table,
-    time_column: LiteralString,
-    condition: LiteralString,
-    until: float,
-    before: datetime | None = None,
-) -> tuple[int, bool]:
-    """Delete the rows that meet `condition`; return their number and whether all are gone."""
-    names: dict[str, sql.Composable] = {
-        "table": sql.Identifier(SCHEMA, table.name),
-        "time": sql.Identifier(time_column),
-        "condition": with_horizons(condition, before=sql.Literal(before)),
-    }
-    with connection.transaction():
-        find = sql.SQL("SELECT FROM {table} WHERE {condition} ORDER BY {time} LIMIT 1")
-        if connection.execute(find.format(**names)).fetchone() is None:
-            return 0, True
-    deleted = 0
-
-    def delete_chunk(most: int) -> int:
-        nonlocal deleted
-        query = sql.SQL(_DELETE).format(most=sql.Literal(most), **names)
-        count = connection.execute(query).rowcount
-        deleted += count
-        return count
-
-    is_whole = write_in_chunks(connection, delete_chunk, until=until)
-    return deleted, is_whole

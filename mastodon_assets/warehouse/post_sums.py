@@ -115,10 +115,16 @@ POST_SUMS = (
     PostSums(BATCH_TOOTS_BY_LANG_PER_DAY, f"{_DAY}, lang", counted=_IS_KEPT, compared=_IS_KEPT_DAY),
 )
 
-ALL_POSTS = sql.SQL(
-    "(SELECT 1 AS sign, event_at, lang, username, hashtags, char_length(content_txt) AS length"
-    "   FROM masto.toots_raw) posts"
-)
+
+def counted_rows(posts: sql.Composable) -> sql.Composed:
+    """Return the subquery of posts as `PostSums.query` counts them, from `toots_raw` or a join."""
+    return sql.SQL(
+        "(SELECT 1 AS sign, event_at, lang, username, hashtags, char_length(content_txt) AS length"
+        "   FROM {}) posts"
+    ).format(posts)
+
+
+ALL_POSTS = counted_rows(sql.SQL("masto.toots_raw"))
 
 
 def prepare_sums(connection: Connection[Any]) -> None:
