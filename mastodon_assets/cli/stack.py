@@ -121,24 +121,13 @@ def up() -> None:
     Their addresses are written to connection.json, where the other commands find them. The key of
     the suppression list is written once, to withdrawn.key. Safe to repeat.
     """
-    from pydantic import SecretStr
-
-    from mastodon_assets.embedded import stack
-    from mastodon_assets.operations.kept_list import restore
-    from mastodon_assets.warehouse.migrate import migrate
-    from mastodon_assets.warehouse.roles import create_roles
+    from mastodon_assets.operations.servers import start_servers
 
     settings = load_settings()
-    connection = stack.up(
-        settings.mastodon_assets_home,
-        topics=[settings.kafka_topic, settings.kafka_errors_topic],
-        own_key=settings.withdrawn_key,
-        report=report,
-    )
-    create_roles(SecretStr(connection.postgres_url), {})
-    version = migrate(SecretStr(connection.postgres_url))
-    if restored := restore(settings.mastodon_assets_home):
-        print_line(f"{restored:,} entries of the kept suppression list added")
+    started = start_servers(settings, report)
+    connection, version = started.connection, started.schema_version
+    if started.restored:
+        print_line(f"{started.restored:,} entries of the kept suppression list added")
     print_line(f"Kafka       {connection.kafka_bootstrap_servers}")
     print_line(f"PostgreSQL  {address(connection.postgres_url)}, schema version {version}")
     print_line(f"addresses   {settings.mastodon_assets_home / 'connection.json'}")

@@ -347,10 +347,12 @@ def _timeline_name(source: "Source") -> str:
 
 
 def _check_timeline(source: "Source", client: "MastodonClient") -> Finding:
+    from mastodon_assets.ingest.api.transport import json_of
+
     name = _timeline_name(source)
     path = source.timeline_path
     answer = client.ask(f"/api/v1/timelines/{path}{'&' if '?' in path else '?'}limit=40")
-    posts = _json(answer)
+    posts = json_of(answer)
     if not answer.is_success or not isinstance(posts, list):
         text = f"the server refuses the timeline (status {answer.status_code}), so that gaps stay"
         advice = "set MASTODON_ACCESS_TOKEN to a user token with the scope read:statuses"
@@ -441,15 +443,10 @@ def _failed(name: str, error: PlatformError) -> Finding:
     return Finding(name, "red", text, advice)
 
 
-def _json(answer: "httpx.Response") -> Any:
-    try:
-        return answer.json()
-    except (ValueError, RecursionError):
-        return None
-
-
 def _json_object(answer: "httpx.Response") -> Mapping[str, Any] | None:
-    document = _json(answer)
+    from mastodon_assets.ingest.api.transport import json_of
+
+    document = json_of(answer)
     return document if answer.is_success and isinstance(document, Mapping) else None
 
 

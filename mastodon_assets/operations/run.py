@@ -8,11 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 
-from pydantic import SecretStr
-
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.embedded import stack
 from mastodon_assets.errors import PlatformError, SettingsError
+from mastodon_assets.operations.servers import start_servers
 from mastodon_assets.orchestration.child_processes import (
     Child,
     WriteLine,
@@ -77,21 +76,7 @@ def _children(settings: Settings, port: int) -> list[Child]:
 
 
 def _start_servers(settings: Settings, report: Report) -> None:
-    from mastodon_assets.operations.kept_list import restore
-    from mastodon_assets.warehouse.migrate import migrate
-    from mastodon_assets.warehouse.roles import create_roles
-
-    topics = [settings.kafka_topic, settings.kafka_errors_topic]
-    connection = stack.up(
-        settings.mastodon_assets_home,
-        topics=topics,
-        own_key=settings.withdrawn_key,
-        report=report,
-    )
-    postgres_url = SecretStr(connection.postgres_url)
-    create_roles(postgres_url, {})
-    migrate(postgres_url)
-    if restored := restore(settings.mastodon_assets_home):
+    if restored := start_servers(settings, report).restored:
         report(f"{restored:,} entries of the kept suppression list added")
 
 

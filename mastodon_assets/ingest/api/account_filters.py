@@ -5,13 +5,11 @@ lists, and says nothing (mastodon/streaming/index.js); chosen languages are in n
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
+from mastodon_assets.ingest.api.transport import json_of
 
 if TYPE_CHECKING:
-    import httpx
-
     from mastodon_assets.ingest.api.client import MastodonClient
 
 # The scopes are those of Mastodon's API documentation for the three lists.
@@ -32,7 +30,7 @@ def filter_counts(client: "MastodonClient") -> Mapping[str, int | None]:
         answer = client.ask(f"/api/v1/{name}?limit=80")
         if answer.status_code in _NO_SUCH_LIST:
             continue
-        listed = _json(answer)
+        listed = json_of(answer)
         counts[name] = len(listed) if answer.is_success and isinstance(listed, list) else None
     return counts
 
@@ -46,10 +44,3 @@ def filters_text(counts: Mapping[str, int | None]) -> str | None:
         f"the token's account has {', '.join(found)}: their posts do not arrive; remove them, or"
         " use a separate account"
     )
-
-
-def _json(answer: "httpx.Response") -> Any:
-    try:
-        return orjson.loads(answer.content)
-    except orjson.JSONDecodeError:
-        return None

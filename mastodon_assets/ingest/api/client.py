@@ -402,10 +402,7 @@ class MastodonClient:
         if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
             # To take a failure for unknown software could publish what nobody agreed to.
             raise self._refusal(self._host, response, response.content)
-        try:
-            return orjson.loads(response.content) if response.is_success else None
-        except orjson.JSONDecodeError:
-            return None
+        return transport.json_of(response) if response.is_success else None
 
     def _json(self, path: str) -> Any:
         """Return the parsed answer to a GET; once more with a new token if it was changed."""

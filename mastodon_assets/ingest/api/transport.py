@@ -234,6 +234,14 @@ def _answered(
         response.close()
 
 
+def json_of(response: httpx.Response) -> Any:
+    """Return the parsed body of an answer that was read; None if it is not JSON."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
+
+
 def body_of(response: httpx.Response, *, seconds: float) -> bytes:
     """Read and decompress the body.
 
