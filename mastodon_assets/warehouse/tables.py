@@ -555,6 +555,264 @@ DAY_TOTALS = _table(
     personal=(),
 )
 
+_HOUR = "start of the hour of `toots_raw.event_at`, UTC"
+_SERVER = "`toots_raw.instance`: the server that the posts were read from"
+_LATENESS = (
+    "`toots_raw.received_at` after posting or the last edit (the later of `created_at` and"
+    " `edited_at`)"
+)
+_RECEIVED = (
+    ("received_1m", f"posts received up to 1 minute, {_LATENESS}; also those from the future"),
+    ("received_10m", "posts received more than 1 and up to 10 minutes late"),
+    ("received_1h", "posts received more than 10 minutes and up to 1 hour late"),
+    ("received_1d", "posts received more than 1 hour and up to 1 day late"),
+    ("received_later", "posts received more than 1 day late, by a backfill or an import"),
+)
+_LABELLED = "`toots_sentiment.label_str`"
+
+CHANGED_HOURS = _table(
+    "changed_hours",
+    "Hours whose posts, scores or deletes changed since the hourly tables were refreshed.",
+    ("hour",),
+    _required("hour", _TIME, "start of the hour of `toots_raw.event_at` or of a delete, UTC"),
+    _required("changes", "bigint", "transactions that changed the hour since the last refresh"),
+    personal=(),
+)
+
+HOURLY_ACTIVITY = _table(
+    "hourly_activity",
+    "Posts, accounts and lateness per hour of `event_at`, server and language.",
+    ("hour", "instance", "lang"),
+    _required("hour", _TIME, _HOUR),
+    _required("toots_count", "bigint", "rows of `toots_raw`"),
+    _required(
+        "accounts_count",
+        "bigint",
+        "different `toots_raw.username`; in a sum over languages an account counts in each",
+    ),
+    *(_required(name, "bigint", comment) for name, comment in _RECEIVED),
+    _required("instance", "text", _SERVER),
+    _required("lang", "text", _LANGUAGE),
+    personal=(),
+)
+
+HOURLY_SENTIMENT = _table(
+    "hourly_sentiment",
+    "Posts per hour of `event_at`, server, language and outcome of scoring.",
+    ("hour", "instance", "lang", "outcome"),
+    _required("hour", _TIME, _HOUR),
+    _required("toots_count", "bigint", "rows of `toots_raw` with the outcome"),
+    _required("instance", "text", _SERVER),
+    _required("lang", "text", _LANGUAGE),
+    _required(
+        "outcome",
+        "text",
+        f"{_LABELLED}, or `toots_sentiment.reason` if there is no label; `not_scored` before"
+        " scoring",
+    ),
+    _required(
+        "total_prob_pos", "numeric", "sum of `toots_sentiment.prob_pos`; 0 if there is no label"
+    ),
+    # An hour with one post would give its label away.
+    personal=("outcome", "total_prob_pos"),
+    is_moderated=True,
+)
+
+HOURLY_HASHTAGS = _table(
+    "hourly_hashtags",
+    "Posts, accounts and labels per hour of `event_at`, hashtag, server and language.",
+    ("hour", "hashtag", "instance", "lang"),
+    _required("hour", _TIME, _HOUR),
+    _required("toots_count", "bigint", "rows of `toots_raw` with the hashtag"),
+    _required(
+        "accounts_count",
+        "bigint",
+        "different `toots_raw.username`; see `hourly_hashtag_accounts` for all servers and"
+        " languages",
+    ),
+    _required("n_pos", "bigint", f"posts whose {_LABELLED} is positive"),
+    _required("n_neu", "bigint", f"posts whose {_LABELLED} is neutral"),
+    _required("n_neg", "bigint", f"posts whose {_LABELLED} is negative"),
+    _required("hashtag", "text", "of `toots_raw.hashtags`: without #, lower case"),
+    _required("instance", "text", _SERVER),
+    _required("lang", "text", _LANGUAGE),
+    # An hour with one post would give its label away.
+    personal=("n_pos", "n_neu", "n_neg"),
+)
+
+HOURLY_HASHTAG_ACCOUNTS = _table(
+    "hourly_hashtag_accounts",
+    "Accounts per hour of `event_at` and hashtag, over all servers and languages.",
+    ("hour", "hashtag"),
+    _required("hour", _TIME, _HOUR),
+    _required("accounts_count", "bigint", "different `toots_raw.username`"),
+    _required("hashtag", "text", "of `toots_raw.hashtags`: without #, lower case"),
+    personal=(),
+)
+
+HOURLY_DELETES = _table(
+    "hourly_deletes",
+    "Deletes per hour and server. Neither Mastodon nor the messages say who deleted a post.",
+    ("hour", "instance"),
+    _required("hour", _TIME, "start of the hour of `toots_deleted.deleted_at`, UTC"),
+    _required("deletes_count", "bigint", "rows of `toots_deleted`"),
+    _required(
+        "stored_count", "bigint", "those of posts that had been read: in `toot_aliases` by their id"
+    ),
+    _required("instance", "text", "`toots_deleted.instance`: the server that reported the delete"),
+    personal=(),
+)
+
+# The tables that the refresh computes for the changed hours.
+HOURLY = (
+    HOURLY_ACTIVITY,
+    HOURLY_SENTIMENT,
+    HOURLY_HASHTAGS,
+    HOURLY_HASHTAG_ACCOUNTS,
+    HOURLY_DELETES,
+)
+
+V_HASHTAG_TRENDS = _table(
+    "v_hashtag_trends",
+    "Hashtags of the newest complete hour that more accounts use than usual.",
+    ("hashtag",),
+    Column("hashtag", "text", "`hourly_hashtag_accounts.hashtag`"),
+    Column(
+        "hour", _TIME, "newest hour of `hourly_activity` before the running one; one for all rows"
+    ),
+    Column(
+        "accounts",
+        "bigint",
+        "`hourly_hashtag_accounts.accounts_count` of the hour, at least 3: accounts, not posts",
+    ),
+    Column(
+        "usual_accounts",
+        "double precision",
+        "mean of `accounts_count` in the same hour of `days_compared` earlier days; null if none",
+    ),
+    Column(
+        "days_compared",
+        "integer",
+        "those of the 14 days before that have any post in the same hour",
+    ),
+    Column("ratio", "double precision", "accounts / usual_accounts; null if that is 0 or null"),
+    Column(
+        "score",
+        "double precision",
+        "(accounts - usual_accounts) / sqrt(usual_accounts + 1), above 0; order by it, descending",
+    ),
+    is_view=True,
+    personal=(),
+)
+
+V_ACTIVITY_BY_WEEKDAY = _table(
+    "v_activity_by_weekday",
+    "Posts per hour of the week, UTC, without the running hour.",
+    ("weekday", "hour_of_day"),
+    Column("weekday", "integer", "ISO: 1 is Monday, 7 is Sunday; UTC"),
+    Column("hour_of_day", "integer", "0 to 23, UTC"),
+    Column("toots_count", "bigint", "sum of `hourly_activity.toots_count`"),
+    Column(
+        "hours_count",
+        "bigint",
+        "hours summed; days without any post are not counted: nothing was read",
+    ),
+    Column("mean_toots", "double precision", "toots_count / hours_count"),
+    is_view=True,
+    personal=(),
+)
+
+_DAY = "day of `hourly_{}.hour`, UTC"
+_N_UNSCORED = "posts without a label"
+
+V_SENTIMENT_BY_LANGUAGE = _table(
+    "v_sentiment_by_language",
+    "Sentiment labels per day of `event_at`, server and language; from `hourly_sentiment`.",
+    ("day", "instance", "lang"),
+    Column("day", "date", _DAY.format("sentiment")),
+    Column("instance", "text", _SERVER),
+    Column("lang", "text", _LANGUAGE),
+    Column("n_toots", "bigint", "sum of `toots_count`: all posts, labelled or not"),
+    Column("n_pos", "bigint", "posts whose outcome is positive"),
+    Column("n_neu", "bigint", "posts whose outcome is neutral"),
+    Column("n_neg", "bigint", "posts whose outcome is negative"),
+    Column("n_unscored", "bigint", _N_UNSCORED),
+    Column(
+        "avg_prob_pos",
+        "double precision",
+        "`total_prob_pos` divided by the labelled posts; null if there are none",
+    ),
+    is_view=True,
+    personal=(),
+)
+
+V_SENTIMENT_BY_HASHTAG = _table(
+    "v_sentiment_by_hashtag",
+    "Sentiment labels per day of `event_at`, hashtag and language, if at least 5 posts have one.",
+    ("day", "hashtag", "lang"),
+    Column("day", "date", _DAY.format("hashtags")),
+    Column("hashtag", "text", "`hourly_hashtags.hashtag`"),
+    Column("lang", "text", _LANGUAGE),
+    Column("n_toots", "bigint", "sum of `toots_count`: all posts, labelled or not"),
+    Column("n_pos", "bigint", "sum of `hourly_hashtags.n_pos`"),
+    Column("n_neu", "bigint", "sum of `hourly_hashtags.n_neu`"),
+    Column("n_neg", "bigint", "sum of `hourly_hashtags.n_neg`"),
+    Column("n_unscored", "bigint", _N_UNSCORED),
+    is_view=True,
+    personal=(),
+)
+
+V_SERVERS = _table(
+    "v_servers",
+    "Posts, accounts and deletes per day and server.",
+    ("day", "instance"),
+    Column("day", "date", "day of `hourly_activity.hour` or `hourly_deletes.hour`, UTC"),
+    Column("instance", "text", "server that posts or deletes were read from"),
+    Column("toots_count", "bigint", "sum of `hourly_activity.toots_count`"),
+    Column(
+        "accounts_per_hour",
+        "double precision",
+        "mean of `hourly_activity.accounts_count` per hour with posts; an account counts once per"
+        " language; null without posts",
+    ),
+    Column("deletes_count", "bigint", "sum of `hourly_deletes.deletes_count`: all deletes"),
+    Column(
+        "deletes_of_stored",
+        "bigint",
+        "sum of `hourly_deletes.stored_count`: deletes of posts that had been read, whenever they"
+        " were posted",
+    ),
+    Column(
+        "share_deleted",
+        "double precision",
+        "deletes_of_stored / (toots_count + deletes_of_stored); null if both are 0",
+    ),
+    is_view=True,
+    personal=(),
+)
+
+V_LATENESS = _table(
+    "v_lateness",
+    "Posts per day of `event_at` and server by how late they were received.",
+    ("day", "instance"),
+    Column("day", "date", _DAY.format("activity")),
+    Column("instance", "text", _SERVER),
+    Column("toots_count", "bigint", "sum of `hourly_activity.toots_count`"),
+    *(Column(name, "bigint", comment) for name, comment in _RECEIVED),
+    is_view=True,
+    personal=(),
+)
+
+# The views of the hourly tables.
+ANSWERS = (
+    V_HASHTAG_TRENDS,
+    V_ACTIVITY_BY_WEEKDAY,
+    V_SENTIMENT_BY_LANGUAGE,
+    V_SENTIMENT_BY_HASHTAG,
+    V_SERVERS,
+    V_LATENESS,
+)
+
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
@@ -586,5 +844,8 @@ TABLES: Mapping[str, Table] = {
         HASHTAG_TOTALS,
         DAY_TOTALS,
         SENTIMENT_TOTALS,
+        *HOURLY,
+        CHANGED_HOURS,
+        *ANSWERS,
     )
 }

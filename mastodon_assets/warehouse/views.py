@@ -13,6 +13,12 @@ VIEWS = (
     "batch_active_users",
     "batch_top_hashtag",
     "batch_avg_len_per_day",
+    "v_hashtag_trends",
+    "v_activity_by_weekday",
+    "v_sentiment_by_language",
+    "v_sentiment_by_hashtag",
+    "v_servers",
+    "v_lateness",
 )
 
 
