@@ -27,7 +27,11 @@ from mastodon_assets.orchestration.jobs import (
 )
 from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
 from mastodon_assets.orchestration.schedules import engagement_schedule
-from mastodon_assets.orchestration.sensors import mastodon_stream_sensor, retention_sensor
+from mastodon_assets.orchestration.sensors import (
+    alert_sensor,
+    mastodon_stream_sensor,
+    retention_sensor,
+)
 
 
 def build_definitions(
@@ -61,7 +65,7 @@ def build_definitions(
         asset_checks=[*table_checks, scores_have_not_drifted],
         jobs=JOBS,
         schedules=[nightly_training_schedule, engagement_schedule],
-        sensors=[mastodon_stream_sensor, retention_sensor],
+        sensors=[mastodon_stream_sensor, retention_sensor, alert_sensor],
         resources={"settings": SettingsResource(), "spark": SparkResource(), **(resources or {})},
         executor=executor or dg.in_process_executor,
         # Dagster logs each of its events at DEBUG, some 300 lines per refresh.

@@ -123,8 +123,21 @@ class Settings(BaseSettings):
     posts_keep_days: int | None = Field(default=None, ge=1, le=36_500)
     windows_keep_days: int | None = Field(default=None, ge=1, le=36_500)
     rejected_keep_days: int = Field(default=90, ge=1, le=36_500)
+    alerts_keep_days: int = Field(default=90, ge=1, le=36_500)
     dagster_keep_days: int = Field(default=30, ge=1)
     dagster_keep_refreshes: int = Field(default=20, ge=1)
+
+    alert_webhook_url: SecretStr | None = None
+    alert_urls: SecretStr | None = None
+    alert_file: Path | None = None
+    alert_clear_seconds: int = Field(default=300, ge=0)
+    alert_reminder_hours: int = Field(default=24, ge=1)
+    alert_lag_messages: int = Field(default=100_000, ge=1)
+    alert_stall_minutes: int = Field(default=10, ge=1)
+    alert_gap_minutes: int = Field(default=30, ge=1)
+    alert_reject_share: float = Field(default=0.05, ge=0, le=1)
+    alert_disk_gib: float = Field(default=5, ge=0)
+
     metrics_host: str = "127.0.0.1"
     ui_hosts: str = Field(default="127.0.0.1,localhost", pattern=_HOSTS_PATTERN)
 
@@ -142,6 +155,7 @@ class Settings(BaseSettings):
         "model_dir",
         "reports_dir",
         "exports_dir",
+        "alert_file",
     )
     @classmethod
     def _with_home_folder(cls, value: Path | str | None) -> Path | str | None:
@@ -192,6 +206,20 @@ class Settings(BaseSettings):
                 "allowed: postgresql://user:password@host:port/database; in the password, write"
                 " : / @ % as %3A %2F %40 %25"
             )
+        return value
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _is_http_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not re.match(r"https?://[^\s/]", value.get_secret_value()):
+            raise ValueError("allowed: an address such as https://hooks.example/…")
+        return value
+
+    @field_validator("alert_urls")
+    @classmethod
+    def _is_apprise_urls(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not all("://" in each for each in value.get_secret_value().split()):
+            raise ValueError("allowed: addresses such as ntfys://topic, with spaces between them")
         return value
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The sensor that keeps tables, scores and charts up to date with Kafka.
+"""The sensors: one keeps tables, scores and charts up to date, one removes, one alerts.
 
 What belongs here: reading the facts within seconds. The decision is in `refresh_decision`.
 """
@@ -119,10 +119,36 @@ def retention_sensor(
     except PlatformError as error:
         return dg.SkipReason(str(error))
     text = (
-        f"removed {runs} runs, {messages} messages, {rows.posts} posts, {rows.windows} windows and"
-        f" {rows.rejected} dead letters"
+        f"removed {runs} runs, {messages} messages, {rows.posts} posts, {rows.windows} windows,"
+        f" {rows.rejected} dead letters and {rows.alerts} closed incidents"
     )
     return dg.SkipReason(text if rows.is_complete else f"{text}; the next tick continues")
+
+
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Opens and closes incidents, and sends messages about them (ALERT_WEBHOOK_URL,"
+    " ALERT_URLS, ALERT_FILE).",
+)
+def alert_sensor(context: dg.SensorEvaluationContext, settings: SettingsResource) -> dg.SkipReason:
+    """Read what is wrong; say how many incidents are open and what was sent."""
+    from mastodon_assets.alerts.destinations import destinations_of
+    from mastodon_assets.alerts.facts import read_facts as read_platform_facts
+    from mastodon_assets.alerts.watch import watch
+    from mastodon_assets.orchestration.alert_facts import read_dagster_facts
+
+    assert context.repository_def is not None
+    graph = context.repository_def.asset_graph
+    now = datetime.now(UTC)
+    try:
+        loaded = settings.load()
+        reading = read_platform_facts(loaded, now) + read_dagster_facts(
+            context.instance, graph.get_all_asset_keys(), graph.asset_check_keys
+        )
+        return dg.SkipReason(str(watch(loaded, reading, destinations_of(loaded), now)))
+    except PlatformError as error:
+        return dg.SkipReason(f"nothing was looked at: {error}")
 
 
 def read_facts(

@@ -20,6 +20,7 @@ from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.horizons import Dataset, move_horizon, with_horizons
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.tables import (
+    ALERTS,
     TOOT_METRICS_WINDOWED,
     TOOTS_REJECTED,
     USER_AVG_LENGTH_WINDOWED,
@@ -37,16 +38,18 @@ class RemovedRows:
         windows: Rows of the two window tables, besides those that went with posts.
         rejected: Rows of `toots_rejected`.
         is_complete: Whether all that is too old is gone.
+        alerts: Closed incidents of `alerts`.
     """
 
     posts: int
     windows: int
     rejected: int
     is_complete: bool
+    alerts: int = 0
 
 
 def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> RemovedRows:
-    """Remove what is older than POSTS_KEEP_DAYS, WINDOWS_KEEP_DAYS and REJECTED_KEEP_DAYS.
+    """Remove what is older than the days of POSTS_, WINDOWS_, REJECTED_ and ALERTS_KEEP_DAYS.
 
     Args:
         settings: They name the database and the days.
@@ -80,7 +83,16 @@ def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> Rem
             oldest_by="rejected_at",
             until=until,
         )
-    return RemovedRows(posts, windows, rejected, is_complete and is_whole)
+        is_complete = is_complete and is_whole
+        before = now - timedelta(days=settings.alerts_keep_days)
+        alerts, is_whole = delete_rows(
+            connection,
+            ALERTS,
+            sql.SQL("closed_at < {}").format(sql.Literal(before)),
+            oldest_by="closed_at",
+            until=until,
+        )
+    return RemovedRows(posts, windows, rejected, is_complete and is_whole, alerts)
 
 
 def _move(connection: Connection[Any], dataset: Dataset, days: int | None, now: datetime) -> None:

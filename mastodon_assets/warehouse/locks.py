@@ -20,6 +20,8 @@ STREAM_LOCK = 4_611_003
 TRAINING_LOCK = 4_611_009
 # One correction of sums at a time: two would each add the same difference.
 REBUILD_LOCK = 4_611_010
+# One process at a time decides about incidents and sends messages.
+ALERTS_LOCK = 4_611_011
 
 # The stream waits for the write lock: long work holds it half a second at a time, at most.
 _SECONDS_PER_CHUNK = 0.2

@@ -813,6 +813,25 @@ ANSWERS = (
     V_LATENESS,
 )
 
+ALERTS = _table(
+    "alerts",
+    "Incidents: what is or was wrong with the platform, and which messages were sent.",
+    ("fact", "since"),
+    _required("fact", "text", "what is wrong and where; the same name while it lasts"),
+    _required("kind", "text", "kind of problem, such as run_failed or source_silent"),
+    _required("what", "text", "what is wrong, in one line"),
+    _required("since", _TIME, "when the problem was seen first"),
+    Column("opened_at", _TIME, "when the incident opened; null if it has not lasted long enough"),
+    Column("absent_since", _TIME, "since when the problem is not seen; null while it is"),
+    Column("closed_at", _TIME, "when the incident closed; null while it is open"),
+    Column("told_at", _TIME, "when the first destination took the message of its start"),
+    Column("reminded_at", _TIME, "when a destination took a reminder last; null before"),
+    Column("settled_at", _TIME, "when it had closed and every destination knew; null before"),
+    _required("deliveries", "jsonb", "per destination, its last message and when it took it"),
+    Column("failure", "text", "why the last attempt to send failed; null if it did not"),
+    personal=(),
+)
+
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
@@ -847,5 +866,6 @@ TABLES: Mapping[str, Table] = {
         *HOURLY,
         CHANGED_HOURS,
         *ANSWERS,
+        ALERTS,
     )
 }

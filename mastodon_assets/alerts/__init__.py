@@ -1,0 +1,1 @@
+"""Alerts: facts become incidents, and incidents become messages for its operator."""
