@@ -106,7 +106,7 @@ def test_the_sensor_asks_for_the_refresh_and_the_schedule_for_training_at_night(
     repository: dg.RepositoryDefinition,
 ) -> None:
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
-    assert set(sensors) == {"mastodon_stream_sensor", "retention_sensor"}
+    assert set(sensors) == {"mastodon_stream_sensor", "retention_sensor", "alert_sensor"}
     sensor = sensors["mastodon_stream_sensor"]
     schedules = {schedule.name: schedule for schedule in repository.schedule_defs}
     schedule = schedules.pop("nightly_training_schedule")
