@@ -407,10 +407,12 @@ def _check_token(client: "MastodonClient") -> Finding:
 def _check_filters(client: "MastodonClient") -> Finding:
     """Check that the token's account has no blocks and mutes, which its stream leaves out."""
     from mastodon_assets.ingest.api.account_filters import SCOPES, filter_counts
+    from mastodon_assets.ingest.api.errors import RefusedError
 
-    if client.ask("/api/v1/blocks?limit=1").status_code == 401:
+    try:
+        counts = filter_counts(client)
+    except RefusedError:
         return Finding("filters", "yellow", "unknown", "set a valid token")
-    counts = filter_counts(client)
     if not counts:
         return Finding("filters", "green", "the server has no blocks and mutes to look up")
     text = ", ".join(

@@ -310,7 +310,9 @@ def test_what_filters_the_stream_is_yellow() -> None:
     }
     with odd_server(routes) as server:
         findings = at_server(server.base_url)
+        paths = [path.partition("?")[0] for path, _ in server.requests]
 
+    assert [paths.count(f"/api/v1/{name}") for name in ("blocks", "mutes")] == [1, 1]
     assert findings["Mastodon server"].text == "odd.example, version 4.5.0"
     assert findings["filters"].text == "blocks 0, mutes 2, domain blocks unknown"
     assert levels(findings) == {

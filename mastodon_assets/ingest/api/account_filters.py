@@ -7,6 +7,7 @@ lists, and says nothing (mastodon/streaming/index.js); chosen languages are in n
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.transport import json_of
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 # The scopes are those of Mastodon's API documentation for the three lists.
 SCOPES = {"blocks": "read:blocks", "mutes": "read:mutes", "domain_blocks": "read:blocks"}
+_UNAUTHORIZED = 401
 _NO_SUCH_LIST = frozenset({404, 405, 410, 501})
 
 
@@ -23,11 +25,14 @@ def filter_counts(client: "MastodonClient") -> Mapping[str, int | None]:
     Lists that the server does not have are left out (GoToSocial, Takahe).
 
     Raises:
+        RefusedError: The token is not valid.
         ServiceUnavailableError: There is no answer.
     """
     counts: dict[str, int | None] = {}
     for name in SCOPES:
         answer = client.ask(f"/api/v1/{name}?limit=80")
+        if answer.status_code == _UNAUTHORIZED:
+            raise RefusedError("the token is not valid", _UNAUTHORIZED, is_of_token=True)
         if answer.status_code in _NO_SUCH_LIST:
             continue
         listed = json_of(answer)
