@@ -125,7 +125,7 @@ def test_a_post_that_consents_but_cannot_be_read_is_kept_whole() -> None:
     handling = Handling()
     text = json.dumps(status(created_at="yesterday"))
     handling.event("update", text)
-    handling.event("update", status("2", favourites_count=-2))
+    handling.event("update", status("2", favourites_count="many"))
     handling.listed(status("3", uri=None, url=None, created_at=NOW))
 
     assert handling.summary.errors == {"not_normalised": 2, "contract": 1}
@@ -345,7 +345,7 @@ def test_no_payload_is_kept_if_the_author_is_unknown() -> None:
 
 def test_the_summary_says_under_which_rules_it_was_counted() -> None:
     assert (
-        Handling(policy=AdmissionPolicy("opt-in")).summary.rules == "consent 2 opt-in; filters none"
+        Handling(policy=AdmissionPolicy("opt-in")).summary.rules == "consent 3 opt-in; filters none"
     )
 
 

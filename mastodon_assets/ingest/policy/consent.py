@@ -12,7 +12,7 @@ from typing import Any, Literal
 from mastodon_assets.ingest.api.html_text import html_to_text
 
 # Increased with every change of what is withheld; each run's state contains it.
-CONSENT_VERSION = 2
+CONSENT_VERSION = 3
 
 ConsentPolicy = Literal["respect", "opt-in"]
 
@@ -73,4 +73,11 @@ def _profile_texts(account: Mapping[str, Any]) -> list[str] | None:
 
 
 def _has_opt_out_tag(text: str) -> bool:
-    return _OPT_OUT_TAG.search(unicodedata.normalize("NFKC", html_to_text(text))) is not None
+    plain = unicodedata.normalize("NFKC", html_to_text(text))
+    if _OPT_OUT_TAG.search(plain) is not None:
+        return True
+    if plain.isascii():
+        return False
+    # People put invisible characters into a tag so that it is no link.
+    visible = "".join(each for each in plain if unicodedata.category(each) != "Cf")
+    return _OPT_OUT_TAG.search(visible) is not None

@@ -18,6 +18,7 @@ from mastodon_assets.ingest.api.html_text import html_to_text
 from mastodon_assets.ingest.api.status_ids import readable_id
 
 VERSION = 1
+_LONGEST_LANGUAGE = 255
 
 
 class NormalizeError(PlatformError):
@@ -33,7 +34,7 @@ def to_upsert(
         status: A `Status` document.
         instance: The server that was read.
         received_at: When the document was received.
-        origin: `stream`, `backfill`, `simulator` or `replay`.
+        origin: `stream`, `backfill`, `import`, `simulator` or `replay`.
 
     Raises:
         NormalizeError: id, uri and url, author or a time cannot be read, or the text is no text.
@@ -48,13 +49,13 @@ def to_upsert(
         "instance": instance,
         "id": _required_id(status),
         "uri": _uri(status),
-        "url": status.get("url"),
+        "url": _text(status.get("url")),
         "created_at": _time("created_at", status.get("created_at")),
         "edited_at": _optional_time("edited_at", status.get("edited_at")),
         "received_at": utc_text(received_at),
         "username": _handle(account, instance),
         "user_id": readable_id(account.get("id")),
-        "language": status.get("language"),
+        "language": _language(status.get("language")),
         "content_html": content_html,
         "content": html_to_text(content_html or ""),
         "hashtags": _hashtags(status.get("tags")),
@@ -124,8 +125,21 @@ def _hashtags(tags: object) -> list[str]:
 
 
 def _count(value: object) -> object:
-    """Return a count; some servers hide one as null or -1."""
-    return 0 if value is None or value == -1 else value
+    """Return a count; some servers write it as text, or hide it as null or a negative number."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        return int(value[:20])
+    is_hidden = value is None or (isinstance(value, int | float) and value < 0)
+    return 0 if is_hidden else value
+
+
+def _text(value: object) -> str | None:
+    """Return a text that nothing depends on; None if it is none."""
+    return value if isinstance(value, str) else None
+
+
+def _language(value: object) -> str | None:
+    """Return a language tag; None if it is none, or too long for one."""
+    return value if isinstance(value, str) and len(value) <= _LONGEST_LANGUAGE else None
 
 
 def _boolean(value: object) -> object:
@@ -134,7 +148,7 @@ def _boolean(value: object) -> object:
 
 
 def _optional_time(name: str, value: object) -> str | None:
-    return None if value is None or value == "" else _time(name, value)
+    return None if value in (None, "", False) else _time(name, value)
 
 
 def _time(name: str, value: object) -> str:
@@ -144,7 +158,8 @@ def _time(name: str, value: object) -> str:
         NormalizeError: `value` is no time, or has no zone.
     """
     try:
-        time = datetime.fromisoformat(value) if isinstance(value, str) else value
+        # RFC 3339 allows small letters.
+        time = datetime.fromisoformat(value.upper()) if isinstance(value, str) else value
         if isinstance(time, datetime) and time.tzinfo is not None:
             return utc_text(time)
     except (ValueError, OverflowError) as error:
