@@ -11,7 +11,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from mastodon_assets.simulator.sources import Frame, Source, StreamInterrupted
+from mastodon_assets.simulator.sse import event_frame
 from mastodon_assets.simulator.timeline import Entry, PageRequest
+
+_FIRST_UNKNOWN_ID = 105_000_000_000_000_000
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,49 @@ class Unsent:
         self._frames += 1
         is_left_out = int(self._frames * self._share) > before
         return replace(frame, data=b"") if is_left_out else frame
+
+
+class UnknownDeletes:
+    """A source that also sends deletes of posts that were never public, as GoToSocial does.
+
+    After every `every` posts of the stream there is a delete of an id that no timeline lists.
+    """
+
+    def __init__(self, source: Source, every: int) -> None:
+        self._source = source
+        self._every = every
+        self._posts = 0
+        self.greeting = source.greeting
+        self.ids: list[str] = []
+
+    def history(self) -> Iterator[Frame]:
+        """Return what the stream sends once, with the deletes."""
+        for frame in self._source.history():
+            yield self._with_delete(frame)
+
+    async def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
+        """Yield what happens after the history, with the deletes."""
+        async for item in self._source.live():
+            yield item if isinstance(item, StreamInterrupted) else self._with_delete(item)
+
+    def page(self, request: PageRequest) -> list[Entry]:
+        """Return a page of the timeline."""
+        return self._source.page(request)
+
+    def status(self, status_id: str) -> bytes | None:
+        """Return the present version of a status; None if it is gone."""
+        return self._source.status(status_id)
+
+    def _with_delete(self, frame: Frame) -> Frame:
+        if not frame.data.startswith(b"event: update"):
+            return frame
+        self._posts += 1
+        if self._posts % self._every:
+            return frame
+        # In the range of ids of real posts, but long before the first one.
+        self.ids.append(str(_FIRST_UNKNOWN_ID + self._posts))
+        deleted = event_frame("delete", self.ids[-1].encode())
+        return replace(frame, data=frame.data + deleted)
 
 
 @dataclass

@@ -56,6 +56,7 @@ class Personality:
             is the server's domain.
         has_domain_in_acct: Whether local accounts are written with their domain.
         ignores: Kinds of timelines for which every post is listed.
+        lists_replies: Whether its timelines list posts that answer others.
         largest_page: The most posts on a page.
         has_links: Whether pages have a `Link` header.
         absent: Paths below `/api/` that are not there.
@@ -81,6 +82,7 @@ class Personality:
     instance_removed: frozenset[str] = frozenset()
     has_domain_in_acct: bool = False
     ignores: frozenset[str] = frozenset()
+    lists_replies: bool = True
     largest_page: int = 40
     has_links: bool = True
     absent: tuple[str, ...] = ()
@@ -311,6 +313,7 @@ TAKAHE = Personality(
     instance_added={1: {"urls": {}}, 2: {"urls": {}, "email": ""}},
     instance_removed=_NEWER,
     has_domain_in_acct=True,
+    lists_replies=False,
     absent=("/api/v1/streaming", "/api/v1/blocks", "/api/v1/mutes", "/api/v1/domain_blocks"),
     wants_token=("/api/v1/timelines/tag", "/api/v1/statuses", "/api/v1/accounts"),
     replies={

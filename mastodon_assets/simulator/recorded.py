@@ -26,6 +26,7 @@ class RecordedStatus:
     is_local: bool
     line: bytes
     tags: frozenset[str] = frozenset()
+    is_reply: bool = False
 
 
 def read_statuses(path: Path) -> list[RecordedStatus]:
@@ -59,7 +60,8 @@ def _parse(document: bytes, place: str) -> RecordedStatus:
         document = sse.utf8(sse.json_text({**status, "id": status_id}))
     if not isinstance(status_id, str) or not status_id:
         raise RecordingError(f"{place}: no JSON object with an id; expected a Status object")
-    return RecordedStatus(status_id, _is_local(status), document, tags_of(status))
+    is_reply = status.get("in_reply_to_id") is not None
+    return RecordedStatus(status_id, _is_local(status), document, tags_of(status), is_reply)
 
 
 def _is_local(status: dict[str, Any]) -> bool:
@@ -81,7 +83,14 @@ class RecordedSource:
         self._statuses = statuses
         self._positions = {status.status_id: i for i, status in enumerate(statuses)}
         entries = (
-            Entry(i, status.status_id, status.is_local, partial(bytes, status.line), status.tags)
+            Entry(
+                i,
+                status.status_id,
+                status.is_local,
+                partial(bytes, status.line),
+                status.tags,
+                status.is_reply,
+            )
             for i, status in enumerate(statuses)
         )
         self._timeline = Timeline(entries, position_of=lambda key: self._positions.get(key, -1))

@@ -34,6 +34,7 @@ from mastodon_assets.simulator.faults import Refusal, ServerFaults
 from mastodon_assets.simulator.limits import RequestLimits
 from mastodon_assets.simulator.personalities import MASTODON_4_5, Access, Ids, Personality, Reply
 from mastodon_assets.simulator.recorded import RecordedSource, read_statuses
+from mastodon_assets.simulator.socket_session import SocketSession
 from mastodon_assets.simulator.sources import Source, SyntheticSource
 from mastodon_assets.simulator.sse import json_text, utf8
 from mastodon_assets.simulator.streaming import (
@@ -380,6 +381,10 @@ class _Api:
             for end in ("", "/")
             if not (end and path.startswith("/api/v1/streaming/public"))
         ]
+        if self._personality.is_mastodon:
+            # Before the route that answers requests of no stream.
+            routes.insert(0, WebSocketRoute("/api/v1/streaming", self._mastodon_socket))
+            routes.insert(0, WebSocketRoute("/api/v1/streaming/", self._mastodon_socket))
         if self._personality.stream == "socket":
             for end in ("", "/"):
                 routes.append(WebSocketRoute(f"/api/v1/streaming{end}", self._socket))
@@ -484,6 +489,19 @@ class _Api:
             name = socket.query_params.get("stream", "")
             with suppress(WebSocketDisconnect):
                 await self._send_frames(socket, name)
+
+    async def _mastodon_socket(self, socket: WebSocket) -> None:
+        """Serve a socket whose token is in the header, the query or the subprotocol."""
+        protocol = socket.headers.get("Sec-WebSocket-Protocol")
+        given = _stream_token(socket) or protocol
+        if not given or not self._is_valid(given):
+            what = "Invalid" if given else "Missing"
+            await socket.send_denial_response(_stream_error(401, f"{what} access token"))
+            return
+        await socket.accept(subprotocol=protocol)
+        parameters = socket.query_params
+        session = SocketSession(socket, self._broadcast.stream)
+        await session.run(parameters.get("stream"), parameters.get("tag"))
 
     async def _no_such_socket(self, socket: WebSocket) -> None:
         await self._deny(socket, "not found")
@@ -609,7 +627,10 @@ class _Api:
 
     def _page_request(self, request: Request) -> PageRequest | Reply | None:
         """Return what is requested; None for a page that is empty because of an unknown id."""
-        requested = _page_request(request, self._personality.largest_page)
+        requested = replace(
+            _page_request(request, self._personality.largest_page),
+            has_replies=self._personality.lists_replies,
+        )
         for name in ("max_id", "since_id", "min_id"):
             status_id = getattr(requested, name)
             if status_id is None:

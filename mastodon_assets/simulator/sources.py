@@ -204,6 +204,7 @@ def entry_of(status: Status, *, position: int) -> Entry:
         _is_local(status),
         partial(_present_json, status),
         tags_of(status),
+        status["in_reply_to_id"] is not None,
     )
 
 

@@ -16,6 +16,7 @@ class Entry:
         is_local: Whether its author is of this server.
         body: Returns the status as JSON.
         tags: Its hashtags, lower case.
+        is_reply: Whether it answers another post.
     """
 
     position: int
@@ -23,6 +24,7 @@ class Entry:
     is_local: bool
     body: Callable[[], bytes]
     tags: frozenset[str] = frozenset()
+    is_reply: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class PageRequest:
         min_id: Only newer posts, the page right after it.
         is_local: Only local (True) or remote (False) posts; None for both.
         tag: Only posts with this hashtag; None for all.
+        has_replies: Whether posts that answer others are wanted.
     """
 
     limit: int
@@ -44,11 +47,13 @@ class PageRequest:
     min_id: str | None = None
     is_local: bool | None = None
     tag: str | None = None
+    has_replies: bool = True
 
     def wants(self, entry: Entry) -> bool:
         """Return whether the request is for such an entry."""
         has_tag = self.tag is None or self.tag.lower() in entry.tags
-        return has_tag and self.is_local in (None, entry.is_local)
+        is_of_kind = self.is_local in (None, entry.is_local)
+        return has_tag and is_of_kind and (self.has_replies or not entry.is_reply)
 
 
 class Timeline:

@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from mastodon_assets.simulator.faults import ServerFaults, Unsent
+from mastodon_assets.simulator.faults import ServerFaults, UnknownDeletes, Unsent
 from mastodon_assets.simulator.personalities import PERSONALITIES, IdForm, Ids
 from mastodon_assets.simulator.server import SimulatorServer, running, synthetic_source
 from mastodon_assets.simulator.statuses import snowflake
@@ -246,6 +246,78 @@ def test_a_socket_is_the_recorded_one_and_outlives_its_token() -> None:
         with simulated(name) as server, pytest.raises(InvalidStatus) as caught:
             connect(socket_url(server, "?stream=public"))
         assert caught.value.response.status_code == 404
+
+
+def test_a_socket_of_mastodon_carries_several_streams_and_the_payloads_that_were_recorded() -> None:
+    events = re.findall(
+        r"event: (\S+)\ndata: (.*)\n", recorded_text("mastodon_streaming/public_events.http")
+    )
+    recorded = next(json.loads(data) for kind, data in events if kind == "update")
+
+    def opened(query: str = "", **options: Any) -> Any:
+        return connect(socket_url(server, query), **options)
+
+    with simulated("mastodon-4.6") as server:
+        for token in (None, "wrong"):
+            with pytest.raises(InvalidStatus) as caught:
+                opened(f"?stream=public&access_token={token}" if token else "?stream=public")
+            response = caught.value.response
+            assert response.status_code == 401
+            assert response.body is not None
+            expected = {None: "Missing access token", "wrong": "Invalid access token"}[token]
+            assert json.loads(response.body) == {"error": expected}
+
+        with opened(f"?stream=public&access_token={server.token}") as socket:
+            frame = json.loads(socket.recv(timeout=10))
+        assert (frame["stream"], set(frame)) == (["public"], {"stream", "event", "payload"})
+        # Collections are new in 4.6, and no reader needs them.
+        assert set(recorded) - {"tagged_collections"} <= set(json.loads(frame["payload"]))
+
+    # The history goes to one client, once.
+    with simulated("mastodon-4.6") as server:
+        protocol: Any = [server.token]
+        with opened(subprotocols=protocol) as socket:
+            assert socket.subprotocol == server.token
+            for text in (
+                "no JSON",
+                '{"type": "subscribe", "stream": "public:nosuch"}',
+                '{"type": "subscribe", "stream": "hashtag"}',
+                '{"type": "subscribe", "stream": "public:remote"}',
+            ):
+                socket.send(text)
+            frames = [json.loads(socket.recv(timeout=10)) for _ in range(4)]
+            errors = [each["error"] for each in frames[:2]]
+            assert errors == ["Unknown stream type", "Missing tag name parameter"]
+            assert {tuple(each["stream"]) for each in frames[2:]} == {("public:remote",)}
+            socket.send('{"type": "unsubscribe", "stream": "public:remote"}')
+
+
+def test_takahe_lists_no_replies() -> None:
+    replies = {}
+    for name in ("gotosocial", "takahe"):
+        with simulated(name) as server:
+            page = get(server, f"{TIMELINE}?limit=40").json()
+            replies[name] = [each for each in page if each["in_reply_to_id"] is not None]
+            assert len(page) == 40
+    assert replies["gotosocial"]
+    assert replies["takahe"] == []
+
+
+def test_deletes_of_posts_that_were_never_public_can_be_sent() -> None:
+    source = UnknownDeletes(synthetic_source(toots=60, days=1, seed=1), every=10)
+    with simulated("gotosocial", source=source) as server:
+        headers = {"Authorization": f"Bearer {server.token}"}
+        with connect(socket_url(server, "?stream=public"), additional_headers=headers) as socket:
+            frames: list[dict[str, Any]] = []
+            while sum(each["event"] == "delete" for each in frames) < 5:
+                frames.append(json.loads(socket.recv(timeout=10)))
+        ids = Ids("ulid")
+        unknown = {ids.own(each, None) for each in source.ids}
+        deleted = {each["payload"] for each in frames if each["event"] == "delete"}
+        found = deleted & unknown
+        assert found
+        for status_id in found:
+            assert get(server, f"/api/v1/statuses/{status_id}").status_code == 404
 
 
 def test_faults_that_were_seen_can_be_switched_on() -> None:
