@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets_tests.support.databases import new_database
+from mastodon_assets_tests.support.java import QUICK_JVM, QUICK_STARTS
 from mastodon_assets_tests.support.mock_broker import ERRORS, STREAM, Broker
 from mastodon_assets_tests.support.shared_data import SHARED_DATA
 
@@ -164,6 +165,8 @@ def _only_our_own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     patch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     # How fast a command ends says how busy the machine is.
     patch.setenv("STOP_SECONDS", "60")
+    for variable, options in QUICK_STARTS.items():
+        patch.setenv(variable, options)
     patch.chdir(tmp_path_factory.mktemp("cwd"))
     yield
     patch.undo()
@@ -239,7 +242,7 @@ def spark() -> Iterator["SparkSession"]:
     """The one session of the run, configured as the product configures it."""
     from mastodon_assets.spark.session import build_session
 
-    session = build_session(load_settings(spark_master="local[2]"))
+    session = build_session(load_settings(spark_master="local[2]"), jvm_options=QUICK_JVM)
     yield session
     session.stop()
 

@@ -25,6 +25,7 @@ from mastodon_assets.embedded.processes import accepts_connections
 from mastodon_assets.jvm.java import java_home
 from mastodon_assets.jvm.maven import cache_dir
 from mastodon_assets.spark.session import connector_jars
+from mastodon_assets_tests.support.java import QUICK_JVM
 from mastodon_assets_tests.support.ports import free_port
 
 PROJECT = Path(__file__).parents[2]
@@ -116,6 +117,7 @@ def running_connect_server(folder: Path, master: str) -> Iterator[str]:
         "spark.connect.grpc.binding.port": str(port),
         "spark.ui.enabled": "false",
         "spark.executor.memory": "512m",
+        "spark.executor.extraJavaOptions": QUICK_JVM,
         **_SEPARATE_DISKS,
     }
     command = [str(_SPARK_CLASS), "org.apache.spark.deploy.SparkSubmit", "--master", master]

@@ -14,6 +14,7 @@ from mastodon_assets.sentiment.scoring.score import score_pending
 from mastodon_assets.sentiment.train import train
 from mastodon_assets.spark.session import build_session
 from mastodon_assets.stream.drain import drain
+from mastodon_assets_tests.support.java import QUICK_JVM
 from mastodon_assets_tests.support.small_models import small_models
 
 
@@ -23,7 +24,7 @@ def _report(line: str) -> None:
 
 def main() -> None:
     settings = load_settings()
-    session = build_session(settings)
+    session = build_session(settings, jvm_options=QUICK_JVM)
     # Also where it fails: a model that outlives a session of Connect waits for ever.
     atexit.register(session.stop)
     done: dict[str, object] = {}
