@@ -9,6 +9,7 @@ from mastodon_assets.orchestration.assets.batch import batch_assets
 from mastodon_assets.orchestration.assets.checks import table_checks
 from mastodon_assets.orchestration.assets.drift import scores_have_not_drifted
 from mastodon_assets.orchestration.assets.engagement import toots_engagement
+from mastodon_assets.orchestration.assets.hourly import answer_views, hourly_checks, hourly_tables
 from mastodon_assets.orchestration.assets.reports import chart_assets, export_assets
 from mastodon_assets.orchestration.assets.sentiment import (
     sentiment_corpus,
@@ -59,10 +60,12 @@ def build_definitions(
             toots_sentiment,
             v_sentiment_daily,
             toots_engagement,
+            hourly_tables,
+            answer_views,
             *chart_assets,
             *export_assets,
         ],
-        asset_checks=[*table_checks, scores_have_not_drifted],
+        asset_checks=[*table_checks, *hourly_checks, scores_have_not_drifted],
         jobs=JOBS,
         schedules=[nightly_training_schedule, engagement_schedule],
         sensors=[mastodon_stream_sensor, retention_sensor, alert_sensor],

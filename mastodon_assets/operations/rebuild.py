@@ -15,9 +15,11 @@ from mastodon_assets.batch.tables import BATCH_TABLES
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.hourly import rebuild_hourly
 from mastodon_assets.warehouse.locks import write_ranges
 from mastodon_assets.warehouse.rollups import rebuild_rollups
 from mastodon_assets.warehouse.tables import (
+    HOURLY,
     SENTIMENT_TOTALS,
     TOOT_METRICS_WINDOWED,
     TOOTS_SENTIMENT,
@@ -110,10 +112,16 @@ def _totals(_session: GetSession, settings: Settings, _report: Report) -> int:
         return rebuild_rollups(connection)
 
 
+def _hourly(table: Table, _session: GetSession, settings: Settings, _report: Report) -> int:
+    with transaction(settings.postgres_url) as connection:
+        return rebuild_hourly(connection, table)
+
+
 REBUILDS: dict[str, Callable[[GetSession, Settings, Report], int]] = {
     TOOT_METRICS_WINDOWED.name: partial(_windows, TOOT_METRICS_WINDOWED),
     USER_AVG_LENGTH_WINDOWED.name: partial(_windows, USER_AVG_LENGTH_WINDOWED),
     **{name: partial(_batch, name) for name in BATCH_TABLES},
     SENTIMENT_TOTALS.name: _totals,
     TOOTS_SENTIMENT.name: _sentiment,
+    **{table.name: partial(_hourly, table) for table in HOURLY},
 }

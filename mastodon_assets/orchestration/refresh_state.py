@@ -6,13 +6,13 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.ledger import read_ledger
 from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
 from mastodon_assets.warehouse.horizons import Horizons, read_horizons
-from mastodon_assets.warehouse.tables import BATCH
+from mastodon_assets.warehouse.tables import BATCH, HOURLY, HOURLY_HASHTAGS, HOURLY_SENTIMENT
 from mastodon_assets.warehouse.watermarks import toots_version
 
 # Every asset of refresh_job that records its progress. One that never ran shows version 0, which is
 # also the version of tables that never had a row.
 DERIVED_ASSETS = (
-    *(table.name for table in BATCH),
+    *(table.name for table in (*BATCH, *HOURLY)),
     "toots_sentiment",
     "part5_sentiment_distribution",
     "part5_sentiment_by_day_stacked",
@@ -25,6 +25,8 @@ DERIVED_ASSETS = (
 # Assets that show labels, and therefore record the model as well.
 LABELLED_ASSETS = (
     "toots_sentiment",
+    HOURLY_SENTIMENT.name,
+    HOURLY_HASHTAGS.name,
     "part5_sentiment_distribution",
     "part5_sentiment_by_day_stacked",
     "viz_sentiment_dist",

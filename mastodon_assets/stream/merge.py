@@ -23,6 +23,11 @@ from mastodon_assets.stream.fast_insert import insert_new_rows, split_new_rows
 from mastodon_assets.stream.ledger import advance_ledger
 from mastodon_assets.stream.windows import add_posts, apply_changes
 from mastodon_assets.warehouse import post_sums
+from mastodon_assets.warehouse.changed_hours import (
+    mark_changed_posts,
+    mark_deletes,
+    mark_new_posts,
+)
 from mastodon_assets.warehouse.horizons import Horizons, read_horizons, without_expired
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import add_changed, add_new, subtract_changed
@@ -432,6 +437,7 @@ def _insert_new_rows(connection: Connection[Any], rows: "pa.Table", horizons: Ho
     add_posts(connection, posts, horizons.windows)
     add_new(connection, posts)
     post_sums.add_posts(connection, posts, bump_toots_version(connection))
+    mark_new_posts(connection, posts)
 
 
 def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
@@ -439,6 +445,7 @@ def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
     copy_arrow(connection, STAGED_MESSAGES.identifier, rows)
     connection.execute(with_staging("ANALYZE {staged_messages}"))
     _reject_conflicts(connection)
+    mark_deletes(connection)
     connection.execute(_STORE_TOMBSTONES)
     connection.execute(_STORE_ALIASES)
     connection.execute(_FIND_TOMBSTONED)
@@ -489,6 +496,7 @@ def _update_derived_tables(connection: Connection[Any]) -> None:
     if has_changes is not None:
         version = bump_toots_version(connection)
         post_sums.apply_changes(connection, version)
+        mark_changed_posts(connection)
         connection.execute(_QUEUE_UNSCORED)
 
 

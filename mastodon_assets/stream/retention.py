@@ -4,12 +4,13 @@ What belongs here: what is too old. First the horizon moves, so that no such row
 then the rows go in chunks. Whatever interrupts it, the next call continues.
 
 Posts go with their scores, engagement and aliases, and with what sums say of their authors. Counts
-per minute, hour, day, language and hashtag stay. Tombstones stay: they keep deleted posts away.
+per minute, hour, day, language and hashtag stay: those per hour are brought up to date before the
+horizon moves. Tombstones stay: they keep deleted posts away.
 """
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from psycopg import Connection, sql
@@ -17,7 +18,14 @@ from psycopg import Connection, sql
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.removal import Removal, delete_rows
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets.warehouse.horizons import Dataset, move_horizon, with_horizons
+from mastodon_assets.warehouse.horizons import (
+    Dataset,
+    midnight,
+    move_horizon,
+    read_horizons,
+    with_horizons,
+)
+from mastodon_assets.warehouse.hourly import refresh_hours
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.tables import (
     ALERTS,
@@ -62,7 +70,7 @@ def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> Rem
     """
     until = time.monotonic() + seconds
     with transaction(settings.postgres_url) as connection:
-        _move(connection, "posts", settings.posts_keep_days, now)
+        is_frozen = _freeze_posts(connection, settings.posts_keep_days, now, until)
         _move(connection, "windows", settings.windows_keep_days, now)
         posts, is_complete = _remove_posts(connection, until)
         windows = 0
@@ -92,14 +100,40 @@ def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> Rem
             oldest_by="closed_at",
             until=until,
         )
-    return RemovedRows(posts, windows, rejected, is_complete and is_whole, alerts)
+    is_complete = is_complete and is_whole and is_frozen
+    return RemovedRows(posts, windows, rejected, is_complete, alerts)
+
+
+def _freeze_posts(
+    connection: Connection[Any], days: int | None, now: datetime, until: float
+) -> bool:
+    """Move the horizon of posts once the hourly tables of the days before it are up to date.
+
+    Returns:
+        Whether the horizon is where it should be.
+    """
+    if days is None:
+        return True
+    if read_horizons(connection).posts < (first_day := _first_day(days, now)):
+        connection.commit()
+        waiting = refresh_hours(
+            connection, before=midnight(first_day), until=until, waits_for_others=False
+        )
+        if not waiting.is_complete:
+            return False
+    _move(connection, "posts", days, now)
+    return True
+
+
+def _first_day(days: int, now: datetime) -> date:
+    return (now.astimezone(UTC) - timedelta(days=days)).date()
 
 
 def _move(connection: Connection[Any], dataset: Dataset, days: int | None, now: datetime) -> None:
     if days is not None:
         with connection.transaction():
             take_write_lock(connection)
-            move_horizon(connection, dataset, (now.astimezone(UTC) - timedelta(days=days)).date())
+            move_horizon(connection, dataset, _first_day(days, now))
 
 
 def _remove_posts(connection: Connection[Any], until: float) -> tuple[int, bool]:

@@ -120,6 +120,23 @@ def transaction(
         ) from error
 
 
+@contextmanager
+def snapshot_of(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Let all statements of a transaction see the same moment; commit at the end.
+
+    Args:
+        connection: A connection without a transaction. It may also write.
+    """
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    try:
+        yield
+        connection.commit()
+    finally:
+        if not connection.broken:
+            connection.rollback()
+            connection.isolation_level = None
+
+
 def _reason(error: psycopg.Error) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].removeprefix("connection failed: ")

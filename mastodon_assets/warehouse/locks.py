@@ -22,6 +22,8 @@ TRAINING_LOCK = 4_611_009
 REBUILD_LOCK = 4_611_010
 # One process at a time decides about incidents and sends messages.
 ALERTS_LOCK = 4_611_011
+# One refresh of the hourly tables at a time: an older snapshot would overwrite a newer one.
+HOURLY_LOCK = 4_611_019
 
 # The stream waits for the write lock: long work holds it half a second at a time, at most.
 _SECONDS_PER_CHUNK = 0.2

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
+from mastodon_assets.warehouse.changed_hours import mark_scored_posts
 from mastodon_assets.warehouse.horizons import with_horizons
 from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.sum_tables import SumTable, correct_sums
@@ -106,8 +107,9 @@ def subtract_staged(connection: Connection[Any]) -> None:
 
 
 def add_staged(connection: Connection[Any]) -> None:
-    """Add the posts of the staged scores, after their scores were written."""
+    """Add the posts of the staged scores, after their scores were written; mark their hours."""
     _move(connection, _STAGED, sign=1)
+    mark_scored_posts(connection)
 
 
 _MARK_DAYS = with_staging(

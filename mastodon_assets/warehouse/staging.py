@@ -98,6 +98,19 @@ STAGED_SCORES = StagingTable(
 POSTS_TO_REMOVE = StagingTable(
     "posts_to_remove", "place bigint PRIMARY KEY, id bigint", is_kept=True
 )
+# Hours that a refresh of the hourly tables computes, and what was marked when it began.
+REFRESHED_HOURS = StagingTable(
+    "refreshed_hours", "hour timestamptz PRIMARY KEY, changes bigint", is_kept=True
+)
+# The posts of these hours: what the hourly tables count.
+HOURLY_POSTS = StagingTable(
+    "hourly_posts",
+    """
+    hour timestamptz, lateness interval, prob_pos double precision, instance text COLLATE "C",
+    lang text COLLATE "C", username text COLLATE "C", outcome text COLLATE "C", hashtags text[]
+    """,
+    is_kept=True,
+)
 _OF_A_BATCH = (
     STAGED_MESSAGES,
     STAGED_KEYS,
@@ -110,7 +123,16 @@ _OF_A_BATCH = (
 )
 
 _NAMES = {
-    **{table.name: table.identifier for table in (*_OF_A_BATCH, STAGED_SCORES, POSTS_TO_REMOVE)},
+    **{
+        table.name: table.identifier
+        for table in (
+            *_OF_A_BATCH,
+            STAGED_SCORES,
+            POSTS_TO_REMOVE,
+            REFRESHED_HOURS,
+            HOURLY_POSTS,
+        )
+    },
     **HORIZONS,
 }
 

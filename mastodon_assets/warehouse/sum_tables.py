@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
 
-import psycopg
 from psycopg import Connection, sql
 
+from mastodon_assets.warehouse.database import snapshot_of
 from mastodon_assets.warehouse.horizons import with_horizons
 from mastodon_assets.warehouse.locks import REBUILD_LOCK, write_ranges
 from mastodon_assets.warehouse.rows import copy_arrow
@@ -134,7 +134,7 @@ def correct_sums(
         connection.execute(_FORGET)
         connection.execute(_CREATE_COMPUTED.format(names_of(sums.columns), sums.identifier))
         connection.commit()
-        with _snapshot(connection):
+        with snapshot_of(connection):
             computed = compute(connection)
             if isinstance(computed, sql.Composed):
                 _insert_computed(connection, sums, computed)
@@ -183,19 +183,6 @@ def _one_correction(connection: Connection[Any]) -> Iterator[None]:
             connection.rollback()
             connection.execute("SELECT pg_advisory_unlock(%s)", (REBUILD_LOCK,))
             connection.commit()
-
-
-@contextmanager
-def _snapshot(connection: Connection[Any]) -> Iterator[None]:
-    """Let all statements see the same moment; commit at the end."""
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    try:
-        yield
-        connection.commit()
-    finally:
-        if not connection.broken:
-            connection.rollback()
-            connection.isolation_level = None
 
 
 def _differences(sums: SumTable) -> sql.Composed:

@@ -9,7 +9,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.operations.rebuild import REBUILDS, rebuild
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.support.records import upsert
+from mastodon_assets_tests.support.records import delete, upsert
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,7 +34,8 @@ def _tables(postgres_url: SecretStr) -> dict[str, list[Any]]:
 def test_whatever_is_gone_or_wrong_is_rebuilt_and_the_right_rows_are_not_written(
     spark: "SparkSession", settings: Settings, produce: Callable[..., None]
 ) -> None:
-    produce([upsert(str(number), hashtags=["x", f"tag{number % 2}"]) for number in range(7)])
+    posts = [upsert(str(number), hashtags=["x", f"tag{number % 2}"]) for number in range(7)]
+    produce([*posts, delete("gone")])
     drain(lambda: spark, settings, report=print)
 
     def rebuilt(*names: str) -> dict[str, int]:

@@ -33,10 +33,12 @@ from mastodon_assets.stream.merge import (
 from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.checks import window_sum_and_rows
 from mastodon_assets.warehouse.database import connect
+from mastodon_assets.warehouse.hourly import hours_that_differ, rebuild_hourly, refresh_hours
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.support.collision import uris_with_one_hash
+from mastodon_assets_tests.support.hourly_rows import all_hours_of, hourly_rows, stored_rows
 from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
 from mastodon_assets_tests.support.records import (
     TOPIC,
@@ -426,6 +428,7 @@ def _messages(draw: st.DrawFn) -> list[Any]:
                 received_at=draw(st.sampled_from(_DAY)),
                 content=draw(st.sampled_from(["a", "bb", "ccc"])),
                 language=draw(st.sampled_from(["en", "de"])),
+                hashtags=draw(st.sampled_from([[], ["tea"], ["tea", "rum"]])),
                 username=draw(st.sampled_from(["ada@one.example", "bob@one.example"])),
             )
         )
@@ -494,6 +497,27 @@ def test_order_partitions_and_batches_change_no_row(
     for name in ("toot_metrics_windowed", "user_avg_length_windowed"):
         assert rebuild_windows(sink.connection, TABLES[name]) == 0
     assert rebuild_rollups(sink.connection) == 0
+
+
+@hypothesis_settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(messages=_messages(), generator=st.randoms())
+def test_hourly_tables_have_after_each_refresh_what_is_counted_from_all_rows(
+    sink: Sink, messages: list[Any], generator: random.Random
+) -> None:
+    sink.empty()
+    for _ in range(2):
+        _spread(sink, messages, generator)
+        assert refresh_hours(sink.connection).is_complete
+        assert sink.rows("TABLE masto.changed_hours") == []
+        expected = hourly_rows(sink)
+        assert {name: stored_rows(sink, name) for name in expected} == expected
+    assert hours_that_differ(sink.connection, all_hours_of(sink)) == {}
+    for name in expected:
+        assert rebuild_hourly(sink.connection, TABLES[name]) == 0
 
 
 @pytest.mark.parametrize("home", ["pages.one.example", "one.example"])

@@ -19,9 +19,12 @@ from mastodon_assets.warehouse.checks import (
     windows_and_rows,
 )
 from mastodon_assets.warehouse.database import connect
+from mastodon_assets.warehouse.hourly import rebuild_hourly, refresh_hours
 from mastodon_assets.warehouse.post_sums import ALL_POSTS, POST_SUMS
 from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
 from mastodon_assets.warehouse.sum_tables import correct_sums
+from mastodon_assets.warehouse.tables import TABLES
+from mastodon_assets_tests.support.hourly_rows import hourly_rows, stored_rows
 from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
 from mastodon_assets_tests.support.records import TOPIC, delete, upsert
 
@@ -123,6 +126,26 @@ def test_old_posts_go_with_what_names_persons_and_counts_stay(
     assert remove(database_url, posts_keep_days=2) == RemovedRows(0, 0, 0, is_complete=True)
 
 
+def test_hours_are_brought_up_to_date_before_they_are_frozen(
+    sink: Sink, database_url: SecretStr
+) -> None:
+    write_days(sink)
+    refresh_hours(sink.connection)
+    sink.write(by("late", "5", OLD, hashtags=["tea"]))
+    expected = hourly_rows(sink)
+    # Without the time to do so, the horizon waits.
+    assert not remove(database_url, seconds=0, posts_keep_days=2).is_complete
+    assert len(sink.rows("TABLE masto.toots_raw")) == 5
+
+    assert remove(database_url, posts_keep_days=2) == RemovedRows(3, 0, 0, is_complete=True)
+
+    # The removal marked the hour again; nothing is left to compute it from.
+    refresh_hours(sink.connection)
+    assert {name: stored_rows(sink, name) for name in expected} == expected
+    assert sink.rows("TABLE masto.changed_hours") == []
+    assert [rebuild_hourly(sink.connection, TABLES[name]) for name in expected] == [0] * 5
+
+
 def test_a_message_older_than_the_horizon_is_counted_and_not_stored(
     sink: Sink, database_url: SecretStr
 ) -> None:
@@ -152,6 +175,7 @@ def test_a_removal_without_time_moves_the_horizon_and_the_next_one_completes_it(
     sink: Sink, database_url: SecretStr
 ) -> None:
     write_days(sink)
+    refresh_hours(sink.connection)
     before = tables(sink)
 
     assert remove(database_url, posts_keep_days=2, seconds=0) == RemovedRows(

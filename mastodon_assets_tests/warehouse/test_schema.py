@@ -243,6 +243,9 @@ def test_a_database_of_the_version_before_is_migrated_with_its_rows_and_gets_the
         "toots_unscored": [(1,), (2,)],
     }
     assert {name: sorted(rows(old_url, f"TABLE masto.{name}")) for name in expected} == expected
+    hours = "SELECT hour FROM masto.changed_hours ORDER BY 1"
+    deleted = "SELECT date_trunc('hour', deleted_at, 'UTC') FROM masto.toots_deleted"
+    assert rows(old_url, hours) == [(utc(0),), (utc(1),), *rows(old_url, deleted)]
     with transaction(old_url, snapshot=True) as connection:
         for table in TABLES.values():
             assert schema_differences(connection, table) == []
