@@ -22,12 +22,9 @@ from mastodon_assets.orchestration.assets.stream import (
     mastodon_errors,
     mastodon_stream,
 )
-from mastodon_assets.orchestration.jobs import (
-    JOBS,
-    nightly_training_schedule,
-)
+from mastodon_assets.orchestration.jobs import JOBS, nightly_training_schedule
 from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
-from mastodon_assets.orchestration.schedules import engagement_schedule
+from mastodon_assets.orchestration.schedules import backup_schedule, engagement_schedule
 from mastodon_assets.orchestration.sensors import (
     alert_sensor,
     mastodon_stream_sensor,
@@ -67,7 +64,7 @@ def build_definitions(
         ],
         asset_checks=[*table_checks, *hourly_checks, scores_have_not_drifted],
         jobs=JOBS,
-        schedules=[nightly_training_schedule, engagement_schedule],
+        schedules=[nightly_training_schedule, engagement_schedule, backup_schedule],
         sensors=[mastodon_stream_sensor, retention_sensor, alert_sensor],
         resources={"settings": SettingsResource(), "spark": SparkResource(), **(resources or {})},
         executor=executor or dg.in_process_executor,

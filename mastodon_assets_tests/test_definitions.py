@@ -117,6 +117,7 @@ def test_jobs_that_write_tables_share_a_lane_and_training_has_its_own(
 ) -> None:
     lanes = {job.name: job.tags.get("lane") for job in repository.get_all_jobs()}
     del lanes["__ASSET_JOB"]
+    assert lanes.pop("backup_job") is None
     assert lanes == {"refresh_job": "toots", "engagement_job": "toots", "train_job": "model"}
 
 
@@ -128,8 +129,10 @@ def test_the_sensor_asks_for_the_refresh_and_the_schedule_for_training_at_night(
     sensor = sensors["mastodon_stream_sensor"]
     schedules = {schedule.name: schedule for schedule in repository.schedule_defs}
     schedule = schedules.pop("nightly_training_schedule")
-    (engagement,) = schedules.values()
-    assert (engagement.name, engagement.job_name) == ("engagement_schedule", "engagement_job")
+    assert {name: other.job_name for name, other in schedules.items()} == {
+        "engagement_schedule": "engagement_job",
+        "backup_schedule": "backup_job",
+    }
     assert (sensor.name, sensor.job_name) == ("mastodon_stream_sensor", refresh_job.name)
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     assert (schedule.job_name, schedule.execution_timezone) == ("train_job", "UTC")

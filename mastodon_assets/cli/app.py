@@ -14,7 +14,17 @@ from typing import Annotated, Any
 
 import typer
 
-from mastodon_assets.cli import alerts, config, database, feed, models, people, stack, stream
+from mastodon_assets.cli import (
+    alerts,
+    backup,
+    config,
+    database,
+    feed,
+    models,
+    people,
+    stack,
+    stream,
+)
 from mastodon_assets.cli.common import flag
 from mastodon_assets.cli.console import configure_logging, print_error, print_line
 from mastodon_assets.cli.interrupts import INTERRUPTED, set_seconds_to_end
@@ -40,6 +50,7 @@ for _module, _panel in (
     (models, "Sentiment"),
     (people, "Privacy"),
     (alerts, "Alerts"),
+    (backup, "Backups"),
     (config, "Settings"),
     (database, "Your own servers"),
 ):

@@ -70,6 +70,7 @@ def purge(
     """
     from mastodon_assets.operations import purge as operation
     from mastodon_assets.warehouse.migrate import migrate
+    from mastodon_assets.warehouse.suppression_file import export_list, import_list
 
     chosen = [each for each in (account, server, from_file, export, import_) if each is not None]
     if len(chosen) + show_list != 1:
@@ -82,10 +83,10 @@ def purge(
         _print_entries(operation.entries(settings), as_json)
         return
     if export is not None:
-        _export(export, operation.export_list(settings))
+        _export(export, export_list(settings))
         return
     if import_ is not None:
-        _print_imported(operation.import_list(settings, _text_of(import_)), as_json)
+        _print_imported(import_list(settings, _text_of(import_)), as_json)
         return
     who = _subjects(account, server, from_file)
     if undo:

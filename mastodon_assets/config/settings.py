@@ -138,6 +138,9 @@ class Settings(BaseSettings):
     alert_reject_share: float = Field(default=0.05, ge=0, le=1)
     alert_disk_gib: float = Field(default=5, ge=0)
 
+    backup_dir: Path | None = None
+    backup_every_hours: int | None = Field(default=None, ge=1, le=8_784)
+    backup_keep_days: int = Field(default=14, ge=1, le=36_500)
     metrics_host: str = "127.0.0.1"
     ui_hosts: str = Field(default="127.0.0.1,localhost", pattern=_HOSTS_PATTERN)
 
@@ -156,6 +159,7 @@ class Settings(BaseSettings):
         "reports_dir",
         "exports_dir",
         "alert_file",
+        "backup_dir",
     )
     @classmethod
     def _with_home_folder(cls, value: Path | str | None) -> Path | str | None:

@@ -13,10 +13,8 @@ from mastodon_assets.embedded import postgres
 from mastodon_assets.errors import SettingsError
 from mastodon_assets.files import write_atomically
 from mastodon_assets.jvm.maven import Report
-from mastodon_assets.operations.purge import export_list, import_list
 from mastodon_assets.warehouse.database import MissingTablesError
-
-FILE = "suppression-list.jsonl"
+from mastodon_assets.warehouse.suppression_file import FILE, export_list, import_list
 
 
 def keep(home: Path, report: Report) -> int:

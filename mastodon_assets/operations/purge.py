@@ -10,7 +10,6 @@ the stream stores none of them. A running ingester reads the list every half min
 that it writes before that stays until the command is run again.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from psycopg import Connection
-from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.contract.identity import account_form, domain_form
-from mastodon_assets.contract.times import parse_utc
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
+from mastodon_assets.files import write_atomically
 from mastodon_assets.ingest.dead_letters import remove_errors
 from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
 from mastodon_assets.kafka.topics import delete_records, read_topic
@@ -33,13 +31,12 @@ from mastodon_assets.stream.purge import purge_rows
 from mastodon_assets.warehouse.database import PERSON_SECONDS, WRITE_LOCK_SECONDS, transaction
 from mastodon_assets.warehouse.handle_keys import check_handle_key
 from mastodon_assets.warehouse.locks import take_write_lock
+from mastodon_assets.warehouse.suppression_file import FILE, export_list, required_key
 from mastodon_assets.warehouse.suppression_list import (
     Kind,
-    SuppressionKeyError,
     SuppressionList,
     add_entries,
     entry_hashes,
-    key_fingerprint,
     read_suppression_list,
     remove_entries,
 )
@@ -137,11 +134,12 @@ def purge(settings: Settings, *who: Subject, dry_run: bool = False) -> Mapping[s
 
     Raises:
         SuppressionKeyError: The list has no key, or another one.
+        SettingsError: The list cannot be written to BACKUP_DIR.
         HandleKeyError: Posts are stored under pseudonyms that cannot be found.
         MissingTablesError: The database has no tables.
         ServiceUnavailableError: Database or broker fails; the message says what is done already.
     """
-    key = _key(settings)
+    key = required_key(settings)
     with transaction(settings.postgres_url, max_lock_seconds=WRITE_LOCK_SECONDS) as connection:
         check_handle_key(connection, settings)
         names = {subject: _stored_names(connection, settings, subject) for subject in who}
@@ -159,6 +157,8 @@ def purge(settings: Settings, *who: Subject, dry_run: bool = False) -> Mapping[s
             for hashed in entry_hashes(key, subject.kind, name)
         ),
     )
+    if not dry_run:
+        _keep_with_backups(settings)
     with transaction(settings.postgres_url) as connection:
         removed = purge_rows(connection, purged, dry_run=dry_run)
     try:
@@ -170,6 +170,21 @@ def purge(settings: Settings, *who: Subject, dry_run: bool = False) -> Mapping[s
             f" {error}; run the same command again"
         ) from error
     return removed
+
+
+def _keep_with_backups(settings: Settings) -> None:
+    """Write the list to BACKUP_DIR, so that a restored backup does not bring the account back."""
+    if settings.backup_dir is None:
+        return
+    path = settings.backup_dir / FILE
+    try:
+        settings.backup_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(path, export_list(settings))
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be written ({error.strerror}), and a restored backup would bring the"
+            " account back; mend BACKUP_DIR, then run the same command again"
+        ) from error
 
 
 def _delete_stored_messages(settings: Settings, *, dry_run: bool) -> int:
@@ -208,75 +223,12 @@ def undo(settings: Settings, who: Subject) -> bool:
         MissingTablesError: The database has no tables.
         ServiceUnavailableError: The database fails.
     """
-    key = _key(settings)
+    key = required_key(settings)
     with transaction(settings.postgres_url, max_lock_seconds=WRITE_LOCK_SECONDS) as connection:
         take_write_lock(connection)
         read_suppression_list(connection, key)
         names = _stored_names(connection, settings, who)
         return remove_entries(connection, key, who.kind, names) > 0
-
-
-def export_list(settings: Settings) -> str:
-    """Return the suppression list as JSON, one entry per line; it holds no names.
-
-    Raises:
-        ServiceUnavailableError: The database fails.
-        MissingTablesError: The database has no tables.
-    """
-    with transaction(
-        settings.postgres_url, snapshot=True, max_seconds=PERSON_SECONDS
-    ) as connection:
-        rows = connection.execute(
-            "SELECT kind, encode(hash, 'hex'), key_fingerprint, withdrawn_at FROM masto.withdrawn"
-            " ORDER BY withdrawn_at, kind, hash"
-        ).fetchall()
-    names = ("kind", "hash", "key_fingerprint", "withdrawn_at")
-    entries_ = (dict(zip(names, (*row[:3], row[3].isoformat()), strict=True)) for row in rows)
-    return "".join(f"{json.dumps(entry)}\n" for entry in entries_)
-
-
-def import_list(settings: Settings, text: str) -> int:
-    """Add the entries of an exported suppression list; return how many are new.
-
-    Stored posts stay: entries hold no names to find them by. The stream and the ingester withhold
-    later ones.
-
-    Raises:
-        SettingsError: A line is no entry, or was made with another WITHDRAWN_KEY.
-        SuppressionKeyError: The list has no key, or another one.
-        MissingTablesError: The database has no tables.
-        ServiceUnavailableError: The database fails.
-    """
-    key = _key(settings)
-    ours = key_fingerprint(key)
-    rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            hashed, at = bytes.fromhex(entry["hash"]), parse_utc(entry["withdrawn_at"])
-            if entry["kind"] not in ("account", "server"):
-                raise ValueError(entry["kind"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise SettingsError(
-                f"line {number} is no entry of a suppression list; give a file that"
-                " `mastodon-assets purge --export` wrote"
-            ) from error
-        if entry["key_fingerprint"] != ours:
-            raise SettingsError(
-                f"line {number} was made with another WITHDRAWN_KEY; set the key of the"
-                " installation that exported the list"
-            )
-        rows.append((entry["kind"], hashed, ours, at))
-    with transaction(settings.postgres_url, max_lock_seconds=WRITE_LOCK_SECONDS) as connection:
-        take_write_lock(connection)
-        before = len(read_suppression_list(connection, key).hashes)
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO masto.withdrawn (kind, hash, key_fingerprint, withdrawn_at)"
-                " VALUES (%s, %s, %s, %s) ON CONFLICT (kind, hash) DO NOTHING",
-                rows,
-            )
-        return len(read_suppression_list(connection, key).hashes) - before
 
 
 def entries(settings: Settings) -> list[Entry]:
@@ -293,15 +245,6 @@ def entries(settings: Settings) -> list[Entry]:
             "SELECT DISTINCT kind, withdrawn_at FROM masto.withdrawn ORDER BY 2 DESC, 1"
         )
         return [Entry(*row) for row in rows]
-
-
-def _key(settings: Settings) -> SecretStr:
-    if settings.suppression_key is None:
-        raise SuppressionKeyError(
-            "the suppression list has no key; set WITHDRAWN_KEY to a random text and keep it, such"
-            " as one from: python -c 'import secrets; print(secrets.token_hex(32))'"
-        )
-    return settings.suppression_key
 
 
 def _stored_names(connection: Connection[Any], settings: Settings, who: Subject) -> list[str]:

@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from mastodon_assets.orchestration.backups import backup_job
+
 # A second guard besides the sensor's own: runs started by hand or by a schedule queue behind the
 # run that holds their lane. Training has a lane of its own, because refreshes must not wait for it.
 LANE = {"lane": "toots"}
@@ -32,7 +34,7 @@ train_job = dg.define_asset_job(
 # Dagster's job name for assets selected by hand, on the web page or on the command line.
 BY_HAND = "__ASSET_JOB"
 
-JOBS = (refresh_job, engagement_job, train_job)
+JOBS = (refresh_job, engagement_job, train_job, backup_job)
 
 nightly_training_schedule = dg.ScheduleDefinition(
     name="nightly_training_schedule",

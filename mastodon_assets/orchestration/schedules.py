@@ -1,8 +1,11 @@
-"""The schedule that requests a run only if there is something to do."""
+"""The schedules that request a run only if there is something to do."""
+
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.orchestration.backups import backup_job
 from mastodon_assets.orchestration.jobs import engagement_job
 from mastodon_assets.orchestration.resources import SettingsResource
 
@@ -27,4 +30,29 @@ def engagement_schedule(settings: SettingsResource) -> dg.RunRequest | dg.SkipRe
             return dg.SkipReason("no reading is due")
     except PlatformError as error:
         return dg.SkipReason(str(error))
+    return dg.RunRequest()
+
+
+@dg.schedule(
+    job=backup_job,
+    cron_schedule="20 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Runs backup_job if the newest backup is older than BACKUP_EVERY_HOURS.",
+)
+def backup_schedule(settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
+    """Request `backup_job` if a backup is due."""
+    from mastodon_assets.backup.save import backup_folder, find_backups
+
+    try:
+        loaded = settings.load()
+        if loaded.backup_every_hours is None:
+            return dg.SkipReason("no backups are requested; set BACKUP_DIR and BACKUP_EVERY_HOURS")
+        backups = find_backups(backup_folder(loaded))
+    except PlatformError as error:
+        return dg.SkipReason(str(error))
+    # A backup that took some minutes must not shift the next one by an hour.
+    due = datetime.now(UTC) - timedelta(hours=loaded.backup_every_hours) + timedelta(minutes=30)
+    if backups and backups[0].made_at > due:
+        return dg.SkipReason(f"the newest backup is of {backups[0].made_at:%Y-%m-%d %H:%M} UTC")
     return dg.RunRequest()

@@ -41,7 +41,7 @@ def open_ledger(
             that exist instead.
     """
     take_write_lock(connection)
-    problem = _first_loss(connection, state)
+    problem = find_loss(connection, state)
     if problem and not accept_data_loss:
         raise DataLossError(
             f"{problem}; set KAFKA_ACCEPT_DATA_LOSS=true to go on without the lost messages"
@@ -97,7 +97,8 @@ def lag(ledger: Offsets, end: Offsets) -> int:
     return sum(max(0, offset - ledger.get(partition, 0)) for partition, offset in end.items())
 
 
-def _first_loss(connection: Connection[Any], state: TopicState) -> str | None:
+def find_loss(connection: Connection[Any], state: TopicState) -> str | None:
+    """Return what the topic no longer holds after the ledger, in words; None if it holds all."""
     rows = connection.execute(
         "SELECT partition, topic_id, next_offset FROM masto.kafka_offsets"
         " WHERE topic = %s ORDER BY partition",

@@ -20,8 +20,6 @@ from mastodon_assets.kafka.topics import create_topics, read_topic
 from mastodon_assets.operations.purge import (
     account,
     entries,
-    export_list,
-    import_list,
     purge,
     server,
     subjects_of_file,
@@ -32,6 +30,7 @@ from mastodon_assets.stream.merge import BatchCounts
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.handle_keys import record_handle_key
 from mastodon_assets.warehouse.rows import count_rows
+from mastodon_assets.warehouse.suppression_file import export_list, import_list
 from mastodon_assets.warehouse.suppression_list import SuppressionKeyError, SuppressionList
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.support import documents

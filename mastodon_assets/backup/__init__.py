@@ -1,0 +1,1 @@
+"""Backups: made, found, removed and restored."""

