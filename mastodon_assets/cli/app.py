@@ -22,6 +22,7 @@ from mastodon_assets.cli import (
     feed,
     models,
     people,
+    service,
     stack,
     stream,
 )
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 for _module, _panel in (
     (stack, "This machine"),
+    (service, "This machine"),
     (feed, "Posts to Kafka"),
     (stream, "Kafka to tables"),
     (models, "Sentiment"),
