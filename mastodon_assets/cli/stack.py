@@ -1,6 +1,6 @@
 """Commands that start, stop and watch the platform on this machine.
 
-What belongs here: `demo`, `run`, `up`, `down`, `status`, `doctor` and `ui`.
+What belongs here: `demo`, `run`, `up`, `down`, `status`, `doctor`, `ui` and `dashboard`.
 """
 
 import os
@@ -50,7 +50,7 @@ _SECONDS_TO_STOP_SERVERS = 60.0
 
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands of this module to `app`."""
-    for command in (demo, run, up, down, status, doctor, ui):
+    for command in (demo, run, up, down, status, doctor, ui, dashboard):
         app.command(rich_help_panel=panel)(command)
 
 
@@ -69,7 +69,9 @@ def demo(
     keep: Annotated[bool, flag("--keep", "Leave Kafka and PostgreSQL running.")] = False,
     ui: Annotated[
         bool,
-        flag("--ui", f"Serve the web page on the result at port {_DEMO_PORT}."),
+        flag(
+            "--ui", f"Serve Dagster's web page (port {_DEMO_PORT}) and the dashboard on the result."
+        ),
     ] = False,
 ) -> None:
     """Run everything on this machine with simulated data.
@@ -85,6 +87,7 @@ def demo(
 
     if ui:
         refuse_taken_port(_DEMO_PORT, "mastodon-assets ui --port")
+        refuse_taken_port(load_settings().dashboard_port, "DASHBOARD_PORT")
     with (
         seconds_to_end(_SECONDS_TO_STOP_SERVERS),
         running_demo(
@@ -103,16 +106,19 @@ def demo(
 
 
 def run(port: Annotated[int, port_option("Port of the web page.")] = 3000) -> None:
-    """Read posts, fill the tables and serve the web page, until stopped (Ctrl-C).
+    """Read posts, fill the tables, serve web page and dashboard, until stopped (Ctrl-C).
 
-    Runs ingest, stream and ui together, with their lines in one log, and restarts what ends. The
-    embedded Kafka and PostgreSQL are started as well, unless the settings name other servers.
+    Runs ingest, stream, ui and dashboard together, with their lines in one log, and restarts what
+    ends. The embedded Kafka and PostgreSQL are started as well, unless the settings name other
+    servers.
     """
     from mastodon_assets.operations.run import run as run_all
 
+    settings = load_settings()
     refuse_taken_port(port, "--port")
+    refuse_taken_port(settings.dashboard_port, "DASHBOARD_PORT")
     with seconds_to_end(_SECONDS_TO_STOP_SERVERS):
-        run_all(load_settings(), port, report)
+        run_all(settings, port, report)
 
 
 def up() -> None:
@@ -271,6 +277,23 @@ def ui(
             },
             target=code_location(),
         )
+
+
+def dashboard(
+    port: Annotated[
+        int | None, port_option("Port of the dashboard; DASHBOARD_PORT if not given.")
+    ] = None,
+) -> None:
+    """Serve the dashboard, what the posts say now and over time, until stopped (Ctrl-C).
+
+    It reads aggregates only, as masto_reader if MASTO_READER_PASSWORD is set. The newest posts are
+    behind a login with DASHBOARD_PASSWORD; each look at them is written to dashboard-access.log in
+    the state folder.
+    """
+    from mastodon_assets.dashboard.server import serve
+
+    settings = load_settings()
+    serve(settings, settings.dashboard_port if port is None else port, settings.dashboard_host)
 
 
 def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | None]:

@@ -29,6 +29,7 @@ _MEMORY_PATTERN = r"^[1-9][0-9]*[kmgtKMGT]$"
 _CONTACT_PATTERN = r"^[A-Za-z0-9@:/._~+-]{3,200}$"
 _LANGUAGES_PATTERN = r"^( *[A-Za-z]{2,8} *(, *[A-Za-z]{2,8} *)*)?$"
 _HOSTS_PATTERN = r"^[A-Za-z0-9.*-]+(,[A-Za-z0-9.*-]+)*$"
+_PAGE_PATTERN = r"^https?://[^\s\"'<>@]+$"
 _TAGS_PATTERN = r"^( *#?[^\s,#]+ *(, *#?[^\s,#]+ *)*)?$"
 
 # Pydantic's messages for programmers, reworded for whoever sets the variable.
@@ -48,6 +49,7 @@ _ALLOWED_PATTERNS = {
     _MEMORY_PATTERN: "a number with k, m, g or t, such as 2g",
     _HOSTS_PATTERN: "a comma-separated list of host names, such as localhost,dagster.example",
     _LANGUAGES_PATTERN: "a comma-separated list of languages, such as de,en",
+    _PAGE_PATTERN: "a page's URL such as https://dashboard.example, without user and password",
     _TAGS_PATTERN: "a comma-separated list of tags, such as news,#tea",
 }
 
@@ -142,6 +144,11 @@ class Settings(BaseSettings):
     backup_every_hours: int | None = Field(default=None, ge=1, le=8_784)
     backup_keep_days: int = Field(default=14, ge=1, le=36_500)
     metrics_host: str = "127.0.0.1"
+    dashboard_port: int = Field(default=3300, ge=1, le=65535)
+    dashboard_host: str = "127.0.0.1"
+    dashboard_password: SecretStr | None = Field(default=None, min_length=12)
+    dashboard_url: str | None = Field(default=None, pattern=_PAGE_PATTERN)
+    dagster_url: str = Field(default="http://127.0.0.1:3000", pattern=_PAGE_PATTERN)
     ui_hosts: str = Field(default="127.0.0.1,localhost", pattern=_HOSTS_PATTERN)
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -327,6 +334,11 @@ class Settings(BaseSettings):
                 "no PostgreSQL is known; run: mastodon-assets up (or set DATABASE_URL)"
             )
         return SecretStr(url)
+
+    @property
+    def dashboard_page(self) -> str:
+        """Return the URL under which browsers find the dashboard."""
+        return self.dashboard_url or f"http://127.0.0.1:{self.dashboard_port}"
 
     @property
     def suppression_key(self) -> SecretStr | None:

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.files import last_error_line
 from mastodon_assets.operations.wipe import DEMO_FOLDERS, DEMO_LOGS, wipe
 from mastodon_assets.orchestration import dagster_home
+from mastodon_assets.orchestration.child_processes import Child
 from mastodon_assets.orchestration.web_server import (
     DEFINITIONS,
     running_dagster,
@@ -200,24 +202,31 @@ def materialize_all(settings: Settings, report: Report) -> None:
 
 
 def show_web_page(settings: Settings, port: int, report: Report) -> None:
-    """Serve Dagster's web page on the demo's result until it is interrupted.
+    """Serve Dagster's web page and the dashboard on the demo's result until it is interrupted.
 
     Raises:
-        ChildFailedError: The web page ended by itself.
+        ChildFailedError: A page ended by itself.
         KeyboardInterrupt: At SIGINT or SIGTERM.
     """
     home = settings.mastodon_assets_home.absolute()
     log = home / _UI_LOG
-    report(f"starting the web page at http://127.0.0.1:{port} (log: {log}); Ctrl-C ends it")
+    report(
+        f"starting Dagster's page at http://127.0.0.1:{port} and the dashboard at"
+        f" {settings.dashboard_page} (log: {log}); Ctrl-C ends both"
+    )
     with log.open("w", encoding="utf-8") as output:
 
         def write(name: str, line: str) -> None:
-            output.write(f"{name:<6} {line}\n")
+            output.write(f"{name:<9} {line}\n")
             output.flush()
 
+        environment = environment_of_demo(settings)
+        # Unknown -X options are ignored; another demo finds the process by this one.
+        ours = [sys.executable, "-X", _in_folder(home), "-m", "mastodon_assets.cli.main"]
         serve_web_page(
             port,
-            environment=environment_of_demo(settings),
+            environment=environment,
+            others=[Child("dashboard", [*ours, "dashboard"], environment, home)],
             target=(*DEFINITIONS, _in_folder(home)),
             cwd=home,
             write=write,

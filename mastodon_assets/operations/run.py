@@ -1,4 +1,4 @@
-"""The live mode: ingester, stream and web page together under one supervisor.
+"""The live mode: ingester, stream, web page and dashboard together under one supervisor.
 
 What belongs here: which processes that takes. How each works is the business of its own command.
 """
@@ -6,7 +6,7 @@ What belongs here: which processes that takes. How each works is the business of
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.embedded import stack
@@ -30,14 +30,14 @@ Report = Callable[[str], None]
 def run(
     settings: Settings, port: int, report: Report, *, write: WriteLine = write_to_stderr
 ) -> None:
-    """Run ingester, stream and web page until SIGINT or SIGTERM; restart what ends.
+    """Run ingester, stream, web page and dashboard until SIGINT or SIGTERM; restart what ends.
 
     The embedded Kafka and PostgreSQL are started first, watched, and stopped at the end, unless
     the settings name other servers or they ran before.
 
     Args:
         settings: The settings; the processes read them again from the environment and `.env`.
-        port: Port of the web page on 127.0.0.1.
+        port: Port of Dagster's web page on 127.0.0.1.
         report: Receives one line per step.
         write: Receives every line that the processes print, with the name of the process.
 
@@ -55,7 +55,10 @@ def run(
     try:
         if is_embedded:
             _start_servers(settings, report)
-        report(f"starting the web page at http://127.0.0.1:{port}; Ctrl-C ends everything")
+        report(
+            f"starting the web page at http://127.0.0.1:{port} and the dashboard at"
+            f" {settings.dashboard_page}; Ctrl-C ends everything"
+        )
         watch = _watch(settings, report) if is_embedded else _nothing
         supervise(
             _children(settings, port), write, seconds_to_end=_SECONDS_TO_END, each_round=watch
@@ -72,7 +75,17 @@ def _children(settings: Settings, port: int) -> list[Child]:
     return [
         *(Child(name, [*ours, name], environment) for name in ("ingest", "stream")),
         *web_page_children(port, environment=environment, target=code_location()),
+        Child("dashboard", [*ours, "dashboard"], _with_web_page(environment, settings, port)),
     ]
+
+
+def _with_web_page(
+    environment: Mapping[str, str], settings: Settings, port: int
+) -> Mapping[str, str]:
+    """Let the dashboard link to the web page of this run, unless the settings name another."""
+    if "dagster_url" in settings.model_fields_set:
+        return environment
+    return {**environment, "DAGSTER_URL": f"http://127.0.0.1:{port}"}
 
 
 def _start_servers(settings: Settings, report: Report) -> None:

@@ -38,7 +38,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 def write_to_stderr(name: str, line: str) -> None:
     """Write a line to standard error, with the name of the process in front."""
-    sys.stderr.write(f"{name:<6} {line}\n")
+    sys.stderr.write(f"{name:<9} {line}\n")
     sys.stderr.flush()
 
 

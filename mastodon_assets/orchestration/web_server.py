@@ -44,6 +44,7 @@ def serve_web_page(
     cwd: Path | None = None,
     write: WriteLine = write_to_stderr,
     restart: bool = True,
+    others: Sequence[Child] = (),
 ) -> None:
     """Serve Dagster's web page with sensor and schedules until SIGINT or SIGTERM.
 
@@ -54,6 +55,7 @@ def serve_web_page(
         cwd: Working directory of the processes; the caller's by default.
         write: Receives every line that the processes print, with the name of the process.
         restart: Whether a process that ends is restarted.
+        others: Processes to run together with the web page.
 
     Raises:
         KeyboardInterrupt: At either signal, after all processes have ended.
@@ -61,7 +63,7 @@ def serve_web_page(
         ChildFailedError: A process cannot start, or ends and is not to be restarted.
     """
     children = web_page_children(port, environment=environment, target=target, cwd=cwd)
-    supervise(children, write, seconds_to_end=SECONDS_TO_END, restart=restart)
+    supervise([*children, *others], write, seconds_to_end=SECONDS_TO_END, restart=restart)
 
 
 def web_page_children(

@@ -46,11 +46,12 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     Raises:
         ReportFileError: The file could not be written.
     """
-    text = frame.map(_harmless).to_csv(index=False, lineterminator="\n", float_format="%.6f")
+    text = frame.map(harmless).to_csv(index=False, lineterminator="\n", float_format="%.6f")
     _replace(path, text.encode())
 
 
-def _harmless(cell: object) -> object:
+def harmless(cell: object) -> object:
+    """Return a cell from which no spreadsheet makes a formula; what is no text stays."""
     if not isinstance(cell, str):
         return cell
     text = cell.translate(_SPACES_FOR_CONTROLS)

@@ -109,6 +109,7 @@ def live(folder: Path, *, seconds: float, rate: float, kill_seconds: float, seed
             "MASTODON_API_BASE_URL": server.base_url,
             "MASTODON_ACCESS_TOKEN": _TOKEN,
             "REFRESH_MIN_SECONDS": "20",
+            "DASHBOARD_PORT": str(free_port()),
         }
         log = folder / "run.log"
         command = [*_PROGRAM, "run", "--port", str(free_port())]

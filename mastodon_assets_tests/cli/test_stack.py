@@ -35,7 +35,7 @@ def leave_connection(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("loopback")
-@pytest.mark.parametrize("command", ["ingest", "stream"])
+@pytest.mark.parametrize("command", ["ingest", "stream", "dashboard"])
 def test_after_down_a_command_says_how_to_start_the_stack(
     command: str, folder: Path, commands: Commands
 ) -> None:
@@ -123,6 +123,10 @@ def test_a_taken_port_is_refused_before_the_web_page_starts(commands: Commands) 
         taken.listen()
         port = taken.getsockname()[1]
         assert commands.failure(2, "ui", "--port", str(port)).startswith(f"port {port} is taken")
+        refused = commands.failure(2, "run", DASHBOARD_PORT=str(port))
+        assert refused == (
+            f"port {port} is taken; stop what listens there or choose another with DASHBOARD_PORT"
+        )
         assert commands.failure(1, "simulate", "--port", str(port)).startswith(
             "cannot listen on 127.0.0.1"
         )

@@ -64,6 +64,7 @@ _LEFT_OUT = {
         "the folder is the operator's to mount",
     ),
     "MASTODON_ASSETS_HOME": "there is no embedded stack",
+    "DASHBOARD_PORT": "the port in the container is fixed, the one outside is this variable",
     "MASTODON_ACCESS_TOKENS_FILE": "MASTODON_ACCESS_TOKEN takes several",
     **dict.fromkeys(
         (
@@ -442,7 +443,7 @@ def test_every_published_port_and_every_health_check_is_one_that_is_listened_on(
         checked = re.findall(r"(?:127\.0\.0\.1[:/]|--port )(\d+)", check)
         assert all(int(port) in listens for port in checked), name
         assert checked or is_task(service) or name in ("postgres", "daemon"), name
-    assert sorted(published) == [3000, 4040, 8080]
+    assert sorted(published) == [3000, 3300, 4040, 8080]
 
 
 def _listens_on(name: str, service: Service) -> set[int]:
@@ -484,7 +485,8 @@ def test_only_the_task_that_makes_roles_is_superuser() -> None:
         for name, service in read_services(_FAKE_ENVIRONMENT).items()
         if "DATABASE_URL" in service.get("environment", {})
     }
-    assert [name for name, user in users.items() if user != "masto_writer"] == ["roles"]
+    others = {name: user for name, user in users.items() if user != "masto_writer"}
+    assert others == {"roles": "postgres", "dashboard": "masto_reader"}
 
 
 def test_volumes_of_ours_belong_to_the_user_of_the_image() -> None:

@@ -59,7 +59,12 @@ from mastodon_assets_tests.deployment.image import (
 # The user of the image.
 USER_ID = 10001
 KAFKA_PORT, POSTGRES_PORT = 9092, 5432
-PAGES = {"Dagster": 3000, "Spark's master": 8080, "the stream's Spark": 4040}
+PAGES = {
+    "Dagster": 3000,
+    "the dashboard": 3300,
+    "Spark's master": 8080,
+    "the stream's Spark": 4040,
+}
 _PLANTED = "planted-7f3c9a51d2"
 _PLANTED_FILES = (".env", "docker/.env", "data/x", "mastodon_assets/.env", ".git/config")
 # What a slow machine needs as well; the bounds of what never comes.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -61,12 +62,20 @@ def _alerts(file: Path) -> list[str]:
     return [text.partition(":")[0] for text in texts if _BROKEN in text]
 
 
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).is_success
+    except httpx.HTTPError:
+        return False
+
+
 @pytest.mark.usefixtures("own_servers")
 def test_posts_reach_the_tables_and_alerts_their_file_also_after_every_process_was_killed(
     settings: Settings, server: SimulatorServer, produce: Callable[..., None], tmp_path: Path
 ) -> None:
     create_topics(settings.kafka_access, [settings.kafka_errors_topic])
     port, log, alerts = free_port(), tmp_path / "run.log", tmp_path / "alerts.jsonl"
+    dashboard = f"http://127.0.0.1:{(dashboard_port := free_port())}/health"
     environment = {
         **os.environ,
         **as_environment(settings),
@@ -75,6 +84,7 @@ def test_posts_reach_the_tables_and_alerts_their_file_also_after_every_process_w
         "DAGSTER_HOME": str(tmp_path / "runs"),
         "ALERT_FILE": str(alerts),
         "ALERT_CLEAR_SECONDS": "0",
+        "DASHBOARD_PORT": str(dashboard_port),
     }
     _set_state(settings, "refused")
     command = [sys.executable, "-m", "mastodon_assets.cli.main", "run", "--port", str(port)]
@@ -90,13 +100,14 @@ def test_posts_reach_the_tables_and_alerts_their_file_also_after_every_process_w
             _wait_until(lambda: _rows(settings) >= 1, log)
             _wait_until(lambda: bool(_alerts(alerts)), log)
             before = psutil.Process(process.pid).children()
-            assert len(before) == 4
+            assert len(before) == 5
             for child in before:
                 child.kill()
             _set_state(settings, "stopped")
             produce([upsert("2", uri="https://other.example/2")])
             _wait_until(lambda: _rows(settings) >= 2, log)
             wait_until_up(f"http://127.0.0.1:{port}", process, log)
+            _wait_until(lambda: _answers(dashboard), log)
             _wait_until(lambda: "OVER" in _alerts(alerts), log)
             children = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGTERM)
@@ -111,7 +122,7 @@ def test_posts_reach_the_tables_and_alerts_their_file_also_after_every_process_w
     names = {
         name
         for line in lines
-        for name in ("ingest", "stream", "web", "daemon")
+        for name in ("ingest", "stream", "web", "daemon", "dashboard")
         if line.startswith(name)
     }
-    assert names == {"ingest", "stream", "web", "daemon"}
+    assert names == {"ingest", "stream", "web", "daemon", "dashboard"}

@@ -53,12 +53,14 @@ def web_page(settings: Settings, folder: Path) -> Iterator[str]:
         _end(process)
 
 
-def wait_until_up(url: str, process: "subprocess.Popen[Any]", log: Path) -> None:
+def wait_until_up(
+    url: str, process: "subprocess.Popen[Any]", log: Path, path: str = "/server_info"
+) -> None:
     """Wait until the web page answers; fail with the end of `log` if its process ends first."""
     deadline = time.monotonic() + _UP_SECONDS
     while True:
         try:
-            httpx.get(f"{url}/server_info", timeout=5).raise_for_status()
+            httpx.get(f"{url}{path}", timeout=5).raise_for_status()
             return
         except httpx.HTTPError:
             has_ended = process.poll() is not None

@@ -30,8 +30,8 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
             reads=reads,
             file=f"`{name}.png` in `REPORTS_DIR`, 8 inches wide, replaced atomically.",
             empty="a picture that says so",
-            metadata="`path`, `rows` (number of rows drawn), `is_empty`; if the chart changed also"
-            " `preview` (the chart, 360 px wide) and `sparkline`.",
+            metadata="`path`, `dashboard` (its URL), `rows` (number of rows drawn), `is_empty`; if"
+            " the chart changed also `preview` (the chart, 360 px wide) and `sparkline`.",
         ),
     )
     def chart(settings: SettingsResource) -> dg.MaterializeResult:
@@ -46,6 +46,7 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
                 # They are most of what a run leaves in Dagster's history.
                 **(_pictures(made) if _fingerprint(made.path) != before else {}),
                 "path": dg.MetadataValue.path(str(made.path.absolute())),
+                "dashboard": dg.MetadataValue.url(loaded.dashboard_page),
                 "rows": made.rows,
                 "is_empty": made.empty,
             }

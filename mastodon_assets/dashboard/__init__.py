@@ -1,0 +1,1 @@
+"""The dashboard: what the posts say, as pages, files and live updates, from aggregates alone."""

@@ -1,0 +1,1 @@
+"""Charts as SVG, drawn from numbers and texts by functions without side effects."""

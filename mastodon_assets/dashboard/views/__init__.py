@@ -1,0 +1,1 @@
+"""The views: one module per subject, each with its queries and its charts."""

@@ -1,0 +1,170 @@
+"""What the numbers rest on: sources and gaps, and the model that labels."""
+
+from datetime import datetime
+from typing import Any, LiteralString
+
+from psycopg import Connection
+
+from mastodon_assets.dashboard.filters import Scope
+from mastodon_assets.dashboard.views.base import (
+    Column,
+    Condition,
+    Content,
+    Figure,
+    Grid,
+    View,
+    fetch,
+)
+from mastodon_assets.ingest.source_states import SourceStatus
+
+_SOURCE_COLUMNS = (
+    Column("instance", "server", "text"),
+    Column("source", "timeline", "text"),
+    Column("state", "state", "text"),
+    Column("last_post_at", "last post", "time"),
+    Column("told_at", "state of", "time"),
+    Column("open_gaps", "open gaps"),
+    Column("gaps", "gaps in the period"),
+    Column("recovered_count", "posts recovered"),
+    Column("unrecovered", "gaps with posts missing"),
+)
+_SOURCES: LiteralString = """
+SELECT s.instance, s.source, s.state, s.detail, s.told_at, s.last_event_at, s.last_post_at,
+       count(g.status) FILTER (WHERE g.status = 'open'),
+       count(g.status), coalesce(sum(g.recovered_count), 0)::bigint,
+       count(g.status) FILTER (WHERE g.status IN ('partial', 'unrecoverable')),
+       (SELECT u.reason FROM masto.suspicious_sources u
+         WHERE u.instance = s.instance AND u.accepted_until IS NULL)
+  FROM masto.ingest_sources s
+  LEFT JOIN masto.stream_gaps g
+    ON g.instance = s.instance AND g.source = s.source
+   AND (g.status = 'open' OR (g.started_at < %(end)s
+        AND (%(start)s::timestamptz IS NULL OR g.ended_at >= %(start)s)))
+ WHERE {where}
+ GROUP BY s.instance, s.source ORDER BY s.instance, s.source"""
+
+
+def read_sources(connection: Connection[Any], scope: Scope) -> Content:
+    """Read the state of each source and its gaps in the period."""
+    condition = Condition().add("s.instance = %(server)s", server=scope.filters.server)
+    found = fetch(connection, _SOURCES, condition, start=scope.start, end=scope.end)
+    if not found:
+        return Content(
+            Grid(_SOURCE_COLUMNS, []),
+            empty="No source yet: no ingester has recorded a state.",
+        )
+    rows = [_source(row, scope.now) for row in found]
+    reading = sum(row[2] == "connected" for row in rows)
+    open_gaps, missing = sum(row[5] for row in rows), sum(row[8] for row in rows)
+    suspicious = [f"{row[0]}: {row[11]}" for row in found if row[11]]
+    return Content(
+        Grid(_SOURCE_COLUMNS, rows),
+        notes=[
+            f"{reading} of {len(rows)} sources connected; {open_gaps} open gaps; {missing} gaps"
+            " with posts that could not be recovered.",
+        ],
+        figures=[Figure("sources connected", f"{reading} of {len(rows)}", _gaps(open_gaps))],
+        warning="; ".join(suspicious) or None,
+    )
+
+
+def _gaps(count: int) -> str:
+    return "no open gap" if not count else f"{count} open gap{'' if count == 1 else 's'}"
+
+
+def _source(row: tuple[Any, ...], now: datetime) -> list[Any]:
+    instance, source, state, detail, told_at, event_at, post_at, open_gaps = row[:8]
+    status = SourceStatus(
+        instance, source, state, detail, told_at, event_at, post_at, None, open_gaps
+    )
+    state = status.present_state(now)
+    return [row[0], row[1], state, row[6], row[4], row[7], row[8], row[9], row[10]]
+
+
+_MODEL_COLUMNS = (Column("fact", "fact", "text"), Column("value", "value", "text"))
+_MODEL: LiteralString = """
+SELECT version, corpus, trained_at, promoted_at, metrics, status_reason
+  FROM masto.sentiment_models WHERE {where}"""
+_METRICS = (
+    ("auc", "AUC (1 is perfect, 0.5 is chance)"),
+    ("accuracy", "accuracy"),
+    ("macro_recall", "macro-recall of three classes"),
+    ("macro_f1", "macro-F1 of three classes"),
+    ("calibration_error", "calibration error (0 is perfect)"),
+)
+
+
+def read_model(connection: Connection[Any], _scope: Scope) -> Content:
+    """Read which model labels, how good it is, and on what texts."""
+    rows = fetch(connection, _MODEL, Condition().add("status = 'champion'"))
+    if not rows:
+        return Content(
+            Grid(_MODEL_COLUMNS, []),
+            empty="No model yet: posts get no label until one is trained.",
+        )
+    version, corpus, trained_at, promoted_at, metrics, why = rows[0]
+    facts = [
+        ["version", version],
+        ["trained on", corpus],
+        ["trained at", f"{trained_at:%d %b %Y, %H:%M} UTC"],
+        *([["labels since", f"{promoted_at:%d %b %Y, %H:%M} UTC"]] if promoted_at else []),
+        ["why this one", why],
+        *_measured(metrics),
+    ]
+    return Content(
+        Grid(_MODEL_COLUMNS, facts),
+        notes=[
+            "Measured on held-out texts of its own corpus. On other texts, such as these posts, it"
+            " is usually less good.",
+        ],
+        figures=[Figure("model's AUC", _auc(metrics), f"on {corpus}")],
+        warning=(
+            "For demonstration only: the model is trained on synthetic texts."
+            if metrics.get("is_synthetic")
+            else None
+        ),
+    )
+
+
+def _auc(metrics: dict[str, Any]) -> str:
+    value = metrics.get("auc")
+    return f"{value:.3f}" if isinstance(value, int | float) else "unknown"
+
+
+def _measured(metrics: dict[str, Any]) -> list[list[str]]:
+    facts = []
+    intervals = metrics.get("intervals") or {}
+    for name, words in _METRICS:
+        value = metrics.get(name)
+        if isinstance(value, int | float):
+            interval = intervals.get(name)
+            shown = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+            facts.append([words, f"{value:.3f}{shown}"])
+    if isinstance(metrics.get("rows"), int):
+        facts.append(["measured on", f"{metrics['rows']:,} held-out texts"])
+    languages = metrics.get("languages")
+    if isinstance(languages, list) and languages:
+        facts.append(["languages", ", ".join(map(str, languages))])
+    return facts
+
+
+SOURCES = View(
+    "sources",
+    "Sources and gaps",
+    "What is read, and what is missing?",
+    "ingest_sources, stream_gaps, suspicious_sources",
+    read_sources,
+    follows="sources",
+    applies=("server",),
+    is_wide=True,
+)
+MODEL = View(
+    "model",
+    "The model that labels",
+    "How good are the labels?",
+    "sentiment_models",
+    read_model,
+    follows="model",
+    is_wide=True,
+    has_period=False,
+)

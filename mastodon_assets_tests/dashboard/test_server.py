@@ -1,0 +1,60 @@
+"""The command: its port, its end, and what it says if it cannot start."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from mastodon_assets.config.settings import as_environment, load_settings
+from mastodon_assets.dashboard.server import DashboardPortError, serve
+from mastodon_assets.errors import SettingsError
+from mastodon_assets_tests.support.ports import free_port
+from mastodon_assets_tests.support.web_server import wait_until_up
+
+
+def test_it_ends_at_a_signal_although_somebody_watches(
+    database_url: SecretStr, tmp_path: Path
+) -> None:
+    settings = load_settings(database_url=database_url, mastodon_assets_home=tmp_path)
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-m", "mastodon_assets.cli.main", "dashboard", "--port", str(port)]
+    environment = {**os.environ, **as_environment(settings)}
+    url = f"http://127.0.0.1:{port}"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=output, stderr=output
+        ) as process,
+    ):
+        try:
+            wait_until_up(url, process, log, path="/health")
+            with httpx.stream("GET", f"{url}/events", timeout=60) as events:
+                lines = events.iter_lines()
+                assert next(lines).startswith("retry: ")
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in log.read_text()
+    assert f"the dashboard is at {url}; Ctrl-C ends it" in log.read_text()
+
+
+def test_a_taken_port_and_an_unknown_database_are_one_line_that_says_what_to_do(
+    database_url: SecretStr, tmp_path: Path
+) -> None:
+    settings = load_settings(database_url=database_url, mastodon_assets_home=tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(DashboardPortError, match=f":{port} .*; .*--port or DASHBOARD_PORT"):
+            serve(settings, port)
+    with pytest.raises(SettingsError, match="no PostgreSQL is known; run: mastodon-assets up"):
+        serve(load_settings(mastodon_assets_home=tmp_path / "none"), free_port())
