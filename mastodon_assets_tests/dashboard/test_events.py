@@ -158,7 +158,7 @@ def test_viewers_are_bounded_and_a_missing_table_is_said_in_its_section(
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
     with transaction(fresh_database_url) as connection:
         rows.fill(connection)
-        connection.execute("DROP VIEW masto.v_lateness")
+        connection.execute("DROP VIEW masto.v_hashtag_trends")
     settings = load_settings(database_url=fresh_database_url, mastodon_assets_home=tmp_path)
     with rows.served(settings) as url:
         page = httpx.get(url, timeout=_SECONDS).text

@@ -275,7 +275,9 @@ def read_languages(connection: Connection[Any], scope: Scope) -> Content:
         notes=[
             f"n = {total:,} posts in {len(counts):,} languages as declared by the authors; und:"
             " none."
-            + (f" The chart leaves out {hidden:,} languages, the table has them." if hidden else ""),
+            + (
+                f" The chart leaves out {hidden:,} languages, the table has them." if hidden else ""
+            ),
         ],
         figures=[Figure("languages", f"{len(counts):,}", f"most: {counts[0][0]}")],
     )
