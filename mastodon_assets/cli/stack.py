@@ -204,6 +204,7 @@ def status(as_json: AsJson = False) -> None:
     pipeline, problem = _pipeline_state(settings)
     sources = _sources(settings)
     disk = read_disk_usage(settings)
+    newest_backup = _newest_backup(settings)
     if as_json:
         print_json(
             {
@@ -214,6 +215,7 @@ def status(as_json: AsJson = False) -> None:
                 "sources": [_described(source) for source in sources],
                 "pipeline": pipeline,
                 "disk": asdict(disk),
+                "newest_backup": newest_backup,
                 "problem": problem,
             }
         )
@@ -225,6 +227,8 @@ def status(as_json: AsJson = False) -> None:
             table.add_row(name.replace("_", " "), _shown(value))
         if disk.sizes:
             table.add_row("disk", str(disk))
+        if settings.backup_dir is not None:
+            table.add_row("newest backup", newest_backup or "none yet")
         if table.rows:
             print_table(table)
         for source in sources:
@@ -233,6 +237,13 @@ def status(as_json: AsJson = False) -> None:
             print_line(problem)
     if problem or any(service.state != "running" for service in services):
         raise typer.Exit(1)
+
+
+def _newest_backup(settings: Settings) -> str | None:
+    from mastodon_assets.backup.save import find_backups
+
+    backups = [] if settings.backup_dir is None else find_backups(settings.backup_dir)
+    return backups[0].made_at.isoformat(timespec="seconds") if backups else None
 
 
 def doctor(as_json: AsJson = False) -> None:

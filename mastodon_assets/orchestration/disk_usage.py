@@ -1,4 +1,4 @@
-"""Disk space of Kafka, PostgreSQL and Dagster: size, growth per day, days until the disk is full.
+"""Disk space of Kafka, PostgreSQL, Dagster, backups: size, growth, days until the disk is full.
 
 What belongs here: measuring, and the samples that growth is computed from. The sensor of retention
 takes a sample per hour.
@@ -39,7 +39,8 @@ class DiskUsage:
     """The space that the platform takes.
 
     Attributes:
-        sizes: Bytes per part: `kafka`, `postgresql`, `dagster`; without those that are elsewhere.
+        sizes: Bytes per part: `kafka`, `postgresql`, `dagster`, `backups`; without those that are
+            elsewhere.
         growth_per_day: Bytes per day, per part, over the last week; empty if it is not known yet.
         free: Bytes that are free on the disk of the state folder.
         days_until_full: Days until that disk is full; None if it is not known or does not fill.
@@ -70,7 +71,8 @@ def read_disk_usage(settings: Settings) -> DiskUsage:
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     growth = growth_per_day([*_read_samples(home), Sample(now, sizes)])
-    total = sum(growth.values())
+    elsewhere = _on_another_disk(settings.backup_dir, existing)
+    total = sum(size for part, size in growth.items() if not (part == "backups" and elsewhere))
     return DiskUsage(sizes, growth, free, free / total if total > 0 else None)
 
 
@@ -112,13 +114,23 @@ def _read_samples(home: Path) -> list[Sample]:
 
 def _measure(settings: Settings) -> dict[str, int]:
     home = settings.mastodon_assets_home.absolute()
-    folders = {"kafka": home / "kafka", "dagster": existing_dagster_home(home)}
+    folders = {
+        "kafka": home / "kafka",
+        "dagster": existing_dagster_home(home),
+        "backups": settings.backup_dir,
+    }
     sizes = {part: _folder_size(folder) for part, folder in folders.items() if folder}
     sizes = {part: size for part, size in sizes.items() if size}
     try:
         return {**sizes, "postgresql": _database_size(settings)}
     except PlatformError:
         return sizes
+
+
+def _on_another_disk(folder: Path | None, existing: Path) -> bool:
+    if folder is None or not folder.exists():
+        return False
+    return folder.stat().st_dev != existing.stat().st_dev
 
 
 def _database_size(settings: Settings) -> int:

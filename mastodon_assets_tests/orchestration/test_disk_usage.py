@@ -36,8 +36,11 @@ def test_growth_is_unknown_for_the_first_hours(samples: list[Sample]) -> None:
 def test_a_sample_is_taken_each_hour_and_the_disk_fills_by_what_was_added_since(
     settings: Settings, tmp_path: Path
 ) -> None:
-    settings = settings.model_copy(update={"mastodon_assets_home": tmp_path})
+    backups = tmp_path / "backups"
+    settings = settings.model_copy(update={"mastodon_assets_home": tmp_path, "backup_dir": backups})
     home = tmp_path
+    backups.mkdir()
+    (backups / "database.dump").write_bytes(b"x" * 4096)
     (home / "kafka").mkdir(parents=True, exist_ok=True)
     (home / "kafka" / "segment.log").write_bytes(b"x" * 4096)
     dagster_home(home)
@@ -46,7 +49,7 @@ def test_a_sample_is_taken_each_hour_and_the_disk_fills_by_what_was_added_since(
     assert len((home / "sizes.jsonl").read_text().splitlines()) == 1
     (home / "kafka" / "more.log").write_bytes(b"x" * 40960)
     usage = read_disk_usage(settings)
-    assert {"kafka", "dagster", "postgresql"} <= usage.sizes.keys()
+    assert {"kafka", "dagster", "postgresql", "backups"} <= usage.sizes.keys()
     assert usage.growth_per_day["kafka"] == pytest.approx(20480, rel=0.2)
     assert usage.days_until_full is not None
 
