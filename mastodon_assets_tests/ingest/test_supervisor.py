@@ -310,7 +310,7 @@ def test_catching_up_with_a_server_that_ends_every_stream_is_an_error_in_the_end
 
     def ended(_query: Mapping[str, str]) -> Answer:
         if [path for path, _ in server.requests].count(STREAM) > 2:
-            walked.wait(20)
+            walked.wait(2)
         return stream(event("update", status("1")), is_open=False)
 
     with (

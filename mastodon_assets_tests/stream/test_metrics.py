@@ -1,9 +1,11 @@
+from functools import partial
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 import mastodon_assets.stream.metrics as progress_module
 from mastodon_assets.config.settings import Settings, load_settings
-from mastodon_assets.kafka.topics import TopicState
+from mastodon_assets.kafka.topics import TopicState, read_topic
 from mastodon_assets.stream.merge import BatchCounts
 from mastodon_assets.stream.metrics import StreamProgress, StreamReport
 from mastodon_assets.stream.query import Batch
@@ -82,6 +84,7 @@ def test_without_kafka_the_lag_is_unknown_and_logged_once(
     with monkeypatch.context() as patched:
         patched.setattr(progress_module, "read_topic", lambda *_: state)
         progress.report_periodically({0: 5})
+    monkeypatch.setattr(progress_module, "read_topic", partial(read_topic, timeout=0.2))
     progress.report_periodically({0: 5})
     progress.report_periodically({0: 5})
     assert len(log.messages) == 1

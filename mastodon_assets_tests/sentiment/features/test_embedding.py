@@ -13,7 +13,9 @@ import psycopg
 import pyarrow as pa
 import pytest
 from pydantic import SecretStr
+from pyspark.ml.functions import vector_to_array
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import SettingsError
@@ -24,7 +26,7 @@ from mastodon_assets.sentiment.features.embedding import (
     Encoder,
     find_embedding,
 )
-from mastodon_assets.sentiment.features.pipeline import DEMO_PARAMETERS, label_str, prob_pos
+from mastodon_assets.sentiment.features.pipeline import DEMO_PARAMETERS, label_str
 from mastodon_assets.sentiment.models.lifecycle import promote_version
 from mastodon_assets.sentiment.models.store import LoadedModel, load_model
 from mastodon_assets.sentiment.scoring.micro_batch import MicroBatchScorer
@@ -34,6 +36,7 @@ from mastodon_assets.sentiment.training.stacked import check_descended, fit_stac
 from mastodon_assets.sentiment.training.synthetic import synthetic_texts
 from mastodon_assets.warehouse.database import connect
 from mastodon_assets_tests.support.records import on_partition, staged, upsert
+from mastodon_assets_tests.support.small_models import two_folds
 from mastodon_assets_tests.support.tiny_embedding import WIDTH, write_embedding
 
 
@@ -170,7 +173,8 @@ def stacked(
 ) -> TrainingResult:
     """The stacked model, trained when the n-grams alone are champion."""
     lines: list[str] = []
-    result = train(lambda: spark, with_embedding, lines.append)
+    with two_folds():
+        result = train(lambda: spark, with_embedding, lines.append)
     assert any(line.startswith("embedded 1 of 1 parts") for line in lines)
     return result
 
@@ -236,44 +240,34 @@ def rare_texts(
     return embedding, list(synthetic_texts())[::5] + texts, (good, bad)
 
 
-def test_a_word_that_only_the_embedding_knows_changes_the_score(
-    spark: SparkSession, rare_texts: tuple[Embedding, list[tuple[str, float]], tuple[str, str]]
-) -> None:
-    embedding, texts, (good, bad) = rare_texts
-    fitted = fit_stacked(
-        spark.createDataFrame(texts, "text string, target double"),
-        replace(DEMO_PARAMETERS, max_iter=10),
-        embedding,
-        train_rows=len(texts),
-        report=lambda line: None,
-    )
-    judged = fitted.transform(
-        spark.createDataFrame([(f"it was {good}",), (f"it was {bad}",)], "text string")
-    )
-    positive, negative = (row[0] for row in judged.select(prob_pos()).collect())
-    assert positive > 0.75
-    assert negative < 0.25
-
-
-def test_three_classes_use_the_embedding_too(
+def test_words_that_only_the_embedding_knows_change_score_and_class(
     spark: SparkSession, rare_texts: tuple[Embedding, list[tuple[str, float]], tuple[str, str]]
 ) -> None:
     embedding, texts, (good, bad) = rare_texts
     neutral = [(f"the bus number {n} stops at the square", 1.0) for n in range(300)]
     labelled = [(text, 2 * target) for text, target in texts] + neutral
-    fitted = fit_stacked(
-        spark.createDataFrame(texts, "text string, target double"),
-        replace(DEMO_PARAMETERS, max_iter=10),
-        embedding,
-        train_rows=len(texts),
-        report=lambda line: None,
-        labelled=spark.createDataFrame(labelled, "text string, class double"),
-    )
+    with two_folds():
+        fitted = fit_stacked(
+            spark.createDataFrame(texts, "text string, target double"),
+            replace(DEMO_PARAMETERS, max_iter=10),
+            embedding,
+            train_rows=len(texts),
+            report=lambda line: None,
+            labelled=spark.createDataFrame(labelled, "text string, class double"),
+        )
     words = [f"it was {good}", "the bus number 7 stops", f"it was {bad}"]
     judged = fitted.transform(spark.createDataFrame([(word,) for word in words], "text string"))
-    found = judged.select("text", label_str(0.5, 0.5).alias("label")).collect()
-    labels = {row["text"]: row["label"] for row in found}
-    assert [labels[word] for word in words] == ["positive", "neutral", "negative"]
+    found = {
+        row["text"]: (row["of_two"][1], row["label"])
+        for row in judged.select(
+            "text",
+            vector_to_array(F.col("stacked")).alias("of_two"),
+            label_str(0.5, 0.5).alias("label"),
+        ).collect()
+    }
+    assert [found[word][1] for word in words] == ["positive", "neutral", "negative"]
+    assert found[words[0]][0] > 0.75
+    assert found[words[2]][0] < 0.25
 
 
 def test_without_its_embedding_a_model_neither_loads_nor_becomes_champion(
