@@ -295,6 +295,7 @@ def _stream(
     from prometheus_client import CollectorRegistry
 
     from mastodon_assets.operations.metrics_endpoint import serving_metrics
+    from mastodon_assets.operations.platform_metrics import PlatformCollector
     from mastodon_assets.orchestration.dagster_home import existing_dagster_home
     from mastodon_assets.orchestration.events import report_to_dagster
     from mastodon_assets.sentiment.scoring.micro_batch import MicroBatchScorer
@@ -307,6 +308,8 @@ def _stream(
         on_report=report_to_dagster(existing_dagster_home(settings.mastodon_assets_home)),
         registry=registry,
     )
+    if settings.stream_metrics_port is not None:
+        registry.register(PlatformCollector(settings))
     with serving_metrics(registry, settings.stream_metrics_port, settings.metrics_host):
         return run_stream(
             session,

@@ -3,8 +3,13 @@
 import hashlib
 import os
 import shutil
+from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 FOLDER = "dagster"
 # Of the `dagster.yaml` of earlier versions (sha256): a copy that nobody has changed is replaced.
@@ -35,6 +40,14 @@ def existing_dagster_home(state_folder: Path) -> Path | None:
     """Return the absolute folder if it has a `dagster.yaml`; otherwise None."""
     home = _home(state_folder)
     return home.absolute() if (home / "dagster.yaml").exists() else None
+
+
+@cache
+def opened_instance(home: Path) -> "dg.DagsterInstance":
+    """Return the instance of a folder with a `dagster.yaml`, opened once per process."""
+    import dagster as dg
+
+    return dg.DagsterInstance.from_config(str(home))
 
 
 def _home(state_folder: Path) -> Path:

@@ -6,9 +6,10 @@ What belongs here: what Dagster's web page shows of a stream at work. Its counts
 
 import logging
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mastodon_assets.orchestration.dagster_home import opened_instance
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -33,7 +34,7 @@ def report_to_dagster(home: Path | None) -> Callable[["StreamReport"], None]:
         if home is None:
             return
         try:
-            instance = _instance(home)
+            instance = opened_instance(home)
             for event in _materializations(report):
                 instance.report_runless_asset_event(event)
         except Exception as error:  # noqa: BLE001 - whatever a storage raises, the stream goes on
@@ -41,13 +42,6 @@ def report_to_dagster(home: Path | None) -> Callable[["StreamReport"], None]:
             logger.warning("the web page does not show the last minute: %s", lines[0])
 
     return record
-
-
-@cache
-def _instance(home: Path) -> "dg.DagsterInstance":
-    import dagster as dg
-
-    return dg.DagsterInstance.from_config(str(home))
 
 
 def _materializations(report: "StreamReport") -> "list[dg.AssetMaterialization]":

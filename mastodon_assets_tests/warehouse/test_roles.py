@@ -1,5 +1,6 @@
 """What each role may do, on a real server, for every table of the catalog."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import InsufficientPrivilege
 from pydantic import SecretStr
 
+import mastodon_assets
 from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.stream.merge import prepare_session, refresh_statistics
 from mastodon_assets.warehouse.database import MissingRightsError, connect, transaction
@@ -30,6 +32,7 @@ from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.migrations import add_migration
 
+_BI_GUIDE = Path(mastodon_assets.__file__).parent / "docs" / "guides" / "bi.md"
 PASSWORDS = {
     OWNER: SecretStr("owner's pass/word"),
     WRITER: SecretStr("writer's pass@word"),
@@ -305,6 +308,15 @@ def test_the_writer_can_create_temporary_tables_and_statistics(
         refresh_statistics(connection, stored=1_000_000)
     # PostgreSQL skips with a warning what one may not ANALYZE.
     assert notices == []
+
+
+def test_every_query_of_the_guide_for_bi_tools_runs_for_the_reader(
+    reader: psycopg.Connection[Any],
+) -> None:
+    queries = re.findall(r"(?s)```sql\n(.*?)```", _BI_GUIDE.read_text(encoding="utf-8"))
+    assert len(queries) >= 5
+    for query in queries:
+        reader.execute(query)
 
 
 def test_with_nothing_pending_every_role_goes_on(admin_url: SecretStr, role_url: SecretStr) -> None:
