@@ -1,12 +1,15 @@
 """The code location: assets, checks, jobs, schedules, sensor and resources put together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.errors import SettingsError
 from mastodon_assets.orchestration.assets.batch import batch_assets
 from mastodon_assets.orchestration.assets.checks import table_checks
+from mastodon_assets.orchestration.assets.common import with_common_parts
 from mastodon_assets.orchestration.assets.drift import scores_have_not_drifted
 from mastodon_assets.orchestration.assets.engagement import toots_engagement
 from mastodon_assets.orchestration.assets.hourly import answer_views, hourly_checks, hourly_tables
@@ -36,6 +39,8 @@ def build_definitions(
     *,
     resources: Mapping[str, Any] | None = None,
     executor: dg.ExecutorDefinition | None = None,
+    owners: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
 ) -> dg.Definitions:
     """Build the code location; each call returns a new one.
 
@@ -45,23 +50,29 @@ def build_definitions(
     Args:
         resources: Replacements for the resources `settings` and `spark`, by key.
         executor: Replacement for the executor.
+        owners: Owners of all assets.
+        links: Names and addresses of other pages.
     """
     return dg.Definitions(
-        assets=[
-            mastodon_stream,
-            mastodon_errors,
-            ingest_assets,
-            *batch_assets,
-            sentiment_corpus,
-            sentiment_pipeline_model,
-            toots_sentiment,
-            v_sentiment_daily,
-            toots_engagement,
-            hourly_tables,
-            answer_views,
-            *chart_assets,
-            *export_assets,
-        ],
+        assets=with_common_parts(
+            [
+                mastodon_stream,
+                mastodon_errors,
+                ingest_assets,
+                *batch_assets,
+                sentiment_corpus,
+                sentiment_pipeline_model,
+                toots_sentiment,
+                v_sentiment_daily,
+                toots_engagement,
+                hourly_tables,
+                answer_views,
+                *chart_assets,
+                *export_assets,
+            ],
+            owners=owners,
+            links=links,
+        ),
         asset_checks=[*table_checks, *hourly_checks, scores_have_not_drifted],
         jobs=JOBS,
         schedules=[nightly_training_schedule, engagement_schedule, backup_schedule],
@@ -76,4 +87,17 @@ def build_definitions(
 @dg.definitions
 def defs() -> dg.Definitions:
     """Return what `-m mastodon_assets.definitions` and `workspace.yaml` load."""
-    return build_definitions()
+    try:
+        settings = load_settings()
+    except SettingsError:
+        # Runs and sensors report it; the page must still load.
+        return build_definitions()
+    owners = [each.strip() for each in settings.asset_owners.split(",") if each.strip()]
+    return build_definitions(owners=owners, links=_links(settings))
+
+
+def _links(settings: Settings) -> dict[str, str]:
+    """Return the pages of other programs that the settings name."""
+    if settings.spark_ui_port is None:
+        return {}
+    return {"spark_page": f"http://127.0.0.1:{settings.spark_ui_port}"}

@@ -15,7 +15,7 @@ import yaml
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 import mastodon_assets
-from mastodon_assets.definitions import build_definitions
+from mastodon_assets.definitions import build_definitions, defs
 from mastodon_assets.orchestration.jobs import refresh_job
 from mastodon_assets.orchestration.refresh_state import DERIVED_ASSETS, LABELLED_ASSETS
 from mastodon_assets.warehouse.tables import TABLES
@@ -220,7 +220,7 @@ def test_workspace_and_project_name_the_same_code_location() -> None:
 
 _LOAD = """
 import json, sys
-from mastodon_assets.definitions import build_definitions
+from mastodon_assets.definitions import build_definitions, defs
 build_definitions().get_repository_def().load_all_definitions()
 import psutil
 print(json.dumps({
@@ -289,3 +289,35 @@ def test_packages_import_nothing_of_their_own_accord() -> None:
     for path in _PACKAGE.rglob("__init__.py"):
         (docstring,) = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(docstring, ast.Expr)
+
+
+def test_what_a_refresh_or_a_training_brings_up_to_date_has_a_freshness_policy(
+    repository: dg.RepositoryDefinition, graph: AssetGraph
+) -> None:
+    with_policy = {key for key in graph.get_all_asset_keys() if graph.get(key).freshness_policy}
+    assert (
+        _names(with_policy) == (_refreshed(repository) | _GROUPS["model"]) - _GROUPS["engagement"]
+    )
+
+
+def test_views_and_the_model_have_the_version_of_what_decides_them(graph: AssetGraph) -> None:
+    versions = {
+        key.to_user_string(): graph.get(key).code_version for key in graph.get_all_asset_keys()
+    }
+    versioned = {name for name, version in versions.items() if version}
+    views = {name for name, table in TABLES.items() if table.is_view}
+    assert versioned == (views & versions.keys()) | {"sentiment_pipeline_model"}
+
+
+def test_owners_and_links_come_from_the_settings_and_a_wrong_setting_hides_no_asset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ASSET_OWNERS", "team:data, ada@one.example")
+    monkeypatch.setenv("SPARK_UI_PORT", "4040")
+    graph = defs().get_repository_def().asset_graph
+    assert list(graph.get(dg.AssetKey("toots_raw")).owners) == ["team:data", "ada@one.example"]
+    assert "spark_page" in graph.get(dg.AssetKey("toots_raw")).metadata
+    assert "spark_page" not in graph.get(dg.AssetKey("batch_toots_per_day")).metadata
+    monkeypatch.setenv("ASSET_OWNERS", "nobody")
+    wrong = defs().get_repository_def().asset_graph
+    assert wrong.get_all_asset_keys() == graph.get_all_asset_keys()

@@ -30,6 +30,8 @@ _CONTACT_PATTERN = r"^[A-Za-z0-9@:/._~+-]{3,200}$"
 _LANGUAGES_PATTERN = r"^( *[A-Za-z]{2,8} *(, *[A-Za-z]{2,8} *)*)?$"
 _HOSTS_PATTERN = r"^[A-Za-z0-9.*-]+(,[A-Za-z0-9.*-]+)*$"
 _PAGE_PATTERN = r"^https?://[^\s\"'<>@]+$"
+_OWNER = r" *(team:[A-Za-z0-9_-]+|[^\s,@:]+@[^\s,@:]+\.[^\s,@:]+) *"
+_OWNERS_PATTERN = rf"^({_OWNER}(,{_OWNER})*)?$"
 _TAGS_PATTERN = r"^( *#?[^\s,#]+ *(, *#?[^\s,#]+ *)*)?$"
 
 # Pydantic's messages for programmers, reworded for whoever sets the variable.
@@ -50,6 +52,7 @@ _ALLOWED_PATTERNS = {
     _HOSTS_PATTERN: "a comma-separated list of host names, such as localhost,dagster.example",
     _LANGUAGES_PATTERN: "a comma-separated list of languages, such as de,en",
     _PAGE_PATTERN: "a page's URL such as https://dashboard.example, without user and password",
+    _OWNERS_PATTERN: "a comma-separated list such as team:data,ada@one.example",
     _TAGS_PATTERN: "a comma-separated list of tags, such as news,#tea",
 }
 
@@ -119,6 +122,7 @@ class Settings(BaseSettings):
     reports_dir: Path = Path("reports")
     exports_dir: Path = Path("data")
     activity_min_toots: int = Field(default=5, ge=1)
+    asset_owners: str = Field(default="", pattern=_OWNERS_PATTERN)
     refresh_min_seconds: int = Field(default=60, ge=0)
     kafka_keep_days: int = Field(default=7, ge=1)
     kafka_errors_keep_days: int = Field(default=90, ge=1)

@@ -67,16 +67,20 @@ class Ask:
 
 @dataclass(frozen=True)
 class Skip:
-    """Request nothing; `reason` is shown on the sensor's page."""
+    """Request nothing; `reason` is shown on the sensor's page.
+
+    `is_current` says that there is nothing to refresh: the assets show what there is.
+    """
 
     reason: str
+    is_current: bool = False
 
 
 def decide_refresh(facts: RefreshFacts) -> Ask | Skip:
     """Request a refresh if something is new, no run is in flight and the last one is old enough."""
     changes = _changes(facts)
     if not changes:
-        return Skip(_nothing_new(facts))
+        return Skip(_nothing_new(facts), is_current=facts.run_in_flight is None)
     if facts.run_in_flight:
         return Skip(f"{changes}; waiting for {facts.run_in_flight}")
     if facts.failed_targets.count(facts.target_key) >= MAX_ATTEMPTS:

@@ -6,12 +6,14 @@ What belongs here: reading the facts within seconds. The decision is in `refresh
 import json
 from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.orchestration.assets.common import CONFIRM_AFTER, REFRESHED
 from mastodon_assets.orchestration.jobs import (
     BY_HAND,
     JOBS,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 # Read back from failed runs to count the attempts for the same data.
 TARGET_TAG = "mastodon_assets/target"
+
+_Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 _IN_FLIGHT = [
     dg.DagsterRunStatus.QUEUED,
@@ -74,16 +78,17 @@ def mastodon_stream_sensor(
     except PlatformError as error:
         return dg.SkipReason(str(error))
     decision = decide_refresh(facts)
-    cursor, observations = _observe(context.cursor, topics, facts.now)
+    cursor, events = _observe(context.cursor, topics, facts)
     if not isinstance(decision, Ask):
-        return dg.SensorResult(
-            skip_reason=decision.reason, asset_events=observations, cursor=cursor
-        )
+        if decision.is_current:
+            cursor, confirmed = _confirm(context, cursor, facts.now)
+            events += confirmed
+        return dg.SensorResult(skip_reason=decision.reason, asset_events=events, cursor=cursor)
     context.log.info("requesting a refresh: %s", decision.reason)
     tags = {**LANE, TARGET_TAG: facts.target_key}
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=decision.run_key, tags=tags)],
-        asset_events=observations,
+        asset_events=events,
         cursor=cursor,
     )
 
@@ -200,22 +205,67 @@ def read_facts(
 
 
 def _observe(
-    cursor: str | None, topics: Mapping[str, "TopicState"], now: datetime
-) -> tuple[str, list[dg.AssetObservation]]:
+    cursor: str | None, topics: Mapping[str, "TopicState"], facts: RefreshFacts
+) -> tuple[str, list[_Event]]:
     """Return the next cursor, and observations if offsets changed and the last is a minute old.
 
     The cursor serves observations only. Progress is in the ledger.
     """
     offsets = {asset: _end_offsets(topic) for asset, topic in topics.items()}
+    now, last = facts.now.timestamp(), _read_cursor(cursor)
     try:
-        last = json.loads(cursor or "")
-        is_due = last["offsets"] != offsets and now.timestamp() >= last["at"] + _SECONDS_TO_OBSERVE
-    except (ValueError, KeyError, TypeError):
+        is_due = last["offsets"] != offsets and now >= last["at"] + _SECONDS_TO_OBSERVE
+    except (KeyError, TypeError):
         # The first tick, or a cursor that somebody has edited.
         is_due = True
     if cursor is not None and not is_due:
         return cursor, []
-    return json.dumps({"offsets": offsets, "at": now.timestamp()}), _observations(topics)
+    new = json.dumps({**last, "offsets": offsets, "at": now})
+    return new, [*_observations(topics, {"mastodon_stream": facts.lag})]
+
+
+def _confirm(
+    context: dg.SensorEvaluationContext, cursor: str, now: datetime
+) -> tuple[str, list[_Event]]:
+    """Return the next cursor, and materializations if the last such ones are hours old.
+
+    Freshness policies look at materializations only. A quiet server has none, and is not stale.
+    """
+    last = _read_cursor(cursor)
+    confirmed_at = last.get("confirmed_at")
+    if isinstance(confirmed_at, float) and now.timestamp() < (
+        confirmed_at + CONFIRM_AFTER.total_seconds()
+    ):
+        return cursor, []
+    assert context.repository_def is not None
+    graph = context.repository_def.asset_graph
+    refreshed = sorted(
+        key for key in graph.get_all_asset_keys() if graph.get(key).freshness_policy == REFRESHED
+    )
+    events = (context.instance.get_latest_materialization_event(key) for key in refreshed)
+    latest = [event.asset_materialization for event in events if event]
+    new = json.dumps({**last, "confirmed_at": now.timestamp()})
+    return new, [_confirmation(each) for each in latest if each]
+
+
+def _confirmation(latest: dg.AssetMaterialization) -> dg.AssetMaterialization:
+    """Return the materialization again: the same versions and rows, without its pictures."""
+    kept = {name: value for name, value in latest.metadata.items() if name.startswith("dagster/")}
+    return dg.AssetMaterialization(
+        latest.asset_key,
+        description="Confirmed: nothing has changed.",
+        metadata={**kept, "is_confirmation": True},
+        tags=dict(latest.tags or {}),
+    )
+
+
+def _read_cursor(cursor: str | None) -> dict[str, Any]:
+    """Return the cursor's document; empty at the first tick or if somebody has edited it."""
+    try:
+        document = json.loads(cursor or "")
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _assets_of_refresh(context: dg.SensorEvaluationContext) -> Set[dg.AssetKey]:
@@ -262,7 +312,9 @@ def _run_name(record: dg.RunRecord) -> str:
     return f"{job} {run.run_id[:8]} (since {record.create_timestamp:%Y-%m-%d %H:%M} UTC)"
 
 
-def _observations(topics: Mapping[str, "TopicState"]) -> list[dg.AssetObservation]:
+def _observations(
+    topics: Mapping[str, "TopicState"], lags: Mapping[str, int]
+) -> list[dg.AssetObservation]:
     return [
         dg.AssetObservation(
             asset,
@@ -270,7 +322,9 @@ def _observations(topics: Mapping[str, "TopicState"]) -> list[dg.AssetObservatio
                 "topic": topic.topic,
                 "end_offsets": dg.MetadataValue.json(_end_offsets(topic)),
                 "messages": sum(topic.end.values()) - sum(topic.earliest.values()),
+                **({"lag_messages": lags[asset]} if asset in lags else {}),
             },
+            tags={DATA_VERSION_TAG: "-".join(map(str, _end_offsets(topic).values())) or "empty"},
         )
         for asset, topic in topics.items()
     ]

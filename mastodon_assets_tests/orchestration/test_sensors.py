@@ -151,6 +151,8 @@ def test_the_topics_ends_are_reported_on_the_topics_assets_once(
     assert stream.asset_key == dg.AssetKey("mastodon_stream")
     assert stream.metadata["end_offsets"].value == {"0": 0, "1": 0, "2": 0, "3": 2}
     assert stream.metadata["topic"].value == environment.kafka_topic
+    assert stream.metadata["lag_messages"].value == 2
+    assert stream.tags["dagster/data_version"] == "0-0-0-2"
     assert errors.asset_key == dg.AssetKey("mastodon_errors")
     assert errors.metadata["topic"].value == "mastodon_errors"
     assert _tick(instance, cursor=tick.cursor).asset_events == []
@@ -174,6 +176,35 @@ def test_the_topics_ends_are_reported_even_if_nothing_is_requested(
         "mastodon_stream",
         "mastodon_errors",
     ]
+
+
+def test_a_platform_without_news_confirms_its_assets_every_six_hours_so_that_none_looks_stale(
+    environment: Settings, produce: Callable[..., None], instance: dg.DagsterInstance
+) -> None:
+    _show_everything(environment)
+    for asset, metadata in (("toots_raw", {"dagster/row_count": 7, "batches": 1}), ("other", {})):
+        tags = {"dagster/data_version": "1-2"}
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(asset, metadata=metadata, tags=tags)
+        )
+
+    def confirmed(tick: SensorExecutionData) -> list[dg.AssetMaterialization]:
+        return [each for each in tick.asset_events if isinstance(each, dg.AssetMaterialization)]
+
+    first = _tick(instance)
+    (again,) = confirmed(first)
+    assert again.asset_key == dg.AssetKey("toots_raw")
+    assert again.metadata.keys() == {"dagster/row_count", "is_confirmation"}
+    assert again.tags == {"dagster/data_version": "1-2"}
+    assert first.cursor is not None
+    cursor = json.loads(first.cursor)
+    assert confirmed(_tick(instance, cursor=first.cursor)) == []
+    earlier = json.dumps({**cursor, "confirmed_at": time.time() - 6 * 3600})
+    assert len(confirmed(_tick(instance, cursor=earlier))) == 1
+    produce([upsert("1")])
+    news = _tick(instance, cursor=earlier)
+    assert news.run_requests
+    assert confirmed(news) == []
 
 
 def test_the_request_runs_in_the_lane_of_all_writers(

@@ -42,7 +42,7 @@ def test_what_a_trained_model_computes_changes_only_with_its_revision(
 ) -> None:
     golden = json.loads(GOLDEN_FILE.read_text(encoding="utf-8"))
     advice = (
-        "raise MODEL_REVISION (sentiment/train.py) and regenerate this file:"
+        "raise MODEL_REVISION (sentiment/revision.py) and regenerate this file:"
         f" {golden['regenerated_by']}"
     )
     assert golden["code_version"] == code_version(spark.version), (

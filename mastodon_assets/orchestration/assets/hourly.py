@@ -1,6 +1,5 @@
 """The hourly tables, their views, and the checks of both."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
@@ -23,7 +22,6 @@ from mastodon_assets.warehouse.tables import (
     V_SERVERS,
     Table,
 )
-from mastodon_assets.warehouse.views import view_sql
 
 _GROUP = "answers"
 _TABLE_SOURCES = {
@@ -80,7 +78,6 @@ def _view_spec(table: Table) -> dg.AssetSpec:
         deps=sources,
         group_name=_GROUP,
         kinds={"postgres", "view"},
-        code_version=hashlib.sha256(view_sql(table.name).encode()).hexdigest()[:12],
         description=describe(
             table,
             source=_named(sources),

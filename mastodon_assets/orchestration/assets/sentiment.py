@@ -1,6 +1,5 @@
 """The corpus, the trained model, the scores, and the view of labels per day."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -10,7 +9,6 @@ from pydantic import Field
 from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
 from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
 from mastodon_assets.warehouse.tables import TOOTS_SENTIMENT, V_SENTIMENT_DAILY
-from mastodon_assets.warehouse.views import view_sql
 
 
 class SentimentModelConfig(dg.Config):
@@ -209,7 +207,6 @@ def toots_sentiment(
     group_name="sentiment",
     kinds={"postgres", "view"},
     deps=["toots_raw", toots_sentiment],
-    code_version=hashlib.sha256(view_sql(V_SENTIMENT_DAILY.name).encode()).hexdigest()[:12],
     description=describe(
         V_SENTIMENT_DAILY,
         source="`sentiment_totals`, which each change of `toots_raw` and `toots_sentiment` updates"
