@@ -8,7 +8,7 @@ import dagster as dg
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import SettingsError
 from mastodon_assets.orchestration.assets.batch import batch_assets
-from mastodon_assets.orchestration.assets.checks import table_checks
+from mastodon_assets.orchestration.assets.checks import table_checks, topic_checks
 from mastodon_assets.orchestration.assets.common import with_common_parts
 from mastodon_assets.orchestration.assets.drift import scores_have_not_drifted
 from mastodon_assets.orchestration.assets.engagement import toots_engagement
@@ -73,7 +73,7 @@ def build_definitions(
             owners=owners,
             links=links,
         ),
-        asset_checks=[*table_checks, *hourly_checks, scores_have_not_drifted],
+        asset_checks=[*topic_checks, *table_checks, *hourly_checks, scores_have_not_drifted],
         jobs=JOBS,
         schedules=[nightly_training_schedule, engagement_schedule, backup_schedule],
         sensors=[mastodon_stream_sensor, retention_sensor, alert_sensor],

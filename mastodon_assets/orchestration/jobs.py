@@ -10,10 +10,12 @@ LANE = {"lane": "toots"}
 MODEL_LANE = {"lane": "model"}
 
 _MODEL = dg.AssetSelection.groups("model")
+_TOPIC_CHECK = dg.AssetCheckKey(dg.AssetKey("mastodon_stream"), "no_unread_message_is_lost")
 
 refresh_job = dg.define_asset_job(
     "refresh_job",
-    selection=dg.AssetSelection.all() - _MODEL,
+    # Topics are not materialized, but checked.
+    selection=(dg.AssetSelection.all() - _MODEL) | dg.AssetSelection.checks(_TOPIC_CHECK),
     tags=LANE,
     description="Bring everything but the model up to date: read Kafka, then batch tables,"
     " engagement, scores, charts and CSV files.",

@@ -5,6 +5,7 @@ from pydantic import Field
 
 from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
 from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
+from mastodon_assets.orchestration.retries import retried_after_outages
 from mastodon_assets.warehouse.tables import BATCH, Table
 
 
@@ -33,6 +34,7 @@ def _batch_asset(table: Table) -> dg.AssetsDefinition:
         ),
         metadata=table_metadata(table),
     )
+    @retried_after_outages
     def batch_table(
         config: RebuildConfig, settings: SettingsResource, spark: SparkResource
     ) -> dg.MaterializeResult:

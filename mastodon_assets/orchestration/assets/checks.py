@@ -54,6 +54,31 @@ def _schema_check(table: Table) -> dg.AssetChecksDefinition:
     return is_as_registered
 
 
+@dg.asset_check(asset="mastodon_stream")
+def no_unread_message_is_lost(settings: SettingsResource) -> dg.AssetCheckResult:
+    """The topic still has every message after the offsets that the tables have read."""
+    from mastodon_assets.kafka.topics import read_topic
+    from mastodon_assets.stream.ledger import lag, read_ledger
+    from mastodon_assets.warehouse.database import transaction
+
+    loaded = settings.load()
+    with transaction(loaded.postgres_url, snapshot=True) as connection:
+        ledger = read_ledger(connection, loaded.kafka_topic)
+    topic = read_topic(loaded, loaded.kafka_topic)
+    lost = [
+        partition
+        for partition, offset in sorted(ledger.items())
+        if not topic.earliest.get(partition, 0) <= offset <= topic.end.get(partition, -1)
+    ]
+    return dg.AssetCheckResult(
+        passed=not lost,
+        metadata={
+            "partitions": ", ".join(map(str, lost)) or "none",
+            "lag_messages": lag(ledger, topic.end),
+        },
+    )
+
+
 @dg.asset_check(asset="toot_metrics_windowed", additional_deps=["toots_raw"], blocking=True)
 def windows_add_up_to_rows(settings: SettingsResource) -> dg.AssetCheckResult:
     """The sum of `toots_count` over a day's windows equals the day's rows of `toots_raw`.
@@ -135,6 +160,7 @@ def _advice(table: str, wrong: list[str]) -> dict[str, str]:
     return {"what_to_do": f"run: mastodon-assets rebuild {table}"} if wrong else {}
 
 
+topic_checks = [no_unread_message_is_lost]
 table_checks = [
     *(_schema_check(table) for table in _CHECKED),
     windows_add_up_to_rows,

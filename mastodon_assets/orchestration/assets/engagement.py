@@ -4,6 +4,7 @@ import dagster as dg
 
 from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
 from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.orchestration.retries import retried_after_outages
 from mastodon_assets.warehouse.tables import TOOTS_ENGAGEMENT
 
 _CURRENT = "toots_engagement_readings_are_current"
@@ -38,6 +39,7 @@ _CURRENT = "toots_engagement_readings_are_current"
     ),
     metadata=table_metadata(TOOTS_ENGAGEMENT),
 )
+@retried_after_outages
 def toots_engagement(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> dg.MaterializeResult:

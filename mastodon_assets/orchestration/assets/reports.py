@@ -1,5 +1,6 @@
 """The charts and CSV files."""
 
+import csv
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from psycopg import Connection
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.orchestration.retries import retried_after_outages
 from mastodon_assets.reports.specs import CHARTS, EXPORTS
 
 if TYPE_CHECKING:
@@ -25,6 +27,13 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
         group_name="charts",
         kinds={"matplotlib", "png"},
         deps=reads,
+        check_specs=[
+            dg.AssetCheckSpec(
+                f"{name}_is_a_picture",
+                asset=name,
+                description="The file is a complete PNG, and only without rows it says so.",
+            )
+        ],
         description=_entry(
             f"A chart of {rows}.",
             reads=reads,
@@ -34,6 +43,7 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
             " the chart changed also `preview` (the chart, 360 px wide) and `sparkline`.",
         ),
     )
+    @retried_after_outages
     def chart(settings: SettingsResource) -> dg.MaterializeResult:
         from mastodon_assets.reports.specs import render_chart
 
@@ -49,7 +59,13 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
                 "dashboard": dg.MetadataValue.url(loaded.dashboard_page),
                 "rows": made.rows,
                 "is_empty": made.empty,
-            }
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=f"{name}_is_a_picture",
+                    passed=_is_complete_png(made.path) and made.empty == (made.rows == 0),
+                )
+            ],
         )
 
     return chart
@@ -58,6 +74,17 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
 def _pictures(chart: "ChartResult") -> dict[str, dg.MetadataValue]:
     pictures = {"preview": chart.preview_markdown, "sparkline": chart.sparkline_markdown}
     return {name: dg.MetadataValue.md(text) for name, text in pictures.items() if text}
+
+
+def _is_complete_png(file: Path) -> bool:
+    content = file.read_bytes()
+    return content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")
+
+
+def _count_csv_rows(file: Path) -> int:
+    """Return the number of rows below the header."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        return sum(1 for _ in csv.reader(lines)) - 1
 
 
 def _fingerprint(file: Path) -> bytes | None:
@@ -73,6 +100,13 @@ def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.Asset
         group_name="exports",
         kinds={"csv"},
         deps=reads,
+        check_specs=[
+            dg.AssetCheckSpec(
+                f"{name}_has_every_row",
+                asset=name,
+                description="The file has a header and the rows that were read.",
+            )
+        ],
         description=_entry(
             f"A CSV file of {rows}.",
             reads=reads,
@@ -82,6 +116,7 @@ def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.Asset
             metadata="`path`, row count.",
         ),
     )
+    @retried_after_outages
     def export(settings: SettingsResource) -> dg.MaterializeResult:
         from mastodon_assets.reports.specs import write_export
 
@@ -92,7 +127,13 @@ def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.Asset
             metadata={
                 "path": dg.MetadataValue.path(str(made.path.absolute())),
                 "dagster/row_count": made.rows,
-            }
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=f"{name}_has_every_row",
+                    passed=_count_csv_rows(made.path) == made.rows,
+                )
+            ],
         )
 
     return export

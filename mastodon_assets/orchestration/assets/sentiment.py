@@ -6,9 +6,13 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field
 
+from mastodon_assets.config.settings import Settings
 from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
 from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
+from mastodon_assets.orchestration.retries import retried_after_outages
 from mastodon_assets.warehouse.tables import TOOTS_SENTIMENT, V_SENTIMENT_DAILY
+
+_CHAMPION = "champion_is_complete"
 
 
 class SentimentModelConfig(dg.Config):
@@ -66,7 +70,19 @@ def sentiment_corpus(settings: SettingsResource) -> dg.MaterializeResult:
     )
 
 
-@dg.asset(group_name="model", kinds={"spark"}, deps=[sentiment_corpus])
+@dg.asset(
+    group_name="model",
+    kinds={"spark"},
+    deps=[sentiment_corpus],
+    check_specs=[
+        dg.AssetCheckSpec(
+            _CHAMPION,
+            asset="sentiment_pipeline_model",
+            description="There is a champion, and its folder has everything that was written.",
+        )
+    ],
+)
+@retried_after_outages
 def sentiment_pipeline_model(
     context: dg.AssetExecutionContext,
     config: SentimentModelConfig,
@@ -138,7 +154,21 @@ def sentiment_pipeline_model(
             "all_metrics": dg.MetadataValue.json(dict(result.metrics)),
             **_diagnostics(result.metrics),
         },
+        check_results=[
+            dg.AssetCheckResult(check_name=_CHAMPION, passed=_has_complete_champion(loaded))
+        ],
     )
+
+
+def _has_complete_champion(settings: Settings) -> bool:
+    from mastodon_assets.sentiment.models.registry import champion
+    from mastodon_assets.sentiment.models.store import is_complete
+    from mastodon_assets.spark.storage import storage_path
+    from mastodon_assets.warehouse.database import transaction
+
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        model = champion(connection)
+    return model is not None and is_complete(storage_path(settings, model.path))
 
 
 def _diagnostics(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
@@ -175,6 +205,7 @@ def _diagnostics(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
     ),
     metadata=table_metadata(TOOTS_SENTIMENT),
 )
+@retried_after_outages
 def toots_sentiment(
     context: dg.AssetExecutionContext,
     config: TootsSentimentConfig,
@@ -218,6 +249,7 @@ def toots_sentiment(
     ),
     metadata=table_metadata(V_SENTIMENT_DAILY),
 )
+@retried_after_outages
 def v_sentiment_daily(settings: SettingsResource) -> dg.MaterializeResult:
     """Count the view's rows."""
     return dg.MaterializeResult(metadata=row_count(settings.load().postgres_url, V_SENTIMENT_DAILY))

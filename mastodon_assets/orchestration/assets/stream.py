@@ -6,6 +6,7 @@ import dagster as dg
 
 from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
 from mastodon_assets.orchestration.resources import SettingsResource, SparkResource
+from mastodon_assets.orchestration.retries import retried_after_outages
 from mastodon_assets.warehouse.tables import (
     TABLES,
     TOOT_METRICS_WINDOWED,
@@ -79,6 +80,7 @@ _WINDOW_SPECS = [
 
 
 @dg.multi_asset(specs=[_RAW_SPEC, *_WINDOW_SPECS], can_subset=True, name="ingest")
+@retried_after_outages
 def ingest_assets(
     context: dg.AssetExecutionContext, settings: SettingsResource, spark: SparkResource
 ) -> Iterator[dg.MaterializeResult]:

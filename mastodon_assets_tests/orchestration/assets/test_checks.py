@@ -8,7 +8,7 @@ import dagster as dg
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.definitions import build_definitions
-from mastodon_assets.orchestration.assets.checks import table_checks
+from mastodon_assets.orchestration.assets.checks import no_unread_message_is_lost, table_checks
 from mastodon_assets.orchestration.resources import SettingsResource
 from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.database import transaction
@@ -43,6 +43,23 @@ def _differences(table: str) -> list[str]:
 def test_all_checks_pass_on_the_tables_that_migrations_make(environment: Settings) -> None:
     for check in table_checks:
         assert _check(check.check_key.name).passed, check.check_key.name
+
+
+def test_a_topic_that_lost_unread_messages_fails_its_check(
+    environment: Settings, produce: Callable[..., None]
+) -> None:
+    produce([upsert("1"), upsert("2")])
+    for offset, passed in ((1, True), (3, False)):
+        _execute(
+            environment,
+            "DELETE FROM masto.kafka_offsets",
+            "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
+            f" VALUES ('{environment.kafka_topic}', 0, 'id', {offset})",
+        )
+        result = no_unread_message_is_lost(settings=SettingsResource())
+        assert isinstance(result, dg.AssetCheckResult)
+        assert result.passed == passed
+        assert result.metadata["partitions"].value == ("none" if passed else "0")
 
 
 def test_a_column_of_another_type_fails_its_tables_check(environment: Settings) -> None:

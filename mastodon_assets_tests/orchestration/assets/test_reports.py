@@ -1,11 +1,14 @@
 """What a chart or file says it shows."""
 
+from typing import Any
+
 import dagster as dg
 import pytest
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.orchestration.assets.reports import chart_assets, export_assets
 from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.reports import specs
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.watermarks import set_watermark
 
@@ -42,6 +45,35 @@ def test_it_shows_what_its_source_shows_not_what_the_toots_are_by_now(
         set_watermark(connection, source, toots_version=3, model_version="m1")
     assert _materialize(name).success
     assert _progress(environment, name) == (3, "m1")
+
+
+@pytest.mark.parametrize(
+    ("name", "made_by"),
+    [("part5_toots_per_day", "render_chart"), ("viz_sentiment_dist", "write_export")],
+)
+def test_a_file_that_is_cut_fails_its_check(
+    name: str, made_by: str, environment: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction(environment.postgres_url) as connection:
+        connection.execute("INSERT INTO masto.batch_toots_per_day VALUES ('2026-11-20', 3)")
+    (passed,) = _materialize(name).get_asset_check_evaluations()
+    assert passed.passed
+    make = getattr(specs, made_by)
+
+    def cut(*arguments: Any) -> Any:
+        made = make(*arguments)
+        made.path.write_bytes(made.path.read_bytes()[:9])
+        return made
+
+    monkeypatch.setattr(specs, made_by, cut)
+    with transaction(environment.postgres_url) as connection:
+        connection.execute(
+            "INSERT INTO masto.sentiment_totals"
+            " (day, outcome, model_version, toots_count, prob_sum)"
+            " VALUES ('2026-11-20', 'no_words', 'm', 1, 0)"
+        )
+    (failed,) = _materialize(name).get_asset_check_evaluations()
+    assert not failed.passed
 
 
 def test_a_chart_that_could_not_be_written_shows_nothing_new(

@@ -17,6 +17,7 @@ from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.orchestration.assets.drift import scores_have_not_drifted
 from mastodon_assets.orchestration.assets.sentiment import (
+    _has_complete_champion,
     sentiment_corpus,
     sentiment_pipeline_model,
 )
@@ -163,6 +164,14 @@ def test_a_model_that_cannot_be_read_is_not_promoted(
     refused = _run("model", "promote", second, "--force").exception
     assert "no complete sentiment model" in str(refused)
     assert _statuses(settings) == {first: "champion", second: "candidate"}
+
+
+def test_a_champion_whose_folder_is_damaged_fails_its_check(
+    settings: Settings, first: str, second: str
+) -> None:
+    assert _has_complete_champion(settings)
+    (Path(settings.model_dir).absolute() / first / "model.json").unlink()
+    assert not _has_complete_champion(settings)
 
 
 def test_the_models_metadata_show_its_curves_and_its_strongest_ngrams(
