@@ -50,12 +50,13 @@ def test_a_topic_that_lost_unread_messages_fails_its_check(
 ) -> None:
     produce([upsert("1"), upsert("2")])
     for offset, passed in ((1, True), (3, False)):
-        _execute(
-            environment,
-            "DELETE FROM masto.kafka_offsets",
-            "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
-            f" VALUES ('{environment.kafka_topic}', 0, 'id', {offset})",
-        )
+        with transaction(environment.postgres_url) as connection:
+            connection.execute(
+                "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
+                " VALUES (%s, 0, 'id', %s)"
+                " ON CONFLICT (topic, partition) DO UPDATE SET next_offset = excluded.next_offset",
+                (environment.kafka_topic, offset),
+            )
         result = no_unread_message_is_lost(settings=SettingsResource())
         assert isinstance(result, dg.AssetCheckResult)
         assert result.passed == passed
