@@ -111,6 +111,8 @@ def _send_all(
             if destination.name in outcome.failures or time.monotonic() >= until:
                 continue
             due = _due(read_unsettled(connection), destination.name, now, remind_after)
+            # A server may end transactions that wait for something else.
+            connection.commit()
             if not due:
                 continue
             text = "\n".join(line(each, event) for each, event in due)

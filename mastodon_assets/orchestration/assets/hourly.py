@@ -6,6 +6,7 @@ import dagster as dg
 
 from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
 from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.orchestration.retries import retried_after_outages
 from mastodon_assets.warehouse.tables import (
     ANSWERS,
     HOURLY,
@@ -93,6 +94,7 @@ def _view_spec(table: Table) -> dg.AssetSpec:
 
 
 @dg.multi_asset(specs=[_table_spec(table) for table in HOURLY], can_subset=True)
+@retried_after_outages
 def hourly_tables(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> Iterator[dg.MaterializeResult]:
@@ -111,6 +113,7 @@ def hourly_tables(
 
 
 @dg.multi_asset(specs=[_view_spec(table) for table in ANSWERS], can_subset=True)
+@retried_after_outages
 def answer_views(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> Iterator[dg.MaterializeResult]:
