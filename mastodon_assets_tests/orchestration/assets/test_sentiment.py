@@ -170,8 +170,10 @@ def test_a_champion_whose_folder_is_damaged_fails_its_check(
     settings: Settings, first: str, second: str
 ) -> None:
     assert _has_complete_champion(settings)
-    (Path(settings.model_dir).absolute() / first / "model.json").unlink()
+    described = Path(settings.model_dir).absolute() / first / "model.json"
+    moved = described.rename(described.with_name("moved"))
     assert not _has_complete_champion(settings)
+    moved.rename(described)
 
 
 def test_the_models_metadata_show_its_curves_and_its_strongest_ngrams(
