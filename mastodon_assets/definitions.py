@@ -98,6 +98,7 @@ def defs() -> dg.Definitions:
 
 def _links(settings: Settings) -> dict[str, str]:
     """Return the pages of other programs that the settings name."""
-    if settings.spark_ui_port is None:
-        return {}
-    return {"spark_page": f"http://127.0.0.1:{settings.spark_ui_port}"}
+    links = {"dashboard": settings.dashboard_page}
+    if settings.spark_ui_port is not None:
+        links["spark_page"] = f"http://127.0.0.1:{settings.spark_ui_port}"
+    return links

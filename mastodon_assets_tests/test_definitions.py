@@ -316,7 +316,7 @@ def test_owners_and_links_come_from_the_settings_and_a_wrong_setting_hides_no_as
     monkeypatch.setenv("SPARK_UI_PORT", "4040")
     graph = defs().get_repository_def().asset_graph
     assert list(graph.get(dg.AssetKey("toots_raw")).owners) == ["team:data", "ada@one.example"]
-    assert "spark_page" in graph.get(dg.AssetKey("toots_raw")).metadata
+    assert graph.get(dg.AssetKey("toots_raw")).metadata.keys() >= {"spark_page", "dashboard"}
     assert "spark_page" not in graph.get(dg.AssetKey("batch_toots_per_day")).metadata
     monkeypatch.setenv("ASSET_OWNERS", "nobody")
     wrong = defs().get_repository_def().asset_graph
