@@ -27,11 +27,11 @@ from mastodon_assets.dashboard.events import Viewers, event_stream
 from mastodon_assets.dashboard.filters import FilterError, parse_filters
 from mastodon_assets.dashboard.moderation import Moderation
 from mastodon_assets.dashboard.poller import Poller
-from mastodon_assets.dashboard.rendering import STATIC, Renderer, Section
+from mastodon_assets.dashboard.rendering import STATIC, UNREACHABLE, Renderer, Section
 from mastodon_assets.dashboard.sessions import Sessions
 from mastodon_assets.dashboard.views.base import View
 from mastodon_assets.dashboard.views.registry import VIEWS
-from mastodon_assets.errors import PlatformError
+from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 from mastodon_assets.web_guard import App, Receive, Scope, Send, guarded
 
 logger = logging.getLogger(__name__)
@@ -181,8 +181,8 @@ class Dashboard:
 
     async def health(self, _request: Request) -> Response:
         """Say whether the database can be read: 200 or 503."""
-        problem = self.poller.reached.problem
-        return JSONResponse({"problem": problem}, status_code=503 if problem else 200)
+        is_down = self.poller.reached.problem is not None
+        return JSONResponse({"problem": UNREACHABLE} if is_down else {}, 503 if is_down else 200)
 
     async def on_error(self, request: Request, error: Exception) -> Response:
         """Say what is wrong, on a page or in a line."""
@@ -190,6 +190,9 @@ class Dashboard:
             status, text = error.status_code, error.detail
         else:
             status, text = (400 if isinstance(error, FilterError) else 503), str(error)
+        if isinstance(error, ServiceUnavailableError):
+            logger.warning("%s could not be served: %s", request.url.path, error)
+            text = UNREACHABLE
         if "text/html" not in request.headers.get("accept", ""):
             return PlainTextResponse(text, status_code=status)
         template = self.renderer.templates.get_template("error.html")

@@ -21,6 +21,10 @@ _MOST_CONNECTIONS = 3
 _SECONDS = 5
 
 
+class SlowQueryError(PlatformError):
+    """A query took too long for somebody who waits."""
+
+
 class Database:
     """Connections to one database by one role: at most three, opened when they are needed.
 
@@ -37,7 +41,8 @@ class Database:
         """Call a function with a connection in a read-only snapshot; return its result.
 
         Raises:
-            ServiceUnavailableError: The database does not answer, or not in time.
+            ServiceUnavailableError: The database does not answer.
+            SlowQueryError: It takes too long.
             MissingTablesError: A table or a column is missing.
             MissingRightsError: The role may not read this.
         """
@@ -87,7 +92,7 @@ class Database:
         connection = connect(self._url)
         try:
             connection.execute(
-                "SELECT set_config('statement_timeout', %s, false)", (str(_SECONDS * 1000),)
+                "SELECT set_config('statement_timeout', %s, false)", (str(int(_SECONDS * 1000)),)
             )
             connection.commit()
         except psycopg.Error as error:
@@ -145,7 +150,7 @@ def _explained(error: psycopg.Error) -> PlatformError:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return MissingRightsError(f"{reason}; run: mastodon-assets roles")
     if isinstance(error, psycopg.errors.QueryCanceled):
-        return ServiceUnavailableError(f"PostgreSQL did not answer within {_SECONDS} s")
+        return SlowQueryError(f"this takes longer than {_SECONDS} s; choose a shorter period")
     if isinstance(error, psycopg.OperationalError):
         return ServiceUnavailableError(f"the connection to PostgreSQL broke ({reason})")
     raise error

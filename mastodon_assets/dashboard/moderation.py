@@ -15,7 +15,7 @@ from mastodon_assets.dashboard.events import Viewers, event_stream
 from mastodon_assets.dashboard.filters import Filters, parse_filters, scope_at
 from mastodon_assets.dashboard.poller import Poller
 from mastodon_assets.dashboard.posts import SEARCHED, Post, read_posts
-from mastodon_assets.dashboard.rendering import Renderer, Section
+from mastodon_assets.dashboard.rendering import UNREACHABLE, Renderer, Section
 from mastodon_assets.dashboard.sessions import (
     COOKIE,
     SECONDS,
@@ -23,7 +23,7 @@ from mastodon_assets.dashboard.sessions import (
     Sessions,
     TooManyAttemptsError,
 )
-from mastodon_assets.errors import PlatformError
+from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,8 @@ class Moderation:
         try:
             posts = await self._database.read(lambda connection: read_posts(connection, scope))
         except PlatformError as error:
-            problem = str(error)
+            logger.warning("the posts could not be read: %s", error)
+            problem = UNREACHABLE if isinstance(error, ServiceUnavailableError) else str(error)
         # Written before anything is shown: no look is missing.
         self._access_log.write(
             "look",

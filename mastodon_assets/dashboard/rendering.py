@@ -30,12 +30,14 @@ from mastodon_assets.dashboard.views.base import (
     percent,
 )
 from mastodon_assets.dashboard.views.registry import VIEWS
-from mastodon_assets.errors import PlatformError
+from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).with_name("static")
 FIGURES = "figures"
+# The reason has addresses and names, which are for the operator.
+UNREACHABLE = "Database not reachable. The log of the dashboard says why."
 NARROW = 326
 _HALF, _WHOLE = 560, 1160
 _MOST_CACHED = 600
@@ -153,7 +155,7 @@ class Renderer:
         return await self._sections.get((view.name, filters), self._version(view), make)
 
     def _failed(self, view: View, error: PlatformError) -> Section:
-        text = f"Database not reachable: {error}." if self._poller.reached.problem else str(error)
+        text = UNREACHABLE if isinstance(error, ServiceUnavailableError) else str(error)
         content = Content(Grid((), ()), empty=text)
         html = self.templates.get_template("section.html").render(
             view=view, content=content, charts=[], query="", ignored=[], table=None, at=None

@@ -18,6 +18,8 @@
     if (mode.textContent !== text) mode.textContent = text;
   };
 
+  const showState = (hasProblem) => show(hasProblem ? "waiting" : "live", hasProblem ? "Waiting" : "Live");
+
   const replace = (name, html) => {
     const section = document.getElementById(name);
     if (!section) return;
@@ -63,7 +65,7 @@
     const query = new URLSearchParams(live.dataset.query);
     query.set("seen", seen);
     source = new EventSource(`${live.dataset.events}?${query}`);
-    source.addEventListener("open", () => show("live", "Live"));
+    source.addEventListener("open", () => showState(!problem.hidden));
     source.addEventListener("section", (event) => {
       const { name, html } = JSON.parse(event.data);
       replace(name, html);
@@ -74,7 +76,7 @@
       time.textContent = state.text;
       problem.hidden = !state.problem;
       if (problem.textContent !== (state.problem || "")) problem.textContent = state.problem || "";
-      show(state.problem ? "waiting" : "live", state.problem ? "Waiting" : "Live");
+      showState(state.problem);
     });
     source.addEventListener("over", () => window.location.reload());
     source.addEventListener("error", () => {

@@ -60,16 +60,16 @@ def read_sources(connection: Connection[Any], scope: Scope) -> Content:
     return Content(
         Grid(_SOURCE_COLUMNS, rows),
         notes=[
-            f"{reading} of {len(rows)} sources connected; {open_gaps} open gaps; {missing} gaps"
-            " with posts that could not be recovered.",
+            f"{reading} of {len(rows)} sources connected; {_gaps(open_gaps)};"
+            f" {_gaps(missing, 'gap with posts that could not be recovered')}.",
         ],
         figures=[Figure("sources connected", f"{reading} of {len(rows)}", _gaps(open_gaps))],
         warning="; ".join(suspicious) or None,
     )
 
 
-def _gaps(count: int) -> str:
-    return "no open gap" if not count else f"{count} open gap{'' if count == 1 else 's'}"
+def _gaps(count: int, name: str = "open gap") -> str:
+    return f"{count or 'no'} {name if count < 2 else name.replace('gap', 'gaps')}"
 
 
 def _source(row: tuple[Any, ...], now: datetime) -> list[Any]:
