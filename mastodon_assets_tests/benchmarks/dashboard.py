@@ -205,7 +205,7 @@ def _behind(url: str, connection: psycopg.Connection[Any]) -> dict[str, float]:
 def _counts(lines: Iterator[str]) -> Iterator[int]:
     """The number of posts in each event of that view."""
     for line in lines:
-        if '"name":"posts"' in line and (found := re.search(r"n = ([0-9,]+) posts", line)):
+        if '"name":"minutes"' in line and (found := re.search(r"n = ([0-9,]+) posts", line)):
             yield int(found[1].replace(",", ""))
 
 

@@ -129,22 +129,22 @@ def test_a_commit_changes_its_sections_singly_and_never_one_that_has_the_focus(
 ) -> None:
     page = open_page("/?period=1h")
     page.locator(_LIVE).wait_for()
-    page.evaluate("for (const id of ['posts', 'model']) document.getElementById(id).mark = id")
-    summary = page.locator("#posts summary")
+    page.evaluate("for (const id of ['minutes', 'model']) document.getElementById(id).mark = id")
+    summary = page.locator("#minutes summary")
     summary.focus()
     page.keyboard.press("Enter")
     before = page.locator(_TOTAL).inner_text()
     _add_posts(settings_here, 700)
     _wait_for_change(page, before)
     # Its new numbers wait until the focus has gone.
-    assert page.evaluate("document.getElementById('posts').mark") == "posts"
+    assert page.evaluate("document.getElementById('minutes').mark") == "minutes"
     assert page.evaluate("document.activeElement.innerText") == "Table"
     page.get_by_role("button", name="Pause updates").focus()
-    page.wait_for_function("document.getElementById('posts').mark === undefined")
+    page.wait_for_function("document.getElementById('minutes').mark === undefined")
     assert page.evaluate("document.getElementById('model').mark") == "model"
     # What a person opened stays open.
-    assert page.locator("#posts details").get_attribute("open") is not None
-    assert page.locator("#posts svg title").first.is_hidden()
+    assert page.locator("#minutes details").get_attribute("open") is not None
+    assert page.locator("#minutes svg title").first.is_hidden()
 
 
 def test_a_paused_page_stays_as_it_is_and_catches_up(

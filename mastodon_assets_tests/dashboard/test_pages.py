@@ -234,7 +234,7 @@ def test_an_empty_database_says_so_and_the_posts_say_how_to_turn_them_on(
     settings = load_settings(database_url=fresh_database_url, mastodon_assets_home=tmp_path)
     with TestClient(build_application(settings), base_url="http://localhost:3300") as pages:
         page = pages.get("/").text
-        assert page.count("No data yet: no post has reached the tables.") == 10
+        assert page.count("No data yet: no post has reached the tables.") == 11
         assert "No source yet" in page
         assert "No model yet" in page
         assert "no data yet · checked" in page

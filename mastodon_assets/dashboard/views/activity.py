@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
@@ -11,7 +12,7 @@ from mastodon_assets.dashboard.charts.bars import Bar, count_label, horizontal_b
 from mastodon_assets.dashboard.charts.heatmap import DAYS, week_map
 from mastodon_assets.dashboard.charts.svg import SERIES
 from mastodon_assets.dashboard.charts.time_series import Axis, Series, stacked_columns
-from mastodon_assets.dashboard.filters import Scope
+from mastodon_assets.dashboard.filters import Filters, Scope, scope_at
 from mastodon_assets.dashboard.views.base import (
     Column,
     Condition,
@@ -39,6 +40,14 @@ _PAUSE = timedelta(minutes=5)
 _OTHERS = "others"
 
 
+def read_minutes(connection: Connection[Any], scope: Scope) -> Content:
+    """Read the posts per minute and language of the last hour, as the stream counts them."""
+    last_hour = scope_at(Filters(period="1h", language=scope.filters.language), scope.now)
+    content = read_posts(connection, last_hour)
+    count = sum(row[2] for row in content.grid.rows)
+    return replace(content, figures=[Figure("posts in the last hour", f"{count:,}", "live")])
+
+
 def read_posts(connection: Connection[Any], scope: Scope) -> Content:
     """Read the posts per period and language, per minute if the period is short."""
     first = _first_post(connection, scope)
@@ -53,7 +62,7 @@ def read_posts(connection: Connection[Any], scope: Scope) -> Content:
     rows = fetch(connection, _statement(scope), _condition(scope), interval=grain.interval)
     if not rows:
         return nothing_yet(connection, _COLUMNS, scope)
-    axis = axis_of(grain, scope.start or rows[0][0], scope.end)
+    axis = axis_of(grain, scope.start or rows[0][0], min(scope.end, scope.now))
     series = _series(axis, rows)
     total = sum(row[2] for row in rows)
     unit = "posts with the hashtag" if scope.filters.hashtag else "posts"
@@ -279,17 +288,27 @@ def read_languages(connection: Connection[Any], scope: Scope) -> Content:
                 f" The chart leaves out {hidden:,} languages, the table has them." if hidden else ""
             ),
         ],
-        figures=[Figure("languages", f"{len(counts):,}", f"most: {counts[0][0]}")],
     )
 
 
+MINUTES = View(
+    "minutes",
+    "Posts per minute",
+    "What arrives now?",
+    "toot_metrics_windowed",
+    read_minutes,
+    follows="posts",
+    applies=("language",),
+    is_wide=True,
+    has_period=False,
+)
 POSTS = View(
     "posts",
     "Posts over time",
     "How much is posted, and in which languages?",
-    "toot_metrics_windowed, or hourly_activity and hourly_hashtags for long periods",
+    "hourly_activity, hourly_hashtags; toot_metrics_windowed up to 6 hours",
     read_posts,
-    follows="posts",
+    follows="answers",
     applies=("language", "hashtag", "server"),
     is_wide=True,
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, LiteralString
 
 from psycopg import Connection, sql
@@ -213,8 +213,3 @@ def with_interval(share: Share | None) -> str:
     if share is None:
         return "withheld"
     return f"{percent(share.value)} ({share.low * 100:.0f}–{share.high * 100:.0f} %)"
-
-
-def as_day(value: datetime | date) -> date:
-    """Return the day of a time."""
-    return value.date() if isinstance(value, datetime) else value

@@ -8,6 +8,7 @@ from mastodon_assets.dashboard.views.base import View
 VIEWS: Mapping[str, View] = {
     view.name: view
     for view in (
+        activity.MINUTES,
         activity.POSTS,
         sentiment.BY_DAY,
         hashtags.TRENDS,
