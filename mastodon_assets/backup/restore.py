@@ -215,8 +215,8 @@ def _check_unused(connection: Connection[Any]) -> None:
     ).fetchone()
     if others and others[0]:
         raise BackupError(
-            f"{others[0]} other programs are connected to the database; stop `mastodon-assets run`,"
-            " `ui`, `ingest` and `stream`, then run it again"
+            f"the database is in use (connections: {others[0]}); stop `mastodon-assets run`, `ui`,"
+            " `ingest` and `stream`, then run it again"
         )
     for name in _TABLES_IN_USE:
         if _has_table(connection, name) and _has_rows(connection, name):

@@ -56,7 +56,7 @@ def backup(
         print_json({"folder": str(made.folder), "bytes": made.bytes, **made.manifest})
         return
     posts, models = made.manifest["rows"]["toots_raw"], len(made.manifest["models"])
-    print_line(f"{made.folder}: {made.bytes / 2**20:,.1f} MiB, {posts:,} posts, {models} models")
+    print_line(f"{made.folder}: {made.bytes / 2**20:,.1f} MiB, posts {posts:,}, models {models}")
 
 
 def restore(
