@@ -250,7 +250,11 @@ def _confirm(
 
 def _confirmation(latest: dg.AssetMaterialization) -> dg.AssetMaterialization:
     """Return the materialization again: the same versions and rows, without its pictures."""
-    kept = {name: value for name, value in latest.metadata.items() if name.startswith("dagster/")}
+    kept = {
+        name: value
+        for name, value in latest.metadata.items()
+        if name.startswith("dagster/") or name == "dashboard"
+    }
     return dg.AssetMaterialization(
         latest.asset_key,
         description="Confirmed: nothing has changed.",

@@ -75,7 +75,7 @@ def read_posts(connection: Connection[Any], scope: Scope) -> Content:
         summary=_summary(axis, series, total, grain),
         notes=_notes(connection, scope, total),
         figures=[Figure("posts", f"{total:,}", scope.text)],
-        warning=_pause(connection, scope),
+        warning=_pause(connection, scope) if scope.is_by_minute else None,
     )
 
 
