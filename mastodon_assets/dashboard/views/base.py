@@ -19,7 +19,7 @@ Kind = Literal["time", "day", "text", "number", "share", "tag", "decimal"]
 Draw = Callable[[int], str]
 
 # Rows of a table in the page; files have all.
-MOST_ROWS = 60
+MOST_ROWS = 62
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,13 @@ class Column:
     name: str
     heading: str
     kind: Kind = "number"
+
+    @property
+    def align(self) -> str:
+        """Return the class of its cells in the page; empty for numbers."""
+        if self.kind in ("time", "day"):
+            return "when"
+        return "text" if self.kind in ("text", "tag") else ""
 
 
 @dataclass(frozen=True)
