@@ -160,7 +160,9 @@ def _in_browser(url: str, axe: Path | None) -> tuple[float, dict[str, Any] | Non
     violations: dict[str, Any] | None = None
     with browser_page() as page:
         page.goto(url, wait_until="load")
-        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        entries = "performance.getEntriesByName('first-contentful-paint')"
+        page.wait_for_function(f"{entries}.length > 0")
+        paint = page.evaluate(f"{entries}[0].startTime")
         browser = page.context.browser
         assert browser is not None
         if axe is not None:
