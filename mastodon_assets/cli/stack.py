@@ -312,10 +312,12 @@ def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | No
     from mastodon_assets.kafka.topics import read_topic
     from mastodon_assets.orchestration.refresh_state import shown_state
     from mastodon_assets.stream.ledger import lag
+    from mastodon_assets.stream.retention import count_unknown_deletes
 
     try:
         shown = shown_state(settings)
         topic = read_topic(settings, settings.kafka_topic, timeout=3)
+        unknown_deletes = count_unknown_deletes(settings.postgres_url)
     except PlatformError as error:
         return None, in_one_line(str(error))
     ahead = lag(shown.ledger, topic.end)
@@ -328,6 +330,7 @@ def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | No
         and shown.shown_champions == {shown.champion},
         "champion": shown.champion or "none",
         "posts_kept_since": "always" if since == date.min else since.isoformat(),
+        "deletes_of_unknown_posts": unknown_deletes,
     }
     return pipeline, None
 

@@ -130,6 +130,7 @@ class Settings(BaseSettings):
     windows_keep_days: int | None = Field(default=None, ge=1, le=36_500)
     rejected_keep_days: int = Field(default=90, ge=1, le=36_500)
     alerts_keep_days: int = Field(default=90, ge=1, le=36_500)
+    unknown_deletes_keep_days: int = Field(default=30, ge=1, le=36_500)
     dagster_keep_days: int = Field(default=30, ge=1)
     dagster_keep_refreshes: int = Field(default=20, ge=1)
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from mastodon_assets.contract.identity import account_form, tag_forms
-from mastodon_assets.contract.messages import NO_LANGUAGE, post_id
+from mastodon_assets.contract.messages import IMPORT, NO_LANGUAGE, post_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +49,7 @@ class FastPost(msgspec.Struct, forbid_unknown_fields=True, gc=False, frozen=True
     favourites: _Count
     reblogs: _Count
     replies: _Count
-    origin: Literal["stream", "backfill", "simulator", "replay"]
+    origin: Literal["stream", "backfill", "import", "simulator", "replay"]
     edited_at: _Time | None = None
     url: str | None = None
     user_id: _OptionalShort = None
@@ -105,6 +105,7 @@ def fast_columns(posts: Sequence[FastPost]) -> dict[str, Any]:
     columns["content_txt"] = [post.content for post in posts]
     columns["is_bot"] = [bool(post.bot) for post in posts]
     columns["is_sensitive"] = [bool(post.sensitive or post.spoiler_text) for post in posts]
+    columns["is_imported"] = [post.origin == IMPORT for post in posts]
     for name in _SAME_NAMES:
         columns[name] = [getattr(post, name) for post in posts]
     return columns

@@ -26,6 +26,8 @@ _REPLACEMENT = "�"
 _REASON_LENGTH = 300
 # `lang` of a post that declares no language.
 NO_LANGUAGE = "und"
+# `origin` of recorded posts, which do not show what their server has now.
+IMPORT = "import"
 # The seed of Spark's `xxhash64`.
 _HASH_SEED = 42
 
@@ -100,7 +102,7 @@ def decode(value: bytes | None, kafka_time: datetime) -> Message:
     Returns:
         op, instance, status_id, received_at and, for an upsert, uri, created_at, edited_at,
         username, user_id, lang, content_txt, content_html, hashtags, favourites, reblogs, replies,
-        visibility, is_bot, is_sensitive, in_reply_to_id. Times are datetimes in UTC.
+        visibility, is_bot, is_sensitive, is_imported, in_reply_to_id. Times are datetimes in UTC.
 
     Raises:
         ContractError: The value is no message of the contract.
@@ -194,6 +196,7 @@ def _upsert(document: Message) -> Message:
         "visibility": document.get("visibility"),
         "is_bot": bool(document.get("bot")),
         "is_sensitive": bool(document.get("sensitive") or document.get("spoiler_text")),
+        "is_imported": document["origin"] == IMPORT,
         "in_reply_to_id": document.get("in_reply_to_id"),
     }
 
@@ -221,5 +224,6 @@ def _first_version(document: Message, kafka_time: datetime) -> Message:
         "visibility": None,
         "is_bot": False,
         "is_sensitive": False,
+        "is_imported": False,
         "in_reply_to_id": None,
     }

@@ -13,9 +13,12 @@ from pydantic import SecretStr
 
 from mastodon_assets.ingest.api.status_ids import is_number
 from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.recovery.accounts import KnownAccount
 from mastodon_assets.ingest.recovery.cursors import Cursor, read_cursor, save_cursor
 from mastodon_assets.ingest.recovery.gaps import (
     Gap,
+    read_accounts_with_posts,
+    read_known_accounts,
     read_open_gaps,
     read_recent_posts,
     read_stored_posts,
@@ -86,6 +89,19 @@ class Checkpoint:
     def recent_posts(self) -> list[StoredPost]:
         """Return the posts of the last days in the tables."""
         return read_recent_posts(self._postgres_url, self._summary.instance)
+
+    def known_accounts(self) -> list[KnownAccount]:
+        """Return the accounts of posts of the last days in the tables."""
+        return read_known_accounts(self._postgres_url, self._summary.instance)
+
+    def accounts_with_posts(self, usernames: Collection[str]) -> set[str]:
+        """Return those of the accounts that have stored posts.
+
+        Raises:
+            ServiceUnavailableError: PostgreSQL does not answer.
+            MissingTablesError: The tables are missing.
+        """
+        return read_accounts_with_posts(self._postgres_url, usernames)
 
     def move_to(self, status_id: str) -> None:
         """Note that everything up to `status_id` is published."""

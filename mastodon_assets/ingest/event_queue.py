@@ -45,6 +45,7 @@ from mastodon_assets.ingest.api.rate_limits import (
     pause_seconds,
 )
 from mastodon_assets.ingest.recovery.account_view import AccountCompared, compare_views
+from mastodon_assets.ingest.recovery.accounts import AccountChecker, AccountsChecked
 from mastodon_assets.ingest.recovery.audit import (
     OVERLAP,
     AuditedStatus,
@@ -57,6 +58,12 @@ from mastodon_assets.ingest.recovery.history_walk import (
     HistoryItem,
     HistoryStatus,
     HistoryWalker,
+)
+from mastodon_assets.ingest.recovery.home_questions import (
+    RESERVED_REQUESTS,
+    SECONDS_BETWEEN_QUESTIONS,
+    HomeAnswer,
+    HomeAsker,
 )
 from mastodon_assets.ingest.recovery.poll import PollEnded, Poller, PollStart, PollStarted
 from mastodon_assets.ingest.recovery.recheck import Rechecked, Rechecker
@@ -78,6 +85,7 @@ _STOP_SECONDS = 0.3
 # A server without a stream is polled this long before its stream is looked for again.
 _POLLING_SECONDS = 24 * 60 * 60
 _COMPARING_SECONDS = 24 * 60 * 60
+_CHECK_SECONDS = 30
 _BACKOFF = wait_random_exponential(multiplier=1, min=0.2, max=60)
 # A stream that lived this long was a good one: the back-off begins again.
 _STABLE_SECONDS = 60
@@ -136,6 +144,8 @@ QueueItem = (
     | Rechecked
     | AccountCompared
     | AuditItem
+    | HomeAnswer
+    | AccountsChecked
 )
 
 
@@ -184,6 +194,7 @@ class EventQueue:
         poll_start: PollStart,
         *,
         audit_seconds: float = 0,
+        home_questions: Callable[[], list[str]] | None = None,
     ) -> None:
         self._client = client
         self._queue = _ByteBoundedQueue(_QUEUE_ITEMS)
@@ -239,6 +250,23 @@ class EventQueue:
         self._connected_at: datetime | None = None
         if audit_seconds:
             self._start("auditor", lambda: self._keep_auditing(audit_seconds))
+        checker = AccountChecker(
+            client,
+            caller=RateLimitedCaller(self._stopping, spare=SPARE_REQUESTS),
+            rate_limits=rate_limits,
+            put=self._put,
+            known=poll_start.known_accounts,
+        )
+        self._start("account-checker", lambda: self._repeat(checker.check_if_due, _CHECK_SECONDS))
+        if home_questions is not None:
+            asker = HomeAsker(
+                client,
+                caller=RateLimitedCaller(self._stopping, spare=-RESERVED_REQUESTS),
+                rate_limits=rate_limits,
+                put=self._put,
+                questions=home_questions,
+            )
+            self._start("home-asker", lambda: self._repeat(asker.ask, SECONDS_BETWEEN_QUESTIONS))
         self._start("stream-reader", self._keep_reading)
 
     def next(self, seconds: float) -> QueueItem | None:
@@ -367,6 +395,17 @@ class EventQueue:
                 if (stream := self._stream) is not None:
                     stream.close()
 
+    def _repeat(self, ask: Callable[[], None], seconds: float) -> None:
+        """Ask something again and again, until the run ends."""
+        while not self._stopping.wait(seconds):
+            try:
+                ask()
+            except ServiceUnavailableError:
+                # It is asked again; the stream's reader reports what is wrong.
+                continue
+            except StoppedError:
+                return
+
     def _compare_views(self) -> None:
         with suppress(ServiceUnavailableError, StoppedError):
             compared = compare_views(self._client, self._comparing_caller, self._rate_limits)
@@ -463,9 +502,16 @@ def opened_event_queue(
     poll_start: PollStart,
     *,
     audit_seconds: float = 0,
+    home_questions: Callable[[], list[str]] | None = None,
 ) -> Iterator[EventQueue]:
     """Keep the stream connected until the end of the block."""
-    queue = EventQueue(client, rate_limits, poll_start, audit_seconds=audit_seconds)
+    queue = EventQueue(
+        client,
+        rate_limits,
+        poll_start,
+        audit_seconds=audit_seconds,
+        home_questions=home_questions,
+    )
     try:
         yield queue
     finally:
@@ -477,7 +523,7 @@ def _size_of(item: QueueItem) -> int:
     match item:
         case StreamEvent():
             return len(item.data)
-        case ListedStatus() | HistoryStatus() | AuditedStatus():
+        case ListedStatus() | HistoryStatus() | AuditedStatus() | HomeAnswer():
             return len(str(item.status))
         case _:
             return 0

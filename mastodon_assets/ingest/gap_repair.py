@@ -182,16 +182,10 @@ class GapRepair:
         self._recovered += summary.upserts + summary.deletes - published
 
     def _remove(self, gone: GonePosts) -> None:
-        was_held = self._brake.reason
-        for status_id in self._brake.passed(gone.status_ids, gone.asked):
+        with self._brake.reported(self._log):
+            passed = self._brake.passed(gone.status_ids, gone.asked)
+        for status_id in passed:
             self._handler.handle_gone(status_id, gone.received_at)
-        if self._brake.reason is not None and was_held is None:
-            self._log.warning(
-                "suspicious: %s; nothing is removed until a person has looked at the server and"
-                " runs: mastodon-assets sources accept %s",
-                self._brake.reason,
-                self._handler.summary.instance,
-            )
 
     def end(self, ended: WalkEnded) -> None:
         """Close the gaps of the walk that has ended, and start the walk for those that wait.

@@ -23,14 +23,15 @@ from typing import Any
 
 import orjson
 
-from mastodon_assets.contract.identity import domain_form
-from mastodon_assets.contract.messages import ContractError, Message
+from mastodon_assets.contract.identity import domain_form, full_handle, uri_host
+from mastodon_assets.contract.messages import IMPORT, ContractError, Message
 from mastodon_assets.contract.times import utc_text
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.ingest.api.event_stream import StreamEvent
 from mastodon_assets.ingest.api.software import UNKNOWN, Software
 from mastodon_assets.ingest.api.status_ids import inner_post, readable_id
 from mastodon_assets.ingest.domain_deletes import DomainDeletes
+from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.ingest.policy.admission import WITHDRAWN, AdmissionPolicy, DroppedError
 from mastodon_assets.ingest.policy.consent import REFUSALS_OF_ACCOUNT
 from mastodon_assets.ingest.policy.normalize import NormalizeError, to_delete
@@ -45,6 +46,7 @@ _SIMULATED_INSTANCE = "simulator.example"
 _EDITS = frozenset({"status.update", "status_update"})
 _REMEMBERED_POSTS = 100_000
 _OTHER_TIMELINE = "other_timeline"
+REFUSED_AT_HOME = "refused_at_home"
 _SETTLED_SECONDS = 60 * 60
 _MOST_ACCOUNTS = 1_000
 _PUBLISHED, _DELETED, _NEVER_EDITED = "published", "deleted", "never edited"
@@ -94,6 +96,7 @@ class EventHandler:
         suppression_list: Callable[[], SuppressionList],
         software: Software = UNKNOWN,
         timeline: str = "public",
+        homes: Homes | None = None,
     ) -> None:
         """Check that the server may be read.
 
@@ -104,6 +107,7 @@ class EventHandler:
             suppression_list: Returns the present suppression list.
             software: Fields that say nothing there are not read.
             timeline: The kind of the source; its other posts are dropped.
+            homes: Shared by the sources of several servers.
 
         Raises:
             SuppressedServerError: `instance` is on the suppression list.
@@ -118,10 +122,12 @@ class EventHandler:
         self._policy = policy
         self._software = software
         self._timeline = timeline
+        self._homes = homes
         self._read_suppression_list = suppression_list
         self._suppression_list = suppression_list()
         self._recent = _RecentPosts(_REMEMBERED_POSTS)
         self._domain_deletes = DomainDeletes(domain_form(instance))
+        self._judged: OrderedDict[str, None] = OrderedDict()
         self._refusing = _RefusingAccounts(_REMEMBERED_POSTS)
         self.summary = IngestSummary(instance, str(policy))
 
@@ -148,7 +154,7 @@ class EventHandler:
 
     def handle_recorded(self, line: bytes, received_at: datetime) -> None:
         """Handle a recorded status, one line of JSON in UTF-8."""
-        with self._dead_letter_on_error("backfill") as origin:
+        with self._dead_letter_on_error(IMPORT) as origin:
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError:
@@ -166,6 +172,28 @@ class EventHandler:
             elif not self._publish_delete(status_id, received_at, origin):
                 self._fail("bad_delete", "the payload is not an id", None, origin)
 
+    def handle_home_answer(
+        self, status_id: str, status: Mapping[str, Any] | None, received_at: datetime
+    ) -> bool:
+        """Handle what this server says of its own post that another server deleted.
+
+        A post that it shows is published again, because only a later document brings it back.
+
+        Returns:
+            Whether something was published.
+        """
+        published = self.summary.upserts + self.summary.deletes
+        with self._dead_letter_on_error("backfill") as origin:
+            self.summary.received += 1
+            self._recent.forget(status_id)
+            if status is None:
+                self._publish_delete(status_id, received_at, origin)
+            else:
+                self._handle_status(
+                    status, None, is_edit=False, received_at=received_at, origin=origin
+                )
+        return self.summary.upserts + self.summary.deletes > published
+
     @property
     def own_domain(self) -> str:
         """The domain of the server's own accounts, as usernames of stored posts contain it."""
@@ -179,10 +207,14 @@ class EventHandler:
         """
         return self._refusing.waiting()
 
+    def judged_accounts(self) -> list[str]:
+        """Return the latest accounts whose posts were not withheld, as posts name them."""
+        return list(self._judged)
+
     def handle_refused(
         self, accounts: Iterable[str], posts: Iterable[PostAlias], received_at: datetime
     ) -> None:
-        """Publish deletes of the stored posts of accounts that `refusing_accounts` returned."""
+        """Publish deletes of the stored posts of accounts that refuse, or are gone."""
         with self._dead_letter_on_error("backfill") as origin:
             for post in posts:
                 self._publish_delete(post.status_id, received_at, origin, instance=post.instance)
@@ -261,6 +293,7 @@ class EventHandler:
         reason = self._policy.withheld_reason(
             status, instance=self._instance, suppression_list=self._suppression_list
         )
+        reason = self._reason_by_home(status, reason, is_live=origin != IMPORT)
         if reason is not None:
             self._withhold(status, reason, is_edit=is_edit, received_at=received_at, origin=origin)
             return
@@ -279,16 +312,42 @@ class EventHandler:
         except ContractError as error:
             self._fail("contract", str(error), self._payload(status, text), origin)
 
+    def _reason_by_home(self, status: Any, reason: str | None, *, is_live: bool) -> str | None:
+        """Return why a status is withheld if it is known what the account's own server says.
+
+        A recording (not `is_live`) says nothing of the present.
+        """
+        if self._homes is None or not isinstance(status, Mapping):
+            return reason
+        handle = full_handle(status.get("account"), self._instance)
+        if handle is None:
+            return reason
+        if handle.partition("@")[2] == domain_form(self._instance):
+            if is_live and reason in REFUSALS_OF_ACCOUNT:
+                self._homes.note_refusal(handle, self._instance)
+            elif is_live and reason is None:
+                self._homes.note_consent(handle)
+            return reason
+        return REFUSED_AT_HOME if reason is None and self._homes.refuses(handle) else reason
+
     def _publish_upsert(self, message: Message) -> None:
         status_id, version = str(message["id"]), message["edited_at"] or _NEVER_EDITED
+        self._judged[message["username"]] = None
+        if len(self._judged) > _MOST_ACCOUNTS:
+            self._judged.popitem(last=False)
         if self._recent.has(status_id, version):
             self.summary.duplicates += 1
             return
         self._publisher.publish(message)
         self._recent.add(status_id, version)
         self._recent.add(status_id, _PUBLISHED)
-        is_local = str(message["username"]).endswith(f"@{domain_form(self._instance)}")
+        is_local = str(message["username"]).endswith(f"@{self.own_domain}")
         self._domain_deletes.note_post(status_id, message["uri"], is_local=is_local)
+        if is_local and self._homes is not None and message["origin"] != IMPORT:
+            uri = str(message["uri"])
+            if (host := uri_host(uri)) is not None:
+                has_ids = uri.rstrip("/").rpartition("/")[2] == status_id
+                self._homes.note_name(self._instance, host, has_ids=has_ids)
         self._refusing.discard(message["username"])
         self.summary.upserts += 1
 
@@ -374,6 +433,10 @@ class _RecentPosts:
         self._notes.setdefault(status_id, set()).add(note)
         if len(self._notes) > self._limit:
             self._notes.popitem(last=False)
+
+    def forget(self, status_id: str) -> None:
+        """Forget all notes of a post."""
+        self._notes.pop(status_id, None)
 
     def newest(self, note: str, *, without: str, limit: int) -> list[str]:
         """Return ids with `note` and without `without`, the newest first."""

@@ -17,6 +17,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.contract.identity import UNKNOWN_INSTANCE, uri_host
 from mastodon_assets.contract.recordings import RecordingError, open_recording
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
+from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.ingest.policy.admission import admission_policy
 from mastodon_assets.kafka.publisher import Publisher, publishing
 from mastodon_assets.warehouse.handle_keys import record_handle_key
@@ -55,6 +56,8 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str | None)
         SuppressedServerError: The server is on the suppression list.
     """
     record_handle_key(settings)
+    homes = Homes(settings.postgres_url)
+    homes.load()
     with publishing(settings) as publisher:
         received = 0
         try:
@@ -66,6 +69,7 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str | None)
                 instance=instance or _instance_of(first),
                 policy=admission_policy(settings),
                 suppression_list=watched_suppression_list(settings),
+                homes=homes,
             )
             for document in chain(first, recording.documents):
                 _wait_for_room(publisher)

@@ -5,12 +5,14 @@ is restored from a backup or under repair answers 404 for posts that it has (obs
 would go, 65 of them rightly). What a server says of one post by an event is never held.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pydantic import SecretStr
 
+from mastodon_assets.ingest.source_log import SourceLog
 from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
 
 # What a person accepted stays accepted this long, because posts are asked for in several rounds.
@@ -35,7 +37,8 @@ class RemovalBrake:
     """Decides about the removals of one server. Methods read and write PostgreSQL.
 
     `reason` says why removals are held at present; None if they are not. `is_accepted` says whether
-    a person let them pass within the last day, when this was made.
+    a person let them pass within the last day, when this was made. `fewest` is the smallest number
+    of asked posts or accounts that can be held.
     """
 
     def __init__(
@@ -56,30 +59,39 @@ class RemovalBrake:
         self._postgres_url = postgres_url
         self._instance = instance
         self._share = share
-        self._fewest = fewest
+        self.fewest = fewest
         found = read_suspicion(postgres_url, instance)
         self.is_accepted = found is not None and found.is_accepted
         self.reason = None if found is None or found.is_accepted else found.reason
 
-    def passed(self, status_ids: Sequence[str], asked: int) -> Sequence[str]:
+    def passed(
+        self, status_ids: Sequence[str], asked: int, *, accounts: int | None = None
+    ) -> Sequence[str]:
         """Return the posts that may be removed: all, or none while they are held.
 
         Args:
             status_ids: Posts that the server does not show any more, or that may not stay.
             asked: The posts that were asked for, these included.
+            accounts: If the posts go for the sake of their accounts: how many these are. Then
+                `asked` counts accounts too.
 
         Raises:
             ServiceUnavailableError: PostgreSQL does not answer.
             MissingTablesError: The tables are missing.
         """
         found = read_suspicion(self._postgres_url, self._instance)
-        is_too_much = asked >= self._fewest and len(status_ids) > self._share * asked
+        going = len(status_ids) if accounts is None else accounts
+        is_too_much = asked >= self.fewest and going > self._share * asked
         if found is not None and found.is_accepted:
             self.reason = None
             return status_ids
         if is_too_much:
-            self.reason = f"{len(status_ids)} of {asked} posts that were asked for are gone"
-        elif asked >= self._fewest and self.reason is not None:
+            self.reason = (
+                f"{going} of {asked} posts that were asked for are gone"
+                if accounts is None
+                else f"{going} of {asked} accounts that were read refuse now, or are gone"
+            )
+        elif accounts is None and asked >= self.fewest and self.reason is not None:
             # The server shows its posts again: whatever it was is over.
             self.reason = None
             forget_suspicion(self._postgres_url, self._instance)
@@ -89,6 +101,19 @@ class RemovalBrake:
         held = list(dict.fromkeys([*waiting, *status_ids]))
         save_suspicion(self._postgres_url, self._instance, Suspicion(self.reason, held))
         return ()
+
+    @contextmanager
+    def reported(self, log: SourceLog) -> Iterator[None]:
+        """Log if removals are held at the end of the block that were not held before."""
+        was_held = self.reason
+        yield
+        if self.reason is not None and was_held is None:
+            log.warning(
+                "suspicious: %s; nothing is removed until a person has looked at the server and"
+                " runs: mastodon-assets sources accept %s",
+                self.reason,
+                self._instance,
+            )
 
     def suspect(self, reason: str) -> None:
         """Hold removals from now on.

@@ -12,7 +12,7 @@ are in `supervisor`.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,9 +26,11 @@ from mastodon_assets.ingest.checkpoint import Checkpoint
 from mastodon_assets.ingest.event_queue import Connected, Disconnected, EventQueue, QueueItem
 from mastodon_assets.ingest.gap_repair import GapRepair
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
+from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.ingest.liveness import LivenessMonitor
 from mastodon_assets.ingest.metrics import Reading
 from mastodon_assets.ingest.recovery.account_view import AccountCompared
+from mastodon_assets.ingest.recovery.accounts import AccountsChecked
 from mastodon_assets.ingest.recovery.audit import AuditedStatus, AuditEnded, AuditItem
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.ingest.recovery.history_walk import (
@@ -37,6 +39,7 @@ from mastodon_assets.ingest.recovery.history_walk import (
     HistoryPage,
     HistoryStatus,
 )
+from mastodon_assets.ingest.recovery.home_questions import HomeAnswer
 from mastodon_assets.ingest.recovery.poll import PollEnded, PollStarted
 from mastodon_assets.ingest.recovery.recheck import Rechecked
 from mastodon_assets.ingest.recovery.timeline_walk import (
@@ -50,6 +53,7 @@ from mastodon_assets.ingest.recovery.timeline_walk import (
 from mastodon_assets.ingest.removal_brake import RemovalBrake
 from mastodon_assets.ingest.source_log import SourceLog
 from mastodon_assets.ingest.source_states import SourceState, StateName
+from mastodon_assets.ingest.stored_posts import PostAlias
 from mastodon_assets.kafka.publisher import FLUSH_SECONDS, Publisher
 
 logger = logging.getLogger(__name__)
@@ -93,7 +97,10 @@ class SourceWorker:
         source: str,
         bounds: Bounds,
         account_filters: str | None = None,
+        homes: Homes | None = None,
     ) -> None:
+        self._homes = homes
+        self._answered: list[PostAlias] = []
         self._queue = queue
         self._handler = handler
         self._publisher = publisher
@@ -116,6 +123,7 @@ class SourceWorker:
         self._anomaly: str | None = None
         self._account_filters = account_filters
         self._rechecked: str | None = None
+        self._accounts_checked: str | None = None
         self._unseen: str | None = None
         self._connections = self._disconnections = 0
         self._is_connected = False
@@ -169,6 +177,7 @@ class SourceWorker:
                 # Otherwise it is done when the accounts are seen again.
                 self._remove_posts_of_refusing()
             self._checkpoint.commit(min(FLUSH_SECONDS, _LAST_FLUSH_SHARE * seconds_left()))
+            self._record(self._save_homes)
             self._record(lambda: self._checkpoint.record_state(self._last_state()))
 
     def reading(self) -> Reading:
@@ -243,9 +252,16 @@ class SourceWorker:
                 if self._until_caught_up:
                     raise item.error
                 self._gap_repair.fail(item.error)
-            case AccountCompared():
-                self._handle_compared(item)
-            case PollStarted() | PollEnded() | Rechecked() | AuditedStatus() | AuditEnded():
+            case (
+                AccountCompared()
+                | HomeAnswer()
+                | AccountsChecked()
+                | PollStarted()
+                | PollEnded()
+                | Rechecked()
+                | AuditedStatus()
+                | AuditEnded()
+            ):
                 self._handle_check(item)
             case HistoryFailed() if self._until_caught_up:
                 raise item.error
@@ -254,9 +270,24 @@ class SourceWorker:
                 self._backfill.handle(item)
         self._last_item_at = time.monotonic()
 
-    def _handle_check(self, item: PollStarted | PollEnded | Rechecked | AuditItem) -> None:
-        """Handle an item of a poll or an audit."""
+    def _handle_check(
+        self,
+        item: AccountCompared
+        | HomeAnswer
+        | AccountsChecked
+        | PollStarted
+        | PollEnded
+        | Rechecked
+        | AuditItem,
+    ) -> None:
+        """Handle an item of a poll, an audit or another check."""
         match item:
+            case AccountCompared():
+                self._handle_compared(item)
+            case HomeAnswer():
+                self._handle_home_answer(item)
+            case AccountsChecked():
+                self._record(lambda: self._handle_accounts_checked(item))
             case PollStarted():
                 self._handle_poll_started(item)
             case PollEnded():
@@ -311,6 +342,12 @@ class SourceWorker:
             self._log.warning("%s", compared)
         else:
             self._unseen = None
+
+    def _handle_home_answer(self, answer: HomeAnswer) -> None:
+        if not self._handler.handle_home_answer(
+            answer.status_id, answer.status, answer.received_at
+        ):
+            self._answered.append(PostAlias(self.summary.instance, answer.status_id))
 
     def _handle_audited(self, item: AuditedStatus) -> None:
         summary = self._handler.summary
@@ -381,21 +418,49 @@ class SourceWorker:
                 self._check_liveness()
                 self._record(self._remove_posts_of_refusing)
                 self._record(lambda: self._checkpoint.commit(_SHORT_FLUSH_SECONDS))
+            self._record(self._save_homes)
             self._record_state()
             # Events wait meanwhile: a database that does not answer gets a quarter of the time.
             took = time.monotonic() - began_at
             self._committed_at = time.monotonic() + 3 * took
 
+    def _save_homes(self) -> None:
+        if self._homes is not None:
+            self._homes.save()
+            if self._answered:
+                self._homes.close_questions(self._answered)
+                self._answered.clear()
+
     def _remove_posts_of_refusing(self) -> None:
         """Publish deletes of the stored posts of accounts that were seen to refuse."""
         accounts = self._handler.refusing_accounts()
         if accounts:
-            posts = self._checkpoint.posts_of_accounts(accounts, self._handler.own_domain)
-            self._handler.handle_refused(accounts, posts, datetime.now(UTC))
-            if posts:
-                self._log.info(
-                    "%s stored posts of accounts that refuse now are removed", len(posts)
-                )
+            judged = self._checkpoint.accounts_with_posts(
+                [*accounts, *self._handler.judged_accounts()]
+            )
+            self._remove_posts_of(accounts, asked=len(judged), going=len(judged & {*accounts}))
+
+    def _remove_posts_of(self, accounts: Sequence[str], *, asked: int, going: int) -> None:
+        """Publish deletes of the stored posts of accounts, unless too many accounts would go."""
+        posts = self._checkpoint.posts_of_accounts(accounts, self._handler.own_domain)
+        if posts:
+            own = [post.status_id for post in posts if post.instance == self.summary.instance]
+            with self._brake.reported(self._log):
+                self._brake.passed(own, asked, accounts=going)
+            if self._brake.reason is not None:
+                posts = []
+        # Held ones are settled as well, until the accounts are seen again.
+        self._handler.handle_refused(accounts, posts, datetime.now(UTC))
+        if posts:
+            self._log.info(
+                "%s stored posts of accounts that refuse now, or are gone, are removed", len(posts)
+            )
+
+    def _handle_accounts_checked(self, checked: AccountsChecked) -> None:
+        self._accounts_checked = str(checked)
+        # Before enough were asked, nobody can say whether many are gone at once.
+        if checked.gone and checked.checked >= min(checked.known, self._brake.fewest):
+            self._remove_posts_of(checked.gone, asked=checked.checked, going=len(checked.gone))
 
     def _check_liveness(self) -> None:
         anomaly = self._liveness.anomaly(datetime.now(UTC))
@@ -428,7 +493,13 @@ class SourceWorker:
             name: StateName = "refused" if self._is_refused() else "disconnected"
             return self._state(name, f"{failure.reason}: {failure.error}")
         rechecked = self._rechecked if self._is_polling else None
-        notes = (self._anomaly, self._account_filters, self._unseen, rechecked)
+        notes = (
+            self._anomaly,
+            self._account_filters,
+            self._unseen,
+            rechecked,
+            self._accounts_checked,
+        )
         detail = "; ".join(filter(None, notes)) or None
         return self._state("silent" if self._anomaly else "connected", detail)
 

@@ -14,6 +14,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -21,6 +22,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from mastodon_assets.config.servers import Server, servers_of
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.config.sources import Source
+from mastodon_assets.contract.identity import uri_host
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
 from mastodon_assets.ingest.api.account_filters import SCOPES, filter_counts, filters_text
 from mastodon_assets.ingest.api.client import MastodonClient, client_of
@@ -34,6 +36,7 @@ from mastodon_assets.ingest.event_queue import (
     start_thread,
 )
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
+from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.ingest.metrics import IngestCollector, Reading
 from mastodon_assets.ingest.policy.admission import admission_policy
 from mastodon_assets.ingest.recovery.poll import PollStart
@@ -106,8 +109,9 @@ def ingest(
         )
     bounds = Bounds(until_caught_up, since, waits_for_token and not until_caught_up)
     supervisor = _Supervisor(max_events)
+    homes = Homes(settings.postgres_url) if len(servers) > 1 else None
     runners = [
-        _SourceRunner(settings, server, source, rate_limits, bounds, supervisor)
+        _SourceRunner(settings, server, source, rate_limits, bounds, supervisor, homes)
         for server in servers
         for rate_limits in [_rate_limits_of(server)]
         for source in server.sources
@@ -200,7 +204,9 @@ class _SourceRunner:
         rate_limits: RateLimits,
         bounds: Bounds,
         supervisor: _Supervisor,
+        homes: Homes | None,
     ) -> None:
+        self._homes = homes
         self._settings = settings
         self._server = server
         self._source = source
@@ -284,6 +290,7 @@ class _SourceRunner:
                     "opt-in none of its posts are published",
                     software.name,
                 )
+            self._load_homes()
             handler = EventHandler(
                 publisher,
                 instance=self.instance,
@@ -291,6 +298,7 @@ class _SourceRunner:
                 suppression_list=watched_suppression_list(settings),
                 software=software,
                 timeline=self._source.kind,
+                homes=self._homes,
             )
             checkpoint = Checkpoint(
                 settings.postgres_url, publisher, handler.summary, self._source.name
@@ -309,12 +317,14 @@ class _SourceRunner:
                 self._bounds.until_caught_up and self._bounds.since is None,
                 checkpoint.stored_uris,
                 checkpoint.recent_posts,
+                checkpoint.known_accounts,
             )
             with opened_event_queue(
                 self._client,
                 self._rate_limits,
                 poll_start,
                 audit_seconds=_MINUTE_SECONDS * settings.audit_minutes,
+                home_questions=self._home_questions(),
             ) as queue:
                 self._worker = SourceWorker(
                     queue,
@@ -325,8 +335,24 @@ class _SourceRunner:
                     source=self._source.name,
                     bounds=self._bounds,
                     account_filters=filters,
+                    homes=self._homes,
                 )
                 yield self._worker
+
+    def _load_homes(self) -> None:
+        """Read what is known of all servers, and note the names of this one."""
+        if self._homes is None:
+            return
+        self._homes.load()
+        self._homes.note_name(self.instance, self.instance, has_ids=False)
+        host = uri_host(self._server.base_url)
+        if host is not None and not self._client.is_on_this_machine:
+            self._homes.note_name(self.instance, host, has_ids=False)
+        self._homes.save()
+
+    def _home_questions(self) -> Callable[[], list[str]] | None:
+        homes = self._homes
+        return None if homes is None else partial(homes.take_questions, self.instance)
 
     def _account_filters(self) -> str | None:
         """Return what the server leaves out for the token's account, and log it."""

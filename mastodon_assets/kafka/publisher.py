@@ -123,7 +123,7 @@ class Publisher:
             reason: The kind of failure, one word.
             error: The failure in a sentence; cut to 300 characters.
             payload: JSON text; None if it may not be kept.
-            origin: `stream`, `backfill`, `simulator` or `replay`.
+            origin: `stream`, `backfill`, `import`, `simulator` or `replay`.
             instance: The server that was read.
         """
         document: dict[str, Any] = {

@@ -125,7 +125,8 @@ def retention_sensor(
         return dg.SkipReason(str(error))
     text = (
         f"removed {runs} runs, {messages} messages, {rows.posts} posts, {rows.windows} windows,"
-        f" {rows.rejected} dead letters and {rows.alerts} closed incidents"
+        f" {rows.rejected} dead letters, {rows.alerts} closed incidents and {rows.deletes} deletes"
+        " of unknown posts"
     )
     return dg.SkipReason(text if rows.is_complete else f"{text}; the next tick continues")
 

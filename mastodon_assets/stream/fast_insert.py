@@ -5,12 +5,14 @@ posts. A row that can conflict with no other needs no staging, which halves the 
 The result is the same as that of the merge.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
 from mastodon_assets.warehouse.rows import copy_arrow
+from mastodon_assets.warehouse.server_names import is_read_abroad
 from mastodon_assets.warehouse.staging import STAGED_IDS, STAGED_KEYS, with_staging
 from mastodon_assets.warehouse.tables import SCHEMA
 
@@ -38,21 +40,38 @@ _QUEUE = with_staging(
 
 _SAME_COLUMNS = (
     *("id", "created_at", "edited_at", "received_at", "payload_hash", "favourites", "reblogs"),
-    *("replies", "is_bot", "is_sensitive", "instance", "status_id", "uri", "username", "user_id"),
+    *(
+        "replies",
+        "is_bot",
+        "is_sensitive",
+        "is_imported",
+        "instance",
+        "status_id",
+        "uri",
+        "username",
+        "user_id",
+    ),
     *("lang", "visibility", "in_reply_to_id", "hashtags", "content_txt", "content_html"),
 )
 
 
-def split_new_rows(connection: Connection[Any], rows: "pa.Table") -> tuple["pa.Table", "pa.Table"]:
+def split_new_rows(
+    connection: Connection[Any], rows: "pa.Table", names: Mapping[str, str]
+) -> tuple["pa.Table", "pa.Table"]:
     """Split a batch into new posts and all other rows.
 
     A new post shares neither its id nor a server's status id with a stored row, an alias, a
-    tombstone or another row of the batch. Hold the write lock until the new posts are stored.
+    tombstone or another row of the batch. It was not read abroad while its home, by `names` of
+    `read_server_names`, is read as well. Hold the write lock until the new posts are stored.
     """
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    is_new = _are_unique(rows).to_numpy(zero_copy_only=False)
+    unique = _are_unique(rows)
+    if names:
+        unique = pc.and_not(unique, is_read_abroad(rows, names))
+    is_new = unique.to_numpy(zero_copy_only=False)
     candidates = rows.select(["id", "instance", "status_id"]).filter(pa.array(is_new))
     positions = pa.array(np.flatnonzero(is_new), pa.int32())
     copy_arrow(connection, STAGED_KEYS.identifier, candidates.append_column("position", positions))

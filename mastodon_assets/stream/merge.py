@@ -7,7 +7,7 @@ Versions of a post are ordered by edit time in whole seconds, then that of its h
 then the whole edit time, the earlier receipt, server, status id and payload hash. A post that was
 never edited is oldest; an edit time in the future counts as two minutes after receipt. The latest
 version is the row, whole. So neither the order of arrival nor reading a message twice changes the
-result.
+result. Where the home of a post is read as well, `home` says which versions count after deletes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.contract.messages import names_of_key
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.stream import home
 from mastodon_assets.stream.fast_insert import insert_new_rows, split_new_rows
 from mastodon_assets.stream.ledger import advance_ledger
 from mastodon_assets.stream.windows import add_posts, apply_changes
@@ -32,6 +33,7 @@ from mastodon_assets.warehouse.horizons import Horizons, read_horizons, without_
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import add_changed, add_new, subtract_changed
 from mastodon_assets.warehouse.rows import copy_arrow
+from mastodon_assets.warehouse.server_names import read_server_names
 from mastodon_assets.warehouse.staging import (
     STAGED_MESSAGES,
     create_batch_tables,
@@ -183,10 +185,10 @@ DELETE FROM masto.toots_rejected
 _STORE_TOMBSTONES = with_staging(
     """
 INSERT INTO masto.toots_deleted AS d (instance, status_id, deleted_at)
-SELECT instance, status_id, min(received_at)
+SELECT instance, status_id, max(received_at)
   FROM {staged_messages} WHERE op = 'delete' GROUP BY 1, 2
     ON CONFLICT (instance, status_id) DO UPDATE SET deleted_at = excluded.deleted_at
- WHERE excluded.deleted_at < d.deleted_at
+ WHERE excluded.deleted_at > d.deleted_at
 """
 )
 
@@ -199,7 +201,8 @@ SELECT DISTINCT instance, status_id, id FROM {staged_messages}
 """
 )
 
-# A post is deleted as soon as one of the servers that know it has sent a delete.
+# A post is deleted as soon as one of the servers that know it has sent a delete. See `home` for
+# posts whose home is read as well.
 _FIND_TOMBSTONED = with_staging(
     """
 INSERT INTO {tombstoned} (id)
@@ -240,7 +243,8 @@ SELECT b.id, b.partition, b.kafka_offset,
           FROM (SELECT s.*, {version_at} AS version_at, {is_home} AS is_home
                   FROM {staged_messages} s
                  WHERE op = 'upsert' AND reject_reason IS NULL
-                   AND NOT EXISTS (SELECT FROM {tombstoned} d WHERE d.id = s.id)) alive
+                   AND NOT EXISTS (SELECT FROM {tombstoned} d WHERE d.id = s.id)
+                   AND NOT EXISTS (SELECT FROM {disputed} d WHERE d.id = s.id)) alive
          ORDER BY id, date_trunc('second', version_at) DESC, is_home DESC, version_at DESC,
                   received_at, instance, status_id, payload_hash, partition, kafka_offset) b
   LEFT JOIN (SELECT id, received_at, instance, status_id, payload_hash,
@@ -280,13 +284,13 @@ _STORE_LATEST = with_staging(
     """
 INSERT INTO masto.toots_raw AS r (
     id, created_at, edited_at, received_at, event_at, payload_hash, favourites, reblogs, replies,
-    is_bot, is_sensitive, instance, status_id, uri, username, user_id, lang, visibility,
-    in_reply_to_id, hashtags, content_txt, content_html)
+    is_bot, is_sensitive, is_imported, instance, status_id, uri, username, user_id, lang,
+    visibility, in_reply_to_id, hashtags, content_txt, content_html)
 SELECT s.id, s.created_at, s.edited_at, s.received_at,
        least(s.created_at, s.received_at + interval '2 minutes'),
-       s.payload_hash, s.favourites, s.reblogs, s.replies, s.is_bot, s.is_sensitive, s.instance,
-       s.status_id, s.uri, s.username, s.user_id, s.lang, s.visibility, s.in_reply_to_id,
-       s.hashtags, s.content_txt, s.content_html
+       s.payload_hash, s.favourites, s.reblogs, s.replies, s.is_bot, s.is_sensitive,
+       s.is_imported, s.instance, s.status_id, s.uri, s.username, s.user_id, s.lang, s.visibility,
+       s.in_reply_to_id, s.hashtags, s.content_txt, s.content_html
   FROM {latest_versions} w
   JOIN {staged_messages} s USING (partition, kafka_offset)
  WHERE w.is_newer
@@ -295,7 +299,8 @@ SELECT s.id, s.created_at, s.edited_at, s.received_at,
        received_at = excluded.received_at, event_at = excluded.event_at,
        payload_hash = excluded.payload_hash, favourites = excluded.favourites,
        reblogs = excluded.reblogs, replies = excluded.replies, is_bot = excluded.is_bot,
-       is_sensitive = excluded.is_sensitive, instance = excluded.instance,
+       is_sensitive = excluded.is_sensitive, is_imported = excluded.is_imported,
+       instance = excluded.instance,
        status_id = excluded.status_id, uri = excluded.uri, username = excluded.username,
        user_id = excluded.user_id, lang = excluded.lang, visibility = excluded.visibility,
        in_reply_to_id = excluded.in_reply_to_id, hashtags = excluded.hashtags,
@@ -332,8 +337,8 @@ _COUNT = with_staging(
 SELECT count(*) FILTER (WHERE op = 'delete'),
        count(*) FILTER (WHERE op = 'upsert' AND reject_reason IS NULL AND d.id IS NOT NULL),
        count(*) FILTER (WHERE op = 'upsert' AND reject_reason IS NULL AND d.id IS NULL)
-         - (SELECT count(*) FROM {latest_versions})
-         + (SELECT count(*) FROM {latest_versions} WHERE NOT is_newer),
+         - (SELECT count(*) FROM {latest_versions} WHERE is_newer AND partition >= 0),
+       (SELECT count(*) FROM {latest_versions} WHERE is_newer AND partition >= 0),
        count(*) FILTER (WHERE reject_reason IS NOT NULL)
   FROM {staged_messages} s
   LEFT JOIN {tombstoned} d USING (id)
@@ -413,14 +418,16 @@ def write_batch(
     wanted = without_suppressed(rows, read_suppression_list(connection, suppression_key))
     horizons = read_horizons(connection)
     kept = without_expired(wanted, horizons.posts)
-    new, others = split_new_rows(connection, kept)
+    names = read_server_names(connection)
+    is_federated = len(set(names.values())) > 1
+    new, others = split_new_rows(connection, kept, names if is_federated else {})
     counts = BatchCounts(
         stored=new.num_rows,
         suppressed=rows.num_rows - wanted.num_rows,
         expired=wanted.num_rows - kept.num_rows,
     )
     if others.num_rows:
-        counts += _merge(connection, others)
+        counts += _merge(connection, others, is_federated=is_federated)
         _update_derived_tables(connection)
     if new.num_rows:
         _insert_new_rows(connection, new, horizons)
@@ -440,7 +447,7 @@ def _insert_new_rows(connection: Connection[Any], rows: "pa.Table", horizons: Ho
     mark_new_posts(connection, posts)
 
 
-def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
+def _merge(connection: Connection[Any], rows: "pa.Table", *, is_federated: bool) -> BatchCounts:
     """Merge messages whose posts or status ids occur elsewhere, in the tables or in the batch."""
     copy_arrow(connection, STAGED_MESSAGES.identifier, rows)
     connection.execute(with_staging("ANALYZE {staged_messages}"))
@@ -448,13 +455,20 @@ def _merge(connection: Connection[Any], rows: "pa.Table") -> BatchCounts:
     mark_deletes(connection)
     connection.execute(_STORE_TOMBSTONES)
     connection.execute(_STORE_ALIASES)
-    connection.execute(_FIND_TOMBSTONED)
+    if is_federated:
+        home.find_tombstoned(connection)
+    else:
+        connection.execute(_FIND_TOMBSTONED)
     connection.execute(_STORE_REJECTED, (_tombstoned_keys(connection),))
-    connection.execute(_REMOVE_REJECTED_OF_TOMBSTONED)
     connection.execute(_FIND_LATEST)
+    if is_federated:
+        home.choose_documents(connection)
+    connection.execute(_REMOVE_REJECTED_OF_TOMBSTONED)
     connection.execute(with_staging("ANALYZE {latest_versions}"))
-    stored = _change_rows(connection)
-    return _counts(connection, stored=stored)
+    _change_rows(connection)
+    if is_federated:
+        home.keep_documents(connection)
+    return _counts(connection)
 
 
 def _tombstoned_keys(connection: Connection[Any]) -> list[bytes]:
@@ -476,14 +490,13 @@ def remove_staged_posts(connection: Connection[Any]) -> None:
     _update_derived_tables(connection)
 
 
-def _change_rows(connection: Connection[Any]) -> int:
-    """Remove tombstoned posts and store latest versions; return the rows stored."""
+def _change_rows(connection: Connection[Any]) -> None:
+    """Remove tombstoned posts and store latest versions."""
     connection.execute(_STAGE_ROWS_BEFORE)
     connection.execute(_REMOVE_TOMBSTONED)
     connection.execute(_UNQUEUE_TOMBSTONED)
-    stored = connection.execute(_STORE_LATEST).rowcount
+    connection.execute(_STORE_LATEST)
     connection.execute(_STAGE_ROWS_AFTER)
-    return stored
 
 
 def _update_derived_tables(connection: Connection[Any]) -> None:
@@ -562,10 +575,10 @@ def _reject_conflicts(connection: Connection[Any]) -> None:
         raise PayloadsNeededError
 
 
-def _counts(connection: Connection[Any], *, stored: int) -> BatchCounts:
+def _counts(connection: Connection[Any]) -> BatchCounts:
     row = connection.execute(_COUNT).fetchone()
     assert row is not None
-    delete_messages, tombstoned, stale, rejected = row
+    delete_messages, tombstoned, stale, stored, rejected = row
     return BatchCounts(
         stored=stored,
         stale=stale,

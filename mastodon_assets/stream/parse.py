@@ -40,6 +40,7 @@ _MESSAGE_FIELDS = [
     T.StructField("replies", T.IntegerType()),
     T.StructField("is_bot", T.BooleanType()),
     T.StructField("is_sensitive", T.BooleanType()),
+    T.StructField("is_imported", T.BooleanType()),
     T.StructField("instance", T.StringType()),
     T.StructField("status_id", T.StringType()),
     T.StructField("uri", T.StringType()),

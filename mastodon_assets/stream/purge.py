@@ -22,6 +22,7 @@ from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.sum_tables import names_of
 from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets.warehouse.tables import (
+    HOME_IDS,
     SCHEMA,
     TOOT_ALIASES,
     TOOTS_RAW,
@@ -81,7 +82,8 @@ def purge_rows(
     removal.remove()
     for table in stored_tables_with("username"):
         delete_rows(connection, table, sql.SQL(_OF_ACCOUNTS), parameters)
-    delete_rows(connection, TOOT_ALIASES, sql.SQL(_ALIASES_OF_SERVERS), parameters)
+    for table in (TOOT_ALIASES, HOME_IDS):
+        delete_rows(connection, table, sql.SQL(_ALIASES_OF_SERVERS), parameters)
     _delete_rejected(connection, rejected)
     return counts
 

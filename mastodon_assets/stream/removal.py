@@ -4,7 +4,7 @@ What belongs here: how posts go that no message deletes. Which ones is in `purge
 Every table of the table catalog that has a post's `id` is included, so that a new table is too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, LiteralString
 
 from psycopg import Connection, sql
@@ -44,6 +44,7 @@ class Removal:
         parameters: Mapping[str, Any],
         *,
         limit: int | None = None,
+        kept_tables: Collection[Table] = (),
     ) -> None:
         """Find the posts, the oldest first, without holding up writers.
 
@@ -52,7 +53,9 @@ class Removal:
             condition: Of a row of `toots_raw`, with named parameters; see `with_horizons`.
             parameters: Their values.
             limit: The largest number of posts.
+            kept_tables: Tables whose rows of these posts stay.
         """
+        self._kept_tables = kept_tables
         self._connection = connection
         self._condition = with_horizons(condition)
         self._parameters = parameters
@@ -84,7 +87,7 @@ class Removal:
         )
         self._connection.execute(stage, self._parameters)
         remove_staged_posts(self._connection)
-        for table in tables_by_post():
+        for table in (each for each in tables_by_post() if each not in self._kept_tables):
             self._connection.execute(
                 with_staging(
                     "DELETE FROM {table} WHERE id IN (SELECT id FROM {tombstoned})",

@@ -5,19 +5,22 @@ then the rows go in chunks. Whatever interrupts it, the next call continues.
 
 Posts go with their scores, engagement and aliases, and with what sums say of their authors. Counts
 per minute, hour, day, language and hashtag stay: those per hour are brought up to date before the
-horizon moves. Tombstones stay: they keep deleted posts away.
+horizon moves. Tombstones of known posts stay: they keep deleted posts away. A delete of an id that
+was never stored is kept for some days only, because it may name a post that was never public.
 """
 
 import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection, sql
+from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.removal import Removal, delete_rows
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.changed_hours import mark_hours
+from mastodon_assets.warehouse.database import PERSON_SECONDS, transaction
 from mastodon_assets.warehouse.horizons import (
     Dataset,
     midnight,
@@ -29,12 +32,27 @@ from mastodon_assets.warehouse.hourly import refresh_hours
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.tables import (
     ALERTS,
+    HOME_IDS,
+    HOME_QUESTIONS,
+    TOOT_ALIASES,
     TOOT_METRICS_WINDOWED,
+    TOOTS_DELETED,
     TOOTS_REJECTED,
     USER_AVG_LENGTH_WINDOWED,
 )
 
 _POSTS_AT_ONCE = 50_000
+
+_IS_UNKNOWN: LiteralString = """
+NOT EXISTS (SELECT FROM masto.toot_aliases a
+             WHERE (a.instance, a.status_id) = (t.instance, t.status_id))
+  AND NOT EXISTS (SELECT FROM masto.home_ids h
+                   WHERE (h.instance, h.status_id) = (t.instance, t.status_id))
+"""
+# Their homes were not read yet when the deletes arrived, or the ids were not known then.
+_IS_DELETED_AT_HOME: LiteralString = """
+id IN (SELECT h.id FROM masto.home_ids h JOIN masto.toots_deleted USING (instance, status_id))
+"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,7 @@ class RemovedRows:
         posts: Rows of `toots_raw`.
         windows: Rows of the two window tables, besides those that went with posts.
         rejected: Rows of `toots_rejected`.
+        deletes: Rows of `toots_deleted`, for posts that were never stored.
         is_complete: Whether all that is too old is gone.
         alerts: Closed incidents of `alerts`.
     """
@@ -54,10 +73,13 @@ class RemovedRows:
     rejected: int
     is_complete: bool
     alerts: int = 0
+    deletes: int = 0
 
 
 def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> RemovedRows:
-    """Remove what is older than the days of POSTS_, WINDOWS_, REJECTED_ and ALERTS_KEEP_DAYS.
+    """Remove what is older than the days in the settings.
+
+    They are those of POSTS_, WINDOWS_, REJECTED_, ALERTS_ and UNKNOWN_DELETES_KEEP_DAYS.
 
     Args:
         settings: They name the database and the days.
@@ -72,6 +94,7 @@ def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> Rem
     with transaction(settings.postgres_url) as connection:
         is_frozen = _freeze_posts(connection, settings.posts_keep_days, now, until)
         _move(connection, "windows", settings.windows_keep_days, now)
+        remove_posts_deleted_at_home(connection, until=until)
         posts, is_complete = _remove_posts(connection, until)
         windows = 0
         for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED):
@@ -100,8 +123,70 @@ def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> Rem
             oldest_by="closed_at",
             until=until,
         )
-    is_complete = is_complete and is_whole and is_frozen
-    return RemovedRows(posts, windows, rejected, is_complete, alerts)
+        is_complete = is_complete and is_whole
+        before = now - timedelta(days=settings.unknown_deletes_keep_days)
+        deletes, is_deleted = _remove_unknown_deletes(connection, before, until)
+        # Servers that are not read any more will not answer.
+        delete_rows(
+            connection,
+            HOME_QUESTIONS,
+            sql.SQL("since < {}").format(sql.Literal(before)),
+            until=until,
+        )
+    is_complete = is_complete and is_deleted and is_frozen
+    return RemovedRows(posts, windows, rejected, is_complete, alerts, deletes)
+
+
+def _remove_unknown_deletes(
+    connection: Connection[Any], before: datetime, until: float
+) -> tuple[int, bool]:
+    """Remove deletes of posts that were never stored; return their number and whether all are gone.
+
+    The hours in which they are counted change.
+    """
+    condition = sql.SQL(_IS_UNKNOWN) + sql.SQL(" AND deleted_at < {}").format(sql.Literal(before))
+    query = sql.SQL(
+        "SELECT DISTINCT date_trunc('hour', deleted_at, 'UTC') FROM masto.toots_deleted t WHERE"
+    )
+    with connection.transaction():
+        hours = [hour for (hour,) in connection.execute(query + condition)]
+    try:
+        return delete_rows(connection, TOOTS_DELETED, condition, until=until)
+    finally:
+        if hours:
+            with connection.transaction():
+                take_write_lock(connection)
+                mark_hours(connection, hours)
+
+
+def remove_posts_deleted_at_home(connection: Connection[Any], *, until: float | None = None) -> int:
+    """Remove posts whose homes deleted them before it was known which posts the ids are of.
+
+    Args:
+        connection: A connection without a transaction.
+        until: Time of `time.monotonic()` after which nothing more is begun.
+
+    Returns:
+        The number of posts removed.
+    """
+    # The ids stay: with the tombstones they keep the posts away.
+    removal = Removal(connection, _IS_DELETED_AT_HOME, {}, kept_tables=(HOME_IDS, TOOT_ALIASES))
+    removal.remove(until=until)
+    return removal.removed
+
+
+def count_unknown_deletes(postgres_url: SecretStr) -> int:
+    """Return how many deletes are kept of posts that were never stored.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: The tables are missing.
+    """
+    query = sql.SQL("SELECT count(*) FROM masto.toots_deleted t WHERE") + sql.SQL(_IS_UNKNOWN)
+    with transaction(postgres_url, snapshot=True, max_seconds=PERSON_SECONDS) as connection:
+        row = connection.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _freeze_posts(

@@ -5,6 +5,8 @@ locked until its transaction ends and then has another number of changes, so the
 `hourly` never removes a mark whose posts it has not seen.
 """
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg import Connection, sql
@@ -34,7 +36,7 @@ _MARK_SCORED_POSTS = _marking(
     "SELECT DISTINCT date_trunc('hour', event_at, 'UTC') AS hour FROM masto.toots_raw"
     " WHERE id IN (SELECT id FROM {staged_scores})"
 )
-# A delete that was received earlier moves a stored one, and a post that is read after its delete
+# A delete that was received later moves a stored one, and a post that is read after its delete
 # lets that delete count as one of a stored post.
 _MARK_DELETES = _marking(
     """
@@ -53,6 +55,11 @@ def mark_new_posts(connection: Connection[Any], posts: "pa.Table") -> None:
 
     hours = pc.floor_temporal(posts.column("event_at"), unit="hour").unique()
     connection.execute(_MARK, (hours.to_pylist(),))
+
+
+def mark_hours(connection: Connection[Any], hours: Sequence[datetime]) -> None:
+    """Mark hours, given by their beginnings."""
+    connection.execute(_MARK, (list(hours),))
 
 
 def mark_changed_posts(connection: Connection[Any]) -> None:

@@ -52,7 +52,7 @@ STAGED_MESSAGES = StagingTable(
     reject_reason text, payload bytea, message_key bytea,
     op text, created_at timestamptz, edited_at timestamptz, received_at timestamptz,
     favourites integer, reblogs integer, replies integer,
-    is_bot boolean, is_sensitive boolean,
+    is_bot boolean, is_sensitive boolean, is_imported boolean,
     instance text COLLATE "C", status_id text COLLATE "C", uri text COLLATE "C",
     username text COLLATE "C", user_id text, lang text COLLATE "C", visibility text,
     in_reply_to_id text, hashtags text[], content_txt text, content_html text, id bigint
@@ -70,6 +70,15 @@ TOMBSTONED = StagingTable("tombstoned", "id bigint")
 # The latest version of each post in a batch, and whether it is newer than the stored row.
 LATEST_VERSIONS = StagingTable(
     "latest_versions", "id bigint, partition integer, kafka_offset bigint, is_newer boolean"
+)
+# Posts of a batch whose home is read, and that server; see `stream.home`.
+POST_HOMES = StagingTable("post_homes", 'id bigint, home text COLLATE "C"')
+# Posts that only servers other than their home have deleted, and when the last one did.
+DISPUTED = StagingTable("disputed", "id bigint, deleted_at timestamptz")
+# The document of each post that its home sent last.
+HOME_DOCUMENTS = StagingTable(
+    "home_documents",
+    "id bigint, partition integer, kafka_offset bigint, received_at timestamptz",
 )
 # Rows of `toots_raw` before a change (sign -1) and after it (sign +1).
 ROW_CHANGES = StagingTable(
@@ -117,6 +126,9 @@ _OF_A_BATCH = (
     STAGED_IDS,
     TOMBSTONED,
     LATEST_VERSIONS,
+    POST_HOMES,
+    DISPUTED,
+    HOME_DOCUMENTS,
     ROW_CHANGES,
     STAGED_LANGUAGE_WINDOWS,
     STAGED_USER_WINDOWS,

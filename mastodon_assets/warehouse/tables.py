@@ -120,6 +120,9 @@ TOOTS_RAW = _table(
         "text",
         "HTML as the server sent it, not cleaned, so never to be shown; null under pseudonyms",
     ),
+    _required(
+        "is_imported", "boolean", "whether this version is of a recording, not read from the server"
+    ),
     personal=(
         "id",
         "status_id",
@@ -366,7 +369,7 @@ TOOTS_DELETED = _table(
     ("instance", "status_id"),
     _required("instance", "text", "server that reported the delete"),
     _required("status_id", "text", "id of the post on `instance`"),
-    _required("deleted_at", _TIME, "when the first delete was received"),
+    _required("deleted_at", _TIME, "when the latest delete was received"),
     personal=("status_id",),
 )
 
@@ -378,6 +381,57 @@ TOOT_ALIASES = _table(
     _required("status_id", "text", "id of the post on `instance`"),
     _required("id", "bigint", "`toots_raw.id` of the post"),
     personal=("status_id", "id"),
+)
+
+SERVER_NAMES = _table(
+    "server_names",
+    "Names of the servers that were read: their own domains, and the hosts of their pages.",
+    ("name",),
+    _required("name", "text", "domain or host, in lower case"),
+    _required("instance", "text", "name of the server in all other tables"),
+    _required("has_ids", "boolean", "whether uris of this host end in the server's id of the post"),
+    personal=(),
+)
+
+HOME_IDS = _table(
+    "home_ids",
+    "The ids at their own servers of posts that were read from others, by their uris.",
+    ("instance", "status_id", "id"),
+    _required("id", "bigint", "`toots_raw.id` of the post"),
+    _required("instance", "text", "home of the post: the server in its uri"),
+    _required("status_id", "text", "id of the post on `instance`"),
+    personal=("id", "status_id"),
+)
+
+HOME_VERSIONS = _table(
+    "home_versions",
+    "The document of a post that its home sent last, if another version is the row.",
+    ("id",),
+    *(column for column in TOOTS_RAW.columns if column.name not in ("event_at", "is_imported")),
+    personal=TOOTS_RAW.personal,
+    is_moderated=True,
+)
+
+HOME_QUESTIONS = _table(
+    "home_questions",
+    "Posts that another server deleted: their homes are asked whether they still exist.",
+    ("id",),
+    _required("id", "bigint", "`toots_raw.id` of the post"),
+    _required("instance", "text", "home of the post"),
+    _required("status_id", "text", "id of the post on `instance`"),
+    _required("since", _TIME, "when the post was removed"),
+    Column("asked_at", _TIME, "when home was asked last; null if it was not yet"),
+    personal=("id", "status_id"),
+)
+
+ACCOUNT_REFUSALS = _table(
+    "account_refusals",
+    "Accounts that refuse at their own servers: their posts are not read from others either.",
+    ("hash",),
+    _required("hash", "bytea", "keyed BLAKE2b of user@domain"),
+    _required("instance", "text", "the account's server, which was read"),
+    _required("refused_at", _TIME, "when the refusal was first seen"),
+    personal=("hash",),
 )
 
 TOOTS_REJECTED = _table(
@@ -848,6 +902,11 @@ TABLES: Mapping[str, Table] = {
         KAFKA_OFFSETS,
         TOOTS_DELETED,
         TOOT_ALIASES,
+        SERVER_NAMES,
+        HOME_IDS,
+        HOME_VERSIONS,
+        HOME_QUESTIONS,
+        ACCOUNT_REFUSALS,
         TOOTS_REJECTED,
         SENTIMENT_MODELS,
         INGEST_CURSORS,

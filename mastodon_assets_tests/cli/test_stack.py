@@ -108,6 +108,7 @@ def test_while_messages_wait_the_status_counts_them_and_no_chart_is_current(
         "charts_are_current": False,
         "champion": "none",
         "posts_kept_since": "always",
+        "deletes_of_unknown_posts": 0,
     }
     assert reported["disk"]["sizes"]["postgresql"] > 0
     shown = commands("status", **as_environment(settings)).out

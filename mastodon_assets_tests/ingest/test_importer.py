@@ -13,6 +13,7 @@ from mastodon_assets.contract import recordings
 from mastodon_assets.contract.recordings import RecordingError
 from mastodon_assets.ingest import importer
 from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.ingest.importer import RecordingUnreadableError, import_statuses
 from mastodon_assets.stream.merge import prepare_session, write_batch
 from mastodon_assets.warehouse.database import connect
@@ -22,9 +23,20 @@ from mastodon_assets_tests.support.mock_broker import ERRORS, Broker
 from mastodon_assets_tests.support.records import TOPIC, on_partition, staged
 
 
+class _NobodyRefuses(Homes):
+    """What is known of homes, without a database."""
+
+    def load(self) -> None:
+        """Read nothing."""
+
+    def refuses(self, _handle: str) -> bool:
+        return False
+
+
 @pytest.fixture(autouse=True)
 def _nobody_has_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importer, "watched_suppression_list", lambda _settings: SuppressionList)
+    monkeypatch.setattr(importer, "Homes", _NobodyRefuses)
 
 
 def as_line(document: Any) -> bytes:
@@ -66,7 +78,7 @@ def test_each_line_is_a_message_of_the_server_named(broker: Broker) -> None:
     assert ids(broker) == ["1", "2"]
     messages = broker.messages()
     assert {(message["instance"], message["origin"]) for message in messages} == {
-        ("one.example", "backfill")
+        ("one.example", "import")
     }
 
 

@@ -2,12 +2,16 @@
 
 import json
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.ingest.removal_brake import Suspicion, read_suspicious
 from mastodon_assets.ingest.stored_posts import PostAlias, posts_of_accounts
 from mastodon_assets.ingest.supervisor import ingest
+from mastodon_assets.operations.accept_source import accept_source
 from mastodon_assets.stream.merge import prepare_session, write_batch
 from mastodon_assets.warehouse.database import connect
 from mastodon_assets_tests.support.documents import account, status
@@ -49,32 +53,71 @@ def test_an_account_is_removed_as_far_as_the_server_that_shows_it_knows_it(
     assert found("third.example") == set()
 
 
-def test_the_ingester_deletes_the_stored_posts_of_an_account_that_it_sees_refuse(
-    settings: Settings,
+def read_refusing(
+    settings: Settings, names: Sequence[str], is_over: Callable[[], bool], **changes: Any
 ) -> None:
-    store_posts(settings.postgres_url)
-    refusing = status("5", account=account(acct="ada", noindex=True))
-    event = f"event: update\ndata: {json.dumps(refusing)}\n\n".encode()
-    broker, deadline = broker_of(settings), time.monotonic() + 60
+    """Read a stream of posts by accounts that refuse now, until `is_over`."""
+    deadline = time.monotonic() + 60
+    events = b"".join(
+        f"event: update\ndata: {json.dumps(refusing)}\n\n".encode()
+        for refusing in (
+            status(f"5{name}", account=account(acct=name, noindex=True)) for name in names
+        )
+    )
 
-    def deletes() -> set[tuple[str, str, str]]:
-        messages = broker.messages(settings.kafka_topic)
-        return {(each["op"], each["instance"], each["id"]) for each in messages}
-
-    def is_over() -> bool:
+    def should_stop() -> bool:
         assert time.monotonic() < deadline
-        return bool(deletes())
+        return is_over()
 
-    with odd_server({"/api/v1/streaming/public": stream(event)}) as server:
+    with odd_server({"/api/v1/streaming/public": stream(events)}) as server:
         update = {
             "mastodon_api_base_url": server.base_url,
             "mastodon_access_token": SecretStr("token"),
             "kafka_errors_topic": settings.kafka_topic,
+            **changes,
         }
         ingest(
             settings.model_copy(update=update),
             max_events=None,
             until_caught_up=False,
-            should_stop=is_over,
+            should_stop=should_stop,
         )
-    assert deletes() == {("delete", HOME, "1"), ("delete", HOME, "2"), ("delete", ABROAD, "30")}
+
+
+def deletes(settings: Settings) -> set[tuple[str, str, str]]:
+    messages = broker_of(settings).messages(settings.kafka_topic)
+    return {(each["op"], each["instance"], each["id"]) for each in messages}
+
+
+def test_the_ingester_deletes_the_stored_posts_of_an_account_that_it_sees_refuse(
+    settings: Settings,
+) -> None:
+    store_posts(settings.postgres_url)
+    read_refusing(settings, ["ada"], lambda: bool(deletes(settings)))
+    assert deletes(settings) == {
+        ("delete", HOME, "1"),
+        ("delete", HOME, "2"),
+        ("delete", ABROAD, "30"),
+    }
+
+
+def test_posts_of_many_accounts_that_refuse_at_once_wait_for_a_person(settings: Settings) -> None:
+    """As where a server says of all accounts that they refuse, after an update that went wrong."""
+    store_posts(settings.postgres_url)
+    suspicious: dict[str, Suspicion] = {}
+
+    def is_held() -> bool:
+        suspicious.update(read_suspicious(settings.postgres_url))
+        return bool(suspicious)
+
+    read_refusing(settings, ["ada", "bob"], is_held, removal_brake_min=2)
+    assert deletes(settings) == set()
+    found = suspicious[HOME]
+    assert found.reason == "2 of 2 accounts that were read refuse now, or are gone"
+    assert set(found.status_ids) == {"1", "2", "4"}
+
+    assert accept_source(settings, HOME) == 3
+    # Whoever refuses by now is seen again.
+    read_refusing(
+        settings, ["ada", "bob"], lambda: len(deletes(settings)) == 4, removal_brake_min=2
+    )

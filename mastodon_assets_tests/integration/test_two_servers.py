@@ -9,6 +9,7 @@ from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets.simulator.server import SimulatorServer, running, synthetic_source
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.support.federated import measure_federation
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -65,3 +66,14 @@ def test_a_post_that_two_servers_list_is_one_row_and_a_second_start_publishes_no
     ]
     assert (again.upserts, again.deletes) == (0, 0)
     assert again.duplicates > 0
+
+
+def test_a_block_abroad_removes_nothing_that_home_still_lists(settings: Settings) -> None:
+    """As two GoToSocials were seen: 249 deletes at once, and 71 posts of one person gone for good.
+
+    Posts that home deletes after the block go, though the other server never hears of it.
+    """
+    found = measure_federation(settings, posts=60, rate=10)
+    assert found.deleted_abroad > 20
+    assert found.published > 100
+    assert (found.missing, found.kept_wrongly) == (0, 0)

@@ -146,6 +146,9 @@ def test_a_purge_removes_all_of_an_account_and_says_how_much(tables: Tables) -> 
         "toots_engagement": 2,
         "toots_unscored": 2,
         "toot_aliases": 3,
+        "home_ids": 0,
+        "home_versions": 0,
+        "home_questions": 0,
         "toots_rejected": 1,
     }
     assert [row[0] for row in tables.rows("SELECT username FROM masto.toots_raw")] == [

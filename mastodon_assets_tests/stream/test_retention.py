@@ -11,7 +11,11 @@ from mastodon_assets.config.settings import load_settings
 from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import BatchCounts, prepare_session
-from mastodon_assets.stream.retention import RemovedRows, remove_old_rows
+from mastodon_assets.stream.retention import (
+    RemovedRows,
+    count_unknown_deletes,
+    remove_old_rows,
+)
 from mastodon_assets.stream.windows import WINDOW_SUMS, rebuild_windows
 from mastodon_assets.warehouse.checks import (
     days_to_compare,
@@ -226,6 +230,25 @@ def test_dead_letters_go_after_their_days(sink: Sink, database_url: SecretStr) -
         )
     assert remove(database_url, rejected_keep_days=7) == RemovedRows(0, 0, 1, is_complete=True)
     assert sink.rows("SELECT payload FROM masto.toots_rejected") == [(b"new",)]
+
+
+def test_deletes_of_posts_that_were_never_stored_go_after_their_days(
+    sink: Sink, database_url: SecretStr
+) -> None:
+    old, new = "2026-10-01T00:00:00Z", "2026-11-19T00:00:00Z"
+    sink.write(upsert("known"), delete("known", received_at=old), delete("old", received_at=old))
+    sink.write(delete("new", received_at=new))
+    assert count_unknown_deletes(database_url) == 2
+    with sink.connection.transaction():
+        sink.connection.execute("TRUNCATE masto.changed_hours")
+    assert remove(database_url).deletes == 1
+    # The hour in which it is counted is computed again.
+    assert sink.rows("SELECT hour FROM masto.changed_hours") == [(datetime.fromisoformat(old),)]
+    assert count_unknown_deletes(database_url) == 1
+    assert remove(database_url, unknown_deletes_keep_days=1).deletes == 1
+    # What was stored stays out for good.
+    assert sink.rows("SELECT status_id FROM masto.toots_deleted") == [("known",)]
+    assert sink.write(upsert("known")).tombstoned == 1
 
 
 def test_of_days_before_the_horizon_none_is_compared(sink: Sink, database_url: SecretStr) -> None:

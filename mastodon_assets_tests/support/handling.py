@@ -9,6 +9,7 @@ from mastodon_assets.contract.messages import Message, encode
 from mastodon_assets.ingest.api.event_stream import StreamEvent
 from mastodon_assets.ingest.api.software import UNKNOWN, Software
 from mastodon_assets.ingest.handler import EventHandler
+from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.ingest.policy.admission import AdmissionPolicy
 from mastodon_assets.warehouse.suppression_list import SuppressionList
 
@@ -43,6 +44,7 @@ class Handling:
         suppression_list: Callable[[], SuppressionList] = SuppressionList,
         software: Software = UNKNOWN,
         timeline: str = "public",
+        homes: Homes | None = None,
     ) -> None:
         self.topics = Topics()
         self.handler = EventHandler(
@@ -52,6 +54,7 @@ class Handling:
             suppression_list=suppression_list,
             software=software,
             timeline=timeline,
+            homes=homes,
         )
         self.summary = self.handler.summary
 

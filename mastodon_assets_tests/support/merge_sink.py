@@ -1,6 +1,6 @@
 """Batches merged into a database without Spark and Kafka."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -16,6 +16,7 @@ _EMPTIED = (
     *("toot_aliases", "toots_rejected", "toots_sentiment", "sentiment_totals", "toots_unscored"),
     *("day_totals", "changed_hours", "hourly_activity", "hourly_sentiment", "hourly_hashtags"),
     *("hourly_hashtag_accounts", "hourly_deletes"),
+    *("home_ids", "home_questions", "server_names"),
 )
 
 
@@ -23,6 +24,7 @@ _DERIVED = (
     *("toots_raw", "toot_metrics_windowed", "user_avg_length_windowed", "toots_deleted"),
     *("user_totals", "hashtag_totals", "batch_hashtag_by_hour", "batch_toots_per_day"),
     "batch_toots_by_lang_per_day",
+    "home_versions",
 )
 
 
@@ -55,6 +57,18 @@ class Sink:
 
     def tables(self) -> dict[str, list[Any]]:
         return {name: sorted(self.rows(f"TABLE masto.{name}")) for name in _DERIVED}
+
+    def read(self, names: Mapping[str, str]) -> None:
+        """Name the servers that are read; their uris end in the ids of posts.
+
+        Args:
+            names: Host or domain to the server.
+        """
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO masto.server_names (name, instance, has_ids) VALUES (%s, %s, true)",
+                list(names.items()),
+            )
 
     def empty(self) -> None:
         with self.connection.transaction():

@@ -30,13 +30,17 @@ class Broker:
         return load_settings(_env_file=None, **{**values, **changes})
 
     def record_keys(self, topic: str = STREAM) -> list[bytes | None]:
-        return [key for key, _ in self._read(topic)]
+        return [key for _, _, key, _ in self._read(topic)]
 
     def messages(self, topic: str = STREAM) -> list[dict[str, Any]]:
         """All values of the topic; the order within a partition is kept."""
-        return [json.loads(value) for _, value in self._read(topic)]
+        return [json.loads(value) for _, _, _, value in self._read(topic)]
 
-    def _read(self, topic: str) -> list[tuple[bytes | None, bytes]]:
+    def records(self, topic: str = STREAM) -> list[tuple[int, int, bytes]]:
+        """Partition, offset and value of all records."""
+        return [(partition, offset, value) for partition, offset, _, value in self._read(topic)]
+
+    def _read(self, topic: str) -> list[tuple[int, int, bytes | None, bytes]]:
         consumer = Consumer(
             {"bootstrap.servers": self.servers, "log_level": 0, **self.login, "group.id": "test"}
         )
@@ -48,14 +52,16 @@ class Broker:
                 places.append(TopicPartition(topic, partition, first))
                 waiting += end - first
             consumer.assign(places)
-            records: list[tuple[bytes | None, bytes]] = []
+            records: list[tuple[int, int, bytes | None, bytes]] = []
             while len(records) < waiting:
                 record = consumer.poll(5)
                 assert record is not None
                 assert record.error() is None
-                value = record.value()
+                partition, offset, value = record.partition(), record.offset(), record.value()
+                assert partition is not None
+                assert offset is not None
                 assert value is not None
-                records.append((record.key(), value))
+                records.append((partition, offset, record.key(), value))
             return records
         finally:
             consumer.close()

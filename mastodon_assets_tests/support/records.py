@@ -83,11 +83,13 @@ def on_partition(messages: Iterable[Any], partition: int = 0, first: int = 0) ->
     ]
 
 
-def staged(records: Sequence[Record], *, keep_payloads: bool = False) -> pa.Table:
+def staged(
+    records: Sequence[Record], *, keep_payloads: bool = False, topic: str = TOPIC
+) -> pa.Table:
     """The rows that `parse.parse_records` gives for these records."""
     batch = pa.RecordBatch.from_pydict(
         {
-            "topic": pa.array([TOPIC] * len(records)),
+            "topic": pa.array([topic] * len(records)),
             "partition": pa.array([record.partition for record in records], pa.int32()),
             "kafka_offset": pa.array([record.offset for record in records], pa.int64()),
             "timestamp": pa.array([RECEIVED] * len(records), pa.timestamp("us", "UTC")),

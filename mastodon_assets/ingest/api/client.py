@@ -211,15 +211,28 @@ class MastodonClient:
             RefusedError: The server refuses; nothing is known then.
             ServiceUnavailableError: The server does not answer; nothing is known then.
         """
+        return self._document_or_gone(f"/api/v1/statuses/{quote(status_id, safe='')}", "post")
+
+    def account(self, account_id: str) -> Mapping[str, Any] | None:
+        """Return one account, or None if the server says by 404 or 410 that it is gone.
+
+        Raises:
+            RateLimitedError: The server wants fewer requests; nothing is known then.
+            RefusedError: The server refuses; nothing is known then.
+            ServiceUnavailableError: The server does not answer; nothing is known then.
+        """
+        return self._document_or_gone(f"/api/v1/accounts/{quote(account_id, safe='')}", "account")
+
+    def _document_or_gone(self, path: str, kind: str) -> Mapping[str, Any] | None:
         try:
-            found = self._json(f"/api/v1/statuses/{quote(status_id, safe='')}")
+            found = self._json(path)
         except RefusedError as error:
             if error.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
                 return None
             raise
         if not isinstance(found, Mapping):
             raise ServiceUnavailableError(
-                f"{self._host} sent no post; is MASTODON_API_BASE_URL a Mastodon server?"
+                f"{self._host} sent no {kind}; is MASTODON_API_BASE_URL a Mastodon server?"
             )
         return found
 

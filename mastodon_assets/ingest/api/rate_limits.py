@@ -108,15 +108,18 @@ class RateLimit:
 class RateLimits:
     """The limits of one server for one token: for pages of timelines, and for every request."""
 
-    def __init__(self, *, is_limited: bool) -> None:
+    def __init__(self, *, is_limited: bool, clock: Callable[[], float] = time.monotonic) -> None:
         every, paged = (_EVERY_REQUESTS, _PAGED_REQUESTS) if is_limited else (None, None)
-        self.every = RateLimit(every, _EVERY_SECONDS)
-        self.paged = RateLimit(paged, _PAGED_SECONDS, within=self.every)
+        self.every = RateLimit(every, _EVERY_SECONDS, clock=clock)
+        self.paged = RateLimit(paged, _PAGED_SECONDS, within=self.every, clock=clock)
         self.one_at_a_time = threading.Lock()
 
 
 class RateLimitedCaller:
-    """Makes requests with pauses and retries; leaves `spare` of each limit to urgent callers."""
+    """Makes requests with pauses and retries; leaves `spare` of each limit to urgent callers.
+
+    A `spare` below zero allows as many requests more, before all others.
+    """
 
     def __init__(self, stopping: threading.Event, *, spare: int = 0) -> None:
         self._stopping = stopping

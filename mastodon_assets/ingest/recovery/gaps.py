@@ -3,12 +3,14 @@
 What belongs here: the records. How a gap is filled is in `timeline_walk`.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import SecretStr
 
+from mastodon_assets.ingest.recovery.accounts import KnownAccount
 from mastodon_assets.ingest.recovery.recheck import StoredPost
 from mastodon_assets.warehouse.database import FEED_SECONDS, PERSON_SECONDS, transaction
 
@@ -16,6 +18,7 @@ from mastodon_assets.warehouse.database import FEED_SECONDS, PERSON_SECONDS, tra
 _STORED_SPANS = (timedelta(hours=2), timedelta(days=2))
 
 _MOST_RECENT_POSTS = 20_000
+_MOST_ACCOUNTS = 5_000
 
 GapStatus = Literal["open", "recovered", "partial", "unrecoverable"]
 
@@ -132,6 +135,47 @@ def read_recent_posts(postgres_url: SecretStr, instance: str) -> list[StoredPost
             (instance, _STORED_SPANS[-1], _MOST_RECENT_POSTS),
         ).fetchall()
     return [StoredPost(*row) for row in rows]
+
+
+def read_known_accounts(postgres_url: SecretStr, instance: str) -> list[KnownAccount]:
+    """Return the accounts of stored posts of the last two days, at most 5,000, the latest ones.
+
+    Accounts of other servers that are read are left out: these speak for them.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
+    """
+    with transaction(postgres_url, snapshot=True, max_lock_seconds=PERSON_SECONDS) as connection:
+        rows = connection.execute(
+            """
+            SELECT t.user_id, t.username, max(t.event_at)
+              FROM masto.toots_raw t
+             WHERE t.instance = %(instance)s AND t.event_at > now() - %(span)s
+               AND t.user_id IS NOT NULL AND NOT t.is_imported
+               AND NOT EXISTS (SELECT FROM masto.server_names n
+                                WHERE n.name = split_part(t.username, '@', 2)
+                                  AND n.instance <> %(instance)s)
+             GROUP BY 1, 2 ORDER BY 3 DESC LIMIT %(limit)s
+            """,
+            {"instance": instance, "span": _STORED_SPANS[-1], "limit": _MOST_ACCOUNTS},
+        ).fetchall()
+    return [KnownAccount(*row) for row in rows]
+
+
+def read_accounts_with_posts(postgres_url: SecretStr, usernames: Collection[str]) -> set[str]:
+    """Return those of the accounts, named as posts name them, that have stored posts.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL does not answer.
+        MissingTablesError: PostgreSQL has no such tables.
+    """
+    with transaction(postgres_url, snapshot=True, max_lock_seconds=PERSON_SECONDS) as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT username FROM masto.toots_raw WHERE username = ANY(%s)",
+            (list(usernames),),
+        )
+        return {username for (username,) in rows}
 
 
 def read_stored_posts(

@@ -23,6 +23,7 @@ from mastodon_assets.ingest.api.rate_limits import (
     StoppedError,
 )
 from mastodon_assets.ingest.api.status_ids import inner_post, newest_id
+from mastodon_assets.ingest.recovery.accounts import KnownAccount
 from mastodon_assets.ingest.recovery.recheck import StoredPost
 from mastodon_assets.ingest.recovery.timeline_walk import ListedStatus
 
@@ -69,13 +70,15 @@ class PollStart:
 
     `read_until` is the time until which an earlier run has read the timeline; None at a first
     start, which reads the newest page, or everything if `from_oldest`. `stored_uris` returns the
-    posts in the tables, the newest last, and `recent_posts` those of the last days.
+    posts in the tables, the newest last, `recent_posts` those of the last days, and
+    `known_accounts` their accounts.
     """
 
     read_until: datetime | None
     from_oldest: bool
     stored_uris: Callable[[], Iterable[str]]
     recent_posts: Callable[[], Iterable[StoredPost]] = tuple
+    known_accounts: Callable[[], Iterable[KnownAccount]] = tuple
 
 
 class Poller:

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from bisect import bisect_left
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,8 +12,12 @@ from mastodon_assets.ingest.api.rate_limits import (
     OutOfTimeError,
     RateLimit,
     RateLimitedCaller,
+    RateLimits,
     pause_seconds,
 )
+from mastodon_assets.ingest.recovery.history_walk import SPARE_REQUESTS
+from mastodon_assets.ingest.recovery.home_questions import RESERVED_REQUESTS
+from mastodon_assets.simulator.limits import RequestLimits
 
 
 def test_a_limit_allows_that_many_requests_in_any_window() -> None:
@@ -49,6 +55,41 @@ def test_a_page_counts_as_a_request_too() -> None:
     assert (paged.take(), paged.left()) == (290, 1)
     now = 300.0
     assert [paged.take(), every.take(), paged.take()] == [0, 0, 600]
+
+
+def test_in_hours_of_greed_a_server_refuses_no_request_and_home_is_asked_at_once() -> None:
+    """Walk, audit, checks and questions to home all take what they get, by a simulated clock."""
+    now = 0.0
+    limits = RateLimits(is_limited=True, clock=lambda: now)
+    # It counts by windows that begin at other times than the first request.
+    server = RequestLimits(clock=lambda: now + 123)
+    made: Counter[str] = Counter()
+    times: list[float] = []
+    for tick in range(2 * 3600 * 2):
+        now = tick / 2
+        requests = {
+            "walk?min_id=1": limits.paged.take(),
+            "audit?max_id=1": limits.paged.take(spare=SPARE_REQUESTS),
+            "check": limits.every.take(spare=SPARE_REQUESTS),
+            "read": limits.every.take(),
+        }
+        if tick % 20 == 0:
+            requests["home"] = limits.every.take(spare=-RESERVED_REQUESTS)
+            # A stream is opened again and again: what is made in any case counts too.
+            if tick % 1200 == 0:
+                limits.every.count()
+                requests["opened"] = 0
+        for name, waits in requests.items():
+            if not waits:
+                made[name] += 1
+                times.append(now)
+                assert server.count(f"/api/v1/{name}")[0], (now, made)
+    assert server.refused == 0
+    most = max(bisect_left(times, begun + 300) - place for place, begun in enumerate(times))
+    assert 200 < most <= 300
+    # One question each ten seconds: the limit of all others is used up, and it goes out.
+    assert made["home"] == 2 * 3600 / 10
+    assert made["walk?min_id=1"] > 0
 
 
 def test_a_limit_of_none_allows_everything() -> None:
