@@ -228,7 +228,7 @@ def _observe(
 def _confirm(
     context: dg.SensorEvaluationContext, cursor: str, now: datetime
 ) -> tuple[str, list[_Event]]:
-    """Return the next cursor, and materializations if the last such ones are hours old.
+    """Return the next cursor, and a materialization of each asset whose last is hours old.
 
     Freshness policies look at materializations only. A quiet server has none, and is not stale.
     """
@@ -243,18 +243,20 @@ def _confirm(
     refreshed = sorted(
         key for key in graph.get_all_asset_keys() if graph.get(key).freshness_policy == REFRESHED
     )
+    before = (now - CONFIRM_AFTER).timestamp()
     events = (context.instance.get_latest_materialization_event(key) for key in refreshed)
-    latest = [event.asset_materialization for event in events if event]
+    old = [event.asset_materialization for event in events if event and event.timestamp < before]
     new = json.dumps({**last, "confirmed_at": now.timestamp()})
-    return new, [_confirmation(each) for each in latest if each]
+    return new, [_confirmation(each) for each in old if each]
 
 
 def _confirmation(latest: dg.AssetMaterialization) -> dg.AssetMaterialization:
-    """Return the materialization again: the same versions and rows, without its pictures."""
+    """Return the materialization again, without the numbers of its run."""
     kept = {
         name: value
         for name, value in latest.metadata.items()
-        if name.startswith("dagster/") or name == "dashboard"
+        if name.startswith("dagster/")
+        or not isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)
     }
     return dg.AssetMaterialization(
         latest.asset_key,

@@ -1,5 +1,6 @@
 """What a user sees in Chromium on the web page, from the first click to a chart."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_a_click_materializes_everything_and_the_page_shows_columns_a_chart_and_
     page: "Page", url: str, produce: Callable[..., None], settings: Settings
 ) -> None:
     page.goto(f"{url}/asset-groups", wait_until="domcontentloaded")
-    page.get_by_role("button", name="Materialize all (21)").click()
+    page.get_by_role("button", name=re.compile(r"Materialize all \(\d+\)")).click()
     page.get_by_text("Launched run").wait_for()
     # Not before the click, or the sensor might have asked first; long before the run reads Kafka.
     produce(_toots(50))

@@ -14,7 +14,7 @@ from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.definitions import build_definitions
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.kafka.topics import TopicMissingError, read_topic
-from mastodon_assets.orchestration import run_liveness
+from mastodon_assets.orchestration import run_liveness, sensors
 from mastodon_assets.orchestration.refresh_state import DERIVED_ASSETS, LABELLED_ASSETS
 from mastodon_assets.orchestration.resources import SettingsResource
 from mastodon_assets.orchestration.sensors import TARGET_TAG, mastodon_stream_sensor
@@ -180,30 +180,38 @@ def test_the_topics_ends_are_reported_even_if_nothing_is_requested(
 
 
 def test_a_platform_without_news_confirms_its_assets_every_six_hours_so_that_none_looks_stale(
-    environment: Settings, produce: Callable[..., None], instance: dg.DagsterInstance
+    environment: Settings,
+    produce: Callable[..., None],
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _show_everything(environment)
-    for asset, metadata in (("toots_raw", {"dagster/row_count": 7, "batches": 1}), ("other", {})):
-        tags = {"dagster/data_version": "1-2"}
+    for asset in ("toots_raw", "other"):
         instance.report_runless_asset_event(
-            dg.AssetMaterialization(asset, metadata=metadata, tags=tags)
+            dg.AssetMaterialization(
+                asset,
+                metadata={"dagster/row_count": 7, "batches": 1, "written_by": "stream"},
+                tags={"dagster/data_version": "1-2"},
+            )
         )
 
     def confirmed(tick: SensorExecutionData) -> list[dg.AssetMaterialization]:
         return [each for each in tick.asset_events if isinstance(each, dg.AssetMaterialization)]
 
-    first = _tick(instance)
-    (again,) = confirmed(first)
+    young = _tick(instance)
+    assert confirmed(young) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(sensors, "CONFIRM_AFTER", timedelta(0))
+        old = _tick(instance, cursor=young.cursor)
+    (again,) = confirmed(old)
     assert again.asset_key == dg.AssetKey("toots_raw")
-    assert again.metadata.keys() == {"dagster/row_count", "is_confirmation"}
+    assert again.metadata.keys() == {"dagster/row_count", "written_by", "is_confirmation"}
     assert again.tags == {"dagster/data_version": "1-2"}
-    assert first.cursor is not None
-    cursor = json.loads(first.cursor)
-    assert confirmed(_tick(instance, cursor=first.cursor)) == []
-    earlier = json.dumps({**cursor, "confirmed_at": time.time() - 6 * 3600})
-    assert len(confirmed(_tick(instance, cursor=earlier))) == 1
+    assert confirmed(_tick(instance, cursor=old.cursor)) == []
     produce([upsert("1")])
-    news = _tick(instance, cursor=earlier)
+    with monkeypatch.context() as patch:
+        patch.setattr(sensors, "CONFIRM_AFTER", timedelta(0))
+        news = _tick(instance, cursor=old.cursor)
     assert news.run_requests
     assert confirmed(news) == []
 
