@@ -241,7 +241,10 @@ def test_a_second_run_changes_no_row_and_no_file(
         monkeypatch.setenv(name, value)
     with materializing() as materialize:
         assert materialize("*").success
-    assert all_rows(lineage.settings.postgres_url) == tables
+    after = all_rows(lineage.settings.postgres_url)
+    # A post may have become an hour or a day old meanwhile.
+    assert set(tables.pop("toots_engagement")) <= set(after.pop("toots_engagement"))
+    assert after == tables
     assert all_files(lineage.settings) == made
 
 
