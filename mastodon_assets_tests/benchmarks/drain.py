@@ -1,6 +1,7 @@
 """Drain N messages from a cold JVM: ours, a baseline, and an upper bound, one after the other.
 
     python -m mastodon_assets_tests.benchmarks.drain --messages 500000 --json drain.json
+    python -m mastodon_assets_tests.benchmarks.drain --messages 100000 --words 190
 
 Each runs on this machine, on real parts, from a process and in a database of its own, on one server
 with one configuration:
@@ -64,10 +65,10 @@ def main() -> None:
         stack = embedded.up(home, topics=[_TOPIC, _FIRST_TOPIC, "mastodon_errors"])
         try:
             facts = machine(SecretStr(stack.postgres_url))
-            _produce(stack.kafka_access, 1_000, _FIRST_TOPIC)
+            _produce(stack.kafka_access, 1_000, _FIRST_TOPIC, words=arguments.words)
             with new_database(stack) as url:
                 _run(stack, url, *_OURS, kafka_topic=_FIRST_TOPIC)
-            _produce(stack.kafka_access, arguments.messages)
+            _produce(stack.kafka_access, arguments.messages, words=arguments.words)
             with new_database(stack) as ours, new_database(stack) as baseline:
                 seconds = {
                     "ours": _run(stack, ours, *_OURS),
@@ -97,17 +98,20 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=500_000)
+    parser.add_argument("--words", type=int, default=20, help="per post, of five letters each")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
-def _produce(access: KafkaAccess, messages: int, topic: str = _TOPIC, first: int = 0) -> None:
+def _produce(
+    access: KafkaAccess, messages: int, topic: str = _TOPIC, first: int = 0, *, words: int = 20
+) -> None:
     from confluent_kafka import Producer
 
     generator = random.Random(1)
     producer = Producer({**config_of(access), "linger.ms": 50, "compression.type": "lz4"})
     for number in range(first, first + messages):
-        text = " ".join(generator.choices(_WORDS, k=20))
+        text = " ".join(generator.choices(_WORDS, k=words))
         user = int(generator.paretovariate(0.6)) % 50_000
         second = generator.randrange(7 * 86_400)
         value = as_value(
