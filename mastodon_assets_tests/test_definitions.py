@@ -54,6 +54,12 @@ _GROUPS = {
         "part5_sentiment_by_day_stacked",
         "part5_toots_per_day",
         "part5_top_hashtags",
+        "hashtag_trends",
+        "activity_by_weekday",
+        "sentiment_by_language",
+        "sentiment_by_hashtag",
+        "servers",
+        "lateness",
     },
     "exports": {"viz_sentiment_dist", "viz_sentiment_daily", "viz_top_hashtags"},
 }

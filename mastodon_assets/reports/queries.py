@@ -44,7 +44,7 @@ def sentiment_by_reason(connection: Connection[Any]) -> pd.DataFrame:
         - `models`, equal in every row: `[version, corpus]` of each model that made labels. The
           corpus is None if the model has no row in `sentiment_models`.
     """
-    return _frame(
+    return read_frame(
         connection,
         sql.SQL("""
         SELECT label_str, reason, sum(toots_count)::bigint AS n,
@@ -70,7 +70,7 @@ def sentiment_distribution(connection: Connection[Any]) -> pd.DataFrame:
 
 def sentiment_daily(connection: Connection[Any]) -> pd.DataFrame:
     """Read the view `v_sentiment_daily`: its columns, oldest day first."""
-    frame = _frame(
+    frame = read_frame(
         connection,
         """
         SELECT day, n_toosts, n_pos, n_neg, n_neu, avg_prob_pos, n_unscored
@@ -90,9 +90,7 @@ def sentiment_every_day(connection: Connection[Any]) -> pd.DataFrame:
         `n_unscored`, `n_toosts` (their sum), `n_earlier`, `n_later`, and `models` as in
         `sentiment_by_reason`.
     """
-    import pandas as pd
-
-    daily = _frame(
+    daily = read_frame(
         connection,
         """
         SELECT day, n_pos, n_neu, n_neg, n_unscored, n_toosts
@@ -101,8 +99,7 @@ def sentiment_every_day(connection: Connection[Any]) -> pd.DataFrame:
         """,
     )
     shown = shown_days(daily, "n_toosts")
-    models = _frame(connection, _MODELS)["models"].iloc[0]
-    return shown.assign(models=pd.Series([models] * len(shown), dtype="object"))
+    return with_models(connection, shown)
 
 
 def toots_every_day(connection: Connection[Any]) -> pd.DataFrame:
@@ -112,7 +109,7 @@ def toots_every_day(connection: Connection[Any]) -> pd.DataFrame:
         One row per day of `periods.shown_days`: `day` (date, UTC), `toots_count`, `n_earlier`,
         `n_later`.
     """
-    daily = _frame(
+    daily = read_frame(
         connection, "SELECT day, toots_count FROM masto.batch_toots_per_day ORDER BY day"
     )
     return shown_days(daily, "toots_count")
@@ -127,7 +124,7 @@ def top_hashtags(connection: Connection[Any]) -> pd.DataFrame:
         One row per hashtag: `hashtag` (without #), `n` (posts). Equal in every row, of all
         hashtags: `all_uses`, `all_hashtags`, `first_day`, `last_day` (dates, UTC).
     """
-    return _frame(
+    return read_frame(
         connection,
         """
         SELECT hashtag, toots_count AS n, all_uses, all_hashtags, first_day, last_day
@@ -149,11 +146,20 @@ def top_hashtag_counts(connection: Connection[Any]) -> pd.DataFrame:
     return top_hashtags(connection)[["hashtag", "n"]]
 
 
-def _frame(
+def with_models(connection: Connection[Any], frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the column `models` of `sentiment_by_reason`."""
+    import pandas as pd
+
+    models = read_frame(connection, _MODELS)["models"].iloc[0]
+    return frame.assign(models=pd.Series([models] * len(frame), dtype="object"))
+
+
+def read_frame(
     connection: Connection[Any],
     statement: LiteralString | sql.Composed,
     parameters: tuple[object, ...] = (),
 ) -> pd.DataFrame:
+    """Read the rows of a statement as a frame."""
     import pandas as pd
 
     with connection.cursor(row_factory=tuple_row) as cursor:

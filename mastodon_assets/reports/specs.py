@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mastodon_assets.reports import charts, previews, queries, writers
+from mastodon_assets.reports import (
+    answer_charts,
+    answer_queries,
+    charts,
+    previews,
+    queries,
+    writers,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,6 +112,48 @@ CHARTS: Mapping[str, Chart] = {
             read=queries.top_hashtags,
             figure=charts.top_hashtags,
             counts="n",
+        ),
+        Chart(
+            name="hashtag_trends",
+            reads=("v_hashtag_trends",),
+            read=answer_queries.hashtag_trends,
+            figure=answer_charts.hashtag_trends,
+            counts="accounts",
+        ),
+        Chart(
+            name="activity_by_weekday",
+            reads=("v_activity_by_weekday",),
+            read=answer_queries.activity_by_weekday,
+            figure=answer_charts.activity_by_weekday,
+            counts="toots_count",
+        ),
+        Chart(
+            name="sentiment_by_language",
+            reads=("v_sentiment_by_language",),
+            read=answer_queries.sentiment_by_language,
+            figure=answer_charts.sentiment_by_language,
+            counts="n_labelled",
+        ),
+        Chart(
+            name="sentiment_by_hashtag",
+            reads=("v_sentiment_by_hashtag",),
+            read=answer_queries.sentiment_by_hashtag,
+            figure=answer_charts.sentiment_by_hashtag,
+            counts="n_labelled",
+        ),
+        Chart(
+            name="servers",
+            reads=("v_servers",),
+            read=answer_queries.servers,
+            figure=answer_charts.servers,
+            counts="toots_count",
+        ),
+        Chart(
+            name="lateness",
+            reads=("v_lateness",),
+            read=answer_queries.lateness,
+            figure=answer_charts.lateness,
+            counts="toots_count",
         ),
     )
 }

@@ -12,9 +12,18 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mastodon_assets.reports import charts
+from mastodon_assets.reports import answer_charts, charts, figures
+from mastodon_assets.reports.figures import LABEL_COLOURS
 from mastodon_assets.reports.periods import by_month, shown_days
-from mastodon_assets_tests.support.report_frames import REAL_MODEL, by_day, per_day
+from mastodon_assets_tests.support.report_frames import (
+    REAL_MODEL,
+    by_day,
+    by_server,
+    per_day,
+    sentiment_of,
+    trends,
+    week,
+)
 from mastodon_assets_tests.support.report_rows import MONDAY, ODD_HASHTAGS
 
 _SYNTHETIC: list[str | None] = ["f717468d3d3c48b1", "synthetic (demo only)"]
@@ -89,6 +98,41 @@ for _days in (1, 2, 7, 8, 9, 31, 62, 63, 92, 93, 366, 367, 731, 1861, 1862, 3512
         _FIGURES[f"toots, {_days} days of {_posts}"] = partial(
             lambda days, posts: charts.toots_per_day(per_day(days, posts)), _days, _posts
         )
+_LONG = [f"{'many.' * 40}{number}.example" for number in range(20)]
+for _number in (1, 10**8):
+    _FIGURES |= {
+        f"trends of {_number}": partial(
+            lambda n: answer_charts.hashtag_trends(trends(_THIRTY[:25], n, 14)), _number
+        ),
+        f"trends of {_number} without days": partial(
+            lambda n: answer_charts.hashtag_trends(trends(["tea"], n, 0)), _number
+        ),
+        f"week of {_number}": partial(
+            lambda n: answer_charts.activity_by_weekday(week(n)), _number
+        ),
+        f"languages of {_number}": partial(
+            lambda n: answer_charts.sentiment_by_language(sentiment_of(["en", "und"], n)), _number
+        ),
+        f"labels of hashtags of {_number}": partial(
+            lambda n: answer_charts.sentiment_by_hashtag(sentiment_of(_THIRTY[:25], n)), _number
+        ),
+        f"servers of {_number}": partial(
+            lambda n: answer_charts.servers(by_server(_LONG, n)), _number
+        ),
+        f"lateness of {_number}": partial(
+            lambda n: answer_charts.lateness(by_server(_LONG, n)), _number
+        ),
+    }
+_FIGURES |= {
+    "no trends": lambda: answer_charts.hashtag_trends(trends([], 1, 0)),
+    "three hours of a week": lambda: answer_charts.activity_by_weekday(week(1, 3)),
+    "no hours": lambda: answer_charts.activity_by_weekday(week(1, 0)),
+    "no languages": lambda: answer_charts.sentiment_by_language(sentiment_of([], 1)),
+    "no labels of hashtags": lambda: answer_charts.sentiment_by_hashtag(sentiment_of([], 1)),
+    "no servers": lambda: answer_charts.servers(by_server([], 1)),
+    "no lateness": lambda: answer_charts.lateness(by_server([], 1)),
+    "deletes alone": lambda: answer_charts.servers(by_server(["one.example"], 0)),
+}
 
 
 @pytest.fixture(scope="module", params=_FIGURES)
@@ -151,7 +195,7 @@ def test_a_label_has_the_same_colour_in_both_charts() -> None:
     for days in (7, 366):
         legend = charts.sentiment_by_day(by_day(days)).legends[0]
         assert [to_hex(patch.get_facecolor()) for patch in legend.get_patches()] == distribution
-        assert [text.get_text() for text in legend.get_texts()] == list(charts.LABEL_COLOURS)
+        assert [text.get_text() for text in legend.get_texts()] == list(LABEL_COLOURS)
 
 
 def test_the_stack_of_a_day_is_as_high_as_its_posts() -> None:
@@ -334,7 +378,7 @@ def test_a_hashtag_is_text_and_never_markup() -> None:
 
 
 def test_code_points_in_place_of_letters_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "installed_families", lambda: ["DejaVu Sans"])
+    monkeypatch.setattr(figures, "installed_families", lambda: ["DejaVu Sans"])
     words = texts(charts.top_hashtags(hashtags(["日本"])))
     assert "#⟨65E5 672C⟩" in words
     assert any("no font of this machine has" in text for text in words)

@@ -20,6 +20,7 @@ from mastodon_assets_tests.support.report_rows import (
     ODD_HASHTAGS,
     Post,
     insert_hashtags,
+    insert_hourly,
     insert_posts,
 )
 
@@ -35,6 +36,7 @@ def _fill(connection: Connection[Any], days: int) -> None:
     )
     names = [*ODD_HASHTAGS, *(f"tag{number}" for number in range(30))]
     insert_hashtags(connection, {name: 1 + rank for rank, name in enumerate(names)})
+    insert_hourly(connection, days)
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -48,7 +50,7 @@ def _width(path: Path) -> int:
 
 
 def test_the_names_are_those_of_the_first_version() -> None:
-    assert list(CHARTS) == [
+    assert list(CHARTS)[:4] == [
         "part5_sentiment_distribution",
         "part5_sentiment_by_day_stacked",
         "part5_toots_per_day",

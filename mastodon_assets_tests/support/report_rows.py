@@ -77,6 +77,36 @@ def insert_posts(connection: Connection[Any], posts: list[Post]) -> None:
     )
 
 
+def insert_hourly(connection: Connection[Any], days: int) -> None:
+    """Rows of the hourly tables: an hour per day until 2024-10-07, over on every machine's clock.
+
+    One server, one language; the odd hashtags are used by 3 accounts, in the last hour by 9.
+    """
+    last = datetime(2024, 10, 7, 12, tzinfo=UTC)
+    for day in range(days):
+        hour = last - timedelta(days=day)
+        connection.execute(
+            "INSERT INTO masto.hourly_activity VALUES (%s, 20, 9, 16, 1, 1, 1, 1, 'one', 'en')",
+            (hour,),
+        )
+        connection.execute(
+            "INSERT INTO masto.hourly_sentiment VALUES (%(hour)s, 8, 'one', 'en', 'positive', 7),"
+            " (%(hour)s, 4, 'one', 'en', 'negative', 1), (%(hour)s, 8, 'one', 'en', 'no_words', 0)",
+            {"hour": hour},
+        )
+        connection.execute(
+            "INSERT INTO masto.hourly_hashtags"
+            " SELECT %s, 8, 3, 3, 2, 1, hashtag, 'one', 'en' FROM unnest(%s::text[]) hashtag",
+            (hour, ODD_HASHTAGS),
+        )
+        connection.execute(
+            "INSERT INTO masto.hourly_hashtag_accounts"
+            " SELECT %s, %s, hashtag FROM unnest(%s::text[]) hashtag",
+            (hour, 3 if day else 9, ODD_HASHTAGS),
+        )
+        connection.execute("INSERT INTO masto.hourly_deletes VALUES (%s, 2, 1, 'one')", (hour,))
+
+
 def insert_model(connection: Connection[Any], version: str, corpus: str, status: str) -> None:
     """A row of `sentiment_models`."""
     connection.execute(

@@ -24,6 +24,8 @@ from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
 from mastodon_assets_tests.support.records import TOPIC, delete, upsert
 
 _HOUR = datetime(2026, 11, 20, 11, tzinfo=UTC)
+# The views leave out what is not over by the clock of the machine.
+_PAST = {"created_at": "2024-11-22T10:10:00Z", "received_at": "2024-11-22T10:10:30Z"}
 
 
 @pytest.fixture(scope="module")
@@ -287,35 +289,34 @@ def test_without_an_earlier_day_accounts_alone_order_the_hashtags(
 def test_a_flood_by_one_account_is_no_trend(sink: Sink) -> None:
     languages = ["en", "de", "fr", "es"]
     flood = [
-        upsert(str(number), username="spam@one.example", language=lang, hashtags=["flood"])
+        upsert(str(number), username="spam@one.example", language=lang, hashtags=["flood"], **_PAST)
         for number, lang in enumerate(languages * 10)
     ]
     people = [
-        upsert(f"p{number}", username=f"user{number}@one.example", hashtags=["tea"])
+        upsert(f"p{number}", username=f"user{number}@one.example", hashtags=["tea"], **_PAST)
         for number in range(3)
     ]
     sink.write(*flood, *people)
     refresh_hours(sink.connection)
-    # Of 2026: the newest hour with posts is what the view shows.
     assert sink.rows("SELECT hashtag, accounts FROM masto.v_hashtag_trends") == [("tea", 3)]
 
 
 def test_views_sum_up_days_and_hours_of_the_week(sink: Sink) -> None:
-    friday = ["2026-11-20T10:10:00Z", "2026-11-20T10:20:00Z", "2026-11-20T12:00:00Z"]
+    friday = ["2024-11-22T10:10:00Z", "2024-11-22T10:20:00Z", "2024-11-22T12:00:00Z"]
     sink.write(
         *(upsert(str(n), created_at=at, received_at=at) for n, at in enumerate(friday)),
         upsert(
             "late",
             instance="two.example",
             uri="https://two.example/late",
-            created_at="2026-11-13T10:00:00Z",
-            received_at="2026-11-20T10:00:00Z",
+            created_at="2024-11-15T10:00:00Z",
+            received_at="2024-11-22T10:00:00Z",
         ),
-        delete("0"),
-        delete("never read"),
+        delete("0", received_at="2024-11-22T12:30:00Z"),
+        delete("never read", received_at="2024-11-22T12:30:00Z"),
     )
     refresh_hours(sink.connection)
-    day, earlier = date(2026, 11, 20), date(2026, 11, 13)
+    day, earlier = date(2024, 11, 22), date(2024, 11, 15)
     assert sink.rows(
         "SELECT * FROM masto.v_activity_by_weekday WHERE weekday = 5 AND hour_of_day < 13"
         " AND hours_count > 1 ORDER BY 2"

@@ -182,6 +182,36 @@ chart_assets = [
     ),
     _chart_asset("part5_toots_per_day", rows="the posts per day", shows="batch_toots_per_day"),
     _chart_asset("part5_top_hashtags", rows="the 30 most used hashtags", shows="batch_top_hashtag"),
+    _chart_asset(
+        "hashtag_trends",
+        rows="the hashtags that more accounts use than usual, with the usual number",
+        shows="hourly_hashtag_accounts",
+    ),
+    _chart_asset(
+        "activity_by_weekday",
+        rows="the mean posts per hour of the week",
+        shows="hourly_activity",
+    ),
+    _chart_asset(
+        "sentiment_by_language",
+        rows="the labels of the last 30 days per language, as shares with intervals",
+        shows="hourly_sentiment",
+    ),
+    _chart_asset(
+        "sentiment_by_hashtag",
+        rows="the labels of the last 7 days per hashtag, as shares with intervals",
+        shows="hourly_hashtags",
+    ),
+    _chart_asset(
+        "servers",
+        rows="the posts of the last 30 days per server, with the share deleted",
+        shows="hourly_activity",
+    ),
+    _chart_asset(
+        "lateness",
+        rows="how late the posts of the last 30 days were received, per server",
+        shows="hourly_activity",
+    ),
 ]
 export_assets = [
     _export_asset(

@@ -33,6 +33,7 @@ def _progress(settings: Settings, name: str) -> tuple[int, str | None] | None:
         ("viz_sentiment_dist", "toots_sentiment"),
         ("part5_toots_per_day", "batch_toots_per_day"),
         ("viz_top_hashtags", "batch_top_hashtag"),
+        ("sentiment_by_hashtag", "hourly_hashtags"),
     ],
 )
 def test_it_shows_what_its_source_shows_not_what_the_toots_are_by_now(
