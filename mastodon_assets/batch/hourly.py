@@ -22,8 +22,8 @@ from mastodon_assets.warehouse.watermarks import set_watermark, toots_version
 # Their numbers are as old as the scores that they count.
 _LABELLED = (HOURLY_SENTIMENT, HOURLY_HASHTAGS)
 _CHECK = "hourly_tables_count_their_posts"
-# An hour of a busy server has 100,000 posts.
-_HOURS_COMPARED = 3
+# Compared per refresh: as many as take a second. An hour of a busy server has 100,000 posts.
+_HOURS_COMPARED, _POSTS_COMPARED = 168, 20_000
 _FIRST = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -66,11 +66,13 @@ def compare_next_hours(
                 "SELECT parameters FROM masto.asset_progress WHERE asset = %s", (_CHECK,)
             ).fetchone()
             after = datetime.fromisoformat(row[0]) if row else _FIRST
-            hours = next_hours(connection, after, _HOURS_COMPARED)
+            hours, has_more = next_hours(
+                connection, after, most=_HOURS_COMPARED, most_posts=_POSTS_COMPARED
+            )
             version = toots_version(connection)
         differing = hours_that_differ(connection, hours)
         if not differing:
-            last = hours[-1] if len(hours) == _HOURS_COMPARED else _FIRST
+            last = hours[-1] if has_more else _FIRST
             set_watermark(connection, _CHECK, toots_version=version, parameters=last.isoformat())
     return hours, differing
 

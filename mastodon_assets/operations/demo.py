@@ -96,7 +96,7 @@ def running_demo(
             settings=settings,
             ingested=ingested,
             rows=_table_rows(settings.postgres_url),
-            charts=sorted(settings.reports_dir.absolute().glob("part5_*.png")),
+            charts=sorted(settings.reports_dir.absolute().glob("*.png")),
             exports=sorted(settings.exports_dir.absolute().glob("viz_*.csv")),
             champion=_champion_corpus(settings.postgres_url),
             seconds=seconds,

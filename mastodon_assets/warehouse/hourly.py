@@ -178,7 +178,9 @@ SELECT hour FROM {table} WHERE hour >= {posts_since}
 # An hour whose turn it is and that has no mark, after %(after)s.
 _NEXT_HOUR = with_horizons(
     """
-SELECT hour FROM (
+SELECT hour, (SELECT coalesce(sum(toots_count), 0)::bigint FROM masto.hourly_activity a
+               WHERE a.hour = hours.hour)
+  FROM (
     SELECT date_trunc('hour', min(event_at), 'UTC') AS hour FROM masto.toots_raw
      WHERE event_at >= greatest(%(after)s + interval '1 hour', {posts_since})
      UNION ALL
@@ -235,16 +237,25 @@ def rebuild_hourly(connection: Connection[Any], table: Table) -> int:
         return sum(_refresh(connection, hours, (hourly,)).rows_changed.values())
 
 
-def next_hours(connection: Connection[Any], after: datetime, most: int) -> list[datetime]:
-    """Return at most that many hours after `after` that have posts or numbers; none at the end."""
+def next_hours(
+    connection: Connection[Any], after: datetime, *, most: int, most_posts: int
+) -> tuple[list[datetime], bool]:
+    """Return hours after `after` that have posts or numbers, and whether there are more.
+
+    Args:
+        connection: A transaction.
+        after: An hour.
+        most: The largest number of hours.
+        most_posts: No hour follows once the hours have that many posts.
+    """
     hours: list[datetime] = []
-    while len(hours) < most:
-        row = connection.execute(_NEXT_HOUR, {"after": after}).fetchone()
-        if row is None:
-            break
-        after = row[0]
+    posts = 0
+    while row := connection.execute(_NEXT_HOUR, {"after": after}).fetchone():
+        if len(hours) == most or posts >= most_posts:
+            return hours, True
+        after, posts = row[0], posts + row[1]
         hours.append(after)
-    return hours
+    return hours, False
 
 
 def hours_that_differ(

@@ -45,6 +45,11 @@ SELECT id, created_at, received_at + interval '1 second', 0.75, 1, lang, 'positi
   FROM masto.toots_raw, masto.sentiment_models m
  WHERE m.status = 'champion'
 """
+# The first refresh fills the hourly tables.
+_MARKS = """
+INSERT INTO masto.changed_hours (hour, changes)
+SELECT DISTINCT date_trunc('hour', event_at, 'UTC'), 1 FROM masto.toots_raw
+"""
 
 
 def main() -> None:
@@ -115,6 +120,7 @@ def _put_derived_history(settings: Settings, rows: int) -> None:
     with transaction(settings.postgres_url) as connection:
         put_history(connection, rows, days=max(1, rows // _TOOTS_A_DAY))
         connection.execute(_SCORES)
+        connection.execute(_MARKS)
         rebuild_rollups(connection)
     with transaction(settings.postgres_url) as connection:
         connection.autocommit = True

@@ -147,7 +147,7 @@ def test_a_read_only_snapshot_is_enough(database_url: SecretStr, tmp_path: Path)
             render_chart(connection, name, tmp_path)
         for name in EXPORTS:
             write_export(connection, name, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 7
+    assert len(list(tmp_path.iterdir())) == len(CHARTS) + len(EXPORTS)
 
 
 @pytest.mark.usefixtures("processes")

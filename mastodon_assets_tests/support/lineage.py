@@ -8,15 +8,11 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.definitions import build_definitions
+from mastodon_assets.reports import specs
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.tables import TABLES
 
-CHARTS = (
-    "part5_sentiment_by_day_stacked",
-    "part5_sentiment_distribution",
-    "part5_top_hashtags",
-    "part5_toots_per_day",
-)
+CHARTS = tuple(specs.CHARTS)
 EXPORTS = ("viz_sentiment_daily", "viz_sentiment_dist", "viz_top_hashtags")
 
 

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from mastodon_assets.batch import hourly as batch
 from mastodon_assets.batch.hourly import compare_next_hours, refresh_hourly_tables
 from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.stream.ledger import open_ledger
@@ -217,8 +218,9 @@ def test_the_tables_show_the_posts_and_those_with_labels_the_scores(
 
 
 def test_all_hours_are_compared_in_turn_and_one_that_differs_again(
-    sink: Sink, database_url: SecretStr
+    sink: Sink, database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batch, "_POSTS_COMPARED", 3)
     times = [f"2026-11-{day}T{hour}:30:00Z" for day in (18, 20) for hour in (10, 11)]
     sink.write(*(upsert(str(number), created_at=at) for number, at in enumerate(times)))
     refresh_hours(sink.connection)
@@ -232,6 +234,12 @@ def test_all_hours_are_compared_in_turn_and_one_that_differs_again(
     # It waits for the refresh.
     assert compare_next_hours(database_url) == (hours[3:], {})
     assert compare_next_hours(database_url) == (hours[:3], {})
+    monkeypatch.setattr(batch, "_POSTS_COMPARED", 100)
+    monkeypatch.setattr(batch, "_HOURS_COMPARED", 1)
+    assert compare_next_hours(database_url) == (hours[3:], {})
+    monkeypatch.setattr(batch, "_HOURS_COMPARED", 100)
+    for _ in range(2):
+        assert compare_next_hours(database_url) == (hours, {})
 
 
 @pytest.fixture

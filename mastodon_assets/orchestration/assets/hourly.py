@@ -170,8 +170,8 @@ def _schema_checks(name: str, tables: Sequence[Table]) -> dg.AssetChecksDefiniti
 def hourly_tables_count_their_posts(settings: SettingsResource) -> dg.AssetCheckResult:
     """The hourly tables' rows of an hour are those computed from posts, scores and deletes.
 
-    It compares three hours per run, one after the other through the whole history, and leaves out
-    hours that wait for a refresh.
+    It compares some hours per run, as many as have 20,000 posts, one after the other through the
+    whole history. Hours that wait for a refresh are left out.
     """
     from mastodon_assets.batch.hourly import compare_next_hours
 
