@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 from psycopg import Connection, sql
 
 from mastodon_assets.stream.merge import prepare_session, remove_staged_posts
+from mastodon_assets.warehouse.changed_hours import mark_deletes_of_removed
 from mastodon_assets.warehouse.horizons import with_horizons
 from mastodon_assets.warehouse.locks import write_in_chunks, write_ranges
 from mastodon_assets.warehouse.staging import POSTS_TO_REMOVE, with_staging
@@ -87,6 +88,7 @@ class Removal:
         )
         self._connection.execute(stage, self._parameters)
         remove_staged_posts(self._connection)
+        mark_deletes_of_removed(self._connection)
         for table in (each for each in tables_by_post() if each not in self._kept_tables):
             self._connection.execute(
                 with_staging(

@@ -48,6 +48,14 @@ SELECT DISTINCT date_trunc('hour', deleted_at, 'UTC') AS hour
 """
 )
 
+_MARK_DELETES_OF_REMOVED = _marking(
+    """
+SELECT DISTINCT date_trunc('hour', d.deleted_at, 'UTC') AS hour
+  FROM {tombstoned} JOIN masto.toot_aliases USING (id)
+  JOIN masto.toots_deleted d USING (instance, status_id)
+"""
+)
+
 
 def mark_new_posts(connection: Connection[Any], posts: "pa.Table") -> None:
     """Mark the hours of posts that were not stored before. Column: event_at."""
@@ -75,3 +83,11 @@ def mark_scored_posts(connection: Connection[Any]) -> None:
 def mark_deletes(connection: Connection[Any]) -> None:
     """Mark the hours of the staged deletes, before their tombstones are stored."""
     connection.execute(_MARK_DELETES)
+
+
+def mark_deletes_of_removed(connection: Connection[Any]) -> None:
+    """Mark the hours of deletes of the posts in `tombstoned`, before their aliases are removed.
+
+    A stored post has a delete if its home shows it again after another server deleted it.
+    """
+    connection.execute(_MARK_DELETES_OF_REMOVED)

@@ -15,6 +15,7 @@ from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import prepare_session
 from mastodon_assets.stream.removal import Removal
 from mastodon_assets.warehouse import hourly
+from mastodon_assets.warehouse.changed_hours import mark_hours
 from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.hourly import HourlyRefresh, refresh_hours
 from mastodon_assets.warehouse.locks import HOURLY_LOCK, take_write_lock
@@ -114,6 +115,22 @@ def test_an_account_that_is_purged_is_not_counted_after_the_next_refresh(sink: S
     refresh_hours(sink.connection)
     assert_all_rows_are_right(sink)
     assert sink.rows("SELECT hashtag FROM masto.hourly_hashtags") == [("news",)]
+
+
+def test_a_delete_of_a_post_that_is_purged_is_no_more_one_of_a_stored_post(sink: Sink) -> None:
+    sink.write(upsert("1"))
+    deleted_at = _HOUR + timedelta(hours=3)
+    with sink.connection.transaction():
+        # As if its home had shown the post again after another server deleted it.
+        sink.connection.execute(
+            "INSERT INTO masto.toots_deleted VALUES ('one.example', '1', %s)", (deleted_at,)
+        )
+        mark_hours(sink.connection, [deleted_at])
+    refresh_hours(sink.connection)
+    Removal(sink.connection, "username = %(name)s", {"name": "ada@one.example"}).remove()
+    refresh_hours(sink.connection)
+    assert_all_rows_are_right(sink)
+    assert sink.rows("SELECT deletes_count, stored_count FROM masto.hourly_deletes") == [(1, 0)]
 
 
 def test_an_hour_that_changes_meanwhile_keeps_its_mark(
