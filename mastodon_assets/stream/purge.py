@@ -18,7 +18,7 @@ from mastodon_assets.stream.removal import Removal, delete_rows, stored_tables_w
 from mastodon_assets.stream.windows import WINDOW_SUMS
 from mastodon_assets.warehouse.locks import write_ranges
 from mastodon_assets.warehouse.post_sums import POST_SUMS, counted_rows
-from mastodon_assets.warehouse.staging import with_staging
+from mastodon_assets.warehouse.staging import PURGED_USERNAMES, with_staging
 from mastodon_assets.warehouse.sum_tables import names_of
 from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets.warehouse.tables import (
@@ -30,8 +30,8 @@ from mastodon_assets.warehouse.tables import (
     USER_TOTALS,
 )
 
-_POSTS: LiteralString = "username = ANY(%(usernames)s) OR instance = ANY(%(instances)s)"
-_OF_ACCOUNTS: LiteralString = "username = ANY(%(usernames)s)"
+_OF_ACCOUNTS: LiteralString = "username IN (SELECT name FROM {purged_usernames})"
+_POSTS: LiteralString = f"{_OF_ACCOUNTS} OR instance = ANY(%(instances)s)"
 # An alias with a tombstone stays, because it keeps a deleted post away.
 _ALIASES_OF_SERVERS: LiteralString = """
 instance = ANY(%(instances)s)
@@ -72,7 +72,8 @@ def purge_rows(
         usernames = sorted({*usernames, *_usernames_by_server(connection, suppressed)})
         instances = _names(connection, "instance", lambda name: suppressed.matches(None, name))
         rejected = _find_rejected(connection, suppressed)
-    parameters = {"usernames": usernames, "instances": instances}
+        _stage_usernames(connection, usernames)
+    parameters = {"instances": instances}
     removal = Removal(connection, _POSTS, parameters)
     with connection.transaction():
         counts = {TOOTS_RAW.name: removal.count, TOOTS_REJECTED.name: len(rejected)}
@@ -81,11 +82,20 @@ def purge_rows(
         return counts
     removal.remove()
     for table in stored_tables_with("username"):
-        delete_rows(connection, table, sql.SQL(_OF_ACCOUNTS), parameters)
+        delete_rows(connection, table, with_staging(_OF_ACCOUNTS), parameters)
     for table in (TOOT_ALIASES, HOME_IDS):
         delete_rows(connection, table, sql.SQL(_ALIASES_OF_SERVERS), parameters)
     _delete_rejected(connection, rejected)
     return counts
+
+
+def _stage_usernames(connection: Connection[Any], usernames: Sequence[str]) -> None:
+    PURGED_USERNAMES.create(connection)
+    connection.execute(with_staging("TRUNCATE {purged_usernames}"))
+    connection.execute(
+        with_staging("INSERT INTO {purged_usernames} SELECT unnest(%s::text[])"), (usernames,)
+    )
+    connection.execute(with_staging("ANALYZE {purged_usernames}"))
 
 
 def _count_sums(connection: Connection[Any], parameters: Mapping[str, Any]) -> dict[str, int]:
@@ -97,7 +107,7 @@ def _count_sums(connection: Connection[Any], parameters: Mapping[str, Any]) -> d
             table=sums.sum_table.identifier,
             removed=sums.query(_FOUND),
             keys=names_of(sums.table.key),
-            is_of_account=sql.SQL(_OF_ACCOUNTS if is_by_user else "false"),
+            is_of_account=with_staging(_OF_ACCOUNTS if is_by_user else "false"),
         )
         counts[sums.table.name] = _count(connection, query, parameters)
     return counts

@@ -11,7 +11,6 @@ from psycopg import Connection, sql
 
 from mastodon_assets.stream.merge import prepare_session, remove_staged_posts
 from mastodon_assets.warehouse.changed_hours import mark_deletes_of_removed
-from mastodon_assets.warehouse.horizons import with_horizons
 from mastodon_assets.warehouse.locks import write_in_chunks, write_ranges
 from mastodon_assets.warehouse.staging import POSTS_TO_REMOVE, with_staging
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, TOOTS_RAW, Table
@@ -20,11 +19,15 @@ _FIND = """
 INSERT INTO {posts_to_remove} (place, id)
 SELECT row_number() OVER (ORDER BY event_at, id) - 1, id FROM masto.toots_raw WHERE {condition}
 """
-# A version that was stored meanwhile may not meet the condition.
+# A version that was stored meanwhile may not meet the condition. OFFSET 0 keeps the planner from
+# reading all posts for each chunk.
 _STAGE_CHUNK = """
 INSERT INTO {tombstoned} (id)
-SELECT id FROM {posts_to_remove} found JOIN masto.toots_raw USING (id)
- WHERE found.place >= {first} AND found.place < {last} AND ({condition})
+SELECT stored.id
+  FROM {posts_to_remove} found
+ CROSS JOIN LATERAL (SELECT id FROM masto.toots_raw
+                      WHERE id = found.id AND ({condition}) OFFSET 0) stored
+ WHERE found.place >= {first} AND found.place < {last}
 """
 _DELETE = """
 DELETE FROM {table} WHERE ctid = ANY(ARRAY(
@@ -51,14 +54,14 @@ class Removal:
 
         Args:
             connection: A connection without a transaction.
-            condition: Of a row of `toots_raw`, with named parameters; see `with_horizons`.
+            condition: Of a row of `toots_raw`, with named parameters; see `with_staging`.
             parameters: Their values.
             limit: The largest number of posts.
             kept_tables: Tables whose rows of these posts stay.
         """
         self._kept_tables = kept_tables
         self._connection = connection
-        self._condition = with_horizons(condition)
+        self._condition = with_staging(condition)
         self._parameters = parameters
         self.removed = 0
         with connection.transaction():

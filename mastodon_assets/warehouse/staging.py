@@ -107,6 +107,10 @@ STAGED_SCORES = StagingTable(
 POSTS_TO_REMOVE = StagingTable(
     "posts_to_remove", "place bigint PRIMARY KEY, id bigint", is_kept=True
 )
+# Accounts that are purged: of a large server too many for a parameter of each chunk.
+PURGED_USERNAMES = StagingTable(
+    "purged_usernames", 'name text COLLATE "C" PRIMARY KEY', is_kept=True
+)
 # Hours that a refresh of the hourly tables computes, and what was marked when it began.
 REFRESHED_HOURS = StagingTable(
     "refreshed_hours", "hour timestamptz PRIMARY KEY, changes bigint", is_kept=True
@@ -141,6 +145,7 @@ _NAMES = {
             *_OF_A_BATCH,
             STAGED_SCORES,
             POSTS_TO_REMOVE,
+            PURGED_USERNAMES,
             REFRESHED_HOURS,
             HOURLY_POSTS,
         )
