@@ -53,7 +53,9 @@ def main() -> None:
         "refreshes": count,
         "bytes": sizes[-1],
         "bytes_per_refresh_beyond_the_kept": growth,
-        "bytes_after_a_day": growth and sizes[kept] + growth * (_MINUTES_OF_A_DAY - kept),
+        "bytes_after_a_day": None
+        if growth is None
+        else sizes[kept] + growth * (_MINUTES_OF_A_DAY - kept),
     }
     sys.stdout.write(json.dumps(document) + "\n")
 
