@@ -1,11 +1,11 @@
 """Shares with Wilson intervals."""
 
 from dataclasses import dataclass
-from math import sqrt
+
+from mastodon_assets.reports.intervals import wilson
 
 # Shares of fewer posts are withheld: they say little, and may give a single label away.
 MIN_POSTS = 5
-_Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,5 @@ def share(count: int, total: int) -> Share | None:
     """Return `count / total` with its interval; None if `total` is less than `MIN_POSTS`."""
     if total < MIN_POSTS:
         return None
-    value = count / total
-    square = _Z * _Z
-    centre = (value + square / (2 * total)) / (1 + square / total)
-    half = _Z * sqrt(value * (1 - value) / total + square / (4 * total * total))
-    half /= 1 + square / total
-    return Share(value, max(0.0, centre - half), min(1.0, centre + half))
+    low, high = wilson(count, total)
+    return Share(count / total, low, high)

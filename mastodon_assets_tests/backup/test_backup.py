@@ -30,12 +30,11 @@ from mastodon_assets.errors import SettingsError
 from mastodon_assets.operations.purge import account, entries, purge
 from mastodon_assets.orchestration.resources import SettingsResource
 from mastodon_assets.orchestration.schedules import backup_schedule
-from mastodon_assets.stream.merge import prepare_session
-from mastodon_assets.warehouse.database import connect, transaction
+from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.tables import TOOTS_RAW
 from mastodon_assets_tests.support.databases import new_database
-from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
+from mastodon_assets_tests.support.merge_sink import opened_sink
 from mastodon_assets_tests.support.records import TOPIC, delete, upsert
 
 KEY = SecretStr("a key for tests only")
@@ -97,16 +96,7 @@ def other(platform: Settings, stack: embedded.Connection, tmp_path: Path) -> Ite
 
 def fill(settings: Settings, made: list[Any], first: int = 0) -> dict[str, list[Any]]:
     """Write messages in small batches; return the tables."""
-    with connect(settings.postgres_url) as connection:
-        prepare_session(connection)
-        for partition in range(PARTITIONS):
-            connection.execute(
-                "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
-                " VALUES (%s, %s, 'topic-id', 0) ON CONFLICT DO NOTHING",
-                (TOPIC, partition),
-            )
-        connection.commit()
-        sink = Sink(connection)
+    with opened_sink(settings.postgres_url) as sink:
         sink.next[0] = first
         for start in range(0, len(made), 10):
             sink.write(*made[start : start + 10])

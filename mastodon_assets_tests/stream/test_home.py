@@ -8,15 +8,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.kafka.topics import TopicState
-from mastodon_assets.stream.ledger import open_ledger
-from mastodon_assets.stream.merge import prepare_session
 from mastodon_assets.stream.retention import remove_posts_deleted_at_home
 from mastodon_assets.warehouse.checks import window_sum_and_rows
-from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.server_names import record_server_names
-from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
-from mastodon_assets_tests.support.records import RECEIVED, TOPIC, delete, upsert
+from mastodon_assets_tests.support.merge_sink import Sink, opened_sink
+from mastodon_assets_tests.support.records import RECEIVED, delete, upsert
 
 # A split domain: pages and uris are at a host, accounts at a domain.
 HOST, HOME, ABROAD = "b.fed.example", "fed.example", "a.gts.example"
@@ -25,14 +21,8 @@ TEXT, ABOUT = "SELECT content_txt FROM masto.toots_raw", "SELECT * FROM masto.ho
 
 @pytest.fixture(scope="module")
 def opened(database_url: SecretStr) -> Iterator[Sink]:
-    numbers = range(PARTITIONS)
-    state = TopicState(TOPIC, "topic-id", dict.fromkeys(numbers, 0), dict.fromkeys(numbers, 10**6))
-    with connect(database_url) as connection:
-        with connection.transaction():
-            open_ledger(connection, state, accept_data_loss=False)
-        prepare_session(connection)
-        connection.commit()
-        yield Sink(connection)
+    with opened_sink(database_url) as sink:
+        yield sink
 
 
 @pytest.fixture

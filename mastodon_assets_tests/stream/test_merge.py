@@ -27,19 +27,17 @@ from mastodon_assets.stream.merge import (
     BatchAccountError,
     BatchCounts,
     PayloadsNeededError,
-    prepare_session,
     write_batch,
 )
 from mastodon_assets.stream.windows import rebuild_windows
 from mastodon_assets.warehouse.checks import window_sum_and_rows
-from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.hourly import hours_that_differ, rebuild_hourly, refresh_hours
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.support.collision import uris_with_one_hash
 from mastodon_assets_tests.support.hourly_rows import all_hours_of, hourly_rows, stored_rows
-from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
+from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink, opened_sink
 from mastodon_assets_tests.support.records import (
     TOPIC,
     Record,
@@ -82,12 +80,8 @@ def _topic(earliest: int = 0, end: int = 10**6, topic_id: str = "topic-id") -> T
 
 @pytest.fixture(scope="module")
 def opened(database_url: SecretStr) -> Iterator[Sink]:
-    with connect(database_url) as connection:
-        with connection.transaction():
-            open_ledger(connection, _topic(), accept_data_loss=False)
-        prepare_session(connection)
-        connection.commit()
-        yield Sink(connection)
+    with opened_sink(database_url) as sink:
+        yield sink
 
 
 @pytest.fixture

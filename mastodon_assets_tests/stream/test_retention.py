@@ -8,9 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from mastodon_assets.config.settings import load_settings
-from mastodon_assets.kafka.topics import TopicState
-from mastodon_assets.stream.ledger import open_ledger
-from mastodon_assets.stream.merge import BatchCounts, prepare_session
+from mastodon_assets.stream.merge import BatchCounts
 from mastodon_assets.stream.retention import (
     RemovedRows,
     count_unknown_deletes,
@@ -22,15 +20,14 @@ from mastodon_assets.warehouse.checks import (
     window_sum_and_rows,
     windows_and_rows,
 )
-from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.hourly import rebuild_hourly, refresh_hours
 from mastodon_assets.warehouse.post_sums import ALL_POSTS, POST_SUMS
 from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
 from mastodon_assets.warehouse.sum_tables import correct_sums
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.support.hourly_rows import hourly_rows, stored_rows
-from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
-from mastodon_assets_tests.support.records import TOPIC, delete, upsert
+from mastodon_assets_tests.support.merge_sink import Sink, opened_sink
+from mastodon_assets_tests.support.records import delete, upsert
 
 NOW = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
 OLD, EDGE, NEW = "2026-11-17T23:59:59Z", "2026-11-18T00:00:00Z", "2026-11-20T10:00:00Z"
@@ -48,15 +45,8 @@ _FROZEN = (
 
 @pytest.fixture(scope="module")
 def opened(database_url: SecretStr) -> Iterator[Sink]:
-    topic = TopicState(
-        TOPIC, "topic-id", dict.fromkeys(range(PARTITIONS), 0), dict.fromkeys(range(PARTITIONS), 99)
-    )
-    with connect(database_url) as connection:
-        with connection.transaction():
-            open_ledger(connection, topic, accept_data_loss=False)
-        prepare_session(connection)
-        connection.commit()
-        yield Sink(connection)
+    with opened_sink(database_url) as sink:
+        yield sink
 
 
 @pytest.fixture

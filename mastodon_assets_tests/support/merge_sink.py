@@ -1,11 +1,16 @@
 """Batches merged into a database without Spark and Kafka."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+from pydantic import SecretStr
 
-from mastodon_assets.stream.merge import BatchCounts, write_batch
+from mastodon_assets.kafka.topics import TopicState
+from mastodon_assets.stream.ledger import open_ledger
+from mastodon_assets.stream.merge import BatchCounts, prepare_session, write_batch
+from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.watermarks import toots_version
 from mastodon_assets_tests.support.records import TOPIC, Record, on_partition, staged
 
@@ -26,6 +31,21 @@ _DERIVED = (
     "batch_toots_by_lang_per_day",
     "home_versions",
 )
+
+
+@contextmanager
+def opened_sink(database_url: SecretStr) -> Iterator["Sink"]:
+    """A sink on a migrated database whose ledger is at the beginning of the topic."""
+    partitions = range(PARTITIONS)
+    state = TopicState(
+        TOPIC, "topic-id", dict.fromkeys(partitions, 0), dict.fromkeys(partitions, 10**6)
+    )
+    with connect(database_url) as connection:
+        with connection.transaction():
+            open_ledger(connection, state, accept_data_loss=False)
+        prepare_session(connection)
+        connection.commit()
+        yield Sink(connection)
 
 
 class Sink:

@@ -10,9 +10,6 @@ from pydantic import SecretStr
 
 from mastodon_assets.batch import hourly as batch
 from mastodon_assets.batch.hourly import compare_next_hours, refresh_hourly_tables
-from mastodon_assets.kafka.topics import TopicState
-from mastodon_assets.stream.ledger import open_ledger
-from mastodon_assets.stream.merge import prepare_session
 from mastodon_assets.stream.removal import Removal
 from mastodon_assets.warehouse import hourly
 from mastodon_assets.warehouse.changed_hours import mark_hours
@@ -22,8 +19,8 @@ from mastodon_assets.warehouse.locks import HOURLY_LOCK, take_write_lock
 from mastodon_assets.warehouse.tables import HOURLY, HOURLY_HASHTAGS, HOURLY_SENTIMENT
 from mastodon_assets.warehouse.watermarks import set_watermark
 from mastodon_assets_tests.support.hourly_rows import hourly_rows, stored_rows
-from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
-from mastodon_assets_tests.support.records import TOPIC, delete, upsert
+from mastodon_assets_tests.support.merge_sink import Sink, opened_sink
+from mastodon_assets_tests.support.records import delete, upsert
 
 _HOUR = datetime(2026, 11, 20, 11, tzinfo=UTC)
 # The views leave out what is not over by the clock of the machine.
@@ -32,15 +29,8 @@ _PAST = {"created_at": "2024-11-22T10:10:00Z", "received_at": "2024-11-22T10:10:
 
 @pytest.fixture(scope="module")
 def opened(database_url: SecretStr) -> Iterator[Sink]:
-    topic = TopicState(
-        TOPIC, "topic-id", dict.fromkeys(range(PARTITIONS), 0), dict.fromkeys(range(PARTITIONS), 99)
-    )
-    with connect(database_url) as connection:
-        with connection.transaction():
-            open_ledger(connection, topic, accept_data_loss=False)
-        prepare_session(connection)
-        connection.commit()
-        yield Sink(connection)
+    with opened_sink(database_url) as sink:
+        yield sink
 
 
 @pytest.fixture
