@@ -1,4 +1,4 @@
-"""The reference pages that are generated: commands, settings, tables.
+"""The reference pages that are generated: commands, licences, settings, tables.
 
 `python -m mastodon_assets_tests.docs.reference --write` writes them; a test holds them current.
 """
@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from mastodon_assets.cli.reference import commands_markdown
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
+from mastodon_assets_tests.docs import licences
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "mastodon_assets" / "docs" / "reference"
@@ -63,6 +64,7 @@ def tables_page() -> str:
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "commands.md": commands_markdown,
+    "licences.md": licences.page,
     "settings.md": settings_page,
     "tables.md": tables_page,
 }
