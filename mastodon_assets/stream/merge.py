@@ -173,7 +173,7 @@ DELETE FROM masto.toots_rejected r
          UNION
         SELECT convert_to(a.instance || '/' || a.status_id, 'UTF8')
           FROM {tombstoned} JOIN masto.toot_aliases a USING (id)) removed
- WHERE r.message_key = removed.key
+ WHERE sha256(r.message_key) = sha256(removed.key) AND r.message_key = removed.key
 """
 )
 

@@ -349,21 +349,24 @@ def test_a_role_that_cannot_create_a_schema_gets_an_error(bare_url: SecretStr) -
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
+# Numbers of the first and the last post; all are by one author.
+_INSERT_POSTS = (
+    "INSERT INTO masto.toots_raw (id, created_at, received_at, event_at, payload_hash,"
+    " favourites, reblogs, replies, is_bot, is_sensitive, instance, status_id, uri, username,"
+    " lang, hashtags, content_txt) SELECT n, at, at, at, n, 0, 0, 0, false, false, 'a', n, n,"
+    " 'u', 'en', '{}', repeat('x', 200) FROM generate_series(%s::int, %s::int) n,"
+    " LATERAL (SELECT '2026-01-01'::timestamptz + n * interval '3 minutes') t (at)"
+)
+
+
 def test_a_day_is_found_by_few_blocks_after_deletes_let_new_rows_fill_the_holes(
     fresh_database_url: SecretStr,
 ) -> None:
-    insert = (
-        "INSERT INTO masto.toots_raw (id, created_at, received_at, event_at, payload_hash,"
-        " favourites, reblogs, replies, is_bot, is_sensitive, instance, status_id, uri, username,"
-        " lang, hashtags, content_txt) SELECT n, at, at, at, n, 0, 0, 0, false, false, 'a', n, n,"
-        " 'u', 'en', '{}', repeat('x', 200) FROM generate_series(%s::int, %s::int) n,"
-        " LATERAL (SELECT '2026-01-01'::timestamptz + n * interval '3 minutes') t (at)"
-    )
     with psycopg.connect(fresh_database_url.get_secret_value(), autocommit=True) as connection:
-        connection.execute(insert, (0, 19_999))
+        connection.execute(_INSERT_POSTS, (0, 19_999))
         connection.execute("DELETE FROM masto.toots_raw WHERE id % 10 = 0")
         connection.execute("VACUUM ANALYZE masto.toots_raw")
-        connection.execute(insert, (20_000, 21_999))
+        connection.execute(_INSERT_POSTS, (20_000, 21_999))
         connection.execute("VACUUM ANALYZE masto.toots_raw")
         found = connection.execute(
             "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT count(*) FROM masto.toots_raw"
@@ -374,6 +377,17 @@ def test_a_day_is_found_by_few_blocks_after_deletes_let_new_rows_fill_the_holes(
     assert blocks is not None
     plan = found[0][0]["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < blocks[0] / 10
+
+
+def test_a_new_post_of_a_busy_author_reads_few_blocks(fresh_database_url: SecretStr) -> None:
+    with psycopg.connect(fresh_database_url.get_secret_value(), autocommit=True) as connection:
+        connection.execute(_INSERT_POSTS, (0, 39_999))
+        found = connection.execute(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + _INSERT_POSTS, (40_000, 40_099)
+        ).fetchone()
+    assert found is not None
+    # All rows of one value are in one chain of a hash index, and each insertion reads it.
+    assert found[0][0]["Plan"]["Shared Hit Blocks"] / 100 < 60
 
 
 def newest() -> str:
