@@ -1,6 +1,6 @@
 -- PostgreSQL's image runs it once, as superuser, when the volume is empty: two separate databases.
 -- `mastodon-assets roles` creates the roles and rights in `mastodon`.
-\getenv dagster_password DAGSTER_POSTGRES_PASSWORD
+\set dagster_password `cat /run/secrets/dagster_postgres_password`
 CREATE DATABASE mastodon;
 REVOKE ALL ON DATABASE mastodon FROM PUBLIC;
 CREATE ROLE dagster LOGIN PASSWORD :'dagster_password';

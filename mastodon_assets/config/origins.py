@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any, Literal
 
 from pydantic import SecretStr
-from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, SecretsSettingsSource
+from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
-from mastodon_assets.config.settings import SECRETS, Settings
+from mastodon_assets.config.settings import SECRETS, SecretFiles, Settings
 from mastodon_assets.errors import SettingsError
 
 Origin = Literal[
@@ -60,7 +60,7 @@ def setting_origins(settings: Settings) -> list[SettingOrigin]:
     sources: dict[Origin, Mapping[str, Any]] = {
         "environment": EnvSettingsSource(Settings)(),
         ".env": DotEnvSettingsSource(Settings)(),
-        "/run/secrets": SecretsSettingsSource(Settings, SECRETS)() if SECRETS.is_dir() else {},
+        "/run/secrets": SecretFiles(Settings, SECRETS)() if SECRETS.is_dir() else {},
     }
     origins = []
     for name in Settings.model_fields:

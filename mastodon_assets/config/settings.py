@@ -12,7 +12,13 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 from mastodon_assets.config.kafka_access import KafkaAccess
 from mastodon_assets.config.sources import parse_sources
@@ -55,6 +61,15 @@ _ALLOWED_PATTERNS = {
     _OWNERS_PATTERN: "a comma-separated list such as team:data,ada@one.example",
     _TAGS_PATTERN: "a comma-separated list of tags, such as news,#tea",
 }
+
+
+class SecretFiles(SecretsSettingsSource):
+    """The files in `/run/secrets`. An empty one is not set, as an empty variable is not."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return value (None if there is none), name, and whether the value is JSON."""
+        value, name, is_json = super().get_field_value(field, field_name)
+        return value or None, name, is_json
 
 
 class Settings(BaseSettings):
@@ -159,6 +174,19 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
     stop_seconds: float = Field(default=2, ge=1)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, the first of which wins."""
+        folder = getattr(file_secret_settings, "secrets_dir", None)
+        return init_settings, env_settings, dotenv_settings, SecretFiles(settings_cls, folder)
 
     @field_validator(
         "mastodon_assets_home",

@@ -57,12 +57,16 @@ def test_a_secret_may_be_a_file(
     (secrets / "withdrawn_key").write_text(f"{SECRET}\n")
     (secrets / "MASTODON_HANDLE_KEY").write_text(SECRET)
     (secrets / "another_programs").write_text("x")
+    # As make-env leaves what nobody has filled: as if there were no file.
+    (secrets / "dashboard_password").write_text("\n")
     for module in (settings_module, origins):
         monkeypatch.setattr(module, "SECRETS", secrets)
     loaded = settings_module.load_settings()
     assert loaded.withdrawn_key is not None
     assert loaded.withdrawn_key.get_secret_value() == SECRET
+    assert loaded.dashboard_password is None
     settings = shown(commands, MASTODON_HANDLE_KEY="sixteen or more characters")
+    assert settings["DASHBOARD_PASSWORD"] == (None, "default")
     assert settings["WITHDRAWN_KEY"] == ("***", "/run/secrets")
     assert settings["MASTODON_HANDLE_KEY"] == ("***", "environment")
     (secrets / "withdrawn_key").write_text("short")

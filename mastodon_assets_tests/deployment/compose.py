@@ -60,6 +60,27 @@ def required_variables() -> set[str]:
     return {m["name"] for m in _VARIABLE.finditer(text) if m["operator"] == ":?"}
 
 
+def secrets_of(service: Service) -> dict[str, str]:
+    """The secret that the service finds in each file of /run/secrets, by the file's name."""
+    listed = [
+        {"source": each, "target": each} if isinstance(each, str) else each
+        for each in service.get("secrets", [])
+    ]
+    return {each["target"]: each["source"] for each in listed}
+
+
+def declared_secrets() -> dict[str, str]:
+    """The file of each secret, as written in compose.yaml."""
+    document = yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8"))
+    return {name: secret["file"] for name, secret in document["secrets"].items()}
+
+
+def read_secret_files(folder: Path) -> dict[str, str]:
+    """The values that make-env wrote, by file; those that nobody has filled are left out."""
+    values = {path.name: path.read_text(encoding="utf-8").strip() for path in folder.iterdir()}
+    return {name: value for name, value in values.items() if value}
+
+
 def in_order_of_start(services: Mapping[str, Service]) -> Iterator[str]:
     """Names so that each comes after those it depends on."""
     placed: set[str] = set()

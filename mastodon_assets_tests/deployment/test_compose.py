@@ -20,12 +20,13 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from mastodon_assets.cli.app import app
+from mastodon_assets.config import settings as settings_module
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded.kafka import KAFKA_VERSION
 from mastodon_assets.embedded.postgres import POSTGRES_VERSION
 from mastodon_assets.ingest.metrics import IngestCollector, Reading
 from mastodon_assets.operations.metrics_endpoint import serving_metrics
-from mastodon_assets.orchestration import guarded_web_server
+from mastodon_assets.orchestration import dagster_storage, guarded_web_server
 from mastodon_assets.spark.memory import Workload, chosen_mebibytes, parse_memory
 from mastodon_assets_tests.deployment.compose import (
     COMPOSE_FILE,
@@ -34,11 +35,14 @@ from mastodon_assets_tests.deployment.compose import (
     PROJECT,
     Service,
     VariableMissingError,
+    declared_secrets,
     in_order_of_start,
     read_all_services,
     read_env_file,
+    read_secret_files,
     read_services,
     required_variables,
+    secrets_of,
 )
 from mastodon_assets_tests.deployment.try_image import is_task
 from mastodon_assets_tests.support.ports import free_port
@@ -75,17 +79,31 @@ _LEFT_OUT = {
         "the broker is the file's own, in its own network",
     ),
 }
-_FAKE_ENVIRONMENT = {
-    "COMPOSE_PROFILES": "demo",
-    "POSTGRES_PASSWORD": "a",
-    "MASTO_OWNER_PASSWORD": "b",
-    "MASTO_WRITER_PASSWORD": "c",
-    "MASTO_MODERATOR_PASSWORD": "g",
-    "MASTO_READER_PASSWORD": "d",
-    "DAGSTER_POSTGRES_PASSWORD": "e",
-    "SIMULATOR_TOKEN": "f",
-    "WITHDRAWN_KEY": "g" * 16,
+_FAKE_ENVIRONMENT = {"COMPOSE_PROFILES": "demo", "SECRETS_DIR": "./secrets"}
+# Files that are empty until someone fills them.
+_OPTIONAL_SECRETS = {
+    "alert_urls",
+    "alert_webhook_url",
+    "dashboard_password",
+    "mastodon_access_token",
+    "mastodon_handle_key",
 }
+# An .env of the versions that had passwords in it.
+_EARLIER_ENV = """\
+COMPOSE_PROFILES=live
+MASTODON_API_BASE_URL=https://mastodon.example
+  export MASTODON_ACCESS_TOKEN='the-token'
+DASHBOARD_PASSWORD=
+
+POSTGRES_PASSWORD=old-1
+MASTO_OWNER_PASSWORD="old-2"
+MASTO_WRITER_PASSWORD=old-3 # since March
+MASTO_READER_PASSWORD=old-4
+DAGSTER_POSTGRES_PASSWORD = old-5
+SIMULATOR_TOKEN=old-6
+# Keep it: without it the suppression list cannot be read.
+WITHDRAWN_KEY=old-7-of-16-characters
+"""
 
 
 @pytest.fixture(params=["demo", "live"])
@@ -105,33 +123,133 @@ def _run(command: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.usefixtures("processes")
-def test_make_env_generates_every_password_for_its_owner_only(make_env: Path) -> None:
-    env = make_env.with_name(".env")
-    made = []
+def test_make_env_generates_every_secret_as_a_file_that_only_its_owner_reaches(
+    make_env: Path,
+) -> None:
+    env, folder = make_env.with_name(".env"), make_env.with_name("secrets")
+    values = []
     for _ in range(2):
-        assert _run(make_env).returncode == 0
+        ended = _run(make_env)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout == "written: docker/.env and docker/secrets\n"
         assert stat.S_IMODE(env.stat().st_mode) == 0o600
-        made.append(read_env_file(env))
+        assert read_env_file(env).keys() == required_variables()
+        # Containers have users of their own.
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o644}
+        assert {file.name for file in folder.iterdir()} == set(declared_secrets())
+        made = read_secret_files(folder)
+        assert set(declared_secrets()) - made.keys() == _OPTIONAL_SECRETS
+        values += [value for name, value in made.items() if not name.startswith("database_url_")]
+        assert not any(value in env.read_text(encoding="utf-8") for value in values)
         env.unlink()
-    assert made[0].keys() == required_variables()
-    passwords = {name for name in made[0] if name != "COMPOSE_PROFILES"}
-    values = [variables[name] for variables in made for name in passwords]
-    assert len(set(values)) == 2 * len(passwords)
+        shutil.rmtree(folder)
     assert all(re.fullmatch(r"[0-9a-f]{48}", value) for value in values)
+    assert len(set(values)) == len(values) == 16
 
 
 @pytest.mark.usefixtures("processes")
 def test_make_env_never_replaces_what_is_there(make_env: Path) -> None:
+    assert _run(make_env).returncode == 0
+    env, folder = make_env.with_name(".env"), make_env.with_name("secrets")
+    before = (env.read_text(encoding="utf-8"), read_secret_files(folder))
+    (folder / "simulator_token").unlink()
+    (folder / "mastodon_access_token").chmod(0o600)
+    assert _run(make_env).stdout == "written: files that were missing in docker/secrets\n"
+    assert (folder / "mastodon_access_token").stat().st_mode & 0o777 == 0o644
+    before[1]["simulator_token"] = read_secret_files(folder)["simulator_token"]
+    ended = _run(make_env)
+    assert ended.returncode == 0
+    assert ended.stdout == "docker/.env and docker/secrets are complete; nothing changed\n"
+    assert (env.read_text(encoding="utf-8"), read_secret_files(folder)) == before
+
+
+@pytest.mark.usefixtures("processes")
+def test_make_env_moves_the_passwords_of_an_earlier_env_into_files(make_env: Path) -> None:
+    env, folder = make_env.with_name(".env"), make_env.with_name("secrets")
+    env.write_text(_EARLIER_ENV, encoding="utf-8")
+    ended = _run(make_env)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == (
+        "passwords, keys and tokens are moved from docker/.env to files in docker/secrets; keep"
+        " that folder\n"
+    )
+    assert stat.S_IMODE(env.stat().st_mode) == 0o600
+    assert read_env_file(env) == {
+        "COMPOSE_PROFILES": "live",
+        "MASTODON_API_BASE_URL": "https://mastodon.example",
+        "SECRETS_DIR": "./secrets",
+    }
+    values = read_secret_files(folder)
+    # A role of a later version.
+    assert re.fullmatch(r"[0-9a-f]{48}", values.pop("masto_moderator_password"))
+    assert values == {
+        "postgres_password": "old-1",
+        "masto_owner_password": "old-2",
+        "masto_writer_password": "old-3",
+        "masto_reader_password": "old-4",
+        "dagster_postgres_password": "old-5",
+        "simulator_token": "old-6",
+        "withdrawn_key": "old-7-of-16-characters",
+        "mastodon_access_token": "the-token",
+        "database_url_superuser": "postgresql://postgres:old-1@postgres:5432/mastodon",
+        "database_url_writer": "postgresql://masto_writer:old-3@postgres:5432/mastodon",
+        "database_url_reader": "postgresql://masto_reader:old-4@postgres:5432/mastodon",
+    }
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        # The database would not know a new password; a new key could not read the list.
+        ("POSTGRES_PASSWORD=old-1\n", "", "POSTGRES_PASSWORD is neither in docker/.env nor in"),
+        ("WITHDRAWN_KEY=old-7-of-16-characters\n", "", "WITHDRAWN_KEY is neither in docker/.env"),
+        # What Compose would read is not what is written.
+        ("old-3", "old$3", "the value of MASTO_WRITER_PASSWORD has a #, $, backslash or quotation"),
+        ("old-3", "it's", "the value of MASTO_WRITER_PASSWORD has a #, $, backslash or quotation"),
+    ],
+)
+def test_make_env_loses_nothing_that_it_cannot_move(
+    make_env: Path, old: str, new: str, says: str
+) -> None:
     env = make_env.with_name(".env")
-    env.write_text("POSTGRES_PASSWORD=in-use\n", encoding="utf-8")
+    text = _EARLIER_ENV.replace(old, new)
+    env.write_text(text, encoding="utf-8")
     ended = _run(make_env)
     assert ended.returncode == 1
-    assert ended.stderr == "docker/.env exists and is kept\n"
-    assert env.read_text(encoding="utf-8") == "POSTGRES_PASSWORD=in-use\n"
+    assert len(ended.stderr.splitlines()) == 1
+    assert says in ended.stderr
+    assert not re.search(r"old.\d|it's|the-token", ended.stderr + ended.stdout)
+    assert env.read_text(encoding="utf-8") == text
+    # Mended, it goes on where it ended.
+    env.write_text(_EARLIER_ENV, encoding="utf-8")
+    assert _run(make_env).returncode == 0
+    assert len(read_secret_files(make_env.with_name("secrets"))) == 12
+
+
+@pytest.mark.usefixtures("processes")
+def test_make_env_asks_which_of_two_values_counts(make_env: Path) -> None:
+    env, folder = make_env.with_name(".env"), make_env.with_name("secrets")
+    env.write_text(_EARLIER_ENV, encoding="utf-8")
+    assert _run(make_env).returncode == 0
+    text = env.read_text(encoding="utf-8") + "MASTODON_ACCESS_TOKEN=another\n"
+    env.write_text(text, encoding="utf-8")
+    ended = _run(make_env)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "docker/.env and docker/secrets/mastodon_access_token have different values of"
+        " MASTODON_ACCESS_TOKEN; remove the wrong one\n"
+    )
+    assert env.read_text(encoding="utf-8") == text
+    (folder / "mastodon_access_token").unlink()
+    assert _run(make_env).returncode == 0
+    assert read_secret_files(folder)["mastodon_access_token"] == "another"
+    assert "another" not in env.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("missing", sorted(_FAKE_ENVIRONMENT))
-def test_there_is_no_default_password_and_no_default_profile(missing: str) -> None:
+def test_there_is_no_default_folder_of_secrets_and_no_default_profile(missing: str) -> None:
     variables = {name: value for name, value in _FAKE_ENVIRONMENT.items() if name != missing}
     with pytest.raises((VariableMissingError, KeyError), match=missing):
         read_services(variables)
@@ -160,6 +278,10 @@ def test_compose_itself_takes_the_file(make_env: Path) -> None:
             "--wait-for-token",
         ]
         assert read["volumes"]["postgres"]["name"] == f"mastodon_assets_{profile}_postgres"
+        for name, secret in read["secrets"].items():
+            assert Path(secret["file"]) == make_env.with_name("secrets") / name
+        made = read_secret_files(make_env.with_name("secrets"))
+        assert not any(value in shown.stdout for value in made.values())
     env.unlink()
     refused = subprocess.run(
         [*command, "config"], cwd=make_env.parent, capture_output=True, text=True, timeout=60
@@ -312,7 +434,7 @@ def test_every_variable_is_one_that_something_reads(services: dict[str, Service]
     known = settings | _read_by_dagster() | _READ_BY_SPARK
     for name in set(services) - set(FOREIGN):
         environment = services[name].get("environment", {})
-        unknown = sorted(set(environment) - known)
+        unknown = sorted((set(environment) | _secret_settings(services[name])) - known)
         assert not unknown, (
             f"{name} gets {unknown}, which neither Settings, docker/dagster.yaml nor _READ_BY_SPARK"
             " in this file names: take it out of docker/compose.yaml, or add it where it is read"
@@ -322,6 +444,7 @@ def test_every_variable_is_one_that_something_reads(services: dict[str, Service]
 
 def test_every_setting_is_given_to_a_service_or_left_out_for_a_reason() -> None:
     given = {name for service in _ALL.values() for name in service.get("environment", {})}
+    given |= {name for service in _ALL.values() for name in _secret_settings(service)}
     settings = {name.upper() for name in Settings.model_fields}
     forgotten = sorted(settings - given - set(_LEFT_OUT))
     assert not forgotten, (
@@ -333,23 +456,75 @@ def test_every_setting_is_given_to_a_service_or_left_out_for_a_reason() -> None:
     assert not stale, f"{stale}: take it out of _LEFT_OUT in this file"
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_settings_take_every_value(
-    services: dict[str, Service], monkeypatch: pytest.MonkeyPatch
+    services: dict[str, Service],
+    make_env: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert _run(make_env).returncode == 0
     for name in set(services) - set(FOREIGN):
         with monkeypatch.context() as patch:
             for variable, value in services[name].get("environment", {}).items():
                 patch.setenv(variable, value)
-            load_settings()
+            place = tmp_path / name
+            place.mkdir()
+            for target, source in secrets_of(services[name]).items():
+                shutil.copy(make_env.with_name("secrets") / source, place / target)
+            patch.setattr(settings_module, "SECRETS", place)
+            settings = load_settings()
+            values = {path.name: path.read_text().strip() for path in place.iterdir()}
+            for field in values.keys() & Settings.model_fields.keys():
+                read = getattr(settings, field)
+                assert (read.get_secret_value() if read else "") == values[field]
+
+
+def test_no_secret_is_a_variable_unless_someone_sets_it() -> None:
+    secret = {
+        name.upper()
+        for name, field in Settings.model_fields.items()
+        if "SecretStr" in str(field.annotation)
+    } | {"POSTGRES_PASSWORD", "DAGSTER_POSTGRES_PASSWORD"}
+    for name, service in _ALL.items():
+        for variable in service.get("environment", {}).keys() & secret:
+            assert variable.lower() in _OPTIONAL_SECRETS
+            assert variable in _secret_settings(service), name
+            assert service["environment"][variable] == f"${{{variable}:-}}"
+
+
+def test_each_secret_is_a_file_of_the_folder_and_has_a_reader() -> None:
+    files = declared_secrets()
+    for name, file in files.items():
+        assert file == f"${{SECRETS_DIR:?run ./make-env first}}/{name}"
+    used = {source for service in _ALL.values() for source in secrets_of(service).values()}
+    assert used == set(files)
+
+
+def test_postgresql_reads_its_passwords_from_files() -> None:
+    """POSTGRES_PASSWORD_FILE is its image's; psql runs what is between backticks."""
+    mounted = {f"/run/secrets/{name}" for name in secrets_of(_ALL["postgres"])}
+    script = (DOCKER / "postgres-init.sql").read_text(encoding="utf-8")
+    read = {*re.findall(r"`cat ([\w/]+)`", script)}
+    read.add(_ALL["postgres"]["environment"]["POSTGRES_PASSWORD_FILE"])
+    assert read == mounted
 
 
 def test_dagsters_processes_have_what_its_instance_reads() -> None:
     for name in ("prepare", "code", "webserver", "daemon", "model", "stream"):
-        assert set(_ALL[name]["environment"]) >= _read_by_dagster()
+        given = set(_ALL[name]["environment"]) | _secret_settings(_ALL[name])
+        assert given >= _read_by_dagster()
 
 
 def _read_by_dagster() -> set[str]:
-    return set(re.findall(r"\{env: (\w+)\}", (DOCKER / "dagster.yaml").read_text()))
+    text = (DOCKER / "dagster.yaml").read_text(encoding="utf-8")
+    assert f"module: {dagster_storage.__name__}\n" in text
+    return {*re.findall(r"\{env: (\w+)\}", text), "DAGSTER_POSTGRES_PASSWORD"}
+
+
+def _secret_settings(service: Service) -> set[str]:
+    """The settings that the service finds in files."""
+    return {target.upper() for target in secrets_of(service)}
 
 
 @pytest.mark.usefixtures("loopback")
@@ -423,7 +598,7 @@ def test_every_address_is_one_that_a_service_listens_on(services: dict[str, Serv
     workspace = yaml.safe_load((DOCKER / "workspace.yaml").read_text())
     server = workspace["load_from"][0]["grpc_server"]
     asked.append((server["host"], server["port"]))
-    assert {host for host, _ in asked} >= {"kafka", "postgres", "spark-master", "code"}
+    assert {host for host, _ in asked} >= {"kafka", "spark-master", "code"}
     for host, port in asked:
         assert port in listens[host], f"{host}:{port}"
 
@@ -470,23 +645,27 @@ def _addresses(name: str, text: str, services: Mapping[str, Service]) -> Iterato
         yield service, int(port)
 
 
-def test_the_databases_of_the_urls_are_those_that_are_made() -> None:
+@pytest.mark.usefixtures("processes")
+def test_the_databases_of_the_urls_are_those_that_are_made(make_env: Path) -> None:
+    assert _run(make_env).returncode == 0
     made = re.findall(r"CREATE DATABASE (\w+)", (DOCKER / "postgres-init.sql").read_text())
-    services = read_services(_FAKE_ENVIRONMENT)
-    environments = [services[name].get("environment", {}) for name in _OURS if name in services]
-    named = {urlsplit(e["DATABASE_URL"]).path[1:] for e in environments if "DATABASE_URL" in e}
+    secrets = read_secret_files(make_env.with_name("secrets"))
+    urls = [urlsplit(value) for name, value in secrets.items() if name.startswith("database_url_")]
+    assert {(url.hostname, url.port) for url in urls} == {("postgres", 5432)}
+    environments = [service.get("environment", {}) for service in _ALL.values()]
+    named = {url.path[1:] for url in urls}
     named |= {e["DAGSTER_POSTGRES_DB"] for e in environments if "DAGSTER_POSTGRES_DB" in e}
     assert sorted(named) == sorted(made)
 
 
 def test_only_the_task_that_makes_roles_is_superuser() -> None:
-    users = {
-        name: urlsplit(service["environment"]["DATABASE_URL"]).username
-        for name, service in read_services(_FAKE_ENVIRONMENT).items()
-        if "DATABASE_URL" in service.get("environment", {})
+    users = {name: secrets_of(service).get("database_url") for name, service in _ALL.items()}
+    others = {
+        name: source
+        for name, source in users.items()
+        if source not in (None, "database_url_writer")
     }
-    others = {name: user for name, user in users.items() if user != "masto_writer"}
-    assert others == {"roles": "postgres", "dashboard": "masto_reader"}
+    assert others == {"roles": "database_url_superuser", "dashboard": "database_url_reader"}
 
 
 def test_volumes_of_ours_belong_to_the_user_of_the_image() -> None:

@@ -44,7 +44,14 @@ from pydantic import SecretStr
 from mastodon_assets.config.settings import load_settings
 from mastodon_assets.embedded import stack
 from mastodon_assets.orchestration.refresh_state import shown_state
-from mastodon_assets_tests.deployment.compose import DOCKER, FOREIGN, Service, read_env_file
+from mastodon_assets_tests.deployment.compose import (
+    DOCKER,
+    FOREIGN,
+    Service,
+    read_env_file,
+    read_secret_files,
+    secrets_of,
+)
 from mastodon_assets_tests.deployment.compose import read_services as read_compose_services
 from mastodon_assets_tests.deployment.image import (
     IMAGE,
@@ -227,6 +234,8 @@ class Trial:
 
     folder: Path
     services: Mapping[str, Service]
+    # The folder that make-env wrote.
+    secrets: Path
     container: Container
     hosts: Path
     ready: dict[str, threading.Event] = field(default_factory=dict)
@@ -304,7 +313,14 @@ class Trial:
         if "KAFKA_BOOTSTRAP_SERVERS" in variables:
             variables |= self.login
         write_environment(environment, variables, USER_ID)
-        mounts = {self.hosts: "/etc/hosts", **self._mounts(service, place)}
+        mounts = {
+            self.hosts: "/etc/hosts",
+            **self._mounts(service, place),
+            **{
+                self.secrets / source: f"/run/secrets/{target}"
+                for target, source in secrets_of(service).items()
+            },
+        }
         log = self.folder / "logs" / f"{host}.log"
 
         def command(arguments: list[str]) -> list[str]:
@@ -374,11 +390,13 @@ def _run_services(folder: Path) -> None:
     _bring_up_loopback()
     shutil.rmtree(folder / "logs", ignore_errors=True)
     (folder / "logs").mkdir()
-    secrets = _make_secrets(folder)
-    services = read_compose_services(secrets)
+    written = _make_env(folder)
+    services = read_compose_services(read_env_file(written / ".env"))
+    secrets = read_secret_files(written / "secrets")
     container = Container(Buildah(folder))
     started = time.monotonic()
-    trial = Trial(folder, services, container, _write_hosts(folder, services))
+    hosts = _write_hosts(folder, services)
+    trial = Trial(folder, services, written / "secrets", container, hosts)
     try:
         with _servers(folder, secrets) as (database, login):
             trial.login = login
@@ -417,14 +435,14 @@ def _run_services(folder: Path) -> None:
             shutil.rmtree(folder / made, ignore_errors=True)
 
 
-def _make_secrets(folder: Path) -> dict[str, str]:
-    """The variables of the .env that make-env makes."""
+def _make_env(folder: Path) -> Path:
+    """The folder in which make-env wrote `.env` and `secrets`."""
     place = folder / "make-env"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     shutil.copy2(DOCKER / "make-env", place)
     subprocess.run([place / "make-env"], check=True, stdout=subprocess.DEVNULL)
-    return read_env_file(place / ".env")
+    return place
 
 
 @contextmanager
@@ -442,7 +460,7 @@ def _servers(
     try:
         connection = stack.up(home, topics=[])
         _make_databases(connection.postgres_url, secrets)
-        password = secrets["POSTGRES_PASSWORD"]
+        password = secrets["postgres_password"]
         url = SecretStr(f"postgresql://postgres:{password}@127.0.0.1:{POSTGRES_PORT}/mastodon")
         login = {name.upper(): value for name, value in connection.kafka_settings.items()}
         del login["KAFKA_BOOTSTRAP_SERVERS"]
@@ -457,15 +475,15 @@ def _make_databases(server_url: str, secrets: Mapping[str, str]) -> None:
         server.execute("DROP DATABASE mastodon")
         server.execute(
             sql.SQL("CREATE ROLE postgres SUPERUSER LOGIN PASSWORD {}").format(
-                sql.Literal(secrets["POSTGRES_PASSWORD"])
+                sql.Literal(secrets["postgres_password"])
             )
         )
         script = (DOCKER / "postgres-init.sql").read_text(encoding="utf-8")
         script = re.sub(r"(?m)^--.*$", "", script)
-        variables = dict(re.findall(r"(?m)^\\getenv (\w+) (\w+)$", script))
-        script = re.sub(r"(?m)^\\getenv .*$", "", script)
-        for name, variable in variables.items():
-            literal = sql.Literal(secrets[variable]).as_string(server)
+        read = dict(re.findall(r"(?m)^\\set (\w+) `cat /run/secrets/(\w+)`$", script))
+        script = re.sub(r"(?m)^\\set .*$", "", script)
+        for name, file in read.items():
+            literal = sql.Literal(secrets[file]).as_string(server)
             script = script.replace(f":'{name}'", literal)
         for statement in filter(None, map(str.strip, script.split(";"))):
             server.execute(statement.encode())
@@ -572,11 +590,14 @@ def _processes_that_show(secrets: Mapping[str, str]) -> list[str]:
 
 
 def _files_that_show(folder: Path, secrets: Mapping[str, str]) -> list[str]:
-    """Files with one of them: logs of services, servers and executors, output of runs, volumes."""
+    """Files with one of them: logs of services, servers and executors, output of runs, volumes,
+    variables of containers.
+    """
     places = [
         *(folder / "logs", folder / "volumes", folder / "stack/postgres/server.log"),
         *(folder / "containers").glob("*/volume-*"),
         *(folder / "containers").glob("*/tmpfs-*"),
+        *(folder / "containers").glob("*/environment"),
     ]
     below = (path for place in places for path in (place, *place.rglob("*")))
     contents = ((path, path.read_bytes()) for path in below if path.is_file())
@@ -584,7 +605,7 @@ def _files_that_show(folder: Path, secrets: Mapping[str, str]) -> list[str]:
 
 
 def _values(secrets: Mapping[str, str]) -> list[bytes]:
-    return [value.encode() for name, value in secrets.items() if name != "COMPOSE_PROFILES"]
+    return [value.encode() for value in secrets.values()]
 
 
 def _written(trial: Trial) -> list[str]:
@@ -597,7 +618,7 @@ def _written(trial: Trial) -> list[str]:
     paths = (path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     written = (path for path in paths if path.stat().st_ctime > since)
     names = (path.relative_to(root).as_posix() for path in written)
-    return [name for name in names if name not in mounted]
+    return [name for name in names if name not in mounted and not name.startswith("run/secrets/")]
 
 
 def _check_image(buildah: Buildah) -> None:
