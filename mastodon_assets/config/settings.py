@@ -184,7 +184,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources, the first of which wins."""
+        """Return the sources in their order; the first one wins."""
         folder = getattr(file_secret_settings, "secrets_dir", None)
         return init_settings, env_settings, dotenv_settings, SecretFiles(settings_cls, folder)
 
