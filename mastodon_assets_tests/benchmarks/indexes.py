@@ -2,25 +2,30 @@
 
     python -m mastodon_assets_tests.benchmarks.indexes DATABASE_URL [rows]
 
-It drops and recreates the schema `masto`. History is written in ten parts. After each, a
-twentieth of the posts is deleted and another one edited, and a vacuum lets new rows fill the holes.
-It prints the plan's kind of scan, blocks read and milliseconds of each query.
+It drops and recreates the schema `masto`, and needs PostgreSQL 18. History is written in ten parts,
+and each change moves windows and sums, as the merge does. After each part, a twentieth of the posts
+is deleted and another one edited, and a vacuum lets new rows fill the holes. It prints the seconds
+of each part, and the kind of scan, blocks read and milliseconds of each query.
 """
 
 import sys
-from typing import Any
+import time
+from typing import Any, LiteralString
 
 from psycopg import Connection
 from pydantic import SecretStr
 
-from mastodon_assets.stream.windows import WINDOW_SUMS, rebuild_windows
+from mastodon_assets.stream import windows
+from mastodon_assets.stream.merge import prepare_session
+from mastodon_assets.warehouse import post_sums
 from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.migrate import migrate
-from mastodon_assets.warehouse.post_sums import ALL_POSTS, POST_SUMS
-from mastodon_assets.warehouse.sum_tables import correct_sums
+from mastodon_assets.warehouse.staging import with_staging
+from mastodon_assets.warehouse.watermarks import bump_toots_version
 
 _PARTS, _DAYS_PER_PART = 10, 18
-_INSERT = """
+_ROWS_AT_ONCE = 250_000
+_INSERT: LiteralString = """
 INSERT INTO masto.toots_raw (
     id, created_at, received_at, event_at, payload_hash, favourites, reblogs, replies, is_bot,
     is_sensitive, instance, status_id, uri, username, lang, hashtags, content_txt)
@@ -31,14 +36,32 @@ SELECT hashtextextended('h' || n, 42), at, at, at, n, 0, 0, 0, false, false, 'on
                   + n * (interval '1 day' * %(days)s / %(rows)s) AS at
           FROM generate_series(%(first)s::bigint, %(last)s::bigint) n) numbered
 """
-_ALIASES = """
-INSERT INTO masto.toot_aliases (instance, status_id, id)
-SELECT instance, status_id, id FROM masto.toots_raw ON CONFLICT DO NOTHING
+_DELETE: LiteralString = "DELETE FROM masto.toots_raw WHERE payload_hash %% 20 = %(part)s"
+_EDIT: LiteralString = """
+UPDATE masto.toots_raw SET content_txt = content_txt || ' edited'
+ WHERE payload_hash %% 20 = (%(part)s + 7) %% 20
 """
-_CHANGES = (
-    "DELETE FROM masto.toots_raw WHERE payload_hash %% 20 = %s",
-    "UPDATE masto.toots_raw SET content_txt = content_txt || ' edited'"
-    " WHERE payload_hash %% 20 = (%s + 7) %% 20",
+_STAGED: LiteralString = """
+WITH changed AS (
+    {change}
+    RETURNING old.id AS old_id, old.event_at AS old_at, old.lang AS old_lang,
+              old.username AS old_name, char_length(old.content_txt) AS old_length,
+              old.hashtags AS old_tags,
+              new.id AS new_id, new.event_at AS new_at, new.lang AS new_lang,
+              new.username AS new_name, char_length(new.content_txt) AS new_length,
+              new.hashtags AS new_tags)
+INSERT INTO {row_changes} (sign, id, event_at, lang, username, length, hashtags)
+SELECT -1, old_id, old_at, old_lang, old_name, old_length, old_tags
+  FROM changed WHERE old_id IS NOT NULL
+ UNION ALL
+SELECT 1, new_id, new_at, new_lang, new_name, new_length, new_tags
+  FROM changed WHERE new_id IS NOT NULL
+"""
+_STORE_ALIASES = with_staging(
+    """
+INSERT INTO masto.toot_aliases (instance, status_id, id)
+SELECT 'one.example', status_id, id FROM {row_changes} JOIN masto.toots_raw USING (id)
+"""
 )
 _QUERIES = {
     "posts of a day": "SELECT count(*) FROM masto.toots_raw"
@@ -57,36 +80,52 @@ _QUERIES = {
 
 
 def main(url: SecretStr, rows: int) -> None:
-    """Fill the tables, and print a line per query."""
+    """Fill the tables, and print a line per part and per query."""
     with connect(url) as connection:
         connection.execute("DROP SCHEMA IF EXISTS masto CASCADE")
     migrate(url)
     with connect(url) as connection:
+        prepare_session(connection)
+        # A crash would only mean to start again.
+        connection.execute("SET synchronous_commit = off")
+        connection.execute("SET maintenance_work_mem = '512MB'")
+        connection.commit()
         for part in range(_PARTS):
+            began_at = time.monotonic()
             _write_part(connection, rows, part)
-        for window in WINDOW_SUMS.values():
-            rebuild_windows(connection, window.table)
-        for sums in POST_SUMS:
-            query = sums.query(ALL_POSTS)
-            correct_sums(connection, sums.sum_table, lambda _, query=query: query)  # type: ignore[misc]
-        connection.autocommit = True
-        connection.execute("VACUUM ANALYZE")
+            _say(f"part {part + 1} of {_PARTS} in {time.monotonic() - began_at:.0f} s")
+        _vacuum(connection, "VACUUM ANALYZE")
         blocks = connection.execute("SELECT pg_relation_size('masto.toots_raw') / 8192").fetchone()
-        sys.stdout.write(f"{rows:,} posts written, {blocks[0] if blocks else 0:,} blocks\n")
+        _say(f"{rows:,} posts written, {blocks[0] if blocks else 0:,} blocks")
         for name, query_text in _QUERIES.items():
             _explain(connection, name, query_text)
 
 
 def _write_part(connection: Connection[Any], rows: int, part: int) -> None:
     size = rows // _PARTS
-    bounds = {"first": part * size, "last": (part + 1) * size - 1}
-    connection.execute(_INSERT, {**bounds, "rows": rows, "days": _PARTS * _DAYS_PER_PART})
-    connection.execute(_ALIASES)
-    for change in _CHANGES:
-        connection.execute(change.encode(), (part,))
-    connection.commit()
+    for first in range(part * size, (part + 1) * size, _ROWS_AT_ONCE):
+        last = min(first + _ROWS_AT_ONCE, (part + 1) * size) - 1
+        days = _PARTS * _DAYS_PER_PART
+        parameters = {"first": first, "last": last, "rows": rows, "days": days}
+        _change(connection, _INSERT, parameters)
+        connection.execute(_STORE_ALIASES)
+        connection.commit()
+    for change in (_DELETE, _EDIT):
+        _change(connection, change, {"part": part})
+        connection.commit()
+    _vacuum(connection, "VACUUM")
+
+
+def _change(connection: Connection[Any], change: LiteralString, parameters: dict[str, int]) -> None:
+    """Change posts, and windows and sums with them."""
+    connection.execute(with_staging(_STAGED, change=with_staging(change)), parameters)
+    windows.apply_changes(connection)
+    post_sums.apply_changes(connection, bump_toots_version(connection))
+
+
+def _vacuum(connection: Connection[Any], statement: LiteralString) -> None:
     connection.autocommit = True
-    connection.execute("VACUUM masto.toots_raw")
+    connection.execute(statement)
     connection.autocommit = False
 
 
@@ -98,16 +137,18 @@ def _explain(connection: Connection[Any], name: str, query: str) -> None:
     (document,) = found[0]
     plan = document["Plan"]
     blocks = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-    sys.stdout.write(
-        f"{name}: {', '.join(_scans(plan))}; {blocks:,} blocks,"
-        f" {document['Execution Time']:.1f} ms\n"
-    )
+    milliseconds = document["Execution Time"]
+    _say(f"{name}: {', '.join(_scans(plan))}; {blocks:,} blocks, {milliseconds:.1f} ms")
 
 
 def _scans(plan: dict[str, Any]) -> list[str]:
     own = [f"{plan['Node Type']} {plan.get('Index Name', '')}".strip()]
     inner = [scan for child in plan.get("Plans", []) for scan in _scans(child)]
     return inner or own
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

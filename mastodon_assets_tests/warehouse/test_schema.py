@@ -63,6 +63,19 @@ def test_a_table_has_the_catalogs_columns_types_and_key(
         assert schema_differences(connection, table) == []
 
 
+def test_no_index_of_posts_keeps_all_entries_of_a_value_in_one_bucket(
+    database_url: SecretStr,
+) -> None:
+    """A hash index does, and each new post of a busy account then reads all its others."""
+    hash_indexes = rows(
+        database_url,
+        "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        "  JOIN pg_am a ON a.oid = c.relam"
+        " WHERE i.indrelid = 'masto.toots_raw'::regclass AND a.amname = 'hash'",
+    )
+    assert hash_indexes == []
+
+
 def comments(connection: psycopg.Connection[Any], table: Table) -> list[tuple[Any, ...]]:
     """Name and comment of the table, then of each column."""
     return connection.execute(
