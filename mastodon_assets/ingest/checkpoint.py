@@ -206,7 +206,7 @@ class Checkpoint:
             MissingTablesError: The tables are missing.
         """
         last = self._recorded
-        is_new = last is None or (last.name, last.detail) != (state.name, state.detail)
+        is_new = last is None or _kind_of(last) != _kind_of(state)
         if is_new or time.monotonic() - self._recorded_at >= _RECORD_SECONDS:
             save_state(self._postgres_url, self._summary.instance, self._source, state)
             self._recorded, self._recorded_at = state, time.monotonic()
@@ -222,6 +222,11 @@ class Checkpoint:
         gap = Gap(saved.updated_at, _START, from_id=saved.last_acked_id)
         self._unsaved.append(gap)
         return [*(each for each in left if each.started_at != gap.started_at), gap]
+
+
+def _kind_of(state: SourceState) -> tuple[str, str | None, bool]:
+    """Return what is recorded at once if it changes."""
+    return state.name, state.detail, state.last_post_at is None
 
 
 def _read_to(gap: Gap, position: str | None) -> str | None:

@@ -84,6 +84,7 @@ _FIRST_ID = re.compile(r'\s*\{\s*"id"\s*:\s*"([^"\\]{1,255})"')
 _STOP_SECONDS = 0.3
 # A server without a stream is polled this long before its stream is looked for again.
 _POLLING_SECONDS = 24 * 60 * 60
+_SILENT = "the stream is open but sends no posts"
 _COMPARING_SECONDS = 24 * 60 * 60
 _CHECK_SECONDS = 30
 _BACKOFF = wait_random_exponential(multiplier=1, min=0.2, max=60)
@@ -98,9 +99,10 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Connected:
-    """The stream is open; the items that follow in the queue came later."""
+    """The stream of the kind `reader` is open; the items that follow in the queue came later."""
 
     at: datetime
+    reader: str
 
 
 @dataclass(frozen=True)
@@ -390,7 +392,7 @@ class EventQueue:
                 return
             since = ended.until
             if self._auditor.is_stream_silent(ended):
-                self._no_stream = "the stream is open but sends no posts"
+                self._no_stream = _SILENT
                 self._polls_until = time.monotonic() + _POLLING_SECONDS
                 if (stream := self._stream) is not None:
                     stream.close()
@@ -438,7 +440,7 @@ class EventQueue:
             self._opened_at = time.monotonic()
             try:
                 self._connected_at = datetime.now(UTC)
-                self._put(Connected(self._connected_at))
+                self._put(Connected(self._connected_at, stream.kind))
                 if self._may_read.is_set():
                     for event in stream:
                         if event.name == "update" and (found := _FIRST_ID.match(event.data)):
@@ -448,6 +450,8 @@ class EventQueue:
                             return
             finally:
                 self._stream = None
+        if time.monotonic() < self._polls_until:
+            raise StreamSilentError(f"{_SILENT}; the timeline is polled")
         raise StreamEndedError("the stream was closed")
 
     def _seconds_to_retry(self, state: RetryCallState) -> float:

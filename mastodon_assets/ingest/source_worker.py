@@ -70,6 +70,10 @@ _LAST_FLUSH_SHARE = 0.5
 _QUIET_SECONDS = 1
 _LONGEST_DRAIN_SECONDS = 5
 _RECONNECTS_WHEN_CATCHING_UP = 5
+_EMPTY = (
+    "the timeline is empty, though there were posts before: nothing can be read from it; see:"
+    " mastodon-assets doctor"
+)
 # Half an hour at ten posts per second; a walk that lists them again publishes nothing.
 _STORED_POSTS = 20_000
 
@@ -129,9 +133,12 @@ class SourceWorker:
         self._is_connected = False
         self._is_paused = False
         self._audited = self._not_streamed = 0
+        self._audit_gaps: dict[datetime, Gap] = {}
         self._is_polling = False
         self._is_poll_pending = False
         self._logged_no_stream = ""
+        self._reader: str | None = None
+        self._empty_timeline: str | None = None
         self._last_failure: Disconnected | None = None
         self._last_write_error: str | None = None
         self._event_at: datetime | None = None
@@ -293,6 +300,7 @@ class SourceWorker:
             case PollEnded():
                 self._is_poll_pending = False
                 self._gap_repair.end_poll(item)
+                self._note_timeline(is_empty=item.newest is None)
                 self._backfill.begin()
             case Rechecked():
                 self._rechecked = str(item)
@@ -318,15 +326,20 @@ class SourceWorker:
         self._liveness.connected(connected.at)
         request = self._gap_repair.end_gap(connected.at)
         self._backfill.begin()
+        self._reader = connected.reader
         again = " again" if self._connections > 1 else ""
         self._log.info(
-            "connected%s, %s", again, _request_text(request, self._gap_repair.is_walking)
+            "connected%s by %s, %s",
+            again,
+            connected.reader,
+            _request_text(request, self._gap_repair.is_walking),
         )
         self._record_state()
 
     def _handle_poll_started(self, started: PollStarted) -> None:
         self._connections += 1
         self._is_connected = self._is_polling = self._is_poll_pending = True
+        self._reader = f"polling the timeline: {started.reason}"
         self._gap_repair.begin_polling(started.at)
         if started.reason != self._logged_no_stream:
             self._logged_no_stream = started.reason
@@ -335,6 +348,14 @@ class SourceWorker:
                 started.reason,
             )
         self._record_state()
+
+    def _note_timeline(self, *, is_empty: bool) -> None:
+        """Log once that a timeline has become empty, as on a server under repair."""
+        if not is_empty:
+            self._empty_timeline = None
+        elif self._empty_timeline is None and self._liveness.last_post_at is not None:
+            self._empty_timeline = _EMPTY
+            self._log.warning("%s", _EMPTY)
 
     def _handle_compared(self, compared: AccountCompared) -> None:
         if compared.is_filtered:
@@ -358,23 +379,31 @@ class SourceWorker:
     def _handle_audit_ended(self, audit: AuditEnded) -> None:
         published, self._audited = self._audited, 0
         self._not_streamed += audit.missing
+        gap = self._audit_gaps.pop(audit.since, None)
         failure = None
         if not audit.is_complete:
             failure = "the rate limits did not allow to check all posts"
             if audit.share is not None:
                 failure += f"; not sent: {audit.share}"
-            self._log.warning("audit since %s: %s", f"{audit.since:%H:%M}Z", failure)
+            later = "; it goes on later" if audit.goes_on else ""
+            self._log.warning("audit since %s: %s%s", f"{audit.since:%H:%M}Z", failure, later)
+        self._note_timeline(is_empty=audit.is_empty)
         if audit.missing:
             self._log.warning(
-                "audit: the timeline lists %s of %s posts that the stream did not send;"
-                " %s published",
+                "audit: the stream did not send %s of %s posts that the timeline lists;"
+                " %s of them published",
                 audit.missing,
                 audit.checked,
                 published,
             )
-            gap = Gap(audit.since, "not_streamed", audit.oldest, audit.newest, audit.until)
-            gap.recovered_count = published
+        is_left = audit.goes_on and audit.share is None
+        if gap is not None or audit.missing or is_left:
+            gap = gap or Gap(audit.since, "not_streamed", None, None, audit.until)
+            gap.reason, gap.from_id, gap.to_id = "not_streamed", audit.oldest, audit.newest
+            gap.recovered_count += published
             self._checkpoint.close_gaps([gap], failure, are_posts_missing=False)
+            if audit.goes_on:
+                self._audit_gaps[audit.since] = gap
 
     def _handle_disconnected(self, disconnected: Disconnected) -> None:
         self._is_connected = False
@@ -494,7 +523,9 @@ class SourceWorker:
             return self._state(name, f"{failure.reason}: {failure.error}")
         rechecked = self._rechecked if self._is_polling else None
         notes = (
+            self._reader,
             self._anomaly,
+            self._empty_timeline,
             self._account_filters,
             self._unseen,
             rechecked,

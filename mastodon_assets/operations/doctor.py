@@ -218,7 +218,7 @@ def _check_server(settings: Settings, server: "Server") -> list[Finding]:
     document = _json_object(answer)
     if document is None:
         advice = "check that MASTODON_API_BASE_URL is a Mastodon server"
-        text = f"the server has no instance document (status {answer.status_code})"
+        text = "the server sent something else than an instance document"
         return [Finding("Mastodon server", "red", text, advice)]
     findings = [_judge_instance(document), clock, judge_feeds(document, server.sources)]
     findings += _check_software(settings, client)
@@ -306,9 +306,13 @@ def _judge_schema(found: str | None, known: list[str]) -> Finding:
 
 
 def _instance_answer(client: "MastodonClient") -> "httpx.Response":
-    """Get version 2 of the instance document, or version 1 from servers before 4.0."""
+    """Get version 2 of the instance document, or version 1 from servers before 4.0.
+
+    Raises:
+        PlatformError: The server has neither, or refuses the token on every address (Takahe).
+    """
     answer = client.ask("/api/v2/instance")
-    return answer if answer.is_success else client.ask("/api/v1/instance")
+    return answer if answer.is_success else client.get("/api/v1/instance")
 
 
 def _judge_instance(document: Mapping[str, Any]) -> Finding:
@@ -337,8 +341,12 @@ def _check_software(settings: Settings, client: "MastodonClient") -> list[Findin
     if software.constants:
         constants = ", ".join(sorted(software.constants))
         text = f"{name} sends the same {constants} for everybody, which are read as not said"
-        advice = "languages are unknown there, and only tags such as #nobot refuse consent"
+        advice = (
+            "nothing to do, but languages are unknown, and only tags such as #nobot refuse consent"
+        )
         findings.append(Finding("software", "yellow", text, advice))
+    if not (findings or software.says_indexable):
+        name += "; its accounts cannot say `noindex`, only tags such as #nobot refuse consent"
     return findings or [Finding("software", "green", name)]
 
 
@@ -369,26 +377,22 @@ def _check_timeline(source: "Source", client: "MastodonClient") -> Finding:
 
 
 def _check_streaming(client: "MastodonClient") -> Finding:
-    answer = client.ask_streaming_health()
-    if answer.is_success and answer.text.strip() == "OK":
-        return Finding("streaming", "green", "the streaming server is healthy")
-    return _check_reader(client)
-
-
-def _check_reader(client: "MastodonClient") -> Finding:
-    """Name the reader that `ingest` will use; other software has no health check."""
+    """Name the reader that `ingest` will use; other software than Mastodon has no health check."""
     from mastodon_assets.ingest.api.errors import NoStreamError
-    from mastodon_assets.ingest.api.event_socket import EventSocket
 
     try:
         with client.open_events() as events:
-            kind = "a WebSocket" if isinstance(events, EventSocket) else "server-sent events"
+            kind = events.kind
     except NoStreamError as error:
         advice = (
-            "deletes and edits are seen late, when stored posts of two days are asked for again"
+            "nothing to do, but deletes are seen late: stored posts of the last two days are asked"
+            " for again within the rate limits"
         )
         return Finding("streaming", "yellow", f"polling the timeline will be used: {error}", advice)
-    return Finding("streaming", "green", f"{kind} will be used; there is no health check")
+    answer = client.ask_streaming_health()
+    is_healthy = answer.is_success and answer.text.strip() == "OK"
+    health = "the streaming server is healthy" if is_healthy else "there is no health check"
+    return Finding("streaming", "green", f"{kind} will be used; {health}")
 
 
 def _check_token(client: "MastodonClient") -> Finding:

@@ -1,22 +1,31 @@
 """Read each simulated software for a while, and count what is missing.
 
     python -m mastodon_assets_tests.benchmarks.servers --seconds 30 --rate 5 --unsent 0.1 --late 2
+    python -m mastodon_assets_tests.benchmarks.servers --seconds 3600 --rate 5 --pace 20
 
 Each server posts live; a stream leaves out the share `--unsent` of the posts without a disconnect,
 as Mastodon's does under load, and the timeline lists each post up to `--late` seconds after its id
-was made, as GoToSocial does with several writers. Audits run every three seconds instead of every
-ten minutes. *Published* are the posts that the server lists and consent allows, *missing* those of
-them that are not in Kafka, *deleted wrongly* deletes of posts that the server has. *Delay* is the
-longest time from a post to its receipt.
+was made, as GoToSocial does with several writers.
+
+Without `--pace` nothing limits requests, and audits run every three seconds instead of every ten
+minutes. With it the server has Mastodon's rate limits and the ingester its usual intervals, all of
+them divided by the pace, as are `--seconds`, `--late` and `--settle`; `--rate` is multiplied. So
+each simulated minute has as many posts, audits and allowed requests as a real one.
+
+*Published* are the posts that the server lists and consent allows. *Missing* are those of them that
+are not in Kafka, *in gaps* the missing ones that lie in the range of a gap on record, *deleted
+wrongly* deletes of posts that the server has, *refused* requests that its limits refused. *Delay*
+is the longest time from a post to its receipt.
 """
 
 import argparse
 import json
+import logging
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,20 +40,25 @@ from rich.table import Table
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.ingest import supervisor
+from mastodon_assets.ingest.api import rate_limits
+from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.software import Software, software_of
 from mastodon_assets.ingest.api.status_ids import inner_post
 from mastodon_assets.ingest.policy.consent import withheld_reason
-from mastodon_assets.ingest.recovery import audit
+from mastodon_assets.ingest.recovery import audit, poll
 from mastodon_assets.kafka.topics import create_topics
 from mastodon_assets.simulator.faults import Refusal, Unsent
+from mastodon_assets.simulator.limits import ALL, PAGED, Limit, RequestLimits
 from mastodon_assets.simulator.personalities import PERSONALITIES
 from mastodon_assets.simulator.server import SimulatorServer, running, synthetic_source
-from mastodon_assets.simulator.sources import Frame, Source, StreamInterrupted
-from mastodon_assets.simulator.timeline import Entry, PageRequest
+from mastodon_assets.warehouse.database import connect, transaction
+from mastodon_assets_tests.support.bounded_source import BoundedSource
 from mastodon_assets_tests.support.databases import new_database
+from mastodon_assets_tests.support.merged_tables import MergedTables
 from mastodon_assets_tests.support.mock_broker import broker_of
 
-_AUDIT_SECONDS, _GRACE_SECONDS, _SETTLE_SECONDS = 3.0, 2.0, 60.0
+_UNLIMITED_AUDIT_SECONDS, _UNLIMITED_GRACE = 3.0, timedelta(seconds=2)
+_POLL_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -53,49 +67,49 @@ class Counts:
 
     published: int
     in_kafka: int
+    in_tables: int
     missing: int
+    in_gaps: int
     deleted_wrongly: int
     requests: int
+    refused: int
     longest_delay_seconds: float
 
 
-class _Bounded:
-    """A source that posts `posts` live posts and no more."""
+@dataclass(frozen=True)
+class Plan:
+    """What a server does; times are in real seconds. A `pace` of None means no limits."""
 
-    def __init__(self, source: Source, posts: int, late: float) -> None:
-        self._source = source
-        self._posts = posts
-        self._late = late
-        self.greeting = source.greeting
-        self.is_over = False
+    posts: int
+    rate: float
+    unsent: float
+    late: float
+    settle: float
+    pace: float | None
 
-    def history(self) -> Iterator[Frame]:
-        return self._source.history()
 
-    async def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
-        posted = 0
-        async for item in self._source.live():
-            yield item
-            posted += 1
-            if posted == self._posts:
-                break
-        self.is_over = True
+class _Limits(RequestLimits):
+    """Rate limits that leave out the requests of this program."""
 
-    def page(self, request: PageRequest) -> list[Entry]:
-        now = time.time()
-        return [entry for entry in self._source.page(request) if self._shown_at(entry) <= now]
+    is_counting = False
 
-    def _shown_at(self, entry: Entry) -> float:
-        """Return when the row of an id appears: its own time, and a part of the delay."""
-        share = int(entry.status_id) % 1009 / 1009
-        return (int(entry.status_id) >> 16) / 1000 + share * self._late
-
-    def status(self, status_id: str) -> bytes | None:
-        return self._source.status(status_id)
+    def count(self, address: str) -> tuple[bool, dict[str, str]]:
+        return (True, {}) if self.is_counting else super().count(address)
 
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    pace = arguments.pace or 1
+    plan = Plan(
+        posts=int(arguments.seconds * arguments.rate),
+        rate=arguments.rate * pace,
+        unsent=arguments.unsent,
+        late=arguments.late / pace,
+        settle=arguments.settle / pace,
+        pace=arguments.pace,
+    )
     results: dict[str, Counts] = {}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "state"
@@ -106,19 +120,13 @@ def main() -> None:
                 create_topics(stack.kafka_access, [topic])
                 with new_database(stack) as url:
                     settings = load_settings(
+                        _env_file=None,
                         **stack.kafka_settings,
                         kafka_topic=topic,
                         database_url=url,
                         mastodon_assets_home=home,
                     )
-                    results[name] = measure(
-                        settings,
-                        name,
-                        posts=int(arguments.seconds * arguments.rate),
-                        rate=arguments.rate,
-                        unsent=arguments.unsent,
-                        late=arguments.late,
-                    )
+                    results[name] = measure(settings, name, plan)
         finally:
             embedded.down(home, wipe=True)
     _print(results)
@@ -127,14 +135,18 @@ def main() -> None:
         arguments.json.write_text(json.dumps(counts, indent=2))
 
 
-def measure(
-    settings: Settings, name: str, *, posts: int, rate: float, unsent: float, late: float
-) -> Counts:
-    """Read a server of the software `name` until all its posts are in Kafka, or for a minute."""
+def measure(settings: Settings, name: str, plan: Plan) -> Counts:
+    """Read a server of the software `name` until all its posts are in Kafka, or it takes too long.
+
+    Args:
+        settings: Kafka and PostgreSQL.
+        name: The software.
+        plan: What the server does.
+    """
     domain = f"{name}.example"
-    source = _Bounded(
-        synthetic_source(toots=60, days=1, seed=1, rate=rate, domain=domain), posts, late
-    )
+    live = synthetic_source(toots=60, days=1, seed=1, rate=plan.rate, domain=domain)
+    source = BoundedSource(live, plan.posts, late=plan.late)
+    limits = None if plan.pace is None else _limits(plan.pace)
     requests: list[str] = []
 
     def count(path: str) -> Refusal | None:
@@ -143,46 +155,59 @@ def measure(
 
     began = datetime.now(UTC) - timedelta(seconds=1)
     broker = broker_of(settings)
-    found = Counts(0, 0, 0, 0, 0, 0)
     with (
         running(
-            Unsent(source, unsent), domain=domain, personality=PERSONALITIES[name], refuse=count
+            Unsent(source, plan.unsent),
+            domain=domain,
+            personality=PERSONALITIES[name],
+            refuse=count,
+            limits=limits,
         ) as server,
-        _ingesting(settings, server),
+        _ingesting(settings, server, plan.pace),
     ):
-        deadline = time.monotonic() + posts / rate + _SETTLE_SECONDS
-        while time.monotonic() < deadline:
-            time.sleep(1 + late)
-            if not source.is_over:
-                continue
-            made = len(requests)
-            listed = _listed(server, began)
-            del requests[made:]
+        while not source.is_over:
+            time.sleep(_POLL_SECONDS)
+        time.sleep(plan.late)
+        before = len(requests)
+        if limits is not None:
+            limits.is_counting = True
+        listed = _listed(server, began)
+        if limits is not None:
+            limits.is_counting = False
+        own = len(requests) - before
+        deadline = time.monotonic() + plan.settle
+        while True:
             messages = broker.messages(settings.kafka_topic)
-            found = _counts(listed, messages, len(requests))
-            if not found.missing:
+            received = {each["uri"] for each in messages if each["op"] == "upsert"}
+            if not listed.keys() - received or time.monotonic() > deadline:
                 break
-    return found
+            time.sleep(_POLL_SECONDS)
+        made = len(requests) - own
+    refused = 0 if limits is None else limits.refused
+    return _counts(settings, listed, messages, requests=made, refused=refused)
+
+
+def _limits(pace: float) -> _Limits:
+    return _Limits(
+        every=Limit(ALL.requests, ALL.seconds / pace),
+        paged=Limit(PAGED.requests, PAGED.seconds / pace),
+    )
 
 
 @contextmanager
-def _ingesting(settings: Settings, server: SimulatorServer) -> Iterator[None]:
+def _ingesting(settings: Settings, server: SimulatorServer, pace: float | None) -> Iterator[None]:
     ending = threading.Event()
     named = settings.model_copy(
         update={
             "mastodon_api_base_url": server.base_url,
             "mastodon_access_token": SecretStr(server.token),
-            "audit_minutes": 1,
         }
     )
 
     def read() -> None:
         supervisor.ingest(named, max_events=None, until_caught_up=False, should_stop=ending.is_set)
 
-    with (
-        mock.patch.object(supervisor, "_MINUTE_SECONDS", _AUDIT_SECONDS),
-        mock.patch.object(audit, "GRACE", timedelta(seconds=_GRACE_SECONDS)),
-    ):
+    with _unlimited() if pace is None else _at_pace(pace):
         thread = threading.Thread(target=read, name="ingest")
         thread.start()
         try:
@@ -190,6 +215,38 @@ def _ingesting(settings: Settings, server: SimulatorServer) -> Iterator[None]:
         finally:
             ending.set()
             thread.join()
+
+
+@contextmanager
+def _unlimited() -> Iterator[None]:
+    minute = _UNLIMITED_AUDIT_SECONDS / 10
+    with (
+        mock.patch.object(supervisor, "_MINUTE_SECONDS", minute),
+        mock.patch.object(audit, "GRACE", _UNLIMITED_GRACE),
+    ):
+        yield
+
+
+@contextmanager
+def _at_pace(pace: float) -> Iterator[None]:
+    """Divide the ingester's intervals, and limit it as it is limited at a foreign server."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(MastodonClient, "is_on_this_machine", False))
+        for module, name in (
+            (supervisor, "_MINUTE_SECONDS"),
+            (audit, "GRACE"),
+            (audit, "OVERLAP"),
+            (poll, "OVERLAP"),
+            (poll, "_SHORTEST_PAUSE_SECONDS"),
+            (poll, "_LONGEST_PAUSE_SECONDS"),
+            (poll, "_LONGEST_POLL_SECONDS"),
+            (rate_limits, "_PAGED_SECONDS"),
+            (rate_limits, "_EVERY_SECONDS"),
+            (rate_limits, "_SHORTEST_PAUSE_SECONDS"),
+        ):
+            divided = getattr(module, name) / pace
+            stack.enter_context(mock.patch.object(module, name, divided))
+        yield
 
 
 def _listed(server: SimulatorServer, began: datetime) -> dict[str, Mapping[str, Any]]:
@@ -214,10 +271,23 @@ def _listed(server: SimulatorServer, began: datetime) -> dict[str, Mapping[str, 
 
 
 def _counts(
-    listed: Mapping[str, Mapping[str, Any]], messages: list[dict[str, Any]], requests: int
+    settings: Settings,
+    listed: Mapping[str, Mapping[str, Any]],
+    messages: list[dict[str, Any]],
+    *,
+    requests: int,
+    refused: int,
 ) -> Counts:
-    upserts = {each["uri"]: each for each in messages if each["op"] == "upsert"}
+    upserts: dict[str, dict[str, Any]] = {}
+    for each in messages:
+        if each["op"] == "upsert":
+            upserts.setdefault(each["uri"], each)
     deleted = {each["id"] for each in messages if each["op"] == "delete"}
+    with connect(settings.postgres_url) as connection:
+        tables = MergedTables(settings, connection)
+        tables.merge()
+        stored = tables.uris()
+    missing = [listed[uri]["id"] for uri in listed.keys() - upserts.keys()]
     delays = [
         datetime.fromisoformat(upserts[uri]["received_at"])
         - datetime.fromisoformat(upserts[uri]["created_at"])
@@ -227,11 +297,31 @@ def _counts(
     return Counts(
         published=len(listed),
         in_kafka=len(listed.keys() & upserts.keys()),
-        missing=len(listed.keys() - upserts.keys()),
+        in_tables=len(listed.keys() & stored),
+        missing=len(missing),
+        in_gaps=_in_gaps(settings, missing),
         deleted_wrongly=sum(status["id"] in deleted for status in listed.values()),
         requests=requests,
+        refused=refused,
         longest_delay_seconds=max(delays, default=timedelta()).total_seconds(),
     )
+
+
+def _in_gaps(settings: Settings, ids: list[str]) -> int:
+    """Return how many of the ids lie in the range of a gap that is not recovered."""
+    with transaction(settings.postgres_url, snapshot=True) as connection:
+        ranges = connection.execute(
+            "SELECT from_id, to_id FROM masto.stream_gaps WHERE status <> 'recovered'"
+        ).fetchall()
+    return sum(any(_is_between(each, *bounds) for bounds in ranges) for each in ids)
+
+
+def _is_between(status_id: str, from_id: str | None, to_id: str | None) -> bool:
+    def order(each: str) -> tuple[int, str]:
+        return len(each), each
+
+    is_after = from_id is None or order(from_id) <= order(status_id)
+    return is_after and (to_id is None or order(status_id) <= order(to_id))
 
 
 def _arguments() -> argparse.Namespace:
@@ -240,8 +330,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=5)
     parser.add_argument("--unsent", type=float, default=0.1)
     parser.add_argument("--late", type=float, default=2)
+    parser.add_argument("--settle", type=float, default=60)
+    parser.add_argument("--pace", type=float)
     parser.add_argument("--software", action="append", choices=list(PERSONALITIES))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--verbose", action="store_true", help="log what the ingester logs")
     return parser.parse_args()
 
 
@@ -251,7 +344,7 @@ def _print(results: Mapping[str, Counts]) -> None:
         values = asdict(counts).values()
         shown = (f"{each:,.1f}" if isinstance(each, float) else f"{each:,}" for each in values)
         table.add_row(name, *shown)
-    Console(width=140).print(table)
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

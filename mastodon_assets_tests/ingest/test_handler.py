@@ -345,7 +345,8 @@ def test_no_payload_is_kept_if_the_author_is_unknown() -> None:
 
 def test_the_summary_says_under_which_rules_it_was_counted() -> None:
     assert (
-        Handling(policy=AdmissionPolicy("opt-in")).summary.rules == "consent 3 opt-in; filters none"
+        Handling(policy=AdmissionPolicy("opt-in")).summary.rules
+        == "consent opt-in (version 3); filters none"
     )
 
 

@@ -164,6 +164,7 @@ def test_what_the_server_leaves_out_for_the_account_is_reported(
     expected = "the token's account has 2 blocks: their posts do not arrive"
     assert any(expected in line for line in lines)
     assert any(expected in (state.detail or "") for state in states)
+    assert (states[0].detail or "").startswith("polling the timeline: 127.0.0.1 has no")
     assert states[-1].last_post_at is not None
 
 
@@ -179,7 +180,7 @@ def test_a_socket_that_ends_or_breaks_is_distinguished() -> None:
             [], GTS_ANSWERS, token=TOKEN, end=lambda connection: connection.socket.close()
         ) as server,
         client_of(server.base_url).open_events() as events,
-        pytest.raises(ServiceUnavailableError, match="the stream broke"),
+        pytest.raises(ServiceUnavailableError, match="ended without a closing message"),
     ):
         list(events)
 
@@ -355,6 +356,23 @@ def test_more_than_the_limits_allow_is_a_gap_of_the_polling(
     assert sorted(message["id"] for message in broker.messages()) == list("defghi")
     (gap,) = gaps.values()
     assert (gap.status, "rate limits" in gap.reason) == ("partial", True)
+
+
+def test_a_timeline_that_becomes_empty_is_reported_once(
+    broker: Broker, cursors: dict[str, str]
+) -> None:
+    timeline = _Timeline()
+    timeline.documents = [now_status("a")]
+    empty = 0
+
+    def page(query: Mapping[str, str]) -> Answer:
+        nonlocal empty
+        empty += bool(broker.messages())
+        return Answer(b"[]") if empty else timeline(query)
+
+    with odd_server(polled(timeline=page)) as server, log_lines() as lines:
+        run(broker, server.base_url, should_stop=lambda: empty > 3)
+    assert sum("the timeline is empty, though there were posts before" in line for line in lines)
 
 
 def test_an_empty_timeline_is_no_recovery(

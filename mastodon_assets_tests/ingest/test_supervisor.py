@@ -283,7 +283,10 @@ def test_progress_is_committed_and_logged_during_a_run(
             should_stop=lambda: cursors == {"odd.example": "1"},
         )
 
-    assert "odd.example/public: connected, reading the stream from now on" in seen
+    assert (
+        "odd.example/public: connected by server-sent events, reading the stream from now on"
+        in seen
+    )
     assert any(
         re.search(
             r"events/s; 1 received, 1 published, 0 deleted, 0 withheld, 0 dropped, 0 rejected;"

@@ -25,9 +25,10 @@ from mastodon_assets.operations.doctor import (
     judge_feeds,
 )
 from mastodon_assets.simulator.faults import Refusal
+from mastodon_assets.simulator.personalities import PERSONALITIES
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets.warehouse.database import transaction
-from mastodon_assets_tests.support.odd_server import Answer, odd_server
+from mastodon_assets_tests.support.odd_server import Answer, odd_server, stream
 from mastodon_assets_tests.support.ports import free_port
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -277,6 +278,45 @@ def test_what_other_software_does_not_say_is_a_finding() -> None:
     assert ("green", "another") in found["another"]
 
 
+@pytest.mark.parametrize(
+    ("name", "level", "text", "software"),
+    [
+        ("mastodon-4.6", "green", "server-sent events will be used; the streaming server is", ""),
+        ("mastodon-4.3", "green", "server-sent events will be used; the streaming server is", ""),
+        ("gotosocial", "green", "a WebSocket will be used; there is no health check", "`noindex`"),
+        ("takahe", "yellow", "polling the timeline will be used: 127.0.0.1 has no", "look public"),
+        ("snac", "yellow", "polling the timeline will be used: 127.0.0.1 has no", "not said"),
+    ],
+)
+@pytest.mark.usefixtures("loopback")
+def test_the_reader_that_will_be_used_and_what_cannot_be_known_are_named(
+    name: str, level: str, text: str, software: str
+) -> None:
+    source = synthetic_source(toots=5, days=1, seed=1)
+    with running(source, token=TOKEN, personality=PERSONALITIES[name]) as server:
+        findings = at_server(server.base_url)
+
+    assert findings["streaming"].level == level
+    assert findings["streaming"].text.startswith(text)
+    assert software in findings["software"].text
+    is_told = name in ("takahe", "snac")
+    assert findings["software"].level == ("yellow" if is_told else "green")
+
+
+@pytest.mark.parametrize(("name", "status_code"), [("gotosocial", 401), ("takahe", 400)])
+@pytest.mark.usefixtures("loopback")
+def test_a_server_that_refuses_the_token_everywhere_is_not_taken_for_something_else(
+    name: str, status_code: int
+) -> None:
+    source = synthetic_source(toots=5, days=1, seed=1)
+    with running(source, personality=PERSONALITIES[name]) as server:
+        (finding,) = at_server(server.base_url).values()
+
+    assert (finding.level, finding.name) == ("red", "Mastodon server")
+    assert finding.text == f"127.0.0.1 answered {status_code}: it does not accept the token"
+    assert finding.advice.startswith("set MASTODON_ACCESS_TOKEN")
+
+
 @pytest.mark.usefixtures("loopback")
 def test_a_wrong_token_is_red_and_not_shown() -> None:
     with running(synthetic_source(toots=5, days=1, seed=1)) as server:
@@ -303,6 +343,7 @@ def test_what_filters_the_stream_is_yellow() -> None:
         "/api/v2/instance": Answer(b'{"domain":"odd.example","version":"4.5.0"}'),
         "/api/v1/timelines/public": Answer(b"[]"),
         "/api/v1/streaming/health": Answer(b"OK"),
+        "/api/v1/streaming/public": stream(b""),
         "/api/v1/accounts/verify_credentials": Answer(b'{"acct":"ada"}'),
         "/api/v1/blocks": Answer(b"[]"),
         "/api/v1/mutes": Answer(b'[{"id":"1"},{"id":"2"}]'),

@@ -7,28 +7,22 @@ of its own posts after that, of which the first hears nothing.
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-import psycopg
-
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.ingest import event_queue, source_worker, supervisor
 from mastodon_assets.ingest.policy.consent import withheld_reason
-from mastodon_assets.kafka.topics import read_topic
 from mastodon_assets.simulator.faults import Refusal
 from mastodon_assets.simulator.federation import FederatedSource
 from mastodon_assets.simulator.server import SimulatorServer, running, synthetic_source
-from mastodon_assets.simulator.sources import Frame, Source, StreamInterrupted
-from mastodon_assets.simulator.timeline import Entry, PageRequest
-from mastodon_assets.stream.ledger import open_ledger
-from mastodon_assets.stream.merge import OffsetRange, prepare_session, write_batch
+from mastodon_assets.simulator.timeline import PageRequest
 from mastodon_assets.warehouse.database import connect
-from mastodon_assets_tests.support.mock_broker import broker_of
-from mastodon_assets_tests.support.records import Record, staged
+from mastodon_assets_tests.support.bounded_source import BoundedSource
+from mastodon_assets_tests.support.merged_tables import MergedTables
 
 HOME, ABROAD = "b.fed.example", "a.gts.example"
 _SETTLE_SECONDS, _DELETED_AT_HOME = 90.0, 5
@@ -53,69 +47,6 @@ class Federation:
     requests: int
 
 
-class _Bounded:
-    """A source that posts `posts` live posts and no more."""
-
-    def __init__(self, source: Source, posts: int) -> None:
-        self._source = source
-        self._posts = posts
-        self.greeting = source.greeting
-
-    def history(self) -> Iterator[Frame]:
-        return self._source.history()
-
-    async def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
-        posted = 0
-        async for item in self._source.live():
-            yield item
-            posted += 1
-            if posted == self._posts:
-                return
-
-    def page(self, request: PageRequest) -> list[Entry]:
-        return self._source.page(request)
-
-    def status(self, status_id: str) -> bytes | None:
-        return self._source.status(status_id)
-
-
-class _Tables:
-    """The tables, into which what is new in Kafka is merged."""
-
-    def __init__(self, settings: Settings, connection: psycopg.Connection[Any]) -> None:
-        self._broker = broker_of(settings)
-        self._topic = settings.kafka_topic
-        self._connection = connection
-        state = read_topic(settings, self._topic)
-        with connection.transaction():
-            open_ledger(connection, state, accept_data_loss=False)
-        prepare_session(connection)
-        connection.commit()
-        self._topic_id = state.topic_id
-        self._read = dict.fromkeys(state.end, 0)
-
-    def merge(self) -> None:
-        records = [
-            Record(partition, offset, value)
-            for partition, offset, value in self._broker.records(self._topic)
-            if offset >= self._read[partition]
-        ]
-        if not records:
-            return
-        ranges = []
-        for partition in {record.partition for record in records}:
-            end = max(each.offset for each in records if each.partition == partition) + 1
-            ranges.append(OffsetRange(self._topic, partition, self._read[partition], end))
-            self._read[partition] = end
-        rows = staged(records, topic=self._topic)
-        with self._connection.transaction():
-            write_batch(self._connection, rows, {self._topic: self._topic_id}, ranges=ranges)
-
-    def uris(self) -> set[str]:
-        with self._connection.transaction():
-            return {uri for (uri,) in self._connection.execute("SELECT uri FROM masto.toots_raw")}
-
-
 def measure_federation(settings: Settings, *, posts: int, rate: float, seed: int = 5) -> Federation:
     """Run a trial on empty tables and an empty topic.
 
@@ -127,7 +58,7 @@ def measure_federation(settings: Settings, *, posts: int, rate: float, seed: int
     """
     home, abroad = (
         FederatedSource(
-            _Bounded(
+            BoundedSource(
                 synthetic_source(toots=60, days=1, seed=seed, rate=rate, domain=domain), posts
             ),
             domain,
@@ -148,7 +79,7 @@ def measure_federation(settings: Settings, *, posts: int, rate: float, seed: int
             for source in (home, abroad)
         ]
         stack.enter_context(_ingesting(settings, servers))
-        tables = _Tables(settings, stack.enter_context(connect(settings.postgres_url)))
+        tables = MergedTables(settings, stack.enter_context(connect(settings.postgres_url)))
         _merge_for(tables, posts / rate / 2)
         deleted = abroad.block()
         _merge_for(tables, posts / rate / 2)
@@ -166,7 +97,7 @@ def measure_federation(settings: Settings, *, posts: int, rate: float, seed: int
     )
 
 
-def _merge_for(tables: _Tables, seconds: float) -> None:
+def _merge_for(tables: MergedTables, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         tables.merge()

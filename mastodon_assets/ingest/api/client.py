@@ -155,6 +155,26 @@ class MastodonClient:
         """
         return self._get(f"{self._base_url}{path}", self._headers("application/json"))
 
+    def get(self, path: str) -> httpx.Response:
+        """Return the answer to a GET of `path`; once more with a new token if it was changed.
+
+        Raises:
+            RateLimitedError: The server wants fewer requests.
+            RefusedError: The server refuses.
+            ServiceUnavailableError: There is no answer.
+        """
+        url = f"{self._base_url}{path}"
+        response = self._get(url, self._headers("application/json"))
+        if response.is_success:
+            return response
+        refusal = self._refusal(self._host, response, response.content)
+        if isinstance(refusal, RefusedError) and refusal.is_of_token and self._has_new_token():
+            response = self._get(url, self._headers("application/json"))
+            if response.is_success:
+                return response
+            refusal = self._refusal(self._host, response, response.content)
+        raise refusal
+
     def ask_streaming_health(self) -> httpx.Response:
         """Return the answer of the streaming server's health check, which needs no token.
 
@@ -418,8 +438,8 @@ class MastodonClient:
         return transport.json_of(response) if response.is_success else None
 
     def _json(self, path: str) -> Any:
-        """Return the parsed answer to a GET; once more with a new token if it was changed."""
-        response = self._success(path)
+        """Return the parsed answer to a GET."""
+        response = self.get(path)
         try:
             return orjson.loads(response.content)
         except (orjson.JSONDecodeError, RecursionError) as error:
@@ -431,19 +451,6 @@ class MastodonClient:
             raise ServiceUnavailableError(
                 f"{self._host} sent no JSON; is MASTODON_API_BASE_URL a Mastodon server?"
             ) from error
-
-    def _success(self, path: str) -> httpx.Response:
-        url = f"{self._base_url}{path}"
-        response = self._get(url, self._headers("application/json"))
-        if response.is_success:
-            return response
-        refusal = self._refusal(self._host, response, response.content)
-        if isinstance(refusal, RefusedError) and refusal.is_of_token and self._has_new_token():
-            response = self._get(url, self._headers("application/json"))
-            if response.is_success:
-                return response
-            refusal = self._refusal(self._host, response, response.content)
-        raise refusal
 
     def _get(self, url: str, headers: Mapping[str, str]) -> httpx.Response:
         with self._lock:

@@ -27,7 +27,7 @@ class NoStreamError(ServiceUnavailableError):
 
 
 class StreamSilentError(ServiceUnavailableError):
-    """Raised if three heartbeats in a row are missing."""
+    """Raised if three heartbeats in a row are missing, or posts that the timeline lists."""
 
 
 class StreamEndedError(ServiceUnavailableError):

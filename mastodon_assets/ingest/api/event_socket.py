@@ -40,6 +40,8 @@ _silent.addHandler(logging.NullHandler())
 class EventSocket:
     """An open socket; iterate it in one thread, `close` it from any."""
 
+    kind = "a WebSocket"
+
     def __init__(
         self, connection: ClientConnection, host: str, check_token: Callable[[], object]
     ) -> None:
@@ -70,7 +72,10 @@ class EventSocket:
             except ConnectionClosedError as error:
                 if self._is_closed:
                     return
-                raise unreachable(self._host, "the stream broke", error) from error
+                raise ServiceUnavailableError(
+                    f"{self._host}: the stream broke: the connection ended without a closing"
+                    " message; is the server up?"
+                ) from error
             # Without frames the library's pings are answered, or the connection breaks.
             self.last_bytes_at = time.monotonic()
             if time.monotonic() - self._checked_at >= _CHECK_SECONDS:
@@ -129,7 +134,7 @@ def opened_socket(
         response = error.response
         raise refusal(response.status_code, response.headers.get("Content-Type", "")) from error
     except InvalidHandshake as error:
-        raise NoStreamError(f"{host} has no socket here") from error
+        raise NoStreamError(f"{host} has no event stream here, and no socket") from error
     except (WebSocketException, OSError, ValueError, ImportError) as error:
         raise unreachable(host, "no answer", error) from error
     socket = EventSocket(connection, host, check_token)

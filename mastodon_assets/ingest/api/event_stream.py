@@ -36,6 +36,8 @@ class StreamEvent:
 class EventStream:
     """An open stream; iterate it in one thread, `close` it from any."""
 
+    kind = "server-sent events"
+
     def __init__(self, response: httpx.Response, host: str) -> None:
         self._response = response
         encoding = response.headers.pop("Content-Encoding", "")

@@ -88,7 +88,8 @@ class AdmissionPolicy:
         return not self.pseudonyms and full_handle(status.get("account"), instance) is not None
 
     def __str__(self) -> str:
-        words = [f"consent {CONSENT_VERSION} {self.consent}", f"filters {self.filters}"]
+        consent = f"consent {self.consent} (version {CONSENT_VERSION})"
+        words = [consent, f"filters {self.filters}"]
         return "; ".join([*words, "pseudonyms"] if self.pseudonyms else words)
 
 

@@ -59,6 +59,63 @@ class _Timeline:
         return [{"id": each} for each in self.ids[max(0, end - 40) : end][::-1]]
 
 
+class _SlowTimeline(_Timeline):
+    """A post per second for an hour; the stream dropped two of three of a quarter of it."""
+
+    dropped = range(1_200, 2_100)
+
+    def __init__(self, now: datetime) -> None:
+        self.requests = 0
+        began = int((now - timedelta(hours=1)).timestamp() * 1000)
+        self.ids = [snowflake(began + number * 1000, 0) for number in range(3_600)]
+        self._numbers = [int(each) for each in self.ids]
+
+
+def test_an_audit_that_comes_to_a_limit_goes_on_later_in_the_same_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rate_limits, "_PAGED_REQUESTS", SPARE_REQUESTS + 30)
+    now, clock = datetime.now(UTC), [0.0]
+    timeline, known = _SlowTimeline(now), KnownIds()
+    items: list[AuditItem] = []
+    for number, status_id in enumerate(timeline.ids):
+        if number not in timeline.dropped or number % 3 == 0:
+            known.add(status_id)
+
+    def put(item: AuditItem) -> bool:
+        items.append(item)
+        return True
+
+    auditor = Auditor(
+        timeline,  # type: ignore[arg-type]
+        caller=RateLimitedCaller(threading.Event(), spare=SPARE_REQUESTS),
+        rate_limits=RateLimits(is_limited=True, clock=lambda: clock[0]),
+        put=put,
+        known=known,
+    )
+    # 30 pages reach back over 20 of 58 minutes; the newest page says that all could be read.
+    monkeypatch.setattr(auditor, "_pages_to_draw", lambda _page, _found: 0)
+    since = now - timedelta(minutes=58)
+    first = auditor.audit(since, seconds=1)
+    clock[0] += rate_limits._PAGED_SECONDS
+    auditor.audit(now - timedelta(minutes=2), seconds=1)
+    clock[0] += rate_limits._PAGED_SECONDS
+    auditor.audit(now - timedelta(minutes=1), seconds=1)
+    clock[0] += rate_limits._PAGED_SECONDS
+    auditor.audit(now - timedelta(minutes=1), seconds=1)
+
+    ended = [item for item in items if isinstance(item, AuditEnded) and item.since == since]
+    assert first.goes_on
+    assert not first.is_complete
+    # What may be missing is all that was not read yet.
+    assert first.oldest is not None
+    assert int(first.oldest) <= int(timeline.ids[121])
+    assert first.newest is not None
+    assert [each.goes_on for each in ended] == [True] * (len(ended) - 1) + [False]
+    assert (ended[-1].is_complete, sum(each.missing for each in ended)) == (True, 600)
+    assert (ended[-1].oldest, ended[-1].newest) == (timeline.ids[1_201], timeline.ids[2_099])
+
+
 def test_a_timeline_faster_than_the_limits_is_sampled_and_what_is_wanting_read_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
