@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 from mastodon_assets.simulator.sources import Frame, Source, StreamInterrupted
 from mastodon_assets.simulator.timeline import Entry, PageRequest
@@ -34,11 +35,16 @@ class BoundedSource:
         self.is_over = True
 
     def page(self, request: PageRequest) -> list[Entry]:
-        found = self._source.page(request)
         if not self._late:
-            return found
-        now = time.time()
-        return [entry for entry in found if self._shown_at(entry) <= now]
+            return self._source.page(request)
+        now, limit = time.time(), request.limit
+        while True:
+            found = self._source.page(replace(request, limit=limit))
+            shown = [entry for entry in found if self._shown_at(entry) <= now]
+            if len(shown) >= request.limit or len(found) < limit:
+                # With `min_id` the page is the one right after it.
+                return shown[-request.limit :] if request.min_id else shown[: request.limit]
+            limit *= 4
 
     def status(self, status_id: str) -> bytes | None:
         return self._source.status(status_id)
