@@ -18,10 +18,12 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.servers import Server, servers_of
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.contract.identity import domain_form, full_handle
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.ingest.api.client import MOST_IDS, NOT_SERVED_BY_IDS, MastodonClient, client_of
 from mastodon_assets.ingest.api.errors import RateLimitedError, RefusedError
 from mastodon_assets.ingest.api.status_ids import readable_id
+from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.ingest.policy.admission import AdmissionPolicy, admission_policy
 from mastodon_assets.ingest.policy.consent import (
     REFUSALS_OF_ACCOUNT,
@@ -112,15 +114,18 @@ def read_engagement(settings: Settings) -> list[ServerReadings]:
     A post that the server does not show gets a reading without numbers. It may be hidden for other
     reasons, so it is asked for alone, and is deleted if its own server says that it does not exist.
     A post that is shown and may not be read any more is deleted; if it is the account that refuses,
-    all its posts are. If a server does not answer or limits the rate, its other readings wait for
-    the next run, and so do those of a server whose deletes Kafka does not accept.
+    all its posts are. If several servers are read, what an account's own server shows of its
+    consent is recorded for the others. If a server does not answer or limits the rate, its other
+    readings wait for the next run, and so do those of a server whose deletes Kafka does not accept.
 
     Raises:
         ServiceUnavailableError: PostgreSQL does not answer.
         MissingTablesError: PostgreSQL has no such tables.
         SettingsError: Servers, sources and tokens do not fit together.
     """
-    return [_read_server(settings, server) for server in servers_of(settings)]
+    servers = servers_of(settings)
+    homes = Homes(settings.postgres_url) if len(servers) > 1 else None
+    return [_read_server(settings, server, homes) for server in servers]
 
 
 def is_any_due(settings: Settings) -> bool:
@@ -137,7 +142,7 @@ def is_any_due(settings: Settings) -> bool:
     return row == (True,)
 
 
-def _read_server(settings: Settings, server: Server) -> ServerReadings:
+def _read_server(settings: Settings, server: Server, homes: Homes | None) -> ServerReadings:
     result = ServerReadings(server.address)
     try:
         client = client_of(settings, server)
@@ -149,8 +154,13 @@ def _read_server(settings: Settings, server: Server) -> ServerReadings:
     policy = admission_policy(settings)
     own_domain = policy.stored_domain(result.server)
     waiting = _next_due(settings.postgres_url, result.server, own_domain, most_posts)
-    answers = _Answers(result.server, policy)
+    answers = _Answers(result.server, policy, homes)
+    if homes is not None:
+        homes.load()
     result.problem = answers.request(client, waiting)
+    if homes is not None:
+        # Before the posts go: a later one would be stored again from another server.
+        homes.save()
     removed, held = answers.posts_to_remove(settings, own_domain)
     result.problem = held or result.problem
     try:
@@ -175,9 +185,10 @@ _Reading = tuple[_Due, datetime, tuple[int | None, ...] | None]
 class _Answers:
     """What one server answers: readings, and what is gone or refused."""
 
-    def __init__(self, server: str, policy: AdmissionPolicy) -> None:
+    def __init__(self, server: str, policy: AdmissionPolicy, homes: Homes | None) -> None:
         self._server = server
         self._policy = policy
+        self._homes = homes
         self._gone: list[PostAlias] = []
         self._refusing: set[str] = set()
         self.readings: list[_Reading] = []
@@ -272,6 +283,7 @@ class _Answers:
         if status is None:
             return None
         reason = withheld_reason(status, policy=self._policy.consent)
+        self._note_answer(status, reason)
         if reason is None:
             names = ("favourites_count", "reblogs_count", "replies_count")
             return tuple(_count(status, name) for name in names)
@@ -282,6 +294,13 @@ class _Answers:
             if account is not None:
                 self._refusing.add(account)
         return None
+
+    def _note_answer(self, status: Mapping[str, Any], reason: str | None) -> None:
+        handle = full_handle(status.get("account"), self._server)
+        if self._homes is None or handle is None:
+            return
+        if handle.partition("@")[2] == domain_form(self._server):
+            self._homes.note_answer(handle, self._server, reason)
 
 
 def _count(status: Mapping[str, Any], name: str) -> int | None:

@@ -323,10 +323,8 @@ class EventHandler:
         if handle is None:
             return reason
         if handle.partition("@")[2] == domain_form(self._instance):
-            if is_live and reason in REFUSALS_OF_ACCOUNT:
-                self._homes.note_refusal(handle, self._instance)
-            elif is_live and reason is None:
-                self._homes.note_consent(handle)
+            if is_live:
+                self._homes.note_answer(handle, self._instance, reason)
             return reason
         return REFUSED_AT_HOME if reason is None and self._homes.refuses(handle) else reason
 

@@ -5,13 +5,17 @@ home of posts that another server deleted. Deciding which version is the row is 
 """
 
 import threading
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 from hashlib import blake2b
+from typing import Any
 
+from psycopg import Connection
 from pydantic import SecretStr
 
 from mastodon_assets.contract.identity import account_form, domain_form
+from mastodon_assets.ingest.policy.consent import REFUSALS_OF_ACCOUNT
 from mastodon_assets.ingest.stored_posts import PostAlias
 from mastodon_assets.warehouse.database import FEED_SECONDS, PERSON_SECONDS, transaction
 from mastodon_assets.warehouse.server_names import record_server_names
@@ -20,6 +24,8 @@ from mastodon_assets.warehouse.server_names import record_server_names
 _ASKED_AGAIN = timedelta(minutes=15)
 _MOST_QUESTIONS = 100
 _DIGEST_BYTES = 32
+# Readings of engagement, in processes of their own, find refusals as well.
+_READ_AGAIN_SECONDS = 60
 
 _TAKE_QUESTIONS = """
 UPDATE masto.home_questions SET asked_at = now()
@@ -31,7 +37,7 @@ RETURNING status_id
 
 
 class Homes:
-    """Shared by the sources of all servers; every method may be called from any thread."""
+    """What is known of all servers; every method may be called from any thread."""
 
     def __init__(self, postgres_url: SecretStr) -> None:
         """Keep the database; nothing is read before `load`."""
@@ -40,6 +46,8 @@ class Homes:
         self._key: bytes | None = None
         self._refusals: dict[bytes, str] = {}
         self._changed: dict[bytes, str | None] = {}
+        self._read_at = 0.0
+        self._saves = 0
         self._names: dict[str, dict[str, bool]] = {}
         self._recorded: dict[str, dict[str, bool]] = {}
 
@@ -59,8 +67,8 @@ class Homes:
                 secret = connection.execute(
                     "SELECT secret FROM masto.database_secrets WHERE name = 'refusal_key'"
                 ).fetchone()
-                rows = connection.execute("SELECT hash, instance FROM masto.account_refusals")
-                self._refusals = {bytes(hashed): instance for hashed, instance in rows}
+                self._refusals = _read_refusals(connection)
+            self._read_at = time.monotonic()
             assert secret is not None, "a migration made it"
             self._key = blake2b(secret[0].encode(), digest_size=blake2b.MAX_KEY_SIZE).digest()
 
@@ -68,18 +76,21 @@ class Homes:
         """Return whether an account refuses at its own server."""
         return self._hash(handle) in self._refusals
 
-    def note_refusal(self, handle: str, instance: str) -> None:
-        """Remember that an account of `instance` refuses there."""
-        hashed = self._hash(handle)
-        with self._lock:
-            if hashed not in self._refusals:
-                self._refusals[hashed] = self._changed[hashed] = instance
+    def note_answer(self, handle: str, instance: str, withheld_reason: str | None) -> None:
+        """Note what an account's own server, `instance`, shows of its consent now.
 
-    def note_consent(self, handle: str) -> None:
-        """Forget the refusal of an account that its server shows without one."""
+        Args:
+            handle: The account.
+            instance: The server.
+            withheld_reason: Why its post is withheld; None if it is not. If the reason is of the
+                post alone, it says nothing.
+        """
         hashed = self._hash(handle)
         with self._lock:
-            if self._refusals.pop(hashed, None) is not None:
+            if withheld_reason in REFUSALS_OF_ACCOUNT:
+                if hashed not in self._refusals:
+                    self._refusals[hashed] = self._changed[hashed] = instance
+            elif withheld_reason is None and self._refusals.pop(hashed, None) is not None:
                 self._changed[hashed] = None
 
     def note_name(self, instance: str, name: str, *, has_ids: bool) -> None:
@@ -90,10 +101,10 @@ class Homes:
             names[name] = names.get(name, False) or has_ids
 
     def save(self) -> None:
-        """Record what changed since the last call.
+        """Record what changed since the last call, and read what other processes recorded.
 
         Raises:
-            ServiceUnavailableError: PostgreSQL does not answer; the next call records it.
+            ServiceUnavailableError: PostgreSQL does not answer; the next call does it.
             MissingTablesError: The tables are missing.
         """
         with self._lock:
@@ -103,13 +114,15 @@ class Homes:
             if self._recorded.get(instance) != found:
                 record_server_names(self._postgres_url, instance, found)
                 self._recorded[instance] = found
-        if not changed:
-            return
-        self._save_refusals(changed)
-        with self._lock:
-            for hashed, now in changed.items():
-                if self._changed.get(hashed) == now:
-                    self._changed.pop(hashed, None)
+        if changed:
+            self._save_refusals(changed)
+            with self._lock:
+                self._saves += 1
+                for hashed, now in changed.items():
+                    if self._changed.get(hashed) == now:
+                        self._changed.pop(hashed, None)
+        if time.monotonic() - self._read_at >= _READ_AGAIN_SECONDS:
+            self._read_again()
 
     def take_questions(self, instance: str) -> list[str]:
         """Return ids of posts of `instance` that another server deleted, to be asked for now.
@@ -140,6 +153,22 @@ class Homes:
                 [(post.instance, post.status_id) for post in posts],
             )
 
+    def _read_again(self) -> None:
+        saves = self._saves
+        with transaction(self._postgres_url, snapshot=True, max_seconds=FEED_SECONDS) as connection:
+            refusals = _read_refusals(connection)
+        with self._lock:
+            # What another thread saved meanwhile may not be among the rows.
+            if self._saves != saves:
+                return
+            self._read_at = time.monotonic()
+            for hashed, instance in self._changed.items():
+                if instance is None:
+                    refusals.pop(hashed, None)
+                else:
+                    refusals[hashed] = instance
+            self._refusals = refusals
+
     def _save_refusals(self, changed: dict[bytes, str | None]) -> None:
         added = [(hashed, instance) for hashed, instance in changed.items() if instance is not None]
         removed = [(hashed,) for hashed, instance in changed.items() if instance is None]
@@ -158,3 +187,8 @@ class Homes:
         assert self._key is not None, "the key is loaded first"
         text = account_form(handle).encode("utf-8", "surrogatepass")
         return blake2b(text, digest_size=_DIGEST_BYTES, key=self._key).digest()
+
+
+def _read_refusals(connection: Connection[Any]) -> dict[bytes, str]:
+    rows = connection.execute("SELECT hash, instance FROM masto.account_refusals")
+    return {bytes(hashed): instance for hashed, instance in rows}

@@ -10,12 +10,15 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.ingest import engagement
+from mastodon_assets.ingest import homes as homes_module
 from mastodon_assets.ingest.api.client import OLDEST, MastodonClient
 from mastodon_assets.ingest.engagement import is_any_due, read_engagement
+from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets.stream.merge import prepare_session, write_batch
 from mastodon_assets.warehouse.database import connect, transaction
 from mastodon_assets_tests.support.documents import account, status
+from mastodon_assets_tests.support.handling import Handling
 from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.odd_server import Answer, OddServer, odd_server
 from mastodon_assets_tests.support.ports import free_port
@@ -23,6 +26,7 @@ from mastodon_assets_tests.support.records import TOPIC, delete, on_partition, s
 
 STATUSES = "/api/v1/statuses"
 ODD = "odd.example"
+BO = "bo@abroad.example"
 
 Store = Callable[..., None]
 
@@ -154,6 +158,47 @@ def test_all_stored_posts_of_an_account_that_now_refuses_are_deleted(
     assert {each["op"] for each in broker.messages()} == {"delete"}
     deletes = {(each["instance"], each["id"]) for each in broker.messages()}
     assert deletes == {(ODD, "1"), (ODD, "2"), ("abroad.example", "9")}
+
+
+def test_a_refusal_that_only_a_reading_shows_counts_for_later_posts_read_abroad(
+    store: Store,
+    fresh_database_url: SecretStr,
+    broker: Broker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(homes_module, "_READ_AGAIN_SECONDS", 0)
+    bo = "bo@abroad.example"
+    store(by_ada("1"), post("2", timedelta(hours=2)) | {"username": bo})
+    shown = [
+        by_home("1", note="<p>#nobot</p>"),
+        status("2", account=account(acct=bo, noindex=True)),
+    ]
+    # In the running ingester, which has read at its start what was recorded.
+    homes = Homes(fresh_database_url)
+    homes.load()
+    abroad = Handling(instance="abroad.example", homes=homes)
+    with odd_server({STATUSES: lambda _: Answer(json.dumps(shown).encode())}) as server:
+        away = f"http://127.0.0.1:{free_port()}"
+        settings = settings_of(server, fresh_database_url, broker.servers).model_copy(
+            update={
+                "mastodon_api_base_url": f"{server.base_url},{away}",
+                "mastodon_access_token": SecretStr(f"{server.base_url[len('http://') :]}=token"),
+            }
+        )
+        result, _ = read_engagement(settings)
+        assert (result.removed, result.problem) == (2, None)
+        homes.save()
+        # What a server says of accounts of others is not their home's word.
+        assert (homes.refuses(f"ada@{ODD}"), homes.refuses(bo)) == (True, False)
+        abroad.event("update", status("A1", account=account(acct=f"ada@{ODD}")))
+        assert dict(abroad.summary.withheld) == {"refused_at_home": 1}
+        # Later home shows otherwise.
+        store(by_ada("3"))
+        shown[:] = [by_home("3")]
+        read_engagement(settings)
+    homes.save()
+    abroad.event("update", status("A2", account=account(acct=f"ada@{ODD}")))
+    assert abroad.topics.kinds() == [("upsert", "A2")]
 
 
 def test_a_post_that_is_not_shown_is_deleted_if_its_own_server_says_that_it_is_gone(
