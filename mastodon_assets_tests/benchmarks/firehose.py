@@ -4,7 +4,7 @@ What belongs here: the other end of the ingest benchmark. It is no simulator: it
 and its posts are those of the simulator over and over, each time with an id and a uri of their own,
 put into bytes that were rendered before.
 
-    python -m mastodon_assets_tests.benchmarks.firehose
+    python -m mastodon_assets_tests.benchmarks.firehose [POSTS_PER_SECOND]
 
 prints its port, and a line of JSON for each stream: when it was asked for, and how much was sent.
 """
@@ -37,10 +37,10 @@ _STREAM = b"/api/v1/streaming/public"
 
 
 def main() -> None:
-    asyncio.run(_serve())
+    asyncio.run(_serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0))
 
 
-async def _serve() -> None:
+async def _serve(rate: float) -> None:
     templates = _templates()
     ids = itertools.count(_FIRST_ID)
 
@@ -48,7 +48,7 @@ async def _serve() -> None:
         try:
             while path := await _requested_path(reader):
                 if path == _STREAM:
-                    await _send_stream(writer, templates, ids)
+                    await _send_stream(writer, templates, ids, rate)
                     return
                 await _send(writer, _ANSWERS.get(path))
         except ConnectionError:
@@ -82,9 +82,9 @@ async def _send(writer: asyncio.StreamWriter, body: bytes | None) -> None:
 
 
 async def _send_stream(
-    writer: asyncio.StreamWriter, templates: list[list[bytes]], ids: Iterator[int]
+    writer: asyncio.StreamWriter, templates: list[list[bytes]], ids: Iterator[int], rate: float
 ) -> None:
-    """Posts until the client goes away."""
+    """Send posts until the client goes away, no more than `rate` per second; 0 is no limit."""
     _tell({"asked_at": time.time()})
     writer.write(
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -92,7 +92,11 @@ async def _send_stream(
     )
     heartbeat_at = time.monotonic() + _HEARTBEAT_SECONDS
     around = itertools.cycle(templates)
+    began, sent = time.monotonic(), 0
     while True:
+        if rate:
+            await asyncio.sleep(max(0, began + sent / rate - time.monotonic()))
+            sent += _FRAMES_A_CHUNK
         frames = [(b"%d" % next(ids)).join(next(around)) for _ in range(_FRAMES_A_CHUNK)]
         writer.write(_chunk(b"".join(frames)))
         if time.monotonic() > heartbeat_at:

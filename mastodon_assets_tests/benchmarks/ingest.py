@@ -1,12 +1,14 @@
 """Read N posts from a server that sends as fast as it is read, until Kafka has acknowledged all.
 
     python -m mastodon_assets_tests.benchmarks.ingest --posts 1000000 --json ingest.json
+    python -m mastodon_assets_tests.benchmarks.ingest --posts 60000 --server-rate 2000
 
 *ours* is `mastodon-assets ingest --max N`. *baseline* is Mastodon.py's `stream_public` with the
 same handler: the same consent, normalising, contract and publisher. Both read `firehose`, one after
 the other, each from a process of its own; the broker and the server share the machine with them.
 The time runs from the request of the stream until the process has ended with everything
-acknowledged.
+acknowledged. With `--server-rate` both also read a server that sends no more posts per second than
+that: a real Mastodon's streaming server was seen to send 1,600 to 2,100 to one reader.
 """
 
 import argparse
@@ -64,35 +66,48 @@ def main() -> None:
                     database_url=url,
                     mastodon_assets_home=home,
                 )
-                ours = _measure(
-                    settings, arguments.posts, "mastodon_assets.cli.main", "ingest", "--max"
-                )
-                baseline = _measure(
-                    settings,
-                    arguments.baseline_posts,
-                    "mastodon_assets_tests.benchmarks.ingest_baseline",
-                    "--max",
-                )
+                rates = [0.0, arguments.server_rate] if arguments.server_rate else [0.0]
+                runs = {rate: _compare(settings, arguments, rate) for rate in rates}
         finally:
             embedded.down(home, wipe=True)
-    _print({"ours": ours, "baseline": baseline})
+    for rate, measured in runs.items():
+        _print(rate, measured)
     if arguments.json:
-        ratio = ours.posts_a_second / baseline.posts_a_second
-        result = {"ours": asdict(ours), "baseline": asdict(baseline), "ratio": ratio}
+        result = {
+            str(rate): {name: asdict(run) for name, run in measured.items()}
+            for rate, measured in runs.items()
+        }
         arguments.json.write_text(json.dumps(result, indent=2))
+
+
+def _compare(settings: Settings, arguments: argparse.Namespace, rate: float) -> dict[str, _Run]:
+    """Measure both readers at a server of `rate` posts per second; 0 is no limit."""
+    ours, baseline = (
+        (arguments.posts, "mastodon_assets.cli.main", "ingest", "--max"),
+        (
+            arguments.baseline_posts,
+            "mastodon_assets_tests.benchmarks.ingest_baseline",
+            "--max",
+        ),
+    )
+    return {
+        "ours": _measure(settings, rate, *ours),
+        "baseline": _measure(settings, rate, *baseline),
+    }
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--posts", type=int, default=200_000)
     parser.add_argument("--baseline-posts", type=int, default=3_000)
+    parser.add_argument("--server-rate", type=float, default=0, help="posts per second")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
-def _measure(settings: Settings, posts: int, module: str, *arguments: str) -> _Run:
+def _measure(settings: Settings, rate: float, posts: int, module: str, *arguments: str) -> _Run:
     before = _messages(settings)
-    with _firehose() as (server, port):
+    with _firehose(rate) as (server, port):
         named = settings.model_copy(update={"mastodon_api_base_url": f"http://127.0.0.1:{port}"})
         environment = {
             **os.environ,
@@ -132,9 +147,9 @@ def _messages(settings: Settings) -> int:
 
 
 @contextmanager
-def _firehose() -> "Iterator[tuple[subprocess.Popen[str], int]]":
+def _firehose(rate: float) -> "Iterator[tuple[subprocess.Popen[str], int]]":
     process = subprocess.Popen(
-        [sys.executable, "-m", "mastodon_assets_tests.benchmarks.firehose"],
+        [sys.executable, "-m", "mastodon_assets_tests.benchmarks.firehose", str(rate)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -175,8 +190,9 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _print(runs: dict[str, _Run]) -> None:
-    table = Table("", *runs, "times the baseline", box=None)
+def _print(rate: float, runs: dict[str, _Run]) -> None:
+    server = f"server of {rate:,.0f} posts/s" if rate else "unlimited server"
+    table = Table(server, *runs, "times the baseline", box=None)
     names: list[tuple[str, str]] = [
         ("posts", "posts"),
         ("seconds", "seconds"),

@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +39,7 @@ from rich.table import Table
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded import stack as embedded
+from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest import supervisor
 from mastodon_assets.ingest.api import rate_limits
 from mastodon_assets.ingest.api.client import MastodonClient
@@ -205,7 +206,11 @@ def _ingesting(settings: Settings, server: SimulatorServer, pace: float | None) 
     )
 
     def read() -> None:
-        supervisor.ingest(named, max_events=None, until_caught_up=False, should_stop=ending.is_set)
+        with suppress(ServiceUnavailableError):
+            # All that is asked for has been counted: it may end late.
+            supervisor.ingest(
+                named, max_events=None, until_caught_up=False, should_stop=ending.is_set
+            )
 
     with _unlimited() if pace is None else _at_pace(pace):
         thread = threading.Thread(target=read, name="ingest")

@@ -13,11 +13,16 @@ from mastodon_assets.ingest.api import rate_limits
 from mastodon_assets.ingest.recovery import audit
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.ingest.supervisor import ingest
+from mastodon_assets.simulator.faults import Unsent
+from mastodon_assets.simulator.personalities import GOTOSOCIAL
+from mastodon_assets.simulator.server import running, synthetic_source
+from mastodon_assets_tests.support.bounded_source import BoundedSource
 from mastodon_assets_tests.support.documents import status
 from mastodon_assets_tests.support.log_lines import log_lines
 from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
 
+TOKEN = "token-of-the-test"
 STREAM, TIMELINE = "/api/v1/streaming/public", "/api/v1/timelines/public"
 
 
@@ -57,7 +62,7 @@ class _Server:
         return Answer(json.dumps([self._document(each) for each in numbers][::-1]).encode())
 
 
-def run(broker: Broker, base_url: str, should_stop: Callable[[], bool]) -> None:
+def run(broker: Broker, base_url: str, should_stop: Callable[[], bool], token: str = TOKEN) -> None:
     deadline = time.monotonic() + 30
 
     def is_over() -> bool:
@@ -65,7 +70,7 @@ def run(broker: Broker, base_url: str, should_stop: Callable[[], bool]) -> None:
         return should_stop()
 
     ingest(
-        broker.settings(mastodon_api_base_url=base_url, mastodon_access_token="token"),
+        broker.settings(mastodon_api_base_url=base_url, mastodon_access_token=token),
         max_events=None,
         until_caught_up=False,
         should_stop=is_over,
@@ -89,6 +94,30 @@ def test_what_an_open_stream_does_not_send_is_published_and_noted_as_a_gap(
         "did not send 4 of 12 posts that the timeline lists; 4 of them published" in line
         for line in lines
     )
+
+
+def test_what_the_socket_of_another_software_never_sends_is_found_on_its_timeline(
+    broker: Broker, gaps: dict[datetime, Gap]
+) -> None:
+    """As a GoToSocial was seen: 2 of 96 posts that it listed were never sent."""
+    domain = "a.gts.example"
+    live = synthetic_source(toots=20, days=1, seed=1, rate=40, domain=domain)
+    source = BoundedSource(live, 96)
+
+    def found() -> list[Gap]:
+        return [gap for gap in gaps.values() if gap.recovered_count]
+
+    def is_over() -> bool:
+        return source.is_over and sum(gap.recovered_count for gap in found()) >= 2
+
+    with running(Unsent(source, 2 / 96), domain=domain, personality=GOTOSOCIAL) as server:
+        run(broker, server.base_url, is_over, token=server.token)
+
+    assert sum(gap.recovered_count for gap in found()) == 2
+    assert {(gap.reason, gap.status) for gap in found()} == {("not_streamed", "recovered")}
+    backfilled = [each["id"] for each in broker.messages() if each["origin"] == "backfill"]
+    assert sorted(backfilled) == sorted(gap.from_id or "" for gap in found())
+    assert {len(status_id) for status_id in backfilled} == {26}
 
 
 def test_an_audit_that_misses_nothing_is_no_gap(broker: Broker, gaps: dict[datetime, Gap]) -> None:

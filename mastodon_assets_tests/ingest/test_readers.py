@@ -341,6 +341,22 @@ def test_a_cursor_whose_post_was_deleted_does_not_stop_the_polls(
     assert [gap.status for gap in gaps.values()] == ["recovered"]
 
 
+def test_before_anything_is_stored_a_second_start_reads_back_by_time(
+    broker: Broker, cursors: dict[str, str], gaps: dict[Any, Any]
+) -> None:
+    """The whole timeline would be months of posts, as the tables know none of them."""
+    timeline = _Timeline()
+    hours = [f"2026-11-20T{hour:02d}:00:00Z" for hour in (1, 2, 3, 4, 5, 6, 11, 13, 14)]
+    timeline.documents = [status(hour, created_at=hour) for hour in hours]
+    cursors["takahe.example"] = hours[6]
+    with odd_server(polled(timeline=timeline)) as server:
+        run(broker, server.base_url, until_caught_up=True)
+
+    # The earlier run ended at twelve: one page from before that is read too.
+    assert sorted(message["id"] for message in broker.messages()) == hours[5:]
+    assert [gap.status for gap in gaps.values()] == ["recovered"]
+
+
 def test_more_than_the_limits_allow_is_a_gap_of_the_polling(
     broker: Broker, cursors: dict[str, str], gaps: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -305,12 +305,12 @@ class Auditor:
         return self._caller.call(self._rate_limits.paged, request, deadline=deadline)
 
     def is_stream_silent(self, ended: AuditEnded) -> bool:
-        """Return whether the stream sent no post since the last call, while posts were listed."""
+        """Return whether the stream sent no post since the last call, and none of those listed."""
         streamed, self._streamed_before = (
             self._known.streamed - self._streamed_before,
             self._known.streamed,
         )
-        return not streamed and ended.missing >= _FEWEST_OF_SILENT_STREAM
+        return not streamed and ended.checked == ended.missing >= _FEWEST_OF_SILENT_STREAM
 
     def _put(self, item: AuditItem) -> None:
         if not self._put_item(item):

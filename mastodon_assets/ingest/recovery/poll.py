@@ -29,6 +29,8 @@ from mastodon_assets.ingest.recovery.timeline_walk import ListedStatus
 
 # Ids are made before rows are stored, and posts of other servers arrive late (GoToSocial).
 OVERLAP = timedelta(seconds=30)
+# Before anything is stored no post is known, and time alone says where an earlier run ended.
+_OVERLAP_IF_NONE_IS_STORED = timedelta(minutes=30)
 _LONGEST_POLL_SECONDS = 60 * 60
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 5 * 60.0
 # Half a page: what comes in two pauses still fits on one.
@@ -99,7 +101,7 @@ class Poller:
         self._put_item = put
         self._start = start
         self._known: OrderedDict[str, str | None] = OrderedDict()
-        self._has_loaded = False
+        self._has_loaded = self._has_stored = False
         self._read_until = start.read_until
         self._polled_at: float | None = None
         self._pause = _SHORTEST_PAUSE_SECONDS
@@ -114,13 +116,14 @@ class Poller:
         if not self._has_loaded:
             for uri in self._start.stored_uris():
                 self._remember(uri, None)
-            self._has_loaded = True
+            self._has_loaded, self._has_stored = True, bool(self._known)
         began_at = datetime.now(UTC)
         newest, new, failure = self._read_back()
         self._set_pause(new)
         since = self._read_until or began_at
         if newest is not None:
             self._read_until = began_at
+            self._has_stored = self._has_stored or bool(self._known)
         self._put(PollEnded(since, newest, failure))
 
     def pause_seconds(self) -> float:
@@ -163,6 +166,9 @@ class Poller:
         """
         if floor is None:
             return not self._start.from_oldest
+        if not self._has_stored:
+            oldest = floor - _OVERLAP_IF_NONE_IS_STORED
+            return all(at is not None and at < oldest for at in unknown)
         return has_known and all(at is not None and at < floor for at in unknown)
 
     def _put_page(self, page: list[Mapping[str, Any]]) -> tuple[bool, list[datetime | None]]:

@@ -113,6 +113,8 @@ def test_an_audit_that_comes_to_a_limit_goes_on_later_in_the_same_gap(
     assert first.newest is not None
     assert [each.goes_on for each in ended] == [True] * (len(ended) - 1) + [False]
     assert (ended[-1].is_complete, sum(each.missing for each in ended)) == (True, 600)
+    # Nothing came meanwhile, but the stream had sent posts of that time.
+    assert not auditor.is_stream_silent(first)
     assert (ended[-1].oldest, ended[-1].newest) == (timeline.ids[1_201], timeline.ids[2_099])
 
 

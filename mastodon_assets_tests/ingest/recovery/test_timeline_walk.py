@@ -94,6 +94,26 @@ def test_half_an_hour_before_the_cursor_is_read_again() -> None:
     assert found[-1] == WalkEnded(None)
 
 
+def test_half_an_hour_is_read_again_by_the_times_in_ids_of_another_software() -> None:
+    """GoToSocial makes ids of the author's time: posts that arrive late are behind the cursor."""
+    ids = [
+        id_at(NOON + timedelta(minutes=number), "01ARZ3NDEKTSV4RRFFQ69G5FAV") or ""
+        for number in range(-60, 12)
+    ]
+
+    def page(query: Mapping[str, str]) -> Answer:
+        if "max_id" in query:
+            listed = [each for each in ids if each < query["max_id"]][-5:]
+        else:
+            listed = [each for each in ids if each > query.get("min_id", "")][:5]
+        return Answer(json.dumps([{"id": each} for each in reversed(listed)]).encode())
+
+    found = walk({TIMELINE: page}, WalkRequest(ids[60], []))
+
+    again = listed(found[found.index(WalkReachedStream()) :])
+    assert set(ids[30:60]) <= set(again) <= set(ids[25:60])
+
+
 def test_the_overlap_on_a_busy_server_leaves_requests_for_the_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
