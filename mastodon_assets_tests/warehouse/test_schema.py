@@ -63,15 +63,15 @@ def test_a_table_has_the_catalogs_columns_types_and_key(
         assert schema_differences(connection, table) == []
 
 
-def test_no_index_of_posts_keeps_all_entries_of_a_value_in_one_bucket(
+def test_no_index_keeps_all_entries_of_a_value_in_one_bucket(
     database_url: SecretStr,
 ) -> None:
-    """A hash index does, and each new post of a busy account then reads all its others."""
+    """A hash index does: each new post of a busy account then reads all its others."""
     hash_indexes = rows(
         database_url,
         "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
         "  JOIN pg_am a ON a.oid = c.relam"
-        " WHERE i.indrelid = 'masto.toots_raw'::regclass AND a.amname = 'hash'",
+        " WHERE c.relnamespace = 'masto'::regnamespace AND a.amname = 'hash'",
     )
     assert hash_indexes == []
 
@@ -362,24 +362,21 @@ def test_a_role_that_cannot_create_a_schema_gets_an_error(bare_url: SecretStr) -
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
-# Numbers of the first and the last post; all are by one author.
-_INSERT_POSTS = (
-    "INSERT INTO masto.toots_raw (id, created_at, received_at, event_at, payload_hash,"
-    " favourites, reblogs, replies, is_bot, is_sensitive, instance, status_id, uri, username,"
-    " lang, hashtags, content_txt) SELECT n, at, at, at, n, 0, 0, 0, false, false, 'a', n, n,"
-    " 'u', 'en', '{}', repeat('x', 200) FROM generate_series(%s::int, %s::int) n,"
-    " LATERAL (SELECT '2026-01-01'::timestamptz + n * interval '3 minutes') t (at)"
-)
-
-
 def test_a_day_is_found_by_few_blocks_after_deletes_let_new_rows_fill_the_holes(
     fresh_database_url: SecretStr,
 ) -> None:
+    insert = (
+        "INSERT INTO masto.toots_raw (id, created_at, received_at, event_at, payload_hash,"
+        " favourites, reblogs, replies, is_bot, is_sensitive, instance, status_id, uri, username,"
+        " lang, hashtags, content_txt) SELECT n, at, at, at, n, 0, 0, 0, false, false, 'a', n, n,"
+        " 'u', 'en', '{}', repeat('x', 200) FROM generate_series(%s::int, %s::int) n,"
+        " LATERAL (SELECT '2026-01-01'::timestamptz + n * interval '3 minutes') t (at)"
+    )
     with psycopg.connect(fresh_database_url.get_secret_value(), autocommit=True) as connection:
-        connection.execute(_INSERT_POSTS, (0, 19_999))
+        connection.execute(insert, (0, 19_999))
         connection.execute("DELETE FROM masto.toots_raw WHERE id % 10 = 0")
         connection.execute("VACUUM ANALYZE masto.toots_raw")
-        connection.execute(_INSERT_POSTS, (20_000, 21_999))
+        connection.execute(insert, (20_000, 21_999))
         connection.execute("VACUUM ANALYZE masto.toots_raw")
         found = connection.execute(
             "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT count(*) FROM masto.toots_raw"
@@ -390,17 +387,6 @@ def test_a_day_is_found_by_few_blocks_after_deletes_let_new_rows_fill_the_holes(
     assert blocks is not None
     plan = found[0][0]["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < blocks[0] / 10
-
-
-def test_a_new_post_of_a_busy_author_reads_few_blocks(fresh_database_url: SecretStr) -> None:
-    with psycopg.connect(fresh_database_url.get_secret_value(), autocommit=True) as connection:
-        connection.execute(_INSERT_POSTS, (0, 39_999))
-        found = connection.execute(
-            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + _INSERT_POSTS, (40_000, 40_099)
-        ).fetchone()
-    assert found is not None
-    # All rows of one value are in one chain of a hash index, and each insertion reads it.
-    assert found[0][0]["Plan"]["Shared Hit Blocks"] / 100 < 60
 
 
 def newest() -> str:
