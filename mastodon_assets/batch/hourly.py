@@ -3,6 +3,7 @@
 What belongs here: the watermarks. What the tables contain is in `warehouse.hourly`.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,8 +28,12 @@ _HOURS_COMPARED, _POSTS_COMPARED = 168, 20_000
 _FIRST = datetime(1, 1, 1, tzinfo=UTC)
 
 
-def refresh_hourly_tables(postgres_url: SecretStr) -> HourlyRefresh:
+def refresh_hourly_tables(postgres_url: SecretStr, report: Callable[[str], None]) -> HourlyRefresh:
     """Compute the changed hours, and record which posts and scores the tables then show.
+
+    Args:
+        postgres_url: The database.
+        report: Receives a line every ten seconds.
 
     Raises:
         ServiceUnavailableError: PostgreSQL does not answer.
@@ -38,7 +43,7 @@ def refresh_hourly_tables(postgres_url: SecretStr) -> HourlyRefresh:
         with connection.transaction():
             version = toots_version(connection)
             scored_version, model = _scores(connection)
-        refreshed = refresh_hours(connection)
+        refreshed = refresh_hours(connection, report=report)
         for table in HOURLY:
             is_labelled = table in _LABELLED
             set_watermark(

@@ -14,11 +14,13 @@ from mastodon_assets.batch.refresh import refresh_batch_table
 from mastodon_assets.batch.tables import BATCH_TABLES
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.stream.windows import rebuild_windows
+from mastodon_assets.warehouse.daily import DAILY_SUMS, rebuild_daily
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.hourly import rebuild_hourly
 from mastodon_assets.warehouse.locks import write_ranges
 from mastodon_assets.warehouse.rollups import rebuild_rollups
 from mastodon_assets.warehouse.tables import (
+    DAILY,
     HOURLY,
     SENTIMENT_TOTALS,
     TOOT_METRICS_WINDOWED,
@@ -112,9 +114,19 @@ def _totals(_session: GetSession, settings: Settings, _report: Report) -> int:
         return rebuild_rollups(connection)
 
 
-def _hourly(table: Table, _session: GetSession, settings: Settings, _report: Report) -> int:
+def _hourly(table: Table, _session: GetSession, settings: Settings, report: Report) -> int:
     with transaction(settings.postgres_url) as connection:
-        return rebuild_hourly(connection, table)
+        differing = rebuild_hourly(connection, table, report)
+        for daily in DAILY_SUMS:
+            # They follow the hours that were stored, right or wrong.
+            if daily.hourly == table:
+                rebuild_daily(connection, daily.sums.table)
+    return differing
+
+
+def _daily(table: Table, _session: GetSession, settings: Settings, _report: Report) -> int:
+    with transaction(settings.postgres_url) as connection:
+        return rebuild_daily(connection, table)
 
 
 REBUILDS: dict[str, Callable[[GetSession, Settings, Report], int]] = {
@@ -124,4 +136,5 @@ REBUILDS: dict[str, Callable[[GetSession, Settings, Report], int]] = {
     SENTIMENT_TOTALS.name: _totals,
     TOOTS_SENTIMENT.name: _sentiment,
     **{table.name: partial(_hourly, table) for table in HOURLY},
+    **{table.name: partial(_daily, table) for table in DAILY},
 }

@@ -2,21 +2,25 @@
 
 What belongs here: the numbers of an hour, computed from its posts, scores and deletes. A refresh
 computes them in a snapshot and then writes only what differs, so writers never wait for the
-computation. Hours before the horizon of posts stay as they are, for good.
+computation. Hours before the horizon of posts stay as they are, for good. The sums of days in
+`daily` change with them.
 """
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, LiteralString
 
 from psycopg import Connection, sql
 
+from mastodon_assets.warehouse.daily import DAILY_SUMS, days_that_differ
 from mastodon_assets.warehouse.database import snapshot_of
 from mastodon_assets.warehouse.horizons import with_horizons
-from mastodon_assets.warehouse.locks import HOURLY_LOCK, take_write_lock
+from mastodon_assets.warehouse.locks import HOURLY_LOCK, take_write_lock, write_ranges
 from mastodon_assets.warehouse.staging import (
     HOURLY_POSTS,
     REFRESHED_HOURS,
@@ -33,9 +37,16 @@ from mastodon_assets.warehouse.tables import (
     Table,
 )
 
+logger = logging.getLogger(__name__)
+
+Report = Callable[[str], None]
+
 # Hours computed at once: as many as are written in a fraction of a second, see `locks`.
 _FIRST_HOURS, _MOST_HOURS = 4, 240
 _SECONDS_PER_WRITE, _SECONDS_PER_CHUNK = 0.2, 2.0
+# Rows written in one transaction, which takes a fraction of a second.
+_MOST_ROWS = 10_000
+_SECONDS_BETWEEN_REPORTS = 10.0
 
 
 @dataclass(frozen=True)
@@ -150,21 +161,26 @@ SELECT hour, r.received_at - greatest(r.created_at, r.edited_at), s.prob_pos, r.
 )
 _CREATE_CHANGES = """
 CREATE TEMP TABLE IF NOT EXISTS {name} ON COMMIT PRESERVE ROWS AS
-SELECT *, false AS is_gone FROM {table} WITH NO DATA
+SELECT *, 0::bigint AS place, false AS is_gone FROM {table} WITH NO DATA
 """
 # The values of a row that is gone are empty.
 _STAGE_CHANGES = """
-INSERT INTO {changes} ({key}, {values}, is_gone)
-SELECT {key}, {computed}, ({computed}) IS NULL
+INSERT INTO {changes} ({key}, {values}, place, is_gone)
+SELECT {key}, {computed}, row_number() OVER () - 1, ({computed}) IS NULL
   FROM ({rows}) computed
   FULL JOIN (SELECT * FROM {table}
               WHERE hour IN (SELECT hour FROM {refreshed_hours} WHERE hour >= {posts_since})) stored
  USING ({key})
  WHERE ({computed}) IS DISTINCT FROM ({stored})
 """
-_DELETE_GONE = "DELETE FROM {table} t USING {changes} c WHERE c.is_gone AND {same_key}"
+_DELETE_GONE = """
+DELETE FROM {table} t USING {changes} c
+ WHERE c.is_gone AND c.place >= %(first)s AND c.place < %(last)s AND {same_key}
+"""
 _WRITE_CHANGES = """
-INSERT INTO {table} ({key}, {values}) SELECT {key}, {values} FROM {changes} WHERE NOT is_gone
+INSERT INTO {table} ({key}, {values})
+SELECT {key}, {values} FROM {changes}
+ WHERE NOT is_gone AND place >= %(first)s AND place < %(last)s
     ON CONFLICT ({key}) DO UPDATE SET ({values}) = ROW ({excluded})
 """
 _ALL_HOURS = """
@@ -203,38 +219,42 @@ def refresh_hours(
     before: datetime | None = None,
     until: float | None = None,
     waits_for_others: bool = True,
+    report: Report = logger.info,
 ) -> HourlyRefresh:
     """Compute the marked hours again, the newest first, and remove their marks.
 
-    An hour that changes meanwhile keeps its mark. What was written stays if a later hour fails.
+    An hour that changes meanwhile keeps its mark. What was written stays if a later hour fails. An
+    hour with many rows is written in several transactions, so that writers get in between.
 
     Args:
         connection: A connection without a transaction.
         before: Only hours before it.
         until: Time of `time.monotonic()` after which no other hours begin.
         waits_for_others: Whether to wait for a refresh that runs; if not, do nothing meanwhile.
+        report: Receives a line every ten seconds.
     """
     with _one_refresh(connection, waits=waits_for_others) as is_ours:
         if not is_ours:
             return HourlyRefresh(0, {}, is_complete=False)
         query = "SELECT hour FROM masto.changed_hours WHERE hour < %s ORDER BY hour DESC"
         hours = _hours(connection, query, (before or datetime.max.replace(tzinfo=UTC),))
-        return _refresh(connection, hours, HOURLY_TABLES, until=until)
+        return _refresh(connection, hours, HOURLY_TABLES, until=until, report=report)
 
 
-def rebuild_hourly(connection: Connection[Any], table: Table) -> int:
+def rebuild_hourly(connection: Connection[Any], table: Table, report: Report = logger.info) -> int:
     """Compute all hours of a table again; return the rows that differed.
 
     Args:
         connection: A connection without a transaction.
         table: One of `tables.HOURLY`.
+        report: Receives a line every ten seconds.
     """
     (hourly,) = (each for each in HOURLY_TABLES if each.table == table)
     with _one_refresh(connection, waits=True):
         query = with_horizons(_ALL_HOURS, table=hourly.identifier)
         hours = sorted(_hours(connection, query), reverse=True)
         # Marks are of all tables, so they stay.
-        return sum(_refresh(connection, hours, (hourly,)).rows_changed.values())
+        return sum(_refresh(connection, hours, (hourly,), report=report).rows_changed.values())
 
 
 def next_hours(
@@ -261,7 +281,7 @@ def next_hours(
 def hours_that_differ(
     connection: Connection[Any], hours: Sequence[datetime]
 ) -> dict[str, list[datetime]]:
-    """Compare hours of the hourly tables with posts, scores and deletes.
+    """Compare hours of the hourly tables with posts, scores and deletes, and daily sums with hours.
 
     An hour with a mark is not compared: it waits for the refresh.
 
@@ -270,7 +290,7 @@ def hours_that_differ(
         hours: Hours to compare.
 
     Returns:
-        Table to its hours that differ, without tables that have none.
+        Table to its hours or days that differ, without tables that have none.
     """
     _create_staging(connection)
     with snapshot_of(connection):
@@ -286,6 +306,8 @@ def hours_that_differ(
             ]
             for hourly in HOURLY_TABLES
         }
+        days = {hour.astimezone(UTC).replace(hour=0) for hour in hours}
+        found |= days_that_differ(connection, sorted(days))
     return {name: differing for name, differing in found.items() if differing}
 
 
@@ -295,25 +317,45 @@ def _refresh(
     tables: Sequence[HourlyTable],
     *,
     until: float | None = None,
+    report: Report,
 ) -> HourlyRefresh:
     _create_staging(connection)
     rows_changed = dict.fromkeys((hourly.table.name for hourly in tables), 0)
-    done, most = 0, _FIRST_HOURS
+    done, most, reported_at = 0, _FIRST_HOURS, time.monotonic()
     while done < len(hours) and (until is None or time.monotonic() < until):
         began_at = time.monotonic()
         chunk = hours[done : done + most]
         with snapshot_of(connection):
-            _compute(connection, chunk, tables)
-        with connection.transaction():
-            take_write_lock(connection)
-            written_at = time.monotonic()
-            for hourly in tables:
-                rows_changed[hourly.table.name] += _write(connection, hourly)
-            if tables == HOURLY_TABLES:
-                connection.execute(_REMOVE_MARKS)
+            counts = _compute(connection, chunk, tables)
+        seconds_to_write = _write_all(connection, tables, counts)
+        for name, count in counts.items():
+            rows_changed[name] += count
         done += len(chunk)
-        most = _next_most(most, time.monotonic() - written_at, time.monotonic() - began_at)
+        now = time.monotonic()
+        most = _next_most(most, seconds_to_write, now - began_at)
+        if now - reported_at >= _SECONDS_BETWEEN_REPORTS:
+            reported_at = now
+            report(f"hourly tables: {done:,} of {len(hours):,} hours computed")
     return HourlyRefresh(done, rows_changed, is_complete=done == len(hours))
+
+
+def _write_all(
+    connection: Connection[Any], tables: Sequence[HourlyTable], counts: Mapping[str, int]
+) -> float:
+    """Write what was staged; return for how many seconds the last transaction held the lock."""
+    is_large = sum(counts.values()) > _MOST_ROWS
+    if is_large:
+        for hourly in tables:
+            write_ranges(connection, counts[hourly.table.name], partial(_write, connection, hourly))
+    with connection.transaction():
+        take_write_lock(connection)
+        began_at = time.monotonic()
+        if not is_large:
+            for hourly in tables:
+                _write(connection, hourly, 0, counts[hourly.table.name])
+        if tables == HOURLY_TABLES:
+            connection.execute(_REMOVE_MARKS)
+    return time.monotonic() - began_at
 
 
 def _next_most(most: int, seconds_to_write: float, seconds: float) -> int:
@@ -328,21 +370,30 @@ def _next_most(most: int, seconds_to_write: float, seconds: float) -> int:
 
 def _compute(
     connection: Connection[Any], hours: Sequence[datetime], tables: Sequence[HourlyTable]
-) -> None:
-    """Stage what differs between the stored rows of these hours and the computed ones."""
+) -> dict[str, int]:
+    """Stage what differs between the stored rows of these hours and the computed ones.
+
+    Returns:
+        Table to the number of its rows that differ.
+    """
     # Sorts and hashes of an hour stay in memory.
     connection.execute("SET LOCAL work_mem = '64MB'")
     connection.execute(_EMPTY_STAGING)
     connection.execute(_STAGE_HOURS, (list(hours),))
     connection.execute(_STAGE_POSTS)
     connection.execute(with_staging("ANALYZE {refreshed_hours}, {hourly_posts}"))
+    counts = {}
     for hourly in tables:
         connection.execute(sql.SQL("TRUNCATE {}").format(hourly.changes))
-        connection.execute(_STAGING_CHANGES[hourly.table.name])
+        staged = connection.execute(_STAGING_CHANGES[hourly.table.name])
+        counts[hourly.table.name] = staged.rowcount
+    return counts
 
 
-def _write(connection: Connection[Any], hourly: HourlyTable) -> int:
-    return sum(connection.execute(statement).rowcount for statement in _WRITING[hourly.table.name])
+def _write(connection: Connection[Any], hourly: HourlyTable, first: int, last: int) -> None:
+    """Write the staged rows from the first number to before the second, and their daily sums."""
+    for statement in _WRITING[hourly.table.name]:
+        connection.execute(statement, {"first": first, "last": last})
 
 
 def _create_staging(connection: Connection[Any]) -> None:
@@ -377,8 +428,13 @@ def _statement(statement: LiteralString, hourly: HourlyTable) -> sql.Composed:
 _STAGING_CHANGES = {
     hourly.table.name: _statement(_STAGE_CHANGES, hourly) for hourly in HOURLY_TABLES
 }
+# Daily sums first: they change by the difference to what is stored.
 _WRITING = {
-    hourly.table.name: [_statement(_DELETE_GONE, hourly), _statement(_WRITE_CHANGES, hourly)]
+    hourly.table.name: [
+        *(daily.adding(hourly.changes) for daily in DAILY_SUMS if daily.hourly == hourly.table),
+        _statement(_DELETE_GONE, hourly),
+        _statement(_WRITE_CHANGES, hourly),
+    ]
     for hourly in HOURLY_TABLES
 }
 

@@ -726,6 +726,42 @@ HOURLY = (
     HOURLY_DELETES,
 )
 
+_DAY = "day of `hourly_{}.hour`, UTC"
+_DAILY = "sum of `hourly_{}.{}`"
+
+DAILY_SENTIMENT = _table(
+    "daily_sentiment",
+    "Sums of `hourly_sentiment` per day; source of `v_sentiment_by_language`.",
+    ("day", "instance", "lang", "outcome"),
+    _required("day", "date", _DAY.format("sentiment")),
+    _required("toots_count", "bigint", _DAILY.format("sentiment", "toots_count")),
+    _required("instance", "text", _SERVER),
+    _required("lang", "text", _LANGUAGE),
+    _required("outcome", "text", "`hourly_sentiment.outcome`"),
+    _required("total_prob_pos", "numeric", _DAILY.format("sentiment", "total_prob_pos")),
+    # A day with one post would give its label away.
+    personal=("outcome", "total_prob_pos"),
+    is_moderated=True,
+)
+
+DAILY_HASHTAGS = _table(
+    "daily_hashtags",
+    "Sums of `hourly_hashtags` per day, over all servers; source of `v_sentiment_by_hashtag`.",
+    ("hashtag", "day", "lang"),
+    _required("day", "date", _DAY.format("hashtags")),
+    _required("toots_count", "bigint", _DAILY.format("hashtags", "toots_count")),
+    _required("n_pos", "bigint", _DAILY.format("hashtags", "n_pos")),
+    _required("n_neu", "bigint", _DAILY.format("hashtags", "n_neu")),
+    _required("n_neg", "bigint", _DAILY.format("hashtags", "n_neg")),
+    _required("hashtag", "text", "`hourly_hashtags.hashtag`"),
+    _required("lang", "text", _LANGUAGE),
+    # A day with one post would give its label away.
+    personal=("n_pos", "n_neu", "n_neg"),
+)
+
+# The sums of hourly tables that change with them.
+DAILY = (DAILY_SENTIMENT, DAILY_HASHTAGS)
+
 V_HASHTAG_TRENDS = _table(
     "v_hashtag_trends",
     "Hashtags of the newest complete hour that more accounts use than usual.",
@@ -776,7 +812,6 @@ V_ACTIVITY_BY_WEEKDAY = _table(
     personal=(),
 )
 
-_DAY = "day of `hourly_{}.hour`, UTC"
 _N_UNSCORED = "posts without a label"
 
 V_SENTIMENT_BY_LANGUAGE = _table(
@@ -923,6 +958,7 @@ TABLES: Mapping[str, Table] = {
         DAY_TOTALS,
         SENTIMENT_TOTALS,
         *HOURLY,
+        *DAILY,
         CHANGED_HOURS,
         *ANSWERS,
         ALERTS,

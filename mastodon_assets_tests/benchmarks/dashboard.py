@@ -33,6 +33,7 @@ from mastodon_assets.warehouse.migrate import migrate
 from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.support.dashboard import add_minute, add_model, change
+from mastodon_assets_tests.support.hourly_rows import sum_days
 from mastodon_assets_tests.support.ports import free_port
 from mastodon_assets_tests.support.web_server import browser_page, wait_until_up
 
@@ -102,6 +103,7 @@ def _fill(connection: psycopg.Connection[Any]) -> None:
     values = {"hours": _DAYS * 24, "posts": _POSTS}
     for statement in _FILL.split(";\n"):
         connection.execute(statement.encode(), values)
+    sum_days(connection)
     add_model(connection, "a corpus")
     connection.execute("VACUUM ANALYZE")
 

@@ -36,7 +36,12 @@ from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.rollups import days_that_differ, rebuild_rollups
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.support.collision import uris_with_one_hash
-from mastodon_assets_tests.support.hourly_rows import all_hours_of, hourly_rows, stored_rows
+from mastodon_assets_tests.support.hourly_rows import (
+    all_hours_of,
+    daily_rows,
+    hourly_rows,
+    stored_rows,
+)
 from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink, opened_sink
 from mastodon_assets_tests.support.records import (
     TOPIC,
@@ -569,7 +574,8 @@ def test_hourly_tables_have_after_each_refresh_what_is_counted_from_all_rows(
         assert refresh_hours(sink.connection).is_complete
         assert sink.rows("TABLE masto.changed_hours") == []
         expected = hourly_rows(sink)
-        assert {name: stored_rows(sink, name) for name in expected} == expected
+        for rows in (expected, daily_rows(sink)):
+            assert {name: stored_rows(sink, name) for name in rows} == rows
     assert hours_that_differ(sink.connection, all_hours_of(sink)) == {}
     for name in expected:
         assert rebuild_hourly(sink.connection, TABLES[name]) == 0

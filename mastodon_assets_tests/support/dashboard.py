@@ -11,6 +11,7 @@ from psycopg import Connection
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.dashboard.server import build_server
+from mastodon_assets_tests.support.hourly_rows import sum_days
 from mastodon_assets_tests.support.ports import free_port
 
 PASSWORD = "a password for tests"
@@ -46,6 +47,7 @@ def fill(connection: Connection[Any], now: datetime | None = None) -> None:
         " VALUES ('one.example', 'public', now() - interval '2 hours',"
         "         now() - interval '1 hour', 'disconnected', 7, 'partial')"
     )
+    sum_days(connection)
     add_model(connection)
     change(connection)
 

@@ -2,10 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
+from psycopg import Connection, sql
+
+from mastodon_assets.warehouse.daily import DAILY_SUMS
+from mastodon_assets.warehouse.sum_tables import names_of
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.support.merge_sink import Sink
 
@@ -66,6 +71,33 @@ def stored_rows(sink: Sink, name: str) -> list[dict[str, Any]]:
     return [dict(zip(table.column_names, row, strict=True)) for row in found]
 
 
+def daily_rows(sink: Sink) -> dict[str, list[dict[str, Any]]]:
+    """Table of daily sums to its rows in the order of its key, added up from the stored hours."""
+    return {
+        daily.sums.table.name: _counted(
+            [
+                row | {"day": row["hour"].astimezone(UTC).date()}
+                for row in stored_rows(sink, daily.hourly.name)
+            ],
+            daily.sums.table.key,
+            partial(_summed, daily.sums.sums),
+        )
+        for daily in DAILY_SUMS
+    }
+
+
+def sum_days(connection: Connection[Any]) -> None:
+    """Bring the daily sums to hours that a test has inserted."""
+    for daily in DAILY_SUMS:
+        table, columns = daily.sums.identifier, names_of(daily.sums.columns)
+        connection.execute(sql.SQL("DELETE FROM {}").format(table))
+        connection.execute(
+            sql.SQL("INSERT INTO {0} ({1}) SELECT {1} FROM ({2}) summed").format(
+                table, columns, daily.of_all_hours()
+            )
+        )
+
+
 def all_hours_of(sink: Sink) -> list[datetime]:
     """The hours that have posts or deletes."""
     found = sink.rows(
@@ -118,6 +150,10 @@ def _hashtags(posts: list[dict[str, Any]]) -> dict[str, Any]:
 def _deletes(deletes: list[dict[str, Any]]) -> dict[str, Any]:
     stored = sum(delete["is_stored"] for delete in deletes)
     return {"deletes_count": len(deletes), "stored_count": stored}
+
+
+def _summed(names: Iterable[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: sum(row[name] for row in rows) for name in names}
 
 
 def _hour(at: datetime) -> datetime:

@@ -20,7 +20,7 @@ PARTITIONS = 3
 _EMPTIED = (
     *("toot_aliases", "toots_rejected", "toots_sentiment", "sentiment_totals", "toots_unscored"),
     *("day_totals", "changed_hours", "hourly_activity", "hourly_sentiment", "hourly_hashtags"),
-    *("hourly_hashtag_accounts", "hourly_deletes"),
+    *("hourly_hashtag_accounts", "hourly_deletes", "daily_sentiment", "daily_hashtags"),
     *("home_ids", "home_questions", "server_names"),
 )
 

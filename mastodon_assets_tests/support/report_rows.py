@@ -6,6 +6,8 @@ from typing import Any
 
 from psycopg import Connection
 
+from mastodon_assets_tests.support.hourly_rows import sum_days
+
 MONDAY = date(2026, 10, 5)
 # Scripts, markup, lengths and marks that break labels.
 ODD_HASHTAGS = [
@@ -105,6 +107,7 @@ def insert_hourly(connection: Connection[Any], days: int) -> None:
             (hour, 3 if day else 9, ODD_HASHTAGS),
         )
         connection.execute("INSERT INTO masto.hourly_deletes VALUES (%s, 2, 1, 'one')", (hour,))
+    sum_days(connection)
 
 
 def insert_model(connection: Connection[Any], version: str, corpus: str, status: str) -> None:

@@ -11,14 +11,20 @@ from pydantic import SecretStr
 from mastodon_assets.batch import hourly as batch
 from mastodon_assets.batch.hourly import compare_next_hours, refresh_hourly_tables
 from mastodon_assets.stream.removal import Removal
-from mastodon_assets.warehouse import hourly
+from mastodon_assets.warehouse import hourly, locks
 from mastodon_assets.warehouse.changed_hours import mark_hours
+from mastodon_assets.warehouse.daily import rebuild_daily
 from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.hourly import HourlyRefresh, refresh_hours
 from mastodon_assets.warehouse.locks import HOURLY_LOCK, take_write_lock
-from mastodon_assets.warehouse.tables import HOURLY, HOURLY_HASHTAGS, HOURLY_SENTIMENT
+from mastodon_assets.warehouse.tables import DAILY, HOURLY, HOURLY_HASHTAGS, HOURLY_SENTIMENT
 from mastodon_assets.warehouse.watermarks import set_watermark
-from mastodon_assets_tests.support.hourly_rows import hourly_rows, stored_rows
+from mastodon_assets_tests.support.hourly_rows import (
+    daily_rows,
+    hourly_rows,
+    stored_rows,
+    sum_days,
+)
 from mastodon_assets_tests.support.merge_sink import Sink, opened_sink
 from mastodon_assets_tests.support.records import delete, upsert
 
@@ -49,8 +55,8 @@ def refresher(database_url: SecretStr, sink: Sink) -> Iterator[psycopg.Connectio
 
 
 def assert_all_rows_are_right(sink: Sink) -> None:
-    expected = hourly_rows(sink)
-    assert {name: stored_rows(sink, name) for name in expected} == expected
+    for expected in (hourly_rows(sink), daily_rows(sink)):
+        assert {name: stored_rows(sink, name) for name in expected} == expected
 
 
 def marks(sink: Sink) -> list[Any]:
@@ -149,10 +155,11 @@ def test_writers_do_not_wait_while_an_hour_is_computed(
     sink.write(upsert("1"))
     compute = hourly._compute
 
-    def write_meanwhile(*arguments: Any) -> None:
-        compute(*arguments)
+    def write_meanwhile(*arguments: Any) -> dict[str, int]:
+        counts = compute(*arguments)
         monkeypatch.setattr(hourly, "_compute", compute)
         sink.write(upsert("2"))
+        return counts
 
     monkeypatch.setattr(hourly, "_compute", write_meanwhile)
     refresh_hours(refresher)
@@ -166,10 +173,9 @@ def test_a_refresh_that_is_interrupted_is_completed_by_the_next(
     monkeypatch.setattr(hourly, "_FIRST_HOURS", 1)
     compute = hourly._compute
 
-    def fail_at_the_second(*arguments: Any) -> None:
+    def fail_at_the_second(*arguments: Any) -> dict[str, int]:
         if not sink.rows("TABLE masto.hourly_activity"):
-            compute(*arguments)
-            return
+            return compute(*arguments)
         raise ConnectionResetError
 
     with monkeypatch.context() as patch:
@@ -195,6 +201,49 @@ def test_of_two_refreshes_one_waits_or_does_nothing(
     assert refresh_hours(sink.connection, waits_for_others=False).is_complete
 
 
+def test_an_hour_with_many_rows_is_written_in_several_transactions(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hourly, "_MOST_ROWS", 10)
+    monkeypatch.setattr(locks, "_FIRST_CHUNK", 3)
+    tags = [f"tag{number}" for number in range(20)]
+    sink.write(upsert("1", hashtags=tags), upsert("2", hashtags=tags[:9], language="de"))
+    assert refresh_hours(sink.connection).rows_changed["hourly_hashtags"] == 29
+    assert marks(sink) == []
+    assert_all_rows_are_right(sink)
+    sink.write(delete("1"))
+    refresh_hours(sink.connection)
+    assert_all_rows_are_right(sink)
+
+
+def test_a_long_refresh_says_how_far_it_is(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hourly, "_SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(hourly, "_FIRST_HOURS", 1)
+    sink.write(upsert("1"), upsert("2", created_at="2026-11-19T10:00:00Z"))
+    lines: list[str] = []
+    refresh_hours(sink.connection, report=lines.append)
+    assert lines == [f"hourly tables: {done} of 2 hours computed" for done in (1, 2)]
+
+
+def test_daily_sums_that_differ_from_their_hours_are_found_and_rebuilt(
+    sink: Sink, database_url: SecretStr
+) -> None:
+    sink.write(upsert("1"), upsert("2", created_at="2026-11-19T10:00:00Z"))
+    refresh_hours(sink.connection)
+    with sink.connection.transaction():
+        sink.connection.execute("DELETE FROM masto.daily_sentiment WHERE day = '2026-11-20'")
+        sink.connection.execute("UPDATE masto.daily_hashtags SET n_neg = 7")
+    day = datetime(2026, 11, 20, tzinfo=UTC)
+    _, differing = compare_next_hours(database_url)
+    assert differing == {
+        "daily_sentiment": [day],
+        "daily_hashtags": [day - timedelta(days=1), day],
+    }
+    assert [rebuild_daily(sink.connection, table) for table in DAILY] == [1, 2]
+    assert_all_rows_are_right(sink)
+    assert compare_next_hours(database_url)[1] == {}
+
+
 def test_hours_per_chunk_follow_the_time_that_the_last_chunk_took() -> None:
     assert hourly._next_most(4, 0.01, 0.1) == 8
     assert hourly._next_most(200, 0.01, 0.1) == 240
@@ -212,7 +261,7 @@ def test_the_tables_show_the_posts_and_those_with_labels_the_scores(
         set_watermark(
             sink.connection, "toots_sentiment", toots_version=before - 1, model_version="m"
         )
-    refresh_hourly_tables(database_url)
+    refresh_hourly_tables(database_url, print)
     shown = sink.rows(
         "SELECT asset, toots_version, model_version FROM masto.asset_progress"
         " WHERE asset LIKE 'hourly%'"
@@ -234,9 +283,12 @@ def test_all_hours_are_compared_in_turn_and_one_that_differs_again(
     hours = [datetime.fromisoformat(at).replace(minute=0) for at in times]
     assert compare_next_hours(database_url) == (hours[:3], {})
     with sink.connection.transaction():
-        sink.connection.execute("DELETE FROM masto.hourly_hashtags WHERE hour = %s", (hours[3],))
+        sink.connection.execute(
+            "DELETE FROM masto.hourly_hashtag_accounts WHERE hour = %s", (hours[3],)
+        )
+    differing = {"hourly_hashtag_accounts": [hours[3]]}
     for _ in range(2):
-        assert compare_next_hours(database_url) == (hours[3:], {"hourly_hashtags": [hours[3]]})
+        assert compare_next_hours(database_url) == (hours[3:], differing)
     sink.write(upsert("9", created_at=times[3]))
     # It waits for the refresh.
     assert compare_next_hours(database_url) == (hours[3:], {})
@@ -356,6 +408,7 @@ def test_sentiment_of_a_hashtag_is_shown_from_five_labels_on(sink: Sink) -> None
             "        (%(at)s, 3, 3, 2, 0, 0, 'few', 'two', 'de')",
             {"at": _HOUR},
         )
+        sum_days(sink.connection)
     assert sink.rows("SELECT * FROM masto.v_sentiment_by_hashtag") == [
         (date(2026, 11, 20), "many", "en", 7, 3, 1, 1, 2)
     ]
@@ -370,12 +423,14 @@ def test_sentiment_of_a_language_has_its_mean_over_labelled_posts(sink: Sink) ->
             " (%(at)s, 2, 'one', 'xx', 'unsupported_language', 0)",
             {"at": _HOUR},
         )
+        sum_days(sink.connection)
     assert sink.rows("SELECT * FROM masto.v_sentiment_by_language ORDER BY lang") == [
         (date(2026, 11, 20), "one", "en", 13, 3, 0, 1, 9, 0.7),
         (date(2026, 11, 20), "one", "xx", 2, 0, 0, 0, 2, None),
     ]
 
 
-def test_readers_see_no_labels_of_an_hour() -> None:
-    assert HOURLY_SENTIMENT.readable_columns == ()
-    assert not {"n_pos", "n_neu", "n_neg"} & set(HOURLY_HASHTAGS.readable_columns)
+def test_readers_see_no_labels_of_an_hour_or_a_day() -> None:
+    for sentiment, hashtags in ((HOURLY_SENTIMENT, HOURLY_HASHTAGS), DAILY):
+        assert sentiment.readable_columns == ()
+        assert not {"n_pos", "n_neu", "n_neg"} & set(hashtags.readable_columns)

@@ -71,7 +71,7 @@ def test_an_old_database_keeps_its_rows_and_gets_the_new_tables_filled(
     assert len(before["toots_raw"]) > 200
 
     assert migrate(old_database) == max(migrations())
-    refresh_hourly_tables(old_database)
+    refresh_hourly_tables(old_database, print)
 
     with transaction(old_database, snapshot=True) as connection:
         after = {table: rows(connection, table, columns[table]) for table in _KEPT}

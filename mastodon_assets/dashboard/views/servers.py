@@ -30,9 +30,13 @@ _SERVER_COLUMNS = (
 # As the view v_servers, for a part of the hours; a filter by day would not reach its tables.
 _SERVERS: LiteralString = """
 WITH posts AS (
+    -- Two steps are faster than `count(DISTINCT hour)`, which sorts.
     SELECT instance, sum(toots_count)::bigint AS toots_count,
-           (sum(accounts_count) / count(DISTINCT hour))::double precision AS accounts_per_hour
-      FROM masto.hourly_activity WHERE {where} GROUP BY instance
+           (sum(accounts_count) / count(*))::double precision AS accounts_per_hour
+      FROM (SELECT instance, hour, sum(toots_count) AS toots_count,
+                   sum(accounts_count) AS accounts_count
+              FROM masto.hourly_activity WHERE {where} GROUP BY instance, hour) hours
+     GROUP BY instance
 ),
 deletes AS (
     SELECT instance, sum(deletes_count)::bigint AS deletes_count,

@@ -101,7 +101,7 @@ def hourly_tables(
     """Compute the hours that changed."""
     from mastodon_assets.batch.hourly import refresh_hourly_tables
 
-    refreshed = refresh_hourly_tables(settings.load().postgres_url)
+    refreshed = refresh_hourly_tables(settings.load().postgres_url, context.log.info)
     for table in _selected(context, HOURLY):
         yield dg.MaterializeResult(
             asset_key=table.name,

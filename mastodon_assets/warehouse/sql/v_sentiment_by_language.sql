@@ -8,7 +8,6 @@ SELECT day, instance, lang,
        coalesce(sum(toots_count) FILTER (WHERE NOT is_label), 0)::bigint AS n_unscored,
        (sum(total_prob_pos) / sum(toots_count) FILTER (WHERE is_label))::double precision
            AS avg_prob_pos
-  FROM (SELECT (hour AT TIME ZONE 'UTC')::date AS day, instance, lang, outcome, toots_count,
-               total_prob_pos, outcome IN ('positive', 'neutral', 'negative') AS is_label
-          FROM masto.hourly_sentiment) posts
+  FROM (SELECT *, outcome IN ('positive', 'neutral', 'negative') AS is_label
+          FROM masto.daily_sentiment) posts
  GROUP BY day, instance, lang
