@@ -53,7 +53,7 @@ def rebuild(
     Args:
         session: Starts Spark, or returns the session; called only if a table needs it.
         settings: The settings.
-        names: Names of tables in `REBUILDS`.
+        names: Names of tables in `REBUILDS`. After an hourly table its daily sums are rebuilt.
         report: Receives a line per step of the scoring.
 
     Yields:
@@ -64,8 +64,9 @@ def rebuild(
         MissingTablesError: The database has no tables yet.
         ModelUnreadableError: The champion's folder is missing or damaged.
     """
+    wanted = {*names, *(_DAILY_OF[name] for name in _DAILY_OF.keys() & names)}
     for name, rebuild_table in REBUILDS.items():
-        if name in names:
+        if name in wanted:
             yield name, rebuild_table(session, settings, report)
 
 
@@ -116,12 +117,7 @@ def _totals(_session: GetSession, settings: Settings, _report: Report) -> int:
 
 def _hourly(table: Table, _session: GetSession, settings: Settings, report: Report) -> int:
     with transaction(settings.postgres_url) as connection:
-        differing = rebuild_hourly(connection, table, report)
-        for daily in DAILY_SUMS:
-            # They follow the hours that were stored, right or wrong.
-            if daily.hourly == table:
-                rebuild_daily(connection, daily.sums.table)
-    return differing
+        return rebuild_hourly(connection, table, report)
 
 
 def _daily(table: Table, _session: GetSession, settings: Settings, _report: Report) -> int:
@@ -129,6 +125,8 @@ def _daily(table: Table, _session: GetSession, settings: Settings, _report: Repo
         return rebuild_daily(connection, table)
 
 
+# Daily sums change by the difference to the hours that were stored, right or wrong.
+_DAILY_OF = {daily.hourly.name: daily.sums.table.name for daily in DAILY_SUMS}
 REBUILDS: dict[str, Callable[[GetSession, Settings, Report], int]] = {
     TOOT_METRICS_WINDOWED.name: partial(_windows, TOOT_METRICS_WINDOWED),
     USER_AVG_LENGTH_WINDOWED.name: partial(_windows, USER_AVG_LENGTH_WINDOWED),
