@@ -35,7 +35,7 @@ class Sessions:
     def __init__(self, password: SecretStr | None) -> None:
         self._password = password
         self._key = secrets.token_bytes(32)
-        self._ended: set[str] = set()
+        self._ended: dict[str, float] = {}
         self._failures = 0
         self._waiting = 0
         self._one_at_a_time: asyncio.Lock | None = None
@@ -86,7 +86,10 @@ class Sessions:
 
     def end(self, session: Session) -> None:
         """End a session, whoever still has its cookie."""
-        self._ended.add(session.name)
+        now = time.time()
+        # Sessions that are over by themselves need no entry.
+        self._ended = {name: until for name, until in self._ended.items() if until > now}
+        self._ended[session.name] = session.until
 
     def _signature(self, name: str, until: int) -> str:
         return hmac.new(self._key, f"{name}.{until}".encode(), hashlib.sha256).hexdigest()

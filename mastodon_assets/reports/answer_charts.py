@@ -242,24 +242,17 @@ def servers(frame: pd.DataFrame) -> Figure:
     title = "Servers"
     if frame.empty:
         return empty_figure(title, "No toots yet: masto.v_servers has no rows.")
-    whole = frame.iloc[0]
-    names, families, name_note = fitted_names(frame["instance"])
-    figure, axes = new_page(
+    figure, axes = _page_of_servers(
+        frame,
         title,
-        f"Posts of {len(frame)} of {whole['all_servers']:,} servers that were read, and the share"
-        f" deleted, {range_text(whole['first_day'], whole['last_day'])} UTC",
+        "Posts of {servers} that were read, and the share deleted, {days}",
         [
-            f"{SOURCE}; {posts_text(int(whole['all_toots']))} of the last {DAYS} days with posts.",
             "Deleted: deletes of posts that had been read, of these and the posts that are there."
             " Whether author or server deleted is unknown.",
             "In brackets: 95 % Wilson intervals, as if posts were independent of each other.",
-            name_note,
         ],
-        height=_height(frame, notes=4),
-        left=_LEFT_IN,
     )
     axes.barh(range(len(frame)), frame["toots_count"], height=0.68, color=COUNT_COLOUR)
-    name_rows(axes, names, families)
     for row, (posts, deletes) in enumerate(
         zip(frame["toots_count"], frame["deletes_of_stored"], strict=True)
     ):
@@ -286,21 +279,15 @@ def lateness(frame: pd.DataFrame) -> Figure:
     title = "How late posts are received"
     if frame.empty:
         return empty_figure(title, "No toots yet: masto.v_lateness has no rows.")
-    whole = frame.iloc[0]
-    names, families, name_note = fitted_names(frame["instance"])
-    figure, axes = new_page(
+    figure, axes = _page_of_servers(
+        frame,
         title,
-        f"Public posts of {len(frame)} of {whole['all_servers']:,} servers by time from posting or"
-        f" edit to receipt, {range_text(whole['first_day'], whole['last_day'])} UTC",
+        "Public posts of {servers} by time from posting or edit to receipt, {days}",
         [
-            f"{SOURCE}; {posts_text(int(whole['all_toots']))} of the last {DAYS} days with posts.",
             "The time of posting is what the author's server claims. Late are also posts of a"
             " backfill or an import.",
             "n: posts. In brackets: 95 % Wilson interval of the share within 1 minute.",
-            name_note,
         ],
-        height=_height(frame, notes=4) + 0.25,
-        left=_LEFT_IN,
         legend=True,
     )
     base = frame["toots_count"] * 0.0
@@ -308,7 +295,6 @@ def lateness(frame: pd.DataFrame) -> Figure:
         shares = frame[column] / frame["toots_count"]
         axes.barh(range(len(frame)), shares, left=base, height=0.68, color=colour, label=name)
         base = base + shares
-    name_rows(axes, names, families)
     for row, (early, total) in enumerate(
         zip(frame["received_1m"], frame["toots_count"], strict=True)
     ):
@@ -318,6 +304,31 @@ def lateness(frame: pd.DataFrame) -> Figure:
     _percent_axis(axes, "Share of the server's posts")
     write_legend(figure)
     return figure
+
+
+def _page_of_servers(
+    frame: pd.DataFrame, title: str, subtitle: str, notes: Sequence[str], *, legend: bool = False
+) -> tuple[Figure, Axes]:
+    """Return a page with one row per server; `{servers}` and `{days}` are filled in."""
+    whole = frame.iloc[0]
+    names, families, name_note = fitted_names(frame["instance"])
+    figure, axes = new_page(
+        title,
+        subtitle.format(
+            servers=f"{len(frame)} of {whole['all_servers']:,} servers",
+            days=f"{range_text(whole['first_day'], whole['last_day'])} UTC",
+        ),
+        [
+            f"{SOURCE}; {posts_text(int(whole['all_toots']))} of the last {DAYS} days with posts.",
+            *notes,
+            name_note,
+        ],
+        height=_height(frame, notes=4) + 0.25 * legend,
+        left=_LEFT_IN,
+        legend=legend,
+    )
+    name_rows(axes, names, families)
+    return figure, axes
 
 
 def _height(frame: pd.DataFrame, *, notes: int) -> float:

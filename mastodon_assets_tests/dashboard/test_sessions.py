@@ -1,11 +1,12 @@
 """The login: what is a session, and how slow it gets."""
 
 import asyncio
+import time
 
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.dashboard.sessions import Sessions, TooManyAttemptsError
+from mastodon_assets.dashboard.sessions import SECONDS, Sessions, TooManyAttemptsError
 
 _PASSWORD = "correct horse battery"
 
@@ -47,6 +48,28 @@ def test_a_cookie_is_good_for_its_process_until_it_ends(monkeypatch: pytest.Monk
     monkeypatch.undo()
     sessions.end(session)
     assert sessions.session(cookie) is None
+
+
+def test_ended_sessions_are_remembered_as_long_as_their_cookies_are_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sessions = Sessions(SecretStr(_PASSWORD))
+
+    def end_one() -> str:
+        cookie = asyncio.run(sessions.log_in(_PASSWORD))
+        session = sessions.session(cookie)
+        assert cookie is not None
+        assert session is not None
+        sessions.end(session)
+        return cookie
+
+    cookies = [end_one() for _ in range(3)]
+    assert [sessions.session(cookie) for cookie in cookies] == [None] * 3
+    assert len(sessions._ended) == 3
+    later = time.time() + SECONDS + 1
+    monkeypatch.setattr("mastodon_assets.dashboard.sessions.time.time", lambda: later)
+    end_one()
+    assert len(sessions._ended) == 1
 
 
 def test_each_failure_makes_the_next_attempt_slower_and_success_ends_that(
