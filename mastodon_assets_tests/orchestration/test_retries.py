@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mastodon_assets.definitions import build_definitions
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 from mastodon_assets.orchestration import retries
 from mastodon_assets.orchestration.retries import retried_after_outages
@@ -39,6 +40,18 @@ def several(config: _Config) -> Iterator[dg.MaterializeResult]:  # type: ignore[
     yield dg.MaterializeResult("two")
 
 
+@dg.asset
+def checked() -> None:
+    pass
+
+
+@dg.asset_check(asset=checked, blocking=True)
+@retried_after_outages
+def check(config: _Config) -> dg.AssetCheckResult:
+    _work(config)
+    return dg.AssetCheckResult(passed=True)
+
+
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "SECONDS_TO_WAIT", 0)
@@ -68,3 +81,23 @@ def test_what_would_fail_again_is_not_repeated(asset: dg.AssetsDefinition) -> No
     with pytest.raises(PlatformError, match="it is away"):
         _run(asset, is_outage=False, failures=99)
     assert len(_attempts) == 1
+
+
+def test_a_check_is_repeated_after_an_outage() -> None:
+    run_config = dg.RunConfig({check.op.name: _Config(failures=2)})
+    assert dg.materialize([checked, check], run_config=run_config).success
+    assert len(_attempts) == 2
+
+
+def test_every_asset_and_check_that_asks_a_service_is_repeated_after_an_outage() -> None:
+    definitions = build_definitions()
+    steps: list[Any] = [
+        each.op
+        for each in (*(definitions.assets or ()), *(definitions.asset_checks or ()))
+        if isinstance(each, dg.AssetsDefinition)
+    ]
+    assert len(steps) > 40
+    # What `retried_after_outages` returns has the function that it wraps.
+    once = [op.name for op in steps if not hasattr(op.compute_fn.decorated_fn, "__wrapped__")]
+    # It reads a file.
+    assert once == ["sentiment_corpus"]

@@ -4,6 +4,7 @@ import dagster as dg
 from pydantic import SecretStr
 
 from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.orchestration.retries import retried_after_outages
 from mastodon_assets.warehouse.tables import (
     BATCH,
     TOOT_METRICS_WINDOWED,
@@ -34,6 +35,7 @@ def _schema_check(table: Table) -> dg.AssetChecksDefinition:
         blocking=True,
         description="Columns and types are those of the table catalog; no two rows share a key.",
     )
+    @retried_after_outages
     def is_as_registered(settings: SettingsResource) -> dg.AssetCheckResult:
         from mastodon_assets.warehouse.checks import duplicate_keys, schema_differences
         from mastodon_assets.warehouse.database import transaction
@@ -55,6 +57,7 @@ def _schema_check(table: Table) -> dg.AssetChecksDefinition:
 
 
 @dg.asset_check(asset="mastodon_stream")
+@retried_after_outages
 def no_unread_message_is_lost(settings: SettingsResource) -> dg.AssetCheckResult:
     """The topic still has every message after the offsets that the tables have read."""
     from mastodon_assets.kafka.topics import read_topic
@@ -80,6 +83,7 @@ def no_unread_message_is_lost(settings: SettingsResource) -> dg.AssetCheckResult
 
 
 @dg.asset_check(asset="toot_metrics_windowed", additional_deps=["toots_raw"], blocking=True)
+@retried_after_outages
 def windows_add_up_to_rows(settings: SettingsResource) -> dg.AssetCheckResult:
     """The sum of `toots_count` over a day's windows equals the day's rows of `toots_raw`.
 
@@ -120,6 +124,7 @@ def windows_add_up_to_rows(settings: SettingsResource) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="v_sentiment_daily", additional_deps=["toots_sentiment"], blocking=True)
+@retried_after_outages
 def labels_of_a_day_are_those_of_its_toots(settings: SettingsResource) -> dg.AssetCheckResult:
     """The view's numbers of a day are those of its rows of `toots_raw` and `toots_sentiment`.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mastodon_assets.orchestration.resources import SettingsResource
+from mastodon_assets.orchestration.retries import retried_after_outages
 
 if TYPE_CHECKING:
     from mastodon_assets.config.settings import Settings
@@ -29,6 +30,7 @@ _FACTS = {
         for name, fact in _FACTS.items()
     ],
 )
+@retried_after_outages
 def scores_have_not_drifted(settings: SettingsResource) -> Iterator[dg.AssetCheckResult]:
     """Compute all four checks in one step, because they read the same rows."""
     for name, finding in _findings(settings.load()).items():

@@ -145,6 +145,7 @@ def _schema_checks(name: str, tables: Sequence[Table]) -> dg.AssetChecksDefiniti
     """Return the checks of several tables as one step."""
 
     @dg.multi_asset_check(name=name, specs=[_schema_spec(table) for table in tables])
+    @retried_after_outages
     def are_as_registered(settings: SettingsResource) -> Iterator[dg.AssetCheckResult]:
         from mastodon_assets.warehouse.checks import schema_differences
         from mastodon_assets.warehouse.database import transaction
@@ -167,6 +168,7 @@ def _schema_checks(name: str, tables: Sequence[Table]) -> dg.AssetChecksDefiniti
     additional_deps=[table.name for table in HOURLY if table != HOURLY_ACTIVITY],
     blocking=True,
 )
+@retried_after_outages
 def hourly_tables_count_their_posts(settings: SettingsResource) -> dg.AssetCheckResult:
     """The hourly tables' rows of an hour are those computed from posts, scores and deletes.
 
