@@ -302,9 +302,15 @@ def dashboard(
     the state folder.
     """
     from mastodon_assets.dashboard.server import serve
+    from mastodon_assets.operations.platform_metrics import platform_numbers
 
     settings = load_settings()
-    serve(settings, settings.dashboard_port if port is None else port, settings.dashboard_host)
+    serve(
+        settings,
+        settings.dashboard_port if port is None else port,
+        settings.dashboard_host,
+        metrics=platform_numbers(settings),
+    )
 
 
 def _pipeline_state(settings: Settings) -> tuple[dict[str, Any] | None, str | None]:

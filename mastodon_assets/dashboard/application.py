@@ -1,9 +1,10 @@
 """The application: URLs, headers, errors.
 
 `/` is the page; `/views/NAME.csv`, `.json`, `.svg` and `.png` are the files of a view; `/events` is
-the stream of changes; `/posts` is the part behind the login.
+the stream of changes; `/posts` is the part behind the login; `/metrics` is for Prometheus.
 """
 
+import ipaddress
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -49,6 +50,11 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
+# A proxy on this machine sends one of these: whoever asks is somewhere else.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+# Returns numbers for Prometheus.
+Metrics = Callable[[], bytes]
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _STATIC_AGE = b"public, max-age=31536000, immutable"
 _MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
@@ -85,7 +91,9 @@ class _HeadersMiddleware:
 class Dashboard:
     """The dashboard of one process: its connections, its poller and its caches."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        """Create the parts; `metrics` returns what `/metrics` serves, None serves nothing."""
+        self._metrics = metrics
         self._hosts = settings.ui_hosts.split(",")
         self._database = Database(reader_url(settings))
         self._posts_database = Database(moderator_url(settings))
@@ -114,6 +122,7 @@ class Dashboard:
                 Route("/events", self.events),
                 Route("/views/{name}.{extension}", self.view_file),
                 Route("/health", self.health),
+                Route("/metrics", self.metrics),
                 *self.moderation.routes(),
                 Mount("/static", StaticFiles(directory=STATIC)),
             ],
@@ -184,6 +193,13 @@ class Dashboard:
         is_down = self.poller.reached.problem is not None
         return JSONResponse({"problem": UNREACHABLE} if is_down else {}, 503 if is_down else 200)
 
+    async def metrics(self, request: Request) -> Response:
+        """Serve the numbers of the platform, to programs on this machine only."""
+        if self._metrics is None or not _is_from_here(request):
+            raise HTTPException(404)
+        content = await to_thread.run_sync(self._metrics)
+        return Response(content, headers={"content-type": _METRICS_TYPE})
+
     async def on_error(self, request: Request, error: Exception) -> Response:
         """Say what is wrong, on a page or in a line."""
         if isinstance(error, HTTPException):
@@ -199,6 +215,15 @@ class Dashboard:
         return HTMLResponse(template.render(status=status, text=text), status_code=status)
 
 
+def _is_from_here(request: Request) -> bool:
+    if any(name in request.headers for name in _FORWARDED):
+        return False
+    try:
+        return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
+
+
 def _view(request: Request) -> View:
     view = VIEWS.get(request.path_params["name"])
     if view is None:
@@ -206,10 +231,14 @@ def _view(request: Request) -> View:
     return view
 
 
-def build_application(settings: Settings) -> App:
+def build_application(settings: Settings, metrics: Metrics | None = None) -> App:
     """Return the application, behind the check of Host and Origin.
+
+    Args:
+        settings: The settings.
+        metrics: Returns what `/metrics` serves; None serves nothing.
 
     Raises:
         SettingsError: No database is known.
     """
-    return Dashboard(settings).application()
+    return Dashboard(settings, metrics).application()

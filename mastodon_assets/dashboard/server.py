@@ -6,7 +6,7 @@ import socket
 import uvicorn
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.dashboard.application import Dashboard
+from mastodon_assets.dashboard.application import Dashboard, Metrics
 from mastodon_assets.dashboard.database import Database, reader_url
 from mastodon_assets.errors import PlatformError
 
@@ -20,13 +20,16 @@ class DashboardPortError(PlatformError):
     """The port is taken, or not allowed. The message says how to choose another."""
 
 
-def serve(settings: Settings, port: int, host: str = "127.0.0.1") -> None:
+def serve(
+    settings: Settings, port: int, host: str = "127.0.0.1", *, metrics: Metrics | None = None
+) -> None:
     """Serve the dashboard until SIGINT or SIGTERM.
 
     Args:
         settings: The settings.
         port: The port; 0 chooses a free one, which the log names.
         host: The address to listen on.
+        metrics: Returns what `/metrics` serves; None serves nothing.
 
     Raises:
         SettingsError: No database is known.
@@ -35,7 +38,7 @@ def serve(settings: Settings, port: int, host: str = "127.0.0.1") -> None:
     """
     # Whoever starts it waits for an answer; later it waits for the database itself.
     Database(reader_url(settings)).check()
-    server = build_server(settings)
+    server = build_server(settings, metrics)
     listener = _listen(host, port)
     with listener:
         address = f"http://{host}:{listener.getsockname()[1]}"
@@ -65,13 +68,17 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def build_server(settings: Settings) -> uvicorn.Server:
+def build_server(settings: Settings, metrics: Metrics | None = None) -> uvicorn.Server:
     """Return the server of a dashboard.
+
+    Args:
+        settings: The settings.
+        metrics: Returns what `/metrics` serves; None serves nothing.
 
     Raises:
         SettingsError: No database is known.
     """
-    return _Server(Dashboard(settings))
+    return _Server(Dashboard(settings, metrics))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,15 +1,17 @@
 """Metrics of the whole platform: database, disk, refreshes, champion, incidents.
 
-What belongs here: what no single process counts. The stream serves them, because Dagster, which
-they watch, must not be the one that serves them.
+What belongs here: what no single process counts. The stream and the dashboard serve them, because
+Dagster, which they watch, must not be the one that serves them.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -72,6 +74,13 @@ class PlatformCollector(Collector):
                 self._metrics = list(_read(self._settings))
                 self._read_at = self._clock()
             return self._metrics
+
+
+def platform_numbers(settings: Settings) -> Callable[[], bytes]:
+    """Return a function that returns the metrics in the text format of Prometheus."""
+    registry = CollectorRegistry()
+    registry.register(PlatformCollector(settings))
+    return partial(generate_latest, registry)
 
 
 def _read(settings: Settings) -> Iterator[Metric]:

@@ -111,6 +111,16 @@ def test_numbers_are_those_of_the_tables_with_n_zone_and_what_is_withheld(
     assert facts["AUC (1 is perfect, 0.5 is chance)"] == "0.870 (0.860 to 0.880)"
 
 
+@pytest.mark.parametrize(("client", "status"), [("127.0.0.1", 200), ("192.0.2.1", 404)])
+def test_metrics_are_for_programs_on_this_machine(
+    database_url: SecretStr, folder: Path, client: str, status: int
+) -> None:
+    settings = load_settings(database_url=database_url, mastodon_assets_home=folder)
+    app = build_application(settings, lambda: b"mastodon_assets_database_up 1.0\n")
+    with TestClient(app, base_url="http://127.0.0.1:3300", client=(client, 50000)) as pages:
+        assert pages.get("/metrics").status_code == status
+
+
 def test_trends_count_accounts_so_that_a_flood_by_one_does_not_trend(pages: TestClient) -> None:
     trends = _rows(pages, "trends")
     assert [row["hashtag"] for row in trends] == ["tea", "مرحبا", "日本語"]

@@ -18,7 +18,7 @@ from mastodon_assets_tests.support.ports import free_port
 from mastodon_assets_tests.support.web_server import wait_until_up
 
 
-def test_it_ends_at_a_signal_although_somebody_watches(
+def test_it_serves_metrics_to_this_machine_and_ends_at_a_signal_although_somebody_watches(
     database_url: SecretStr, tmp_path: Path
 ) -> None:
     settings = load_settings(database_url=database_url, mastodon_assets_home=tmp_path)
@@ -34,6 +34,12 @@ def test_it_ends_at_a_signal_although_somebody_watches(
     ):
         try:
             wait_until_up(url, process, log, path="/health")
+            served = httpx.get(f"{url}/metrics", timeout=60)
+            assert served.headers["content-type"].startswith("text/plain; version=0.0.4")
+            assert "mastodon_assets_database_up 1.0\n" in served.text
+            assert "mastodon_assets_open_gaps 0.0\n" in served.text
+            forwarded = httpx.get(f"{url}/metrics", headers={"X-Forwarded-For": "192.0.2.1"})
+            assert forwarded.status_code == 404
             with httpx.stream("GET", f"{url}/events", timeout=60) as events:
                 lines = events.iter_lines()
                 assert next(lines).startswith("retry: ")
