@@ -4,6 +4,7 @@ import logging
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
+from anyio import to_thread
 from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -12,6 +13,7 @@ from starlette.routing import Route
 from mastodon_assets.dashboard.access_log import AccessLog
 from mastodon_assets.dashboard.database import Database
 from mastodon_assets.dashboard.events import Viewers, event_stream
+from mastodon_assets.dashboard.explanations import LONGEST_TEXT, Explanations, Words
 from mastodon_assets.dashboard.filters import Filters, parse_filters, scope_at
 from mastodon_assets.dashboard.poller import Poller
 from mastodon_assets.dashboard.posts import SEARCHED, Post, read_posts
@@ -49,6 +51,7 @@ class Moderation:
         self._viewers = viewers
         self._sessions = sessions
         self._access_log = access_log
+        self._explanations = Explanations()
 
     def routes(self) -> list[Route]:
         """Return the URLs of this part."""
@@ -74,6 +77,7 @@ class Moderation:
                 choices=await self._renderer.choices(),
                 seen=f"{self._poller.process}.{number}",
                 state=self._renderer.state(),
+                longest_text=LONGEST_TEXT,
             )
         )
 
@@ -138,9 +142,11 @@ class Moderation:
     async def _section(self, request: Request, session: Session, filters: Filters) -> Section:
         scope = scope_at(filters, datetime.now(UTC))
         posts: list[Post] = []
+        words: list[Words] = []
         problem = None
         try:
             posts = await self._database.read(lambda connection: read_posts(connection, scope))
+            words = await to_thread.run_sync(self._explanations.of, posts)
         except PlatformError as error:
             logger.warning("the posts could not be read: %s", error)
             problem = UNREACHABLE if isinstance(error, ServiceUnavailableError) else str(error)
@@ -153,7 +159,10 @@ class Moderation:
             posts=len(posts),
         )
         html = self._renderer.templates.get_template("newest_posts.html").render(
-            posts=posts, problem=problem, searched=SEARCHED, scope=scope
+            posts=list(zip(posts, words, strict=True)),
+            problem=problem,
+            searched=SEARCHED,
+            scope=scope,
         )
         return Section(_NAME, html)
 

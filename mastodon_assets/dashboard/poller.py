@@ -38,6 +38,8 @@ SELECT coalesce((SELECT version FROM masto.data_versions WHERE dataset = 'toots_
        (SELECT concat_ws(' ', count(*), count(*) FILTER (WHERE status = 'open'),
                    max(started_at), max(ended_at)) FROM masto.stream_gaps) AS gaps,
        (SELECT count(*) FROM masto.suspicious_sources WHERE accepted_until IS NULL) AS suspicious,
+       (SELECT concat_ws(' ', count(*), max(opened_at)) FROM masto.alerts
+         WHERE opened_at IS NOT NULL AND closed_at IS NULL) AS incidents,
        (SELECT md5(string_agg(concat_ws(' ', version, status, promoted_at), ',' ORDER BY version))
           FROM masto.sentiment_models) AS model"""
 
@@ -52,6 +54,7 @@ class DataState:
     sources: str | None
     gaps: str
     suspicious: int
+    incidents: str
     model: str | None
 
 
@@ -146,11 +149,7 @@ class Poller:
                 changed.add(group)
         if state.answers != before.answers:
             changed.add("answers")
-        if (state.sources, state.gaps, state.suspicious) != (
-            before.sources,
-            before.gaps,
-            before.suspicious,
-        ):
+        if _of_sources(state) != _of_sources(before):
             changed.add("sources")
         if state.model != before.model:
             changed.add("model")
@@ -182,6 +181,10 @@ class Poller:
         while not self.is_closed:
             await asyncio.sleep(POLL_SECONDS)
             await self.check()
+
+
+def _of_sources(state: DataState) -> tuple[object, ...]:
+    return state.sources, state.gaps, state.suspicious, state.incidents
 
 
 def _read_state(connection: Connection[Any]) -> DataState:

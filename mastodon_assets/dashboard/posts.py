@@ -18,12 +18,13 @@ _POSTS: LiteralString = """
 SELECT n.event_at, n.username, n.instance, n.lang, n.hashtags, n.is_sensitive, n.is_bot,
        n.edited_at, left(n.content_txt, %(longest)s) AS text,
        length(n.content_txt) > %(longest)s AS is_cut,
-       s.label_str AS label, s.prob_pos, s.reason, s.model_version
+       s.label_str AS label, s.prob_pos, s.reason, s.model_version, m.path AS model_path
   FROM (SELECT * FROM masto.toots_raw
          WHERE event_at < %(end)s
            AND (%(start)s::timestamptz IS NULL OR event_at >= %(start)s)
          ORDER BY event_at DESC LIMIT %(searched)s) n
   LEFT JOIN masto.toots_sentiment s USING (id)
+  LEFT JOIN masto.sentiment_models m ON m.version = s.model_version
  WHERE (%(language)s::text IS NULL OR n.lang = %(language)s)
    AND (%(server)s::text IS NULL OR n.instance = %(server)s)
    AND (%(hashtag)s::text IS NULL OR %(hashtag)s = ANY (n.hashtags))
@@ -48,6 +49,7 @@ class Post:
     prob_pos: float | None
     reason: str | None
     model_version: str | None
+    model_path: str | None
 
 
 def read_posts(connection: Connection[Any], scope: Scope) -> list[Post]:

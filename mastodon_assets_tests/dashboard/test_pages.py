@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.dashboard.access_log import FILE
 from mastodon_assets.dashboard.application import build_application
+from mastodon_assets.dashboard.explanations import Explanations
 from mastodon_assets.dashboard.views.registry import VIEWS
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.warehouse.database import transaction
@@ -211,12 +212,19 @@ def test_posts_are_behind_a_login_escaped_folded_and_every_look_is_logged(
     assert page.index("مرحبا") < page.index("a sad secret") < page.index("&lt;script&gt;")
     narrowed = pages.get(f"/posts?{query}").text
     assert "a sad secret" not in narrowed
+    words = (("calm", 1.3), ("<i>", -0.5))
+    monkeypatch.setattr(Explanations, "of", lambda _, posts: [words] * len(posts))
+    page = pages.get("/posts").text
+    assert '<span class="word positive"><bdi>calm</bdi> +1.3</span>' in page
+    assert '<span class="word negative"><bdi>&lt;i&gt;</bdi> −0.5</span>' in page
+    # They would give away what is folded.
+    assert re.search(r"a sad secret</p>\s*<p class=\"words\">.*?</details>", page, re.DOTALL)
     with transaction(database_url) as connection:
         rows.remove_post(connection, 2)
     assert "a sad secret" not in pages.get("/posts").text
     log = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
-    assert [line["event"] for line in log] == ["login refused", "login", "look", "look", "look"]
-    assert [line.get("posts") for line in log] == [None, None, 3, 1, 2]
+    assert [line["event"] for line in log] == ["login refused", "login", *["look"] * 4]
+    assert [line.get("posts") for line in log] == [None, None, 3, 1, 3, 2]
     assert log[3]["filters"] == "period=30d&hashtag=tea"
     assert "secret" not in (folder / FILE).read_text()
     assert rows.PASSWORD not in (folder / FILE).read_text()

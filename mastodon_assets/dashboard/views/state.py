@@ -14,6 +14,7 @@ from mastodon_assets.dashboard.views.base import (
     Grid,
     View,
     fetch,
+    moment,
 )
 from mastodon_assets.ingest.source_states import SourceStatus
 
@@ -44,14 +45,21 @@ SELECT s.instance, s.source, s.state, s.detail, s.told_at, s.last_event_at, s.la
  GROUP BY s.instance, s.source ORDER BY s.instance, s.source"""
 
 
+_INCIDENTS: LiteralString = """
+SELECT what, opened_at FROM masto.alerts WHERE {where} ORDER BY opened_at, fact"""
+_MOST_INCIDENTS = 5
+
+
 def read_sources(connection: Connection[Any], scope: Scope) -> Content:
     """Read the state of each source and its gaps in the period."""
     condition = Condition().add("s.instance = %(server)s", server=scope.filters.server)
     found = fetch(connection, _SOURCES, condition, start=scope.start, end=scope.end)
+    incidents = _incidents(connection, scope)
     if not found:
         return Content(
             Grid(_SOURCE_COLUMNS, []),
             empty="No source yet: no ingester has recorded a state.",
+            warning="; ".join(incidents) or None,
         )
     rows = [_source(row, scope.now) for row in found]
     reading = sum(row[2] == "connected" for row in rows)
@@ -64,8 +72,17 @@ def read_sources(connection: Connection[Any], scope: Scope) -> Content:
             f" {_gaps(missing, 'gap with posts that could not be recovered')}.",
         ],
         figures=[Figure("sources connected", f"{reading} of {len(rows)}", _gaps(open_gaps))],
-        warning="; ".join(suspicious) or None,
+        warning="; ".join([*incidents, *suspicious]) or None,
     )
+
+
+def _incidents(connection: Connection[Any], scope: Scope) -> list[str]:
+    """Return the open incidents of the platform in words, the oldest first."""
+    condition = Condition().add("opened_at IS NOT NULL AND closed_at IS NULL")
+    found = fetch(connection, _INCIDENTS, condition)
+    named = [f"{what} (since {moment(at, scope.now)})" for what, at in found[:_MOST_INCIDENTS]]
+    more = len(found) - len(named)
+    return [*named, f"{more} more: mastodon-assets alerts list"] if more else named
 
 
 def _gaps(count: int, name: str = "open gap") -> str:
@@ -152,7 +169,7 @@ SOURCES = View(
     "sources",
     "Sources and gaps",
     "What is read, and what is missing?",
-    "ingest_sources, stream_gaps, suspicious_sources",
+    "ingest_sources, stream_gaps, suspicious_sources, alerts",
     read_sources,
     follows="sources",
     applies=("server",),

@@ -25,7 +25,7 @@ SURE = 0.7
 # One or two words say too little: `happy` may be the whole text of a Japanese post. In bytes of
 # UTF-8, so that six characters of Japanese are enough.
 _ENOUGH_BYTES = 16
-_UNDETERMINED = ("", "und", "mul", "zxx")
+UNDETERMINED = ("", "und", "mul", "zxx")
 
 
 # Languages that are not written in Latin letters, and the Java regex class of their script.
@@ -61,7 +61,7 @@ def checked_language(text: Column, declared: Column) -> Column:
     tag = F.lower(F.split(declared, "[-_]")[0])
     return F.coalesce(
         detected(F.coalesce(plain, F.lit(""))),
-        F.when(~tag.isin(*_UNDETERMINED), tag),
+        F.when(~tag.isin(*UNDETERMINED), tag),
     )
 
 

@@ -31,27 +31,27 @@ CLASSES = ("negative", "neutral", "positive")
 # none is quadratic. None repeats a group without a bound: Java recurses there, up to a stack
 # overflow.
 # `www.a.example`, `a.example/path` (what is left of a link with hidden parts), `some-shop.com`.
-_LINK = (
+LINK = (
     r"(?i)\bhttps?://\S+|\bwww\.\S+|(?<![a-z0-9.-])[a-z0-9][a-z0-9.-]*\.(?:[a-z]{2,}/\S*"
     r"|(?:com|org|net|edu|gov|info|io|dev|app|social|online|blog)(?![\w-]))"
 )
 # `@ada`, `@ada@one.example`, `ada@one.example`.
-_HANDLE = r"(?U)(?<![\w.+-])[\w.+-]*+@[\w.-]+(?:@[\w.-]+)?"
+HANDLE = r"(?U)(?<![\w.+-])[\w.+-]*+@[\w.-]+(?:@[\w.-]+)?"
 # `:blobcat_happy:`, but not the middle of `10:30:45`.
-_CUSTOM_EMOJI = r"(?<!\w):[A-Za-z0-9_+-]{2,}:(?!\w)"
+CUSTOM_EMOJI = r"(?<!\w):[A-Za-z0-9_+-]{2,}:(?!\w)"
 # Parts of a text that say nothing about its language.
-NO_LANGUAGE = (_LINK, _HANDLE, _CUSTOM_EMOJI)
+NO_LANGUAGE = (LINK, HANDLE, CUSTOM_EMOJI)
 # Between the words of `#HappyMonday`.
-_HASHTAG_HUMP = r"(?U)(?<=\p{Ll})(?=\p{Lu})(?<=#\w{0,80})"
+HASHTAG_HUMP = r"(?U)(?<=\p{Ll})(?=\p{Lu})(?<=#\w{0,80})"
 # `soooo` and `sooooooo` are one word, and not `so`.
-_SPACES = r"(?U)\s{2,}|[\s&&[^ ]]"
-_ELONGATION = r"(\p{L})\1\1+"
+SPACES = r"(?U)\s{2,}|[\s&&[^ ]]"
+ELONGATION = r"(\p{L})\1\1+"
 # Emoji and emoticons are replaced by a word of the same meaning. So a corpus with few of them still
 # teaches what they mean; Sentiment140's labels were derived from emoticons, which were removed.
-_EMOTICON_CHARACTER = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}:;=<^]"
+EMOTICON_CHARACTER = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}:;=<^]"
 # Four in five texts with such a character have only a colon in front of a space.
-_WHOLE_EMOTICON = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}]|[:;=]['o-]?[()D\[\]]|<3|\^_*\^"
-_EMOTICONS = (
+WHOLE_EMOTICON = r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}]|[:;=]['o-]?[()D\[\]]|<3|\^_*\^"
+EMOTICONS = (
     (r"[\x{1F600}-\x{1F606}\x{1F609}-\x{1F60A}\x{1F60E}\x{1F638}-\x{1F63A}\x{1F642}\x{1F917}"
      r"\x{1F973}\x{263A}]|(?<!\w)[:;=]['o-]?[)D\]](?!\w)|\^_*\^", "happy"),
     (r"[\x{1F60D}\x{1F618}-\x{1F61A}\x{1F63B}\x{1F970}\x{1F493}\x{1F495}-\x{1F49F}\x{1F5A4}"
@@ -65,11 +65,11 @@ _EMOTICONS = (
 )  # fmt: skip
 # Words in the model's scripts, with apostrophes: `don't`, `gr8`, `o'clock`. Latin is always among
 # the letters; `a-z` comes first, because looking up a character's script is a search.
-_WORD = r"[a-z{letters}][a-z{letters}\p{{M}}\p{{N}}]*(?:'[a-z{letters}\p{{M}}]+){{0,3}}"
+WORD = r"[a-z{letters}][a-z{letters}\p{{M}}\p{{N}}]*(?:'[a-z{letters}\p{{M}}]+){{0,3}}"
 # Punctuation and numbers, which say something too. Each has a bound, so that a long repetition
 # becomes repeated tokens that a model knows.
-_PUNCTUATION = r"[!?]{1,3}|\.{2,3}|[.,;:()*]|\p{N}{1,4}"
-_BEGIN, _END = "^", "$"
+PUNCTUATION = r"[!?]{1,3}|\.{2,3}|[.,;:()*]|\p{N}{1,4}"
+BEGIN, END = "^", "$"
 # From a negator to the next punctuation or `but`, each word gets this prefix. `\G` is the end of
 # the last match, so the text is walked once.
 NEGATION_SUFFIX = "¬"
@@ -77,12 +77,12 @@ _NEGATOR = (
     r"(?:not|no|never|nothing|nobody|nowhere|none|nor|neither|without|cannot|hardly|barely"
     r"|(?:ca|do|does|did|is|was|wo|would|could|should|ai|have|has|had|are|were)nt|\p{L}+n't)"
 )
-_NEGATED = (
+NEGATED = (
     rf"(?U)((?<![\w']){_NEGATOR}(?![\w'])|(?!\A)\G)( +)(?!but\b)"
     r"([^\s\p{L}\p{N}.,;:!?()]*+)(?=[\p{L}\p{N}])([^\s.,;:!?()]+)"
 )
 # Part of every negator; most texts have none and need no search.
-_MAY_NEGATE = r"n(?:o|ever|either)|n'?t\b|without|hardly|barely"
+MAY_NEGATE = r"n(?:o|ever|either)|n'?t\b|without|hardly|barely"
 # Measured on a validation part: rarity gives less than .001 of AUC, a larger weight of word n-grams
 # gives .001.
 _RARITY = 0.1
@@ -262,6 +262,11 @@ def regression_of(
     return regression
 
 
+def token_pattern(letters: str) -> str:
+    """Return the Java regex of a token in a cleaned text whose negated words are marked."""
+    return f"{NEGATION_SUFFIX}?{WORD.format(letters=letters)}|{PUNCTUATION}"
+
+
 def prob_pos() -> Column:
     """Return the probability of positive, given positive or negative.
 
@@ -298,21 +303,21 @@ def _with_cleaned_text() -> str:
     """
     query = "SELECT *, coalesce(text, '') AS plain FROM __THIS__"
     for guard, pattern, replacement in (
-        ("plain RLIKE r'[.:][A-Za-z/]'", _LINK, " "),
-        ("contains(plain, '@')", _HANDLE, " "),
-        ("contains(plain, ':')", _CUSTOM_EMOJI, " "),
-        ("contains(plain, '#')", _HASHTAG_HUMP, " "),
+        ("plain RLIKE r'[.:][A-Za-z/]'", LINK, " "),
+        ("contains(plain, '@')", HANDLE, " "),
+        ("contains(plain, ':')", CUSTOM_EMOJI, " "),
+        ("contains(plain, '#')", HASHTAG_HUMP, " "),
     ):
         query = _with_plain(query, guard, _replaced("plain", pattern, replacement))
     emoticons = "plain"
-    for pattern, word in _EMOTICONS:
+    for pattern, word in EMOTICONS:
         # Between full stops, so that a negation does not reach the emoticon behind it.
         emoticons = _replaced(emoticons, pattern, f" . {word} . ")
-    guard = f"plain RLIKE r'{_EMOTICON_CHARACTER}' AND plain RLIKE r\"{_WHOLE_EMOTICON}\""
+    guard = f"plain RLIKE r'{EMOTICON_CHARACTER}' AND plain RLIKE r\"{WHOLE_EMOTICON}\""
     query = _with_plain(query, guard, emoticons)
     # Typographic apostrophes become ASCII ones.
     lower = "lower(translate(plain, \"’‘ʼ＇#¬\", \"''''  \"))"
-    spaced = _replaced(_replaced(lower, _ELONGATION, "$1$1"), _SPACES, " ")
+    spaced = _replaced(_replaced(lower, ELONGATION, "$1$1"), SPACES, " ")
     return (
         f"SELECT * EXCEPT (plain), concat(' ', trim({spaced}), ' ') AS cleaned"  # noqa: S608 - ours
         f" FROM ({query})"
@@ -328,13 +333,12 @@ def _with_plain(query: str, guard: str, changed: str) -> str:
 
 
 def _with_tokens(letters: str) -> str:
-    marked = _replaced("cleaned", _NEGATED, f"$1$2$3{NEGATION_SUFFIX}$4")
-    marked = f'CASE WHEN cleaned RLIKE r"{_MAY_NEGATE}" THEN {marked} ELSE cleaned END'
-    token = f"{NEGATION_SUFFIX}?{_WORD.format(letters=letters)}|{_PUNCTUATION}"
+    marked = _replaced("cleaned", NEGATED, f"$1$2$3{NEGATION_SUFFIX}$4")
+    marked = f'CASE WHEN cleaned RLIKE r"{MAY_NEGATE}" THEN {marked} ELSE cleaned END'
     return (
-        f"SELECT *, concat(array('{_BEGIN}'),"  # noqa: S608 - constants of ours
-        f" regexp_extract_all({marked}, r\"{token}\", 0), array('{_END}')) AS tokens"
-        " FROM __THIS__"
+        f"SELECT *, concat(array('{BEGIN}'),"  # noqa: S608 - constants of ours
+        f' regexp_extract_all({marked}, r"{token_pattern(letters)}", 0),'
+        f" array('{END}')) AS tokens FROM __THIS__"
     )
 
 

@@ -4,6 +4,7 @@ What belongs here: explanations for any model, because they only need its probab
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -46,38 +47,62 @@ def explain(
         low: see `score`.
         high: see `score`.
     """
-    # A byte that is no UTF-8 comes from the command line as a surrogate, which Arrow refuses.
-    # Without its unscored rest, which would move up when a word is removed.
-    text, lang = _valid(text)[:MAX_SCORED], _valid(lang)
-    parts = text.split()
-    words = list(dict.fromkeys(part.casefold() for part in parts))[:_MAX_WORDS]
-    variants = [" ".join(p for p in parts if p.casefold() != word) for word in words]
+    text, lang = _valid(text), _valid(lang)
+    words, variants = without_each_word(text)
     texts = pa.table(
         {
-            "place": range(len(words) + 1),
-            "lang": [lang] * (len(words) + 1),
-            "text": [text, *variants],
+            "place": range(len(variants)),
+            "lang": [lang] * len(variants),
+            "text": variants,
         }
     )
     scored = score(spark.createDataFrame(texts), model, low=low, high=high).toArrow()
     whole, *without = scored.sort_by("place").to_pylist()
-    effects = [
-        (word, _log_odds(whole["prob_pos"]) - _log_odds(variant["prob_pos"]))
-        for word, variant in zip(words, without, strict=True)
-    ]
     return Explanation(
         model_version=model.version,
         prob_pos=whole["prob_pos"],
         label_bin=whole["label_bin"],
         label_str=whole["label_str"],
         reason=whole["reason"],
-        words=tuple(sorted(effects, key=lambda effect: -abs(effect[1])))
-        if whole["reason"] is None
-        else (),
+        words=effects(words, whole["prob_pos"], [variant["prob_pos"] for variant in without]),
     )
 
 
+def without_each_word(text: str) -> tuple[list[str], list[str]]:
+    """Return the first 300 distinct words, and the text followed by the text without each of them.
+
+    The unscored end of a long text is left out: it would move up when a word is removed.
+    """
+    text = text[:MAX_SCORED]
+    parts = text.split()
+    words = list(dict.fromkeys(part.casefold() for part in parts))[:_MAX_WORDS]
+    return words, [text, *(" ".join(p for p in parts if p.casefold() != word) for word in words)]
+
+
+def effects(
+    words: Sequence[str], whole: float | None, without: Sequence[float | None]
+) -> tuple[tuple[str, float], ...]:
+    """Return each word with its effect, the strongest first; nothing for a text without a score.
+
+    Args:
+        words: The words.
+        whole: The probability of positive of the text; None if it has no score.
+        without: The same of the text without each word.
+    """
+    if whole is None:
+        return ()
+    found = [
+        (word, _log_odds(whole) - _log_odds(probability))
+        for word, probability in zip(words, without, strict=True)
+    ]
+    return tuple(sorted(found, key=lambda effect: -abs(effect[1])))
+
+
 def _valid(text: str) -> str:
+    """Replace a byte that is no UTF-8: the command line gives it as a surrogate.
+
+    Arrow refuses these.
+    """
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
