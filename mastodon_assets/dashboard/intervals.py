@@ -23,3 +23,10 @@ def share(count: int, total: int) -> Share | None:
         return None
     low, high = wilson(count, total)
     return Share(count / total, low, high)
+
+
+def percent(value: float) -> str:
+    """Return a share as shown: one decimal below ten per cent, and none of 0."""
+    if 0 < value < 0.0005:
+        return "<0.1 %"
+    return f"{value * 100:.1f} %" if 0 < value < 0.0995 else f"{value * 100:.0f} %"

@@ -18,6 +18,7 @@ from psycopg import Connection
 
 from mastodon_assets.dashboard.database import Database
 from mastodon_assets.dashboard.filters import PERIOD_NAMES, Filters, Scope, scope_at
+from mastodon_assets.dashboard.intervals import percent
 from mastodon_assets.dashboard.poller import Poller
 from mastodon_assets.dashboard.views.base import (
     MOST_ROWS,
@@ -27,7 +28,6 @@ from mastodon_assets.dashboard.views.base import (
     Grid,
     View,
     moment,
-    percent,
 )
 from mastodon_assets.dashboard.views.registry import VIEWS
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError

@@ -94,7 +94,8 @@ def test_axes_have_few_round_numbers_that_reach_the_highest_value() -> None:
         assert steps[0] == 0
         assert steps[-1] >= highest
         assert 2 <= len(steps) <= 6
-    assert count_label(12_345, 0.0045) == "12,345 · 0 %"
+    assert count_label(12_345, 0.0045) == "12,345 · 0.4 %"
+    assert count_label(1, 0.0001) == "1 · <0.1 %"
 
 
 @pytest.mark.parametrize(
@@ -116,3 +117,12 @@ def test_periods_are_as_long_as_a_hundred_columns_need(length: timedelta, name: 
     assert axis.starts[0] == floor(grain, _START)
     assert len(axis.starts) <= 140
     assert any(axis.labels)
+
+
+def test_a_month_of_several_weeks_is_named_once() -> None:
+    end = datetime(2026, 11, 29, tzinfo=UTC)
+    start = end - timedelta(days=365)
+    axis = axis_of(grain_for(start, end), start, end)
+    named = [label for label in axis.labels if label]
+    assert len(named) == len(set(named)) == 13
+    assert named[1:3] == ["Dec 2025", "Jan 2026"]

@@ -122,6 +122,28 @@ def test_metrics_are_for_programs_on_this_machine(
         assert pages.get("/metrics").status_code == status
 
 
+def test_open_incidents_are_named_with_the_sources(
+    pages: TestClient, database_url: SecretStr
+) -> None:
+    with transaction(database_url) as connection:
+        for number in range(7):
+            connection.execute(
+                "INSERT INTO masto.alerts (fact, kind, what, since, opened_at, closed_at,"
+                " deliveries) VALUES (%(fact)s, 'disk_low', %(fact)s, now(), '2026-11-20 10:00Z',"
+                " CASE WHEN %(fact)s = 'fact 0' THEN now() END, '{}')",
+                {"fact": f"fact {number}"},
+            )
+    try:
+        warning = _json(pages, "sources", "server=one.example")["warning"]
+        assert warning.splitlines() == [
+            *(f"fact {number} (since 20 Nov 2026, 10:00 UTC)" for number in range(1, 6)),
+            "1 more: mastodon-assets alerts list",
+        ]
+    finally:
+        with transaction(database_url) as connection:
+            connection.execute("DELETE FROM masto.alerts")
+
+
 def test_trends_count_accounts_so_that_a_flood_by_one_does_not_trend(pages: TestClient) -> None:
     trends = _rows(pages, "trends")
     assert [row["hashtag"] for row in trends] == ["tea", "مرحبا", "日本語"]

@@ -13,6 +13,7 @@ from mastodon_assets.dashboard.charts.svg import (
     text,
     width_of,
 )
+from mastodon_assets.dashboard.intervals import percent
 
 _ROW = 26.0
 _BAR = 14.0
@@ -132,4 +133,4 @@ def stacked_shares(
 def count_label(count: int, share: float | None = None) -> str:
     """Return a count, with its share of the whole if that is given."""
     shown = f"{count:,}" if count < 1_000_000 else short(count)
-    return shown if share is None else f"{shown} · {share * 100:.0f} %"
+    return shown if share is None else f"{shown} · {percent(share)}"

@@ -13,6 +13,7 @@ from mastodon_assets.dashboard.charts.heatmap import DAYS, week_map
 from mastodon_assets.dashboard.charts.svg import SERIES
 from mastodon_assets.dashboard.charts.time_series import Axis, Series, stacked_columns
 from mastodon_assets.dashboard.filters import Filters, Scope, scope_at
+from mastodon_assets.dashboard.intervals import percent
 from mastodon_assets.dashboard.views.base import (
     Column,
     Condition,
@@ -25,7 +26,6 @@ from mastodon_assets.dashboard.views.base import (
     moment,
     newest_post,
     nothing_yet,
-    percent,
 )
 from mastodon_assets.dashboard.views.periods import Grain, axis_of, grain_for, spread
 
@@ -73,7 +73,7 @@ def read_posts(connection: Connection[Any], scope: Scope) -> Content:
             width, axis, series, f"{unit} per {grain.name}", _summary(axis, series, total, grain)
         ),
         summary=_summary(axis, series, total, grain),
-        notes=_notes(connection, scope, total),
+        notes=_notes(connection, scope, total, axis, grain),
         figures=[Figure("posts", f"{total:,}", scope.text)],
         warning=_pause(connection, scope) if scope.is_by_minute else None,
     )
@@ -154,10 +154,21 @@ def _summary(axis: Axis, series: list[Series], total: int, grain: Grain) -> str:
     )
 
 
-def _notes(connection: Connection[Any], scope: Scope, total: int) -> list[str]:
-    notes = [f"n = {total:,} posts. The last column is not complete yet."]
-    if scope.filters.first_day:
-        notes = [f"n = {total:,} posts."]
+def _notes(
+    connection: Connection[Any], scope: Scope, total: int, axis: Axis, grain: Grain
+) -> list[str]:
+    start = scope.start if scope.is_by_minute else scope.first_hour
+    parts = [
+        name
+        for name, is_part in (
+            ("first", start is not None and axis.starts[0] < start),
+            ("last", axis.starts[-1] + grain.length > min(scope.end, scope.now)),
+        )
+        if is_part
+    ]
+    verb = "columns are" if len(parts) > 1 else "column is"
+    incomplete = f" The {' and the '.join(parts)} {verb} not complete." if parts else ""
+    notes = [f"n = {total:,} posts.{incomplete}"]
     if not scope.is_by_minute:
         notes.append(as_of(connection))
     return notes

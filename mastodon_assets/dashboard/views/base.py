@@ -9,7 +9,7 @@ from psycopg import Connection, sql
 from psycopg.rows import tuple_row
 
 from mastodon_assets.dashboard.filters import DEFAULT_PERIOD, Filters, Scope
-from mastodon_assets.dashboard.intervals import Share
+from mastodon_assets.dashboard.intervals import Share, percent
 
 # What moves a view: `posts` with each batch of the stream, `answers` with each refresh and now and
 # then with posts, `sources` and `model` with their tables.
@@ -208,11 +208,6 @@ def moment(at: datetime, now: datetime) -> str:
     at = at.astimezone(UTC)
     is_today = at.date() == now.astimezone(UTC).date()
     return f"{at:%H:%M} UTC" if is_today else f"{at:%d %b %Y, %H:%M} UTC"
-
-
-def percent(value: float) -> str:
-    """Return a share as shown: one decimal below ten per cent."""
-    return f"{value * 100:.1f} %" if 0 < value < 0.1 else f"{value * 100:.0f} %"
 
 
 def with_interval(share: Share | None) -> str:

@@ -53,6 +53,9 @@ def axis_of(grain: Grain, start: datetime, end: datetime) -> Axis:
         starts.append(first)
         first += grain.length
     labels = [_label(grain, each, starts) for each in starts]
+    # A month of several weeks is named once.
+    before = ["", *labels]
+    labels = [label if label != last else "" for label, last in zip(labels, before, strict=False)]
     return Axis(starts, labels, [f"{each:{grain.whole}}" for each in starts])
 
 

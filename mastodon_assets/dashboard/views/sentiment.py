@@ -16,7 +16,7 @@ from mastodon_assets.dashboard.charts.bars import (
 )
 from mastodon_assets.dashboard.charts.time_series import Shares, shares_over_time
 from mastodon_assets.dashboard.filters import Scope
-from mastodon_assets.dashboard.intervals import MIN_POSTS, Share, share
+from mastodon_assets.dashboard.intervals import MIN_POSTS, Share, percent, share
 from mastodon_assets.dashboard.views.base import (
     Column,
     Content,
@@ -27,7 +27,6 @@ from mastodon_assets.dashboard.views.base import (
     days,
     fetch,
     nothing_yet,
-    percent,
     with_interval,
 )
 from mastodon_assets.dashboard.views.periods import axis_of, floor, grain_for, midnight
@@ -246,7 +245,7 @@ def _stacked_bar(unit: str, row: tuple[Any, ...]) -> StackedBar:
 
 
 _REASONS = {
-    "unsupported_language": "language without a model",
+    "unsupported_language": "other language",
     "no_words": "no words",
     "no_model": "no model yet",
     "not_scored": "not scored yet",

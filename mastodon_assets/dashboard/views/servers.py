@@ -6,6 +6,7 @@ from psycopg import Connection
 
 from mastodon_assets.dashboard.charts.bars import Bar, count_label, horizontal_bars
 from mastodon_assets.dashboard.filters import Scope
+from mastodon_assets.dashboard.intervals import percent
 from mastodon_assets.dashboard.views.base import (
     Column,
     Content,
@@ -15,7 +16,6 @@ from mastodon_assets.dashboard.views.base import (
     by_hour,
     fetch,
     nothing_yet,
-    percent,
 )
 
 _MOST_BARS = 12

@@ -59,7 +59,7 @@ def read_sources(connection: Connection[Any], scope: Scope) -> Content:
         return Content(
             Grid(_SOURCE_COLUMNS, []),
             empty="No source yet: no ingester has recorded a state.",
-            warning="; ".join(incidents) or None,
+            warning="\n".join(incidents) or None,
         )
     rows = [_source(row, scope.now) for row in found]
     reading = sum(row[2] == "connected" for row in rows)
@@ -72,7 +72,7 @@ def read_sources(connection: Connection[Any], scope: Scope) -> Content:
             f" {_gaps(missing, 'gap with posts that could not be recovered')}.",
         ],
         figures=[Figure("sources connected", f"{reading} of {len(rows)}", _gaps(open_gaps))],
-        warning="; ".join([*incidents, *suspicious]) or None,
+        warning="\n".join([*incidents, *suspicious]) or None,
     )
 
 
