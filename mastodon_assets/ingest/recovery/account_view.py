@@ -44,7 +44,10 @@ class AccountCompared:
 def compare_views(
     client: MastodonClient, caller: RateLimitedCaller, rate_limits: RateLimits
 ) -> AccountCompared | None:
-    """Compare the newest page without a token with what the account gets right after it.
+    """Compare the newest page without a token with what the account sees from there on.
+
+    The account's pages begin at the newest post of that page, because a pause for the rate limits
+    may be longer than it takes to post a page.
 
     Returns:
         None if the server shows nothing without a token.
@@ -57,16 +60,19 @@ def compare_views(
         shown = caller.call(rate_limits.every, client.without_token().newest_page)
     except RefusedError:
         return None
-    if not shown:
+    max_id, compared = newest_id(shown), shown[1:]
+    if max_id is None or not compared:
         return None
-    page = caller.call(rate_limits.every, client.newest_page)
-    seen = {listed_id(status) for status in page}
-    if (oldest := newest_id(page[::-1])) is not None:
-        before = partial(client.timeline_page_before, oldest)
-        seen |= {listed_id(status) for status in caller.call(rate_limits.paged, before)}
+    seen: set[str | None] = set()
+    # The second page is for rows that appeared between the requests.
+    for _ in range(2):
+        before = partial(client.timeline_page_before, max_id)
+        page = caller.call(rate_limits.paged, before)
+        seen |= {listed_id(status) for status in page}
+        max_id = newest_id(page[::-1]) or max_id
     unseen = Counter(
         str(status.get("language") or _UNDECLARED)
-        for status in shown
+        for status in compared
         if listed_id(status) not in seen
     )
-    return AccountCompared(len(shown), dict(unseen.most_common()))
+    return AccountCompared(len(compared), dict(unseen.most_common()))
