@@ -326,7 +326,7 @@ class SourceWorker:
         self._liveness.connected(connected.at)
         request = self._gap_repair.end_gap(connected.at)
         self._backfill.begin()
-        self._reader = connected.reader
+        self._reader = f"read by {connected.reader}"
         again = " again" if self._connections > 1 else ""
         self._log.info(
             "connected%s by %s, %s",

@@ -357,6 +357,31 @@ def test_before_anything_is_stored_a_second_start_reads_back_by_time(
     assert [gap.status for gap in gaps.values()] == ["recovered"]
 
 
+def test_a_post_of_the_future_does_not_lead_through_the_whole_timeline(
+    broker: Broker, cursors: dict[str, str]
+) -> None:
+    """It is unknown and not from before the last poll, and the pages before it are unknown too."""
+    timeline = _Timeline()
+    old = [status(each, created_at="2026-11-20T12:00:00Z") for each in ("old 1", "old 2", "old 3")]
+    future = status("future", created_at="2099-01-01T00:00:00Z")
+    timeline.documents = [*old, future, now_status("a"), now_status("b")]
+    polls = 0
+
+    def page(query: Mapping[str, str]) -> Answer:
+        nonlocal polls
+        polls += "max_id" not in query
+        if polls == 2 and len(timeline.documents) == 6:
+            timeline.documents.append(now_status("c"))
+        return timeline(query)
+
+    with odd_server(polled(timeline=page)) as server:
+        run(broker, server.base_url, should_stop=lambda: polls > 3)
+
+    read = {message["id"] for message in broker.messages()}
+    assert {"a", "b", "c"} <= read
+    assert "old 1" not in read
+
+
 def test_more_than_the_limits_allow_is_a_gap_of_the_polling(
     broker: Broker, cursors: dict[str, str], gaps: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,10 @@ class RateLimit:
             self._forget_old()
             return max(0, self._limit - len(self._made_at))
 
+    def per_second(self, *, spare: int = 0) -> float | None:
+        """Return how many requests may be made for good, if `spare` are left to others."""
+        return None if self._limit is None else (self._limit - spare) / self._seconds
+
     def _forget_old(self) -> None:
         while self._made_at and self._made_at[0] + self._seconds <= self._clock():
             self._made_at.popleft()

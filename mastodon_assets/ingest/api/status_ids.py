@@ -108,3 +108,17 @@ def newest_id(page: Iterable[Mapping[str, Any]]) -> str | None:
 def listed_id(status: object) -> str | None:
     """Return the id of a status document, or None if it has none."""
     return readable_id(status.get("id")) if isinstance(status, Mapping) else None
+
+
+def posted_at(status: object) -> datetime | None:
+    """Return the time of a post by its id, else the one that its author's server claims."""
+    status_id = listed_id(status)
+    found = None if status_id is None else id_time(status_id)
+    if found is not None or not isinstance(status, Mapping):
+        return found
+    value = status.get("created_at")
+    try:
+        claimed = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return claimed if claimed is not None and claimed.tzinfo is not None else None

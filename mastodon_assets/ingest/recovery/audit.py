@@ -5,7 +5,6 @@ drops posts under load and after restarts of Redis, without an end of the stream
 (observed at 4.6.5: 8,880 of 20,000 while its database was busy; streaming/index.js).
 """
 
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from mastodon_assets.ingest.api.rate_limits import (
     RateLimits,
     StoppedError,
 )
-from mastodon_assets.ingest.api.status_ids import id_at, id_time, listed_id, newest_id
+from mastodon_assets.ingest.api.status_ids import id_at, listed_id, newest_id, posted_at
 from mastodon_assets.ingest.recovery.sampling import Share, drawn_moments, share_of
 
 # The stream may send a post later than the timeline lists it.
@@ -36,6 +35,7 @@ _FEWEST_OF_SILENT_STREAM = 5
 _REMEMBERED_IDS = 100_000
 # Of the pages that the rate limits allow; with the others the stretches found wanting are read.
 _DRAWN_SHARE = 0.5
+_FEWEST_DRAWN = 10
 # Earlier audits that go on; at a server that is too fast for its limits they would pile up.
 _MOST_UNFINISHED = 6
 
@@ -235,15 +235,19 @@ class Auditor:
             self._unfinished.pop()
 
     def _pages_to_draw(self, page: list[Mapping[str, Any]], found: "_Found") -> int:
-        """Return how many pages are drawn at random; 0 if all can be read, or ids have no times."""
-        left, newest = self._rate_limits.paged.left(), newest_id(page)
-        times = [at for status in page if (at := _time(status)) is not None]
-        if left is None or newest is None or id_at(found.until, newest) is None or len(times) < 2:
+        """Return how many pages are drawn at random; 0 if all can be read, or ids have no times.
+
+        All can be read, now or later, if no more is posted than the rate limits allow for good.
+        """
+        paged, spare = self._rate_limits.paged, self._caller.spare
+        left, allowed, newest = paged.left(), paged.per_second(spare=spare), newest_id(page)
+        times = [at for status in page if (at := posted_at(status)) is not None]
+        if left is None or allowed is None or newest is None or len(times) < 2:
             return 0
-        allowed = max(0, left - self._caller.spare)
-        span = max(times) - min(times)
-        needed = (found.until - found.since) / span if span else math.inf
-        return int(allowed * _DRAWN_SHARE) if needed > allowed else 0
+        span = (max(times) - min(times)).total_seconds()
+        if id_at(found.until, newest) is None or span * allowed >= 1:
+            return 0
+        return max(_FEWEST_DRAWN, int((left - spare) * _DRAWN_SHARE))
 
     def _sample(
         self, page: list[Mapping[str, Any]], found: "_Found", count: int, deadline: float
@@ -280,7 +284,7 @@ class Auditor:
     def _note_stretch(self, page: list[Mapping[str, Any]], found: "_Found") -> str | None:
         """Put the missing posts of a page; return the id before which to go on, None at the end."""
         _, missing = self._note_page(page, found)
-        is_before = all(at is not None and at < found.since for at in map(_time, page[-2:]))
+        is_before = all(at is not None and at < found.since for at in map(posted_at, page[-2:]))
         is_known = found.share is not None and not missing
         return None if is_before or is_known else newest_id(page[::-1])
 
@@ -288,7 +292,7 @@ class Auditor:
         """Put the missing posts of a page; return how many were checked, and how many missing."""
         checked = missing = 0
         for status in page:
-            status_id, at = listed_id(status), _time(status)
+            status_id, at = listed_id(status), posted_at(status)
             if status_id is None or at is None or not found.since <= at <= found.until:
                 continue
             checked += 1
@@ -315,17 +319,3 @@ class Auditor:
     def _put(self, item: AuditItem) -> None:
         if not self._put_item(item):
             raise StoppedError
-
-
-def _time(status: object) -> datetime | None:
-    """Return the time of a post by its id, else the one that its author's server claims."""
-    status_id = listed_id(status)
-    found = None if status_id is None else id_time(status_id)
-    if found is not None or not isinstance(status, Mapping):
-        return found
-    value = status.get("created_at")
-    try:
-        claimed = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-    return claimed if claimed is not None and claimed.tzinfo is not None else None

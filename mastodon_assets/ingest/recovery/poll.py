@@ -22,7 +22,7 @@ from mastodon_assets.ingest.api.rate_limits import (
     RateLimits,
     StoppedError,
 )
-from mastodon_assets.ingest.api.status_ids import inner_post, newest_id
+from mastodon_assets.ingest.api.status_ids import inner_post, newest_id, posted_at
 from mastodon_assets.ingest.recovery.accounts import KnownAccount
 from mastodon_assets.ingest.recovery.recheck import StoredPost
 from mastodon_assets.ingest.recovery.timeline_walk import ListedStatus
@@ -135,9 +135,10 @@ class Poller:
         floor = None if self._read_until is None else self._read_until - OVERLAP
         deadline = time.monotonic() + _LONGEST_POLL_SECONDS
         page = self._caller.call(self._rate_limits.every, self._client.newest_page)
-        newest, new = newest_id(page), 0
+        newest, new, has_known = newest_id(page), 0, False
         while page:
-            has_known, unknown = self._put_page(page)
+            is_known_page, unknown = self._put_page(page)
+            has_known = has_known or is_known_page
             new += len(unknown)
             if self._is_complete(floor, has_known, unknown):
                 return newest, new, None
@@ -160,7 +161,7 @@ class Poller:
     def _is_complete(
         self, floor: datetime | None, has_known: bool, unknown: list[datetime | None]
     ) -> bool:
-        """Whether nothing is missing before this page.
+        """Whether nothing is missing before this page, if known posts were met until here.
 
         Unknown posts from before the floor came late or were withheld by an earlier run.
         """
@@ -182,7 +183,7 @@ class Poller:
             if is_known and uri is not None and self._known[uri] == (edited_at or ""):
                 continue
             if not is_known:
-                unknown.append(_time(listed))
+                unknown.append(posted_at(listed))
             self._put(ListedStatus(status, None, datetime.now(UTC)))
             if uri is not None:
                 self._remember(uri, edited_at or "")
@@ -215,12 +216,3 @@ def _version(status: object) -> tuple[str | None, str | None]:
         uri if isinstance(uri, str) else None,
         edited_at if isinstance(edited_at, str) else None,
     )
-
-
-def _time(status: object) -> datetime | None:
-    value = status.get("created_at") if isinstance(status, Mapping) else None
-    try:
-        found = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-    return found if found is not None and found.tzinfo is not None else None
