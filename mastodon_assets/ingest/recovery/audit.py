@@ -242,9 +242,10 @@ class Auditor:
         paged, spare = self._rate_limits.paged, self._caller.spare
         left, allowed, newest = paged.left(), paged.per_second(spare=spare), newest_id(page)
         times = [at for status in page if (at := posted_at(status)) is not None]
-        if left is None or allowed is None or newest is None or len(times) < 2:
+        if left is None or allowed is None or newest is None or not times:
             return 0
-        span = (max(times) - min(times)).total_seconds()
+        # Until now: a burst that is over can be read later.
+        span = (datetime.now(UTC) - min(times)).total_seconds()
         if id_at(found.until, newest) is None or span * allowed >= 1:
             return 0
         return max(_FEWEST_DRAWN, int((left - spare) * _DRAWN_SHARE))

@@ -26,6 +26,8 @@ class Share:
 
     def __str__(self) -> str:
         """Return the share as it is logged."""
+        if not self.pages:
+            return "a share that is unknown, because no page could be drawn"
         return (
             f"about {self.estimate:.1%} ({self.low:.1%} to {self.high:.1%}, from {self.pages}"
             " pages drawn at random)"

@@ -33,6 +33,7 @@ def test_a_share_has_an_interval_even_if_nothing_or_everything_is_missing() -> N
     assert half.high == pytest.approx(0.6, abs=0.01)
     assert str(half) == "about 50.0% (40.2% to 59.8%, from 100 pages drawn at random)"
     assert (share_of([]).low, share_of([]).high) == (0, 1)
+    assert str(share_of([])) == "a share that is unknown, because no page could be drawn"
 
 
 class _Timeline:
@@ -63,12 +64,40 @@ class _SlowTimeline(_Timeline):
     """A post per second for an hour; the stream dropped two of three of a quarter of it."""
 
     dropped = range(1_200, 2_100)
+    posts, pause = 3_600, 1000
 
     def __init__(self, now: datetime) -> None:
         self.requests = 0
         began = int((now - timedelta(hours=1)).timestamp() * 1000)
-        self.ids = [snowflake(began + number * 1000, 0) for number in range(3_600)]
+        self.ids = [snowflake(began + number * self.pause, 0) for number in range(self.posts)]
         self._numbers = [int(each) for each in self.ids]
+
+
+class _Burst(_SlowTimeline):
+    """A hundred posts per second for two minutes, an hour ago."""
+
+    posts, pause = 12_000, 10
+
+
+def test_a_burst_that_is_over_is_read_in_turn_and_not_by_samples() -> None:
+    now = datetime.now(UTC)
+    items: list[AuditItem] = []
+
+    def put(item: AuditItem) -> bool:
+        items.append(item)
+        return True
+
+    auditor = Auditor(
+        _Burst(now),  # type: ignore[arg-type]
+        caller=RateLimitedCaller(threading.Event(), spare=SPARE_REQUESTS),
+        rate_limits=RateLimits(is_limited=True),
+        put=put,
+        known=KnownIds(),
+    )
+    ended = auditor.audit(now - timedelta(hours=2), seconds=1)
+    assert (ended.share, ended.goes_on) == (None, True)
+    # As many pages as five minutes allow, after the newest one.
+    assert ended.missing >= 40 * (rate_limits._EVERY_REQUESTS - SPARE_REQUESTS)
 
 
 def test_an_audit_that_comes_to_a_limit_goes_on_later_in_the_same_gap(
