@@ -186,6 +186,17 @@ def test_every_table_asset_has_a_blocking_check_of_its_schema(
     assert len(_TABLE_ASSETS) == 23
 
 
+def test_each_asset_can_be_materialized_alone_with_its_checks(
+    repository: dg.RepositoryDefinition,
+) -> None:
+    job = repository.get_implicit_global_asset_job_def()
+    graph = repository.asset_graph
+    for asset in graph.materializable_asset_keys:
+        alone = job.get_subset(asset_selection={asset})
+        assert alone.asset_layer.selected_asset_keys == {asset}
+        assert {key.asset_key for key in alone.asset_layer.asset_graph.asset_check_keys} <= {asset}
+
+
 def test_every_asset_has_a_catalogue_entry(graph: AssetGraph) -> None:
     for key in graph.get_all_asset_keys():
         summary, *parts = (graph.get(key).description or "").split("\n\n")

@@ -67,16 +67,23 @@ class SettingsResource(dg.ConfigurableResource[Any]):
     Every asset uses it, so it also marks the process of a run as alive.
     """
 
+    _is_of_run: bool = PrivateAttr(default=False)
+    _loaded: Settings | None = PrivateAttr(default=None)
+
     @override
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Hold the lock of the run, if it is one (a sensor uses the resource as well)."""
         if context.run and context.instance:
             hold_run_lock(context.instance, context.run.run_id)
+            self._is_of_run = True
 
     def load(self) -> Settings:
-        """Read and validate environment and `.env`.
+        """Read and validate environment and `.env`; a run does it once for all its steps.
 
         Raises:
             SettingsError: A setting is missing or has a value that is not allowed.
         """
-        return load_settings()
+        if not self._is_of_run:
+            return load_settings()
+        self._loaded = self._loaded or load_settings()
+        return self._loaded

@@ -1,20 +1,20 @@
 """The data of the charts of trends, activity, sentiment by group, servers and lateness.
 
-What belongs here: one read per chart, from the views that the page and SQL read too. Charts of a
+What belongs here: one reading per chart, from the views that the page and SQL read too. Charts of a
 period show the last days with posts, whenever that was.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from mastodon_assets.reports.queries import read_frame, with_models
+from mastodon_assets.reports.queries import MODELS, with_models
+from mastodon_assets.reports.readings import Statement, reading
 
 if TYPE_CHECKING:
     import pandas as pd
-    from psycopg import Connection
 
 SHOWN_TRENDS = 25
 SHOWN_LANGUAGES = 20
@@ -24,69 +24,7 @@ DAYS, HASHTAG_DAYS = 30, 7
 _NEWEST_DAY = sql.SQL("(SELECT (max(hour) AT TIME ZONE 'UTC')::date FROM masto.hourly_activity)")
 
 
-def hashtag_trends(connection: Connection[Any]) -> pd.DataFrame:
-    """Read the 25 first hashtags of `v_hashtag_trends`.
-
-    Returns:
-        One row per hashtag: `hashtag`, `accounts`, `usual_accounts`, and, equal in every row,
-        `hour`, `days_compared`, `all_trends`.
-    """
-    return read_frame(
-        connection,
-        """
-        SELECT hashtag, accounts, usual_accounts, hour, days_compared,
-               count(*) OVER () AS all_trends
-          FROM masto.v_hashtag_trends
-         ORDER BY score DESC, hashtag
-         LIMIT %s
-        """,
-        (SHOWN_TRENDS,),
-    )
-
-
-def activity_by_weekday(connection: Connection[Any]) -> pd.DataFrame:
-    """Read the view `v_activity_by_weekday`: its columns, by weekday and hour.
-
-    Returns:
-        Also, equal in every row, `first_day` and `last_day` (dates, UTC).
-    """
-    return read_frame(
-        connection,
-        """
-        SELECT weekday, hour_of_day, toots_count, hours_count, mean_toots, first_day, last_day
-          FROM masto.v_activity_by_weekday,
-               (SELECT (min(hour) AT TIME ZONE 'UTC')::date AS first_day,
-                       (max(hour) AT TIME ZONE 'UTC')::date AS last_day
-                  FROM masto.hourly_activity) hours
-         ORDER BY weekday, hour_of_day
-        """,
-    )
-
-
-def sentiment_by_language(connection: Connection[Any]) -> pd.DataFrame:
-    """Read the labels of the last 30 days per language, of all servers.
-
-    Returns:
-        One row per language, the 20 with most labelled posts: `name`, `n_pos`, `n_neu`, `n_neg`,
-        `n_labelled`, and, equal in every row, `n_toots` and `all_labelled` of all languages,
-        `all_names`, `first_day`, `last_day` (dates, UTC), `models` as in
-        `queries.sentiment_by_reason`.
-    """
-    return _sentiment(connection, "v_sentiment_by_language", "lang", DAYS, SHOWN_LANGUAGES)
-
-
-def sentiment_by_hashtag(connection: Connection[Any]) -> pd.DataFrame:
-    """Read the labels of the last 7 days per hashtag: the 25 with most labelled posts.
-
-    Returns:
-        Columns as of `sentiment_by_language`.
-    """
-    return _sentiment(connection, "v_sentiment_by_hashtag", "hashtag", HASHTAG_DAYS, SHOWN_HASHTAGS)
-
-
-def _sentiment(
-    connection: Connection[Any], view: str, name: str, days: int, most: int
-) -> pd.DataFrame:
+def _sentiment(view: str, name: str, days: int, most: int) -> tuple[Statement, tuple[object, ...]]:
     statement = sql.SQL("""
         WITH rows AS (
             SELECT * FROM masto.{view} WHERE day > {newest} - %s
@@ -107,35 +45,10 @@ def _sentiment(
          ORDER BY n_labelled DESC, name
          LIMIT %s
         """).format(view=sql.Identifier(view), name=sql.Identifier(name), newest=_NEWEST_DAY)
-    return with_models(connection, read_frame(connection, statement, (days, most)))
+    return statement, (days, most)
 
 
-def servers(connection: Connection[Any]) -> pd.DataFrame:
-    """Read posts and deletes of the last 30 days per server.
-
-    Returns:
-        One row per server, the 20 with most posts: `instance`, `toots_count`, `deletes_count`,
-        `deletes_of_stored`, and, equal in every row, `all_toots`, `all_servers`, `first_day`,
-        `last_day` (dates, UTC).
-    """
-    return _by_server(
-        connection, "v_servers", ("toots_count", "deletes_count", "deletes_of_stored")
-    )
-
-
-def lateness(connection: Connection[Any]) -> pd.DataFrame:
-    """Read how late the posts of the last 30 days were received, per server.
-
-    Returns:
-        One row per server, the 20 with most posts: `instance`, `toots_count`, `received_1m`,
-        `received_10m`, `received_1h`, `received_1d`, `received_later`, and, equal in every row,
-        `all_toots`, `all_servers`, `first_day`, `last_day` (dates, UTC).
-    """
-    received = ("received_1m", "received_10m", "received_1h", "received_1d", "received_later")
-    return _by_server(connection, "v_lateness", ("toots_count", *received))
-
-
-def _by_server(connection: Connection[Any], view: str, counts: tuple[str, ...]) -> pd.DataFrame:
+def _by_server(view: str, counts: tuple[str, ...]) -> tuple[Statement, tuple[object, ...]]:
     statement = sql.SQL("""
         WITH named AS (
             SELECT instance, {sums}, min(day) AS first, max(day) AS last
@@ -153,4 +66,100 @@ def _by_server(connection: Connection[Any], view: str, counts: tuple[str, ...]) 
             sql.SQL("sum({0})::bigint AS {0}").format(sql.Identifier(name)) for name in counts
         ),
     )
-    return read_frame(connection, statement, (DAYS, SHOWN_SERVERS))
+    return statement, (DAYS, SHOWN_SERVERS)
+
+
+@reading(
+    (
+        """
+        SELECT hashtag, accounts, usual_accounts, hour, days_compared,
+               count(*) OVER () AS all_trends
+          FROM masto.v_hashtag_trends
+         ORDER BY score DESC, hashtag
+         LIMIT %s
+        """,
+        (SHOWN_TRENDS,),
+    )
+)
+def hashtag_trends(frame: pd.DataFrame) -> pd.DataFrame:
+    """Read the 25 first hashtags of `v_hashtag_trends`.
+
+    Returns:
+        One row per hashtag: `hashtag`, `accounts`, `usual_accounts`, and, equal in every row,
+        `hour`, `days_compared`, `all_trends`.
+    """
+    return frame
+
+
+@reading(
+    """
+    SELECT weekday, hour_of_day, toots_count, hours_count, mean_toots, first_day, last_day
+      FROM masto.v_activity_by_weekday,
+           (SELECT (min(hour) AT TIME ZONE 'UTC')::date AS first_day,
+                   (max(hour) AT TIME ZONE 'UTC')::date AS last_day
+              FROM masto.hourly_activity) hours
+     ORDER BY weekday, hour_of_day
+    """
+)
+def activity_by_weekday(frame: pd.DataFrame) -> pd.DataFrame:
+    """Read the view `v_activity_by_weekday`: its columns, by weekday and hour.
+
+    Returns:
+        Also, equal in every row, `first_day` and `last_day` (dates, UTC).
+    """
+    return frame
+
+
+@reading(_sentiment("v_sentiment_by_language", "lang", DAYS, SHOWN_LANGUAGES), MODELS)
+def sentiment_by_language(frame: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Read the labels of the last 30 days per language, of all servers.
+
+    Returns:
+        One row per language, the 20 with most labelled posts: `name`, `n_pos`, `n_neu`, `n_neg`,
+        `n_labelled`, and, equal in every row, `n_toots` and `all_labelled` of all languages,
+        `all_names`, `first_day`, `last_day` (dates, UTC), `models` as in
+        `queries.sentiment_by_reason`.
+    """
+    return with_models(frame, models)
+
+
+@reading(_sentiment("v_sentiment_by_hashtag", "hashtag", HASHTAG_DAYS, SHOWN_HASHTAGS), MODELS)
+def sentiment_by_hashtag(frame: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Read the labels of the last 7 days per hashtag: the 25 with most labelled posts.
+
+    Returns:
+        Columns as of `sentiment_by_language`.
+    """
+    return with_models(frame, models)
+
+
+@reading(_by_server("v_servers", ("toots_count", "deletes_count", "deletes_of_stored")))
+def servers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Read posts and deletes of the last 30 days per server.
+
+    Returns:
+        One row per server, the 20 with most posts: `instance`, `toots_count`, `deletes_count`,
+        `deletes_of_stored`, and, equal in every row, `all_toots`, `all_servers`, `first_day`,
+        `last_day` (dates, UTC).
+    """
+    return frame
+
+
+@reading(
+    _by_server(
+        "v_lateness",
+        (
+            "toots_count",
+            *("received_1m", "received_10m", "received_1h", "received_1d", "received_later"),
+        ),
+    )
+)
+def lateness(frame: pd.DataFrame) -> pd.DataFrame:
+    """Read how late the posts of the last 30 days were received, per server.
+
+    Returns:
+        One row per server, the 20 with most posts: `instance`, `toots_count`, `received_1m`,
+        `received_10m`, `received_1h`, `received_1d`, `received_later`, and, equal in every row,
+        `all_toots`, `all_servers`, `first_day`, `last_day` (dates, UTC).
+    """
+    return frame

@@ -1,25 +1,25 @@
 """The data of the charts and CSV files, read from PostgreSQL as pandas frames.
 
-What belongs here: one read per chart or file. `charts` draws the frames, `writers` stores them.
+What belongs here: one reading per chart or file, called with a connection. `charts` draws the
+frames, `writers` stores them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING
 
 from psycopg import sql
-from psycopg.rows import tuple_row
 
 from mastodon_assets.reports.periods import shown_days
+from mastodon_assets.reports.readings import reading
 
 if TYPE_CHECKING:
     import pandas as pd
-    from psycopg import Connection
 
 TOP_HASHTAGS = 30
 _IS_LABEL = sql.SQL("outcome IN ('positive', 'neutral', 'negative')")
 # One value: all models that made labels; the champion makes only the next ones.
-_MODELS = sql.SQL("""
+MODELS = sql.SQL("""
     SELECT coalesce(jsonb_agg(jsonb_build_array(version, corpus) ORDER BY version), '[]') AS models
       FROM (SELECT DISTINCT model_version AS version
               FROM masto.sentiment_totals
@@ -28,7 +28,37 @@ _MODELS = sql.SQL("""
 """).format(is_label=_IS_LABEL)
 
 
-def sentiment_by_reason(connection: Connection[Any]) -> pd.DataFrame:
+_BY_REASON = sql.SQL("""
+    SELECT label_str, reason, sum(toots_count)::bigint AS n,
+           min(day) AS first_day, max(day) AS last_day,
+           ({models}) AS models
+      FROM (SELECT day, toots_count,
+                   CASE WHEN {is_label} THEN outcome ELSE 'unlabelled' END AS label_str,
+                   CASE WHEN {is_label} THEN NULL ELSE outcome END AS reason
+              FROM masto.sentiment_totals) posts
+     GROUP BY label_str, reason
+     ORDER BY array_position(
+                  ARRAY['positive', 'neutral', 'negative', 'unlabelled'], label_str),
+              n DESC, reason COLLATE "C"
+""").format(models=MODELS, is_label=_IS_LABEL)
+_TOP_HASHTAGS = (
+    """
+    SELECT hashtag, toots_count AS n, all_uses, all_hashtags, first_day, last_day
+      FROM masto.hashtag_totals,
+           (SELECT sum(toots_count)::bigint AS all_uses, count(*) AS all_hashtags
+              FROM masto.hashtag_totals) counted,
+           (SELECT (min(hour) AT TIME ZONE 'UTC')::date AS first_day,
+                   (max(hour) AT TIME ZONE 'UTC')::date AS last_day
+              FROM masto.batch_hashtag_by_hour) hours
+     ORDER BY n DESC, hashtag
+     LIMIT %s
+    """,
+    (TOP_HASHTAGS,),
+)
+
+
+@reading(_BY_REASON)
+def sentiment_by_reason(frame: pd.DataFrame) -> pd.DataFrame:
     """Read the posts per label, and those without one per reason.
 
     Counts every row of `toots_raw`, as `v_sentiment_daily` does, so both always add up to the
@@ -44,45 +74,37 @@ def sentiment_by_reason(connection: Connection[Any]) -> pd.DataFrame:
         - `models`, equal in every row: `[version, corpus]` of each model that made labels. The
           corpus is None if the model has no row in `sentiment_models`.
     """
-    return read_frame(
-        connection,
-        sql.SQL("""
-        SELECT label_str, reason, sum(toots_count)::bigint AS n,
-               min(day) AS first_day, max(day) AS last_day,
-               ({models}) AS models
-          FROM (SELECT day, toots_count,
-                       CASE WHEN {is_label} THEN outcome ELSE 'unlabelled' END AS label_str,
-                       CASE WHEN {is_label} THEN NULL ELSE outcome END AS reason
-                  FROM masto.sentiment_totals) posts
-         GROUP BY label_str, reason
-         ORDER BY array_position(
-                      ARRAY['positive', 'neutral', 'negative', 'unlabelled'], label_str),
-                  n DESC, reason COLLATE "C"
-        """).format(models=_MODELS, is_label=_IS_LABEL),
-    )
+    return frame
 
 
-def sentiment_distribution(connection: Connection[Any]) -> pd.DataFrame:
+@reading(_BY_REASON)
+def sentiment_distribution(by_reason: pd.DataFrame) -> pd.DataFrame:
     """Read `sentiment_by_reason` without reasons: `label_str`, `n`; at most four rows."""
-    by_reason = sentiment_by_reason(connection)
     return by_reason.groupby("label_str", sort=False)[["n"]].sum().reset_index()
 
 
-def sentiment_daily(connection: Connection[Any]) -> pd.DataFrame:
+@reading(
+    """
+    SELECT day, n_toosts, n_pos, n_neg, n_neu, avg_prob_pos, n_unscored
+      FROM masto.v_sentiment_daily
+     ORDER BY day
+    """
+)
+def sentiment_daily(frame: pd.DataFrame) -> pd.DataFrame:
     """Read the view `v_sentiment_daily`: its columns, oldest day first."""
-    frame = read_frame(
-        connection,
-        """
-        SELECT day, n_toosts, n_pos, n_neg, n_neu, avg_prob_pos, n_unscored
-          FROM masto.v_sentiment_daily
-         ORDER BY day
-        """,
-    )
     # A column of nulls alone is read as `object`, which has no fixed number of decimals.
     return frame.astype({"avg_prob_pos": "float64"})
 
 
-def sentiment_every_day(connection: Connection[Any]) -> pd.DataFrame:
+@reading(
+    """
+    SELECT day, n_pos, n_neu, n_neg, n_unscored, n_toosts
+      FROM masto.v_sentiment_daily
+     ORDER BY day
+    """,
+    MODELS,
+)
+def sentiment_every_day(daily: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     """Read the labels per day that the chart shows, with zeros for days without posts.
 
     Returns:
@@ -90,32 +112,22 @@ def sentiment_every_day(connection: Connection[Any]) -> pd.DataFrame:
         `n_unscored`, `n_toosts` (their sum), `n_earlier`, `n_later`, and `models` as in
         `sentiment_by_reason`.
     """
-    daily = read_frame(
-        connection,
-        """
-        SELECT day, n_pos, n_neu, n_neg, n_unscored, n_toosts
-          FROM masto.v_sentiment_daily
-         ORDER BY day
-        """,
-    )
-    shown = shown_days(daily, "n_toosts")
-    return with_models(connection, shown)
+    return with_models(shown_days(daily, "n_toosts"), models)
 
 
-def toots_every_day(connection: Connection[Any]) -> pd.DataFrame:
+@reading("SELECT day, toots_count FROM masto.batch_toots_per_day ORDER BY day")
+def toots_every_day(daily: pd.DataFrame) -> pd.DataFrame:
     """Read the posts per day that the chart shows, with zeros for days without posts.
 
     Returns:
         One row per day of `periods.shown_days`: `day` (date, UTC), `toots_count`, `n_earlier`,
         `n_later`.
     """
-    daily = read_frame(
-        connection, "SELECT day, toots_count FROM masto.batch_toots_per_day ORDER BY day"
-    )
     return shown_days(daily, "toots_count")
 
 
-def top_hashtags(connection: Connection[Any]) -> pd.DataFrame:
+@reading(_TOP_HASHTAGS)
+def top_hashtags(frame: pd.DataFrame) -> pd.DataFrame:
     """Read the 30 most used hashtags; equal counts by name.
 
     Counts are the sums behind `batch_top_hashtag`, days those of `batch_hashtag_by_hour`.
@@ -124,46 +136,18 @@ def top_hashtags(connection: Connection[Any]) -> pd.DataFrame:
         One row per hashtag: `hashtag` (without #), `n` (posts). Equal in every row, of all
         hashtags: `all_uses`, `all_hashtags`, `first_day`, `last_day` (dates, UTC).
     """
-    return read_frame(
-        connection,
-        """
-        SELECT hashtag, toots_count AS n, all_uses, all_hashtags, first_day, last_day
-          FROM masto.hashtag_totals,
-               (SELECT sum(toots_count)::bigint AS all_uses, count(*) AS all_hashtags
-                  FROM masto.hashtag_totals) counted,
-               (SELECT (min(hour) AT TIME ZONE 'UTC')::date AS first_day,
-                       (max(hour) AT TIME ZONE 'UTC')::date AS last_day
-                  FROM masto.batch_hashtag_by_hour) hours
-         ORDER BY n DESC, hashtag
-         LIMIT %s
-        """,
-        (TOP_HASHTAGS,),
-    )
+    return frame
 
 
-def top_hashtag_counts(connection: Connection[Any]) -> pd.DataFrame:
+@reading(_TOP_HASHTAGS)
+def top_hashtag_counts(frame: pd.DataFrame) -> pd.DataFrame:
     """Read `top_hashtags` with the columns `hashtag` and `n` alone."""
-    return top_hashtags(connection)[["hashtag", "n"]]
+    return frame[["hashtag", "n"]]
 
 
-def with_models(connection: Connection[Any], frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the column `models` of `sentiment_by_reason`."""
+def with_models(frame: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Add the column `models` of `sentiment_by_reason`, from the frame of `MODELS`."""
     import pandas as pd
 
-    models = read_frame(connection, _MODELS)["models"].iloc[0]
-    return frame.assign(models=pd.Series([models] * len(frame), dtype="object"))
-
-
-def read_frame(
-    connection: Connection[Any],
-    statement: LiteralString | sql.Composed,
-    parameters: tuple[object, ...] = (),
-) -> pd.DataFrame:
-    """Read the rows of a statement as a frame."""
-    import pandas as pd
-
-    with connection.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(statement, parameters or None)
-        assert cursor.description is not None
-        names = [column.name for column in cursor.description]
-        return pd.DataFrame(cursor.fetchall(), columns=names)
+    (value,) = models["models"]
+    return frame.assign(models=pd.Series([value] * len(frame), dtype="object"))

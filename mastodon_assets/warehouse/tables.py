@@ -556,7 +556,12 @@ ASSET_PROGRESS = _table(
         "model_version", "text", "champion that the asset was made with; null if it uses no model"
     ),
     _required("updated_at", _TIME, "time of the last change"),
-    Column("parameters", "text", "settings that the asset was made with; null if it uses none"),
+    Column(
+        "parameters",
+        "text",
+        "settings that the asset was made with, or hashes of what a file was made of and is; null"
+        " if there are none",
+    ),
     personal=(),
 )
 

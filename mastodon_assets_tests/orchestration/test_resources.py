@@ -109,3 +109,21 @@ def test_settings_are_read_when_asked_for_and_are_no_run_configuration(
     with pytest.raises(SettingsError, match="ACTIVITY_MIN_TOOTS"):
         resource.load()
     assert SettingsResource.to_config_schema().as_field().config_type.fields == {}  # type: ignore[attr-defined]
+
+
+def test_a_run_reads_the_settings_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTIVITY_MIN_TOOTS", "9")
+    seen: list[int] = []
+
+    @dg.asset
+    def first(settings: SettingsResource) -> None:
+        seen.append(settings.load().activity_min_toots)
+        monkeypatch.setenv("ACTIVITY_MIN_TOOTS", "8")
+
+    @dg.asset(deps=[first])
+    def second(settings: SettingsResource) -> None:
+        seen.append(settings.load().activity_min_toots)
+
+    for _ in range(2):
+        assert dg.materialize([first, second], resources={"settings": SettingsResource()}).success
+    assert seen == [9, 9, 8, 8]

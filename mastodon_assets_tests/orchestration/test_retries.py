@@ -96,7 +96,7 @@ def test_every_asset_and_check_that_asks_a_service_is_repeated_after_an_outage()
         for each in (*(definitions.assets or ()), *(definitions.asset_checks or ()))
         if isinstance(each, dg.AssetsDefinition)
     ]
-    assert len(steps) > 40
+    assert len(steps) > 30
     # What `retried_after_outages` returns has the function that it wraps.
     once = [op.name for op in steps if not hasattr(op.compute_fn.decorated_fn, "__wrapped__")]
     # It reads a file.

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,16 @@ from PIL import Image
 from psycopg import Connection
 from pydantic import SecretStr
 
-from mastodon_assets.reports.specs import CHARTS, EXPORTS, render_chart, write_export
+from mastodon_assets.reports import specs, writers
+from mastodon_assets.reports.specs import (
+    CHARTS,
+    EXPORTS,
+    ChartResult,
+    ExportResult,
+    FileState,
+    render_chart,
+    write_export,
+)
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.tables import TABLES
 from mastodon_assets_tests.support.report_rows import (
@@ -100,6 +110,64 @@ def test_a_second_run_on_the_same_data_changes_no_chart(
     content = first.path.read_bytes()
     assert render_chart(connection, name, tmp_path) == first
     assert first.path.read_bytes() == content
+
+
+def _make(
+    connection: Connection[Any], name: str, folder: Path, earlier: FileState | None = None
+) -> ChartResult | ExportResult:
+    make = render_chart if name in CHARTS else write_export
+    return make(connection, name, folder, earlier)
+
+
+def _change_a_row(connection: Connection[Any], _file: Path, _patch: pytest.MonkeyPatch) -> None:
+    connection.execute("UPDATE masto.sentiment_totals SET toots_count = toots_count + 1")
+
+
+def _remove_the_file(_connection: Connection[Any], file: Path, _patch: pytest.MonkeyPatch) -> None:
+    file.unlink()
+
+
+def _cut_the_file(_connection: Connection[Any], file: Path, _patch: pytest.MonkeyPatch) -> None:
+    file.write_bytes(file.read_bytes()[:9])
+
+
+def _change_the_code(_connection: Connection[Any], _file: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(specs, "_revision", lambda: "another")
+
+
+@pytest.mark.parametrize("name", ["part5_sentiment_distribution", "viz_sentiment_dist"])
+def test_a_file_of_the_same_rows_and_code_is_not_made_again(
+    connection: Connection[Any], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(connection, 2)
+    first = _make(connection, name, tmp_path)
+    for writer in ("write_chart", "write_csv"):
+        monkeypatch.delattr(writers, writer)
+    second = _make(connection, name, tmp_path, FileState.from_text(first.state.as_text()))
+    assert (second.rows, second.state) == (first.rows, first.state)
+    if isinstance(second, ChartResult):
+        assert (second.is_changed, second.preview_markdown) == (False, "")
+
+
+@pytest.mark.parametrize(
+    "change", [_change_a_row, _remove_the_file, _cut_the_file, _change_the_code]
+)
+@pytest.mark.parametrize("name", ["part5_sentiment_distribution", "viz_sentiment_dist"])
+def test_a_file_is_made_again_after_another_row_another_code_or_without_the_file(
+    connection: Connection[Any],
+    name: str,
+    change: Callable[[Connection[Any], Path, pytest.MonkeyPatch], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _fill(connection, 2)
+    first = _make(connection, name, tmp_path)
+    content = first.path.read_bytes()
+    change(connection, first.path, monkeypatch)
+    second = _make(connection, name, tmp_path, first.state)
+    changes_content = change is _change_a_row
+    assert (second.path.read_bytes() != content) == changes_content
+    assert (second.state == first.state) == (change in (_remove_the_file, _cut_the_file))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+from mastodon_assets.orchestration.assets.checks import schema_checks
 from mastodon_assets.orchestration.assets.metadata import describe, row_count, table_metadata
 from mastodon_assets.orchestration.resources import SettingsResource
 from mastodon_assets.orchestration.retries import retried_after_outages
@@ -131,38 +132,6 @@ def _selected(context: dg.AssetExecutionContext, tables: Sequence[Table]) -> lis
     return [table for table in tables if table.name in names]
 
 
-def _schema_spec(table: Table) -> dg.AssetCheckSpec:
-    return dg.AssetCheckSpec(
-        f"{table.name}_is_as_registered",
-        asset=table.name,
-        blocking=True,
-        description="Columns, types and key are those of the table catalog. A view groups by its"
-        " key, so no two rows share one.",
-    )
-
-
-def _schema_checks(name: str, tables: Sequence[Table]) -> dg.AssetChecksDefinition:
-    """Return the checks of several tables as one step."""
-
-    @dg.multi_asset_check(name=name, specs=[_schema_spec(table) for table in tables])
-    @retried_after_outages
-    def are_as_registered(settings: SettingsResource) -> Iterator[dg.AssetCheckResult]:
-        from mastodon_assets.warehouse.checks import schema_differences
-        from mastodon_assets.warehouse.database import transaction
-
-        with transaction(settings.load().postgres_url, snapshot=True) as connection:
-            found = {table.name: schema_differences(connection, table) for table in tables}
-        for table_name, differences in found.items():
-            yield dg.AssetCheckResult(
-                asset_key=table_name,
-                check_name=f"{table_name}_is_as_registered",
-                passed=not differences,
-                metadata={"differences": "; ".join(differences) or "none"},
-            )
-
-    return are_as_registered
-
-
 @dg.asset_check(
     asset=HOURLY_ACTIVITY.name,
     additional_deps=[table.name for table in HOURLY if table != HOURLY_ACTIVITY],
@@ -190,7 +159,7 @@ def hourly_tables_count_their_posts(settings: SettingsResource) -> dg.AssetCheck
 
 
 hourly_checks = [
-    _schema_checks("hourly_tables_are_as_registered", HOURLY),
-    _schema_checks("answer_views_are_as_registered", ANSWERS),
+    schema_checks("hourly_tables_are_as_registered", HOURLY),
+    schema_checks("answer_views_are_as_registered", ANSWERS),
     hourly_tables_count_their_posts,
 ]

@@ -1,9 +1,9 @@
 """The charts and CSV files."""
 
 import csv
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from psycopg import Connection
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.orchestration.resources import SettingsResource
 from mastodon_assets.orchestration.retries import retried_after_outages
-from mastodon_assets.reports.specs import CHARTS, EXPORTS
+from mastodon_assets.reports.specs import CHARTS, EXPORTS, FileState
 
 if TYPE_CHECKING:
     from mastodon_assets.reports.specs import ChartResult
@@ -37,7 +37,8 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
         description=_entry(
             f"A chart of {rows}.",
             reads=reads,
-            file=f"`{name}.png` in `REPORTS_DIR`, 8 inches wide, replaced atomically.",
+            file=f"`{name}.png` in `REPORTS_DIR`, 8 inches wide, replaced atomically if it is not"
+            " what the same rows and the same code gave before.",
             empty="a picture that says so",
             metadata="`path`, `dashboard` (its URL), `rows` (number of rows drawn), `is_empty`; if"
             " the chart changed also `preview` (the chart, 360 px wide) and `sparkline`.",
@@ -48,13 +49,15 @@ def _chart_asset(name: str, *, rows: str, shows: str) -> dg.AssetsDefinition:
         from mastodon_assets.reports.specs import render_chart
 
         loaded = settings.load()
-        before = _fingerprint(loaded.reports_dir / f"{name}.png")
-        with _recording_progress(loaded, name, shows) as connection:
-            made = render_chart(connection, name, loaded.reports_dir)
+        with _recording_progress(loaded, name, shows) as progress:
+            made = render_chart(
+                progress.connection, name, loaded.reports_dir, progress.earlier_file
+            )
+            progress.file = made.state
         return dg.MaterializeResult(
             metadata={
                 # They are most of what a run leaves in Dagster's history.
-                **(_pictures(made) if _fingerprint(made.path) != before else {}),
+                **(_pictures(made) if made.is_changed else {}),
                 "path": dg.MetadataValue.path(str(made.path.absolute())),
                 "dashboard": dg.MetadataValue.url(loaded.dashboard_page),
                 "rows": made.rows,
@@ -87,11 +90,6 @@ def _count_csv_rows(file: Path) -> int:
         return sum(1 for _ in csv.reader(lines)) - 1
 
 
-def _fingerprint(file: Path) -> bytes | None:
-    """Return a hash of the file's content; None if there is no file."""
-    return hashlib.sha256(file.read_bytes()).digest() if file.exists() else None
-
-
 def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.AssetsDefinition:
     reads = EXPORTS[name].reads
 
@@ -110,8 +108,8 @@ def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.Asset
         description=_entry(
             f"A CSV file of {rows}.",
             reads=reads,
-            file=f"`{name}.csv` in `EXPORTS_DIR`, UTF-8 with a header, replaced atomically."
-            f" Columns: {columns}.",
+            file=f"`{name}.csv` in `EXPORTS_DIR`, UTF-8 with a header, replaced atomically if it is"
+            f" not what the same rows and the same code gave before. Columns: {columns}.",
             empty="a file with the header only",
             metadata="`path`, row count.",
         ),
@@ -121,8 +119,11 @@ def _export_asset(name: str, *, rows: str, columns: str, shows: str) -> dg.Asset
         from mastodon_assets.reports.specs import write_export
 
         loaded = settings.load()
-        with _recording_progress(loaded, name, shows) as connection:
-            made = write_export(connection, name, loaded.exports_dir)
+        with _recording_progress(loaded, name, shows) as progress:
+            made = write_export(
+                progress.connection, name, loaded.exports_dir, progress.earlier_file
+            )
+            progress.file = made.state
         return dg.MaterializeResult(
             metadata={
                 "path": dg.MetadataValue.path(str(made.path.absolute())),
@@ -148,8 +149,17 @@ def _entry(summary: str, *, reads: tuple[str, ...], file: str, empty: str, metad
     )
 
 
+@dataclass
+class _Progress:
+    """A snapshot to read from, the file as its last run left it, and as this one does."""
+
+    connection: Connection[Any]
+    earlier_file: FileState | None
+    file: FileState | None = None
+
+
 @contextmanager
-def _recording_progress(settings: Settings, asset: str, shows: str) -> Iterator[Connection[Any]]:
+def _recording_progress(settings: Settings, asset: str, shows: str) -> Iterator[_Progress]:
     """Open a snapshot to read from; at its end `asset` shows the version that `shows` has in it.
 
     That is not the newest version of the posts: a chart drawn between drain and scoring is as old
@@ -159,14 +169,24 @@ def _recording_progress(settings: Settings, asset: str, shows: str) -> Iterator[
     from mastodon_assets.warehouse.watermarks import set_watermark
 
     with transaction(settings.postgres_url, snapshot=True) as connection:
-        source = connection.execute(
-            "SELECT toots_version, model_version FROM masto.asset_progress WHERE asset = %s",
-            (shows,),
-        ).fetchone()
-        yield connection
-    version, model = source or (0, None)
-    with transaction(settings.postgres_url) as connection:
-        set_watermark(connection, asset, toots_version=version, model_version=model)
+        recorded = {
+            name: tuple(values)
+            for name, *values in connection.execute(
+                "SELECT asset, toots_version, model_version, parameters FROM masto.asset_progress"
+                " WHERE asset = ANY(%s)",
+                ([asset, shows],),
+            )
+        }
+        before = recorded.get(asset)
+        progress = _Progress(connection, FileState.from_text(before[2] if before else None))
+        yield progress
+    version, model, _ = recorded.get(shows, (0, None, None))
+    file = progress.file.as_text() if progress.file else None
+    if before != (version, model, file):
+        with transaction(settings.postgres_url) as connection:
+            set_watermark(
+                connection, asset, toots_version=version, model_version=model, parameters=file
+            )
 
 
 chart_assets = [

@@ -2,30 +2,30 @@
 
 What belongs here: `<model_dir>/<version>/`, with the saved pipeline, `model.json`, `vocabulary.txt`
 and `held_out.parquet`, the texts that a later candidate is compared on. If a model has an
-embedding, `pipeline` has two pipelines: the stages before it, and those after it.
+embedding, `pipeline` has two pipelines: the stages before it, and those after it. Importing it
+loads no `pyspark.ml`: a refresh in which no post waits reads the vocabulary alone.
 """
 
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyarrow import parquet
 from pyspark.errors import PySparkException
-from pyspark.ml import PipelineModel
-from pyspark.sql import SparkSession
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import PlatformError
-from mastodon_assets.sentiment.features.embedding import (
-    Embedding,
-    EmbeddingStage,
-    require_embedding,
-)
 from mastodon_assets.spark.storage import StoragePath, file_sizes, remove_tree, rename
+
+if TYPE_CHECKING:
+    from pyspark.ml import PipelineModel
+    from pyspark.sql import SparkSession
+
+    from mastodon_assets.sentiment.features.embedding import Embedding
 
 _DESCRIPTION = "model.json"
 _PIPELINE = "pipeline"
@@ -68,12 +68,12 @@ class LoadedModel:
 
     version: str
     languages: tuple[str, ...]
-    pipeline: PipelineModel
+    pipeline: "PipelineModel"
 
 
 def save_model(
     model_dir: StoragePath,
-    pipeline: PipelineModel,
+    pipeline: "PipelineModel",
     description: Description,
     held_out: pa.Table,
     vocabulary: Iterable[str],
@@ -197,7 +197,7 @@ def check_usable(folder: StoragePath, spark_version: str) -> Description:
 
 
 def load_model(
-    spark: SparkSession, folder: StoragePath, settings: Settings | None = None
+    spark: "SparkSession", folder: StoragePath, settings: Settings | None = None
 ) -> LoadedModel:
     """Load the model in the folder; `settings` name the embedding, if the model needs one.
 
@@ -208,6 +208,8 @@ def load_model(
     description = check_usable(folder, spark.version)
     embedding = None
     if description.embedding is not None:
+        from mastodon_assets.sentiment.features.embedding import require_embedding
+
         embedding = require_embedding(settings or load_settings(), description.embedding)
     try:
         pipeline = _load_parts(folder, embedding)
@@ -219,8 +221,12 @@ def load_model(
     return LoadedModel(description.version, tuple(description.languages), pipeline)
 
 
-def _saved_parts(pipeline: PipelineModel) -> dict[str, PipelineModel]:
+def _saved_parts(pipeline: "PipelineModel") -> "dict[str, PipelineModel]":
     """Return by folder the pipelines to save: only Spark's own stages, which PySpark can load."""
+    from pyspark.ml import PipelineModel
+
+    from mastodon_assets.sentiment.features.embedding import EmbeddingStage
+
     places = [n for n, stage in enumerate(pipeline.stages) if isinstance(stage, EmbeddingStage)]
     if not places:
         return {_PIPELINE: pipeline}
@@ -231,7 +237,11 @@ def _saved_parts(pipeline: PipelineModel) -> dict[str, PipelineModel]:
     }
 
 
-def _load_parts(folder: StoragePath, embedding: Embedding | None) -> PipelineModel:
+def _load_parts(folder: StoragePath, embedding: "Embedding | None") -> "PipelineModel":
+    from pyspark.ml import PipelineModel
+
+    from mastodon_assets.sentiment.features.embedding import EmbeddingStage
+
     def load(name: str) -> PipelineModel:
         return PipelineModel.load((folder / name).absolute().as_uri())
 

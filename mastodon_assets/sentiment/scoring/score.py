@@ -1,25 +1,21 @@
 """Scores of posts: the label rule, and the refresh of `toots_sentiment`.
 
 What belongs here: from a probability to a label, which posts wait for a score, and writing each
-score for the version of the post that was scored.
+score for the version of the post that was scored. Importing it loads no Spark: a refresh in which
+no post waits needs none.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from psycopg import Connection, sql
 from pydantic import SecretStr
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.sentiment.features.languages import checked_language
-from mastodon_assets.sentiment.features.pipeline import label_str, prob_pos
 from mastodon_assets.sentiment.models.registry import Model, champion
-from mastodon_assets.sentiment.models.store import LoadedModel, load_model
 from mastodon_assets.sentiment.scoring.relabel import relabel, thresholds
 from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.spark.storage import for_executors
@@ -29,6 +25,11 @@ from mastodon_assets.warehouse.rollups import add_staged, mark_new_labels, subtr
 from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets.warehouse.staging import STAGED_SCORES, with_staging
 from mastodon_assets.warehouse.watermarks import set_watermark, toots_version
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from mastodon_assets.sentiment.models.store import LoadedModel
 
 Report = Callable[[str], None]
 
@@ -132,7 +133,9 @@ class ScoringResult:
     relabelled: int = 0
 
 
-def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: float) -> DataFrame:
+def score(
+    toots: "DataFrame", model: "LoadedModel | None", *, low: float, high: float
+) -> "DataFrame":
     """Label texts; a text that cannot be scored gets a reason instead.
 
     Of a text, the first 10,000 characters are scored; the rest changes nothing.
@@ -149,6 +152,8 @@ def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: floa
         (positive, neutral, negative), reason (unsupported_language, no_words, no_model) and
         model_version.
     """
+    from pyspark.sql import functions as F
+
     scored = (
         _without_model(toots) if model is None else _with_model(toots, model, low=low, high=high)
     )
@@ -164,7 +169,7 @@ def score(toots: DataFrame, model: LoadedModel | None, *, low: float, high: floa
 
 @jvm_end_explained()
 def score_pending(
-    session: Callable[[], SparkSession],
+    session: "Callable[[], SparkSession]",
     settings: Settings,
     report: Report,
     *,
@@ -208,10 +213,12 @@ def score_pending(
     champion_version = current.version if current else None
     waiting = Pending(champion=champion_version, rescore=rescore, is_queued=is_queued)
     done = 0
-    for pending, total in _pending_chunks(url, waiting):
+    for pending, total in pending_chunks(url, waiting):
         if current is None:
             scored = score_without_model(pending)
         else:
+            from mastodon_assets.sentiment.models.store import load_model
+
             spark = session()
             model = model or load_model(
                 spark, for_executors(settings, "the model's path", current.path), settings
@@ -304,7 +311,7 @@ def _is_queue_complete(connection: Connection[Any], current: Model | None) -> bo
     return watermark is not None and watermark[0] == (current.version if current else None)
 
 
-def _pending_chunks(postgres_url: SecretStr, waiting: Pending) -> Iterator[tuple[pa.Table, int]]:
+def pending_chunks(postgres_url: SecretStr, waiting: Pending) -> Iterator[tuple[pa.Table, int]]:
     """Yield chunks of posts by rising id, each with the number of all that wait.
 
     The posts are searched once: PostgreSQL keeps the ids for the life of the connection. A post
@@ -327,7 +334,9 @@ def _pending_chunks(postgres_url: SecretStr, waiting: Pending) -> Iterator[tuple
             yield posts, total
 
 
-def _without_model(toots: DataFrame) -> DataFrame:
+def _without_model(toots: "DataFrame") -> "DataFrame":
+    from pyspark.sql import functions as F
+
     return toots.withColumns(
         {
             "prob_pos": F.lit(None).cast("double"),
@@ -337,7 +346,14 @@ def _without_model(toots: DataFrame) -> DataFrame:
     )
 
 
-def _with_model(toots: DataFrame, model: LoadedModel, *, low: float, high: float) -> DataFrame:
+def _with_model(
+    toots: "DataFrame", model: "LoadedModel", *, low: float, high: float
+) -> "DataFrame":
+    from pyspark.sql import functions as F
+
+    from mastodon_assets.sentiment.features.languages import checked_language
+    from mastodon_assets.sentiment.features.pipeline import label_str, prob_pos
+
     others = [name for name in toots.columns if name != "text"]
     beginning = F.substring("text", 1, MAX_SCORED)
     checked = toots.withColumn("language", checked_language(beginning, F.col("lang")))

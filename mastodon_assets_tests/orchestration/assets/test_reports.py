@@ -112,3 +112,18 @@ def test_a_chart_that_did_not_change_adds_no_picture_to_the_history(environment:
     assert "preview" in first
     assert not {"preview", "sparkline"} & second.keys()
     assert second["path"] == first["path"]
+
+
+def test_a_chart_without_news_is_drawn_again_only_if_its_file_is_gone(
+    environment: Settings,
+) -> None:
+    name = "part5_toots_per_day"
+    file = environment.reports_dir / f"{name}.png"
+    assert _materialize(name).success
+    drawn_at = file.stat().st_mtime_ns
+    assert _materialize(name).success
+    assert file.stat().st_mtime_ns == drawn_at
+    file.unlink()
+    again = _materialize(name)
+    assert file.exists()
+    assert [check.passed for check in again.get_asset_check_evaluations()] == [True]
