@@ -369,6 +369,9 @@ def _source_text(source: "SourceStatus") -> str:
         f"{source.open_gaps} open gap{'' if source.open_gaps == 1 else 's'}",
         *([source.detail] if source.detail else []),
     ]
+    if source.incomplete_gaps:
+        gaps = f"{source.incomplete_gaps} gap{'' if source.incomplete_gaps == 1 else 's'}"
+        parts.insert(4, f"{gaps} of the last 7 days not filled completely (see masto.stream_gaps)")
     if source.suspicious:
         accept = f"mastodon-assets sources accept {source.instance}"
         parts.append(f"suspicious: {source.suspicious}; if that is right, run: {accept}")

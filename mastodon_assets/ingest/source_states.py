@@ -38,7 +38,8 @@ class SourceState:
 class SourceStatus:
     """One source as `status` shows it; `told_at` is when the state was recorded, in UTC.
 
-    `suspicious` says why removals wait for a person; None if they do not.
+    `suspicious` says why removals wait for a person; None if they do not. `incomplete_gaps` are
+    those of the last seven days that are closed, and were not filled completely.
     """
 
     instance: str
@@ -51,6 +52,7 @@ class SourceStatus:
     cursor: str | None
     open_gaps: int
     suspicious: str | None = None
+    incomplete_gaps: int = 0
 
     def present_state(self, now: datetime) -> str:
         """Return the state, or `not running` if the ingester ended without recording it."""
@@ -175,7 +177,11 @@ def read_sources(postgres_url: SecretStr) -> list[SourceStatus]:
                      WHERE g.instance = s.instance AND g.source = s.source
                        AND g.status = 'open') AS open_gaps,
                    (SELECT u.reason FROM masto.suspicious_sources u
-                     WHERE u.instance = s.instance AND u.accepted_until IS NULL) AS suspicious
+                     WHERE u.instance = s.instance AND u.accepted_until IS NULL) AS suspicious,
+                   (SELECT count(*) FROM masto.stream_gaps g
+                     WHERE g.instance = s.instance AND g.source = s.source
+                       AND g.started_at > now() - interval '7 days'
+                       AND g.status IN ('partial', 'unrecoverable')) AS incomplete_gaps
               FROM masto.ingest_sources s
               LEFT JOIN masto.ingest_cursors c USING (instance, source)
              ORDER BY s.instance, s.source

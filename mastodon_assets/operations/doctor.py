@@ -387,6 +387,8 @@ def _check_streaming(client: "MastodonClient") -> Finding:
         advice = (
             "nothing to do, but deletes are seen late: stored posts of the last two days are asked"
             " for again within the rate limits"
+            if client.has_token
+            else "set MASTODON_ACCESS_TOKEN, in case the server has streams for a token"
         )
         return Finding("streaming", "yellow", f"polling the timeline will be used: {error}", advice)
     answer = client.ask_streaming_health()

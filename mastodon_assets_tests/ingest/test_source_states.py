@@ -39,6 +39,11 @@ def test_status_shows_each_source_with_its_cursor_and_open_gaps(
     for source in ("public", "hashtag:tea"):
         save_state(url, "one.example", source, CONNECTED)
     save_cursor(url, "one.example", "public", "41", "rules")
+    now = datetime.now(UTC)
+    for days, status in ((8, "partial"), (6, "partial"), (1, "unrecoverable"), (2, "recovered")):
+        gap = Gap(now - timedelta(days=days), "cut", from_id=None)
+        gap.status = status  # type: ignore[assignment]
+        save_gap(url, "one.example", "public", gap)
     for minute, status in enumerate(("open", "open", "recovered")):
         gap = Gap(NOON + timedelta(minutes=minute), "cut", from_id=None)
         gap.status = status  # type: ignore[assignment]
@@ -50,6 +55,7 @@ def test_status_shows_each_source_with_its_cursor_and_open_gaps(
         ("hashtag:tea", None, 0),
         ("public", "41", 2),
     ]
+    assert [each.incomplete_gaps for each in found] == [0, 2]
     assert all(each.last_post_at == NOON for each in found)
 
 
