@@ -70,7 +70,8 @@ _TRAINING_CONFIG: dict[str, bool | float | int | str | None] = {
     # Rows that are put on disk together: 10,000, the default, are 25 MB, several times in memory.
     "spark.sql.inMemoryColumnarStorage.batchSize": "1000",
 }
-_CONNECT_PORT = 15002
+# Of the masters that are asked first whether they answer.
+_DEFAULT_PORTS = {"spark": 7077, "sc": 15002, "k8s": 443}
 _ANSWER_SECONDS = 5
 
 
@@ -300,17 +301,19 @@ def _check_answers(settings: Settings) -> None:
     # Spark itself tries for a minute and then prints a stack trace.
     master = shown_master(settings)
     scheme, _, places = master.partition("://")
-    if scheme not in ("spark", "sc"):
+    if scheme not in _DEFAULT_PORTS:
         return
-    addresses = [urlsplit(f"//{place}") for place in places.rstrip("/").split(",")]
-    for address in addresses:
+    # With k8s:// there may be a second scheme.
+    hosts = places.rpartition("://")[2].rstrip("/").split(",")
+    for address in [urlsplit(f"//{host}") for host in hosts]:
         try:
-            where = (address.hostname or "", address.port or _CONNECT_PORT)
+            where = (address.hostname or "", address.port or _DEFAULT_PORTS[scheme])
             socket.create_connection(where, timeout=_ANSWER_SECONDS).close()
             return
         except (OSError, ValueError):
             continue
-    raise ServiceUnavailableError(f"no Spark answers at {master}; check SPARK_MASTER")
+    server = "Kubernetes" if scheme == "k8s" else "Spark"
+    raise ServiceUnavailableError(f"no {server} answers at {master}; check SPARK_MASTER")
 
 
 def _log_level(settings: Settings) -> dict[str, str]:
