@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 
     from mastodon_assets.sentiment.train import TrainingResult
 
-# What a test may be skipped for in CI: recordings and cases that are no part of the project, and a
-# program that not every machine can get.
-_NOT_OURS = (str(SHARED_DATA), "MASTODON_ASSETS_CASES", "promtool")
+# What a test may be skipped for in CI: recordings and cases that are no part of the project, and
+# programs that not every machine can get.
+_NOT_OURS = (
+    *(str(SHARED_DATA), "MASTODON_ASSETS_CASES"),
+    *("promtool", "kube-apiserver"),
+)
 
 _topics = count(1)
 
