@@ -146,8 +146,8 @@ def for_executors(settings: Settings, variable: str, name: Path | str) -> Storag
     if not is_uri(name) and not shares_our_disk(settings):
         raise SettingsError(
             f"{variable}={name}: is on this machine's disk, which the executors of"
-            f" {shown_master(settings)} do not share; allowed: a URI such as hdfs://… or s3a://…,"
-            " or file:///… for a folder that all of them have mounted"
+            f" {shown_master(settings)} do not share; allowed: file:///… for a folder that"
+            " all of them have mounted, or another URI that Hadoop knows, such as hdfs://…"
         )
     return storage_path(settings, name)
 
