@@ -26,6 +26,8 @@ ROLES = (OWNER, WRITER, MODERATOR, READER)
 _SCHEMA = sql.Identifier(SCHEMA)
 # Since then there is a right to ANALYZE without owning the table; before, PostgreSQL skips it.
 _MAINTAIN_SINCE = 170_000
+# Since then a member of a role may be one that cannot act as it.
+_SET_SINCE = 160_000
 
 
 class RolesError(PlatformError):
@@ -176,10 +178,12 @@ def _restrict_database(connection: Connection[Any]) -> None:
 
 def _hand_over(connection: Connection[Any]) -> None:
     """Make `masto_owner` the owner of the schema and of all in it."""
-    is_member = connection.execute(
-        "SELECT pg_has_role(current_user, %s, 'MEMBER')", (OWNER,)
+    # Whoever created a role without being superuser is a member that may grant it, not become it.
+    membership = "SET" if connection.info.server_version >= _SET_SINCE else "MEMBER"
+    may_act = connection.execute(
+        "SELECT pg_has_role(current_user, %s, %s)", (OWNER, membership)
     ).fetchone()
-    if is_member != (True,):
+    if may_act != (True,):
         connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(OWNER)))
     owner = sql.Identifier(OWNER)
     connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(_SCHEMA))

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 import mastodon_assets
 from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.stream.merge import prepare_session, refresh_statistics
+from mastodon_assets.warehouse import roles
 from mastodon_assets.warehouse.database import MissingRightsError, connect, transaction
 from mastodon_assets.warehouse.migrate import MigrationError, migrate
 from mastodon_assets.warehouse.roles import (
@@ -32,7 +33,9 @@ from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 from mastodon_assets_tests.support.databases import new_database
 from mastodon_assets_tests.support.migrations import add_migration
 
-_BI_GUIDE = Path(mastodon_assets.__file__).parent / "docs" / "guides" / "bi.md"
+_GUIDES = Path(mastodon_assets.__file__).parent / "docs" / "guides"
+_BI_GUIDE = _GUIDES / "bi.md"
+_KUBERNETES_GUIDE = _GUIDES / "kubernetes.md"
 PASSWORDS = {
     OWNER: SecretStr("owner's pass/word"),
     WRITER: SecretStr("writer's pass@word"),
@@ -419,6 +422,64 @@ def test_a_database_owner_with_createrole_can_create_the_roles(
                 )
                 connection.execute("DROP OWNED BY landlord")
                 connection.execute("DROP ROLE landlord")
+
+
+def test_an_administrator_of_a_cloud_can_create_roles_that_are_not_there(
+    stack: StackConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As RDS, Cloud SQL and Azure have them: no superuser, but CREATEROLE and CREATEDB.
+
+    Since PostgreSQL 16 such a role may grant the roles it created, and not act as them.
+    """
+    names = {role: f"{role}_of_cloud" for role in PASSWORDS}
+    monkeypatch.setattr(roles, "ROLES", tuple(names.values()))
+    for constant in ("OWNER", "WRITER", "MODERATOR", "READER"):
+        monkeypatch.setattr(roles, constant, names[getattr(roles, constant)])
+    parts = conninfo_to_dict(stack.postgres_url)
+    place = f"{parts['host']}:{parts['port']}"
+    url = SecretStr(f"postgresql://cloud_admin:p@{place}/cloud")
+    with psycopg.connect(stack.postgres_url, autocommit=True) as superuser:
+        superuser.execute(
+            "CREATE ROLE cloud_admin LOGIN NOSUPERUSER CREATEROLE CREATEDB PASSWORD 'p'"
+        )
+        try:
+            with psycopg.connect(
+                f"postgresql://cloud_admin:p@{place}/postgres", autocommit=True
+            ) as cloud_admin:
+                for statement in _statements_of_the_guide():
+                    cloud_admin.execute(statement)
+            # Again, because a job may be run twice.
+            for _ in range(2):
+                create_roles(url, {names[role]: PASSWORDS[role] for role in PASSWORDS})
+                migrate(url)
+            password = quote(PASSWORDS[WRITER].get_secret_value(), safe="")
+            writer = SecretStr(f"postgresql://{names[WRITER]}:{password}@{place}/cloud")
+            with transaction(writer) as connection:
+                select(connection, TABLES["toots_raw"])
+                assert denied(connection, sql.SQL("DROP TABLE masto.toots_raw"))
+                owners = connection.execute(
+                    "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'masto'"
+                ).fetchall()
+            assert owners == [(names[OWNER],)]
+            psycopg.connect(f"postgresql://dagster_of_cloud:d@{place}/dagster_of_cloud").close()
+        finally:
+            for database in ("cloud", "dagster_of_cloud"):
+                superuser.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+            for role in (*names.values(), "dagster_of_cloud", "cloud_admin"):
+                superuser.execute(f"DROP ROLE IF EXISTS {role}")
+
+
+def _statements_of_the_guide() -> list[str]:
+    """The guide's SQL for the administrator, with names of this test's own."""
+    text = _KUBERNETES_GUIDE.read_text(encoding="utf-8")
+    (found,) = re.findall(r"((?:^    (?:CREATE|GRANT) .*;\n)+)", text, re.MULTILINE)
+    statements = [line.strip() for line in found.splitlines()]
+    assert len(statements) == 4
+    renamed = [
+        re.sub(r"\bdagster\b", "dagster_of_cloud", statement).replace("'…'", "'d'")
+        for statement in statements
+    ]
+    return [re.sub(r"\bmastodon\b", "cloud", statement) for statement in renamed]
 
 
 def test_dagsters_database_and_ours_are_closed_to_each_others_users(
