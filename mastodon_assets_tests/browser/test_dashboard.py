@@ -1,7 +1,7 @@
 """What a person sees and does in Chromium on the dashboard."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -164,6 +164,35 @@ def test_a_paused_page_stays_as_it_is_and_catches_up(
     assert resume.get_attribute("aria-pressed") == "true"
     resume.click()
     _wait_for_change(paused, before)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_each_filter_of_the_form_is_in_the_link_and_in_the_numbers(
+    open_page: Any, width: int
+) -> None:
+    page = open_page("/", viewport={"width": width, "height": 900})
+    page.get_by_label("Time").select_option("30d")
+    page.get_by_label("Language").select_option("de")
+    page.get_by_label("Hashtag").fill("tea")
+    page.get_by_label("Server").select_option("one.example")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**period=30d**")
+    for part in ("language=de", "hashtag=tea", "server=one.example"):
+        assert part in page.url
+    assert page.get_by_label("Server").input_value() == "one.example"
+    page.locator("#model").wait_for()
+    # Each view says which of them it does not apply.
+    page.locator("#servers .ignored", has_text="Not filtered by language or hashtag.").wait_for()
+    page.get_by_role("link", name="Reset").click()
+    page.get_by_text("Days", exact=True).click()
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    page.get_by_label("from").fill(yesterday)
+    page.get_by_label("to", exact=True).fill(yesterday)
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**from=**")
+    per_day = 24 * sum(rows.PER_HOUR.values())
+    page.locator("#figures", has_text=f"{per_day:,}").wait_for()
+    page.locator("#figures", has_text=f"{yesterday} to {yesterday}").wait_for()
 
 
 def test_filters_work_by_keyboard_alone(open_page: Any) -> None:
