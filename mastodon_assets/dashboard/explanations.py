@@ -6,6 +6,7 @@ a process whose posts nobody looks at never holds it.
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 LONGEST_TEXT = 500
 MOST_WORDS = 5
 _MOST_CACHED = 500
+# Of a look: a post takes up to a tenth of a second, once. The others get words at a later look.
+_SECONDS = 0.5
 # What was stored is what Spark computed; numbers that differ would explain another label.
 _TOLERANCE = 1e-6
 
@@ -43,6 +46,8 @@ class Explanations:
     def of(self, posts: Sequence[Post]) -> list[Words]:
         """Return the strongest words of each post; none if they cannot be computed without Spark.
 
+        A look takes about half a second at most; posts that are left have their words at the next.
+
         Args:
             posts: Posts, the newest first.
         """
@@ -58,9 +63,10 @@ class Explanations:
         path = next((post.model_path for post in posts if post.model_path), None)
         if path is not None and path != self._path:
             self._path, self._model = path, _load(path)
-        return [self._words(post) for post in posts]
+        until = time.monotonic() + _SECONDS
+        return [self._words(post, until) for post in posts]
 
-    def _words(self, post: Post) -> Words:
+    def _words(self, post: Post, until: float) -> Words:
         model = self._model
         if (
             model is None
@@ -72,6 +78,8 @@ class Explanations:
         key = (model.version, post.lang, post.text)
         found = self._cache.get(key)
         if found is None:
+            if time.monotonic() > until:
+                return ()
             probability, words = model.words(post.text, post.lang)
             is_same = probability is not None and abs(probability - post.prob_pos) < _TOLERANCE
             found = self._cache[key] = words[:MOST_WORDS] if is_same else ()

@@ -65,6 +65,15 @@ def test_the_strongest_words_of_a_post_are_computed_once(model: _Model) -> None:
     assert model.texts == [post.text]
 
 
+def test_a_look_does_not_wait_for_all_words(model: _Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, posts = Explanations(), [_post("first"), _post("second")]
+    monkeypatch.setattr(explanations, "_SECONDS", -1.0)
+    assert shown.of(posts) == [(), ()]
+    monkeypatch.undo()
+    monkeypatch.setattr(explanations, "_load", lambda path: model)
+    assert all(shown.of(posts))
+
+
 @pytest.mark.parametrize(
     "changed",
     [
