@@ -1,6 +1,7 @@
 """Charts are well-formed, complete in themselves, and inside their width."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -126,3 +127,20 @@ def test_a_month_of_several_weeks_is_named_once() -> None:
     named = [label for label in axis.labels if label]
     assert len(named) == len(set(named)) == 13
     assert named[1:3] == ["Dec 2025", "Jan 2026"]
+
+
+@pytest.mark.parametrize("width", [326, 1160])
+def test_labels_of_months_have_room_also_if_the_first_one_is_short(width: int) -> None:
+    end = datetime(2026, 11, 29, tzinfo=UTC)
+    start = end - timedelta(days=365)
+    axis = axis_of(grain_for(start, end), start, end)
+    assert axis.labels[:2] == ["Nov 2025", "Dec 2025"]
+    drawn = stacked_columns(width, axis, [Series("en", [1] * len(axis.starts))], "posts", "posts")
+    places = sorted(
+        float(element.attrib["x"])
+        for element in ElementTree.fromstring(drawn).iter(f"{_SVG}text")  # noqa: S314 - ours
+        if element.text in axis.labels
+    )
+    assert len(places) > 2
+    gaps = [after - before for before, after in pairwise(places)]
+    assert min(gaps) > width_of("Nov 2025")

@@ -214,18 +214,22 @@ def _grid(frame: _Frame, steps: Sequence[float], labels: Sequence[str]) -> list[
 
 
 def _time_labels(frame: _Frame, axis: Axis) -> list[str]:
-    """Label as many periods as have room, at equal distances, the last label first."""
+    """Label as many periods as have room, at about equal distances, the last label first."""
     named = [number for number, label in enumerate(axis.labels) if label]
     if not named:
         return []
     room = max(width_of(axis.labels[number]) for number in named) + _LABEL_GAP
     distance = frame.step * (named[-1] - named[0]) / max(len(named) - 1, 1)
     every = max(1, -int(-room // distance)) if distance else 1
-    parts = []
+    parts, following = [], frame.right + _RIGHT + room
     for number in named[::-1][::every]:
         x = frame.x(number) + frame.step / 2
         half = width_of(axis.labels[number]) / 2
         x = min(max(x, half), frame.right + _RIGHT - half)
+        # Months begin in the fourth or fifth week after each other, the first anywhere.
+        if following - x < room - _LABEL_GAP / 2:
+            continue
+        following = x
         label = text(x, frame.bottom + 18, axis.labels[number], anchor="middle", colour="muted")
         parts.append(label)
     return parts
