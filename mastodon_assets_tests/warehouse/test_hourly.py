@@ -412,6 +412,17 @@ def test_sentiment_of_a_hashtag_is_shown_from_five_labels_on(sink: Sink) -> None
     assert sink.rows("SELECT * FROM masto.v_sentiment_by_hashtag") == [
         (date(2026, 11, 20), "many", "en", 7, 3, 1, 1, 2)
     ]
+    # Nor can a condition of the reader's own look at the others.
+    with sink.connection.transaction():
+        sink.connection.execute(
+            "CREATE FUNCTION pg_temp.seen(labels bigint) RETURNS boolean COST 0.000001"
+            " LANGUAGE plpgsql AS $$ BEGIN ASSERT labels >= 5, 'it sees too few'; RETURN true;"
+            " END $$"
+        )
+    looks = (
+        "SELECT hashtag FROM masto.v_sentiment_by_hashtag WHERE pg_temp.seen(n_pos + n_neu + n_neg)"
+    )
+    assert sink.rows(looks) == [("many",)]
 
 
 def test_sentiment_of_a_language_has_its_mean_over_labelled_posts(sink: Sink) -> None:
