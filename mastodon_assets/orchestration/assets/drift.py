@@ -60,11 +60,13 @@ def _findings(settings: "Settings") -> "dict[str, Finding]":
         "unscored_share_is_stable": drift.unscored_share_holds(first, newest),
     }
     reference = model.metrics.get("reference")
-    if reference is None:
-        older = drift.Finding(
-            True, "the champion has no reference to compare with; train a new model"
-        )
-        return {**dict.fromkeys(_FACTS, older), **findings}
+    incomparable = None
+    if model.metrics.get("is_synthetic"):
+        incomparable = "the champion is for demonstration only: no post is like its synthetic texts"
+    elif reference is None:
+        incomparable = "the champion has no reference to compare with; train a new model"
+    if incomparable:
+        return {**dict.fromkeys(_FACTS, drift.Finding(True, incomparable)), **findings}
     return {
         **findings,
         "probabilities_are_as_trained": drift.probabilities_hold(
