@@ -60,13 +60,14 @@ def _findings(settings: "Settings") -> "dict[str, Finding]":
         "unscored_share_is_stable": drift.unscored_share_holds(first, newest),
     }
     reference = model.metrics.get("reference")
-    incomparable = None
-    if model.metrics.get("is_synthetic"):
-        incomparable = "the champion is for demonstration only: no post is like its synthetic texts"
-    elif reference is None:
-        incomparable = "the champion has no reference to compare with; train a new model"
-    if incomparable:
-        return {**dict.fromkeys(_FACTS, drift.Finding(True, incomparable)), **findings}
+    if reference is None or model.metrics.get("is_synthetic"):
+        incomparable = drift.Finding(
+            True,
+            "the champion has no reference to compare with; train a new model"
+            if reference is None
+            else "the champion is for demonstration only: no post is like its synthetic texts",
+        )
+        return {**dict.fromkeys(_FACTS, incomparable), **findings}
     return {
         **findings,
         "probabilities_are_as_trained": drift.probabilities_hold(
