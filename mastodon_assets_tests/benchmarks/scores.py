@@ -20,7 +20,7 @@ from mastodon_assets.warehouse.database import connect, transaction
 from mastodon_assets.warehouse.migrate import migrate
 from mastodon_assets.warehouse.rollups import rebuild_rollups
 from mastodon_assets.warehouse.watermarks import set_watermark
-from mastodon_assets_tests.benchmarks.size import put_history
+from mastodon_assets_tests.benchmarks.size import put_posts
 
 
 def main(url: SecretStr, posts: int) -> None:
@@ -30,7 +30,7 @@ def main(url: SecretStr, posts: int) -> None:
         connection.execute("DROP SCHEMA IF EXISTS masto CASCADE")
     migrate(url)
     with transaction(url) as connection:
-        put_history(connection, posts)
+        put_posts(connection, posts)
         connection.execute("INSERT INTO masto.toots_unscored (id) SELECT id FROM masto.toots_raw")
         # The champion, none, has seen all other posts.
         set_watermark(

@@ -89,12 +89,17 @@ def main() -> None:
 
 def put_history(connection: Connection[Any], rows: int, days: int = 180) -> None:
     """Insert posts of the days before those of the messages, with aliases and windows; commit."""
+    put_posts(connection, rows, days)
+    for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED):
+        rebuild_windows(connection, table)
+
+
+def put_posts(connection: Connection[Any], rows: int, days: int = 180) -> None:
+    """Insert posts of the days before those of the messages, with aliases."""
     for first in range(0, rows, _ROWS_AT_ONCE):
         last = min(first + _ROWS_AT_ONCE, rows) - 1
         connection.execute(_HISTORY, {"first": first, "last": last, "rows": rows, "days": days})
     connection.execute(_ALIASES)
-    for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED):
-        rebuild_windows(connection, table)
 
 
 def _arguments() -> argparse.Namespace:
