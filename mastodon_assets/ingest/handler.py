@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice, takewhile
 from typing import Any
 
 import orjson
@@ -48,6 +48,8 @@ _REMEMBERED_POSTS = 100_000
 _OTHER_TIMELINE = "other_timeline"
 REFUSED_AT_HOME = "refused_at_home"
 _SETTLED_SECONDS = 60 * 60
+# Posts that another server's reader had published may still be on their way to the tables.
+_SECOND_LOOK_SECONDS = 60
 _MOST_ACCOUNTS = 1_000
 _PUBLISHED, _DELETED, _NEVER_EDITED = "published", "deleted", "never edited"
 
@@ -202,8 +204,8 @@ class EventHandler:
     def refusing_accounts(self) -> list[str]:
         """Return the accounts seen to refuse whose stored posts were not removed since.
 
-        An account is returned again if it is seen more than an hour later: posts may have been on
-        their way to the tables.
+        An account is returned again a minute later, because posts may have been on their way to
+        the tables, and if it is seen more than an hour later.
         """
         return self._refusing.waiting()
 
@@ -453,6 +455,7 @@ class _RefusingAccounts:
         self._limit = limit
         self._waiting: dict[str, None] = {}
         self._settled: OrderedDict[str, float] = OrderedDict()
+        self._looked_at_again: dict[str, float] = {}
 
     def add(self, account: str) -> None:
         """Let an account wait, unless it was settled within the hour."""
@@ -465,14 +468,20 @@ class _RefusingAccounts:
         """Forget an account that does not refuse any more."""
         self._waiting.pop(account, None)
         self._settled.pop(account, None)
+        self._looked_at_again.pop(account, None)
 
     def waiting(self) -> list[str]:
         """Return the accounts that wait, at most a thousand at once."""
-        return list(islice(self._waiting, _MOST_ACCOUNTS))
+        now = time.monotonic()
+        # They are in the order of their times.
+        due = takewhile(lambda each: self._looked_at_again[each] <= now, self._looked_at_again)
+        return list(dict.fromkeys(islice(chain(self._waiting, due), _MOST_ACCOUNTS)))
 
     def settle(self, accounts: Iterable[str]) -> None:
         """Note that the stored posts of these accounts are removed."""
         for account in accounts:
+            if self._looked_at_again.pop(account, None) is None:
+                self._looked_at_again[account] = time.monotonic() + _SECOND_LOOK_SECONDS
             self._waiting.pop(account, None)
             self._settled[account] = time.monotonic()
             self._settled.move_to_end(account)

@@ -196,6 +196,19 @@ def test_an_account_that_refuses_waits_until_its_stored_posts_are_deleted() -> N
     assert handling.handler.refusing_accounts() == ["ada@one.example"]
 
 
+def test_an_account_that_refuses_is_looked_at_again_because_posts_may_have_been_on_their_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handler, "_SECOND_LOOK_SECONDS", 0)
+    handling = Handling()
+    handling.event("update", status("1", account=account(noindex=True)))
+    # Nothing is stored yet: a post that was read abroad is in Kafka, and not in the tables.
+    handling.handler.handle_refused(["ada@one.example"], [], NOW)
+    assert handling.handler.refusing_accounts() == ["ada@one.example"]
+    handling.handler.handle_refused(["ada@one.example"], [], NOW)
+    assert handling.handler.refusing_accounts() == []
+
+
 def test_an_account_that_refuses_is_named_as_its_stored_posts_are() -> None:
     pseudonyms = Pseudonyms(SecretStr("a key for tests only"))
     handling = Handling(policy=AdmissionPolicy(pseudonyms=pseudonyms))
