@@ -1,6 +1,9 @@
 """Retention, on a real instance and a real broker."""
 
+import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +30,11 @@ _NOW = datetime.now(UTC)
 @dg.asset
 def ours(context: dg.AssetExecutionContext) -> None:
     context.log.info("materialized")
+
+
+@dg.asset_check(asset=ours)
+def is_ours() -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=True)
 
 
 @pytest.fixture
@@ -97,6 +105,36 @@ def test_a_removed_run_leaves_no_file_and_its_assets_keep_their_last_materializa
     assert not any(first in name for name in files)
     assert any(second in name for name in files)
     assert instance.get_latest_materialization_event(dg.AssetKey("ours")) is not None
+
+
+def test_the_history_does_not_grow_once_there_are_as_many_refreshes_as_are_kept(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    refresh = dg.define_asset_job("refresh_job", dg.AssetSelection.all())
+    definitions = dg.Definitions([ours], asset_checks=[is_ours], jobs=[refresh])
+    job = definitions.get_repository_def().get_job("refresh_job")
+    settings = load_settings(dagster_keep_refreshes=2)
+    sizes = []
+    for _ in range(6):
+        assert job.execute_in_process(instance=instance, tags={"lane": "toots"}).success
+        remove_old_runs(instance, settings, _OURS, _NOW)
+        sizes.append((_rows(tmp_path), sum(path.is_file() for path in tmp_path.rglob("*"))))
+    assert len(_runs(instance)) == 2
+    assert sizes[0][0]["index.db/event_logs"] > 0
+    assert sizes[0][0]["index.db/asset_check_executions"] == 1
+    assert sizes[2:] == [sizes[1]] * 4
+
+
+def _rows(folder: Path) -> Counter[str]:
+    """The rows of each table of Dagster's databases; those of runs count as one database."""
+    rows: Counter[str] = Counter()
+    for path in folder.rglob("*.db"):
+        name = path.name if path.stem in ("index", "runs", "schedules") else "of a run"
+        with closing(sqlite3.connect(path)) as database:
+            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
+                ((count,),) = database.execute(f'SELECT count(*) FROM "{table}"')  # noqa: S608
+                rows[f"{name}/{table}"] += count
+    return rows
 
 
 def test_observations_go_after_a_day(instance: dg.DagsterInstance) -> None:
