@@ -108,9 +108,7 @@ def _apprise(url: str) -> Destination:
         try:
             import apprise
         except ImportError:
-            raise DeliveryError(
-                "ALERT_URLS needs Apprise; run: pip install 'mastodon-assets[alerts]'"
-            ) from None
+            raise DeliveryError("ALERT_URLS needs Apprise; run: pip install apprise") from None
         service = apprise.Apprise()
         if not service.add(url):
             raise DeliveryError(f"Apprise does not know the address {name}")

@@ -25,7 +25,8 @@ def end_on_signals() -> None:
     """Raise KeyboardInterrupt at SIGINT and SIGTERM, and end the process if that takes too long.
 
     A shell starts `command &` in a script with SIGINT ignored: it is not ignored here, nor by the
-    processes that a command starts.
+    processes that a command starts. SIGHUP, which a closed terminal sends, counts as SIGTERM unless
+    it is ignored, as by `nohup`.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -35,6 +36,8 @@ def end_on_signals() -> None:
     threading.Thread(target=_end_late, args=(reader,), daemon=True, name="deadline").start()
     for number in _SIGNALS:
         signal.signal(number, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
 
 
 def forget_signals() -> None:

@@ -52,6 +52,9 @@ PLATFORMS = {
     ("Darwin", "arm64"): "darwin-arm64v8",
 }
 USER = DATABASE = "mastodon"
+# The server's log has the message of an error only. Its details quote rows and statements, and no
+# purge reaches a log.
+WITHOUT_ROWS_IN_LOG = ("log_error_verbosity=terse", "log_min_error_statement=panic")
 # Not /tmp or /var/tmp: old files are deleted there, and anyone can create links in them.
 ROOT_DATA = Path("/var/lib/mastodon_assets")
 ROOT_RUNS_AS = ("postgres", "nobody")
@@ -178,12 +181,18 @@ def _run(
     data = place / "data"
     server_port = choose_port(folder / "port")
     report(f"starting PostgreSQL on 127.0.0.1:{server_port}")
-    options = ("listen_addresses=127.0.0.1", f"port={server_port}", "unix_socket_directories=")
+    options = (
+        "listen_addresses=127.0.0.1",
+        f"port={server_port}",
+        "unix_socket_directories=",
+        *WITHOUT_ROWS_IN_LOG,
+        _marker(home),
+    )
     start_server(
         "PostgreSQL",
         [
             *(str(binaries / "bin" / "postgres"), "-D", str(data)),
-            *(part for option in (*options, _marker(home)) for part in ("-c", option)),
+            *(part for option in options for part in ("-c", option)),
         ],
         lambda: answers(home),
         cwd=place,

@@ -31,6 +31,7 @@ from mastodon_assets.contract.dead_letter import DeadLetter, NoDeadLetterError, 
 from mastodon_assets.contract.identity import full_handle
 from mastodon_assets.contract.messages import ContractError, Message, encode
 from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.ingest.homes import REFUSED_AT_HOME, Homes
 from mastodon_assets.ingest.policy.admission import AdmissionPolicy, DroppedError, admission_policy
 from mastodon_assets.ingest.policy.normalize import NormalizeError
 from mastodon_assets.kafka.client import client_config
@@ -147,6 +148,8 @@ def replay_errors(
     if publisher is not None:
         record_handle_key(settings)
     policy, suppression_list = admission_policy(settings), watched_suppression_list(settings)
+    homes = Homes(settings.postgres_url)
+    homes.load()
     bounds = _bounds(settings)
     done: dict[int, int] = {}
     with _reading(settings) as consumer:
@@ -154,7 +157,7 @@ def replay_errors(
         for read, entry in enumerate(_entries(settings, consumer, starts), start=1):
             dead_letter = entry.dead_letter
             if reason.lower() in dead_letter.reason.lower():
-                problem = _replay(publisher, entry, policy, suppression_list())
+                problem = _replay(publisher, entry, policy, suppression_list(), homes)
                 if problem is None:
                     summary.published += 1
                 else:
@@ -360,6 +363,7 @@ def _replay(
     entry: _Entry,
     policy: AdmissionPolicy,
     suppression_list: SuppressionList,
+    homes: Homes,
 ) -> str | None:
     """Publish an entry; return the reason if it is still refused."""
     if entry.instance is None:
@@ -367,7 +371,8 @@ def _replay(
     if entry.dead_letter.payload is None:
         return _NO_PAYLOAD
     try:
-        message = _message(entry, json.loads(entry.dead_letter.payload), policy, suppression_list)
+        status = json.loads(entry.dead_letter.payload)
+        message = _message(entry, status, policy, suppression_list, homes)
         encode(message)
         if publisher is not None:
             publisher.publish(message)
@@ -379,13 +384,21 @@ def _replay(
 
 
 def _message(
-    entry: _Entry, status: Any, policy: AdmissionPolicy, suppression_list: SuppressionList
+    entry: _Entry,
+    status: Any,
+    policy: AdmissionPolicy,
+    suppression_list: SuppressionList,
+    homes: Homes,
 ) -> Message:
     """Build the message; raise _WithheldError, DroppedError or NormalizeError if refused."""
     assert entry.instance is not None, "checked by the caller"
     withheld = policy.withheld_reason(
         status, instance=entry.instance, suppression_list=suppression_list
     )
+    handle = full_handle(status.get("account"), entry.instance) if withheld is None else None
+    if handle is not None and homes.refuses(handle):
+        # It has refused since.
+        withheld = REFUSED_AT_HOME
     if withheld is not None:
         raise _WithheldError(f"withheld: {withheld}")
     assert entry.dead_letter.at is not None, "an entry of the ingester has a time"

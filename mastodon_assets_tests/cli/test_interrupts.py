@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end each command, however it was started, without a traceback."""
+"""Ctrl-C, SIGTERM and a closed terminal end each command without a traceback."""
 
 import json
 import re
@@ -19,6 +19,7 @@ from mastodon_assets_tests.support.commands import (
     Commands,
     read_until,
     started,
+    started_by_nohup,
     started_in_background,
 )
 
@@ -32,7 +33,8 @@ ended_by = pytest.mark.parametrize(
         pytest.param(sent, start, id=f"{start.__name__}-{sent.name}")
         for start in (started, started_in_background)
         for sent in (signal.SIGINT, signal.SIGTERM)
-    ],
+    ]
+    + [pytest.param(signal.SIGHUP, started, id="closed-terminal")],
 )
 
 
@@ -46,6 +48,18 @@ def test_the_simulator_ends_in_good_order(sent: signal.Signals, start: Start) ->
         process.send_signal(sent)
         _, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (0, "")
+
+
+def test_what_nohup_started_outlives_its_terminal() -> None:
+    with started_by_nohup("simulate", "--port", "0", "--toots", "5") as process:
+        shown = read_until(process.stdout, "MASTODON_ACCESS_TOKEN=")
+        process.send_signal(signal.SIGHUP)
+        found = re.search(r"http://127\.0\.0\.1:\d+", shown)
+        assert found
+        for _ in range(3):
+            assert httpx.get(f"{found[0]}/api/v2/instance", timeout=30).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
 
 
 @ended_by

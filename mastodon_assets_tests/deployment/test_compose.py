@@ -23,7 +23,7 @@ from mastodon_assets.cli.app import app
 from mastodon_assets.config import settings as settings_module
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded.kafka import KAFKA_VERSION
-from mastodon_assets.embedded.postgres import POSTGRES_VERSION
+from mastodon_assets.embedded.postgres import POSTGRES_VERSION, WITHOUT_ROWS_IN_LOG
 from mastodon_assets.ingest.metrics import IngestCollector, Reading
 from mastodon_assets.operations.metrics_endpoint import serving_metrics
 from mastodon_assets.orchestration import dagster_storage, guarded_web_server
@@ -382,6 +382,23 @@ def test_kafka_and_postgresql_have_room_where_their_starts_write() -> None:
         assert {place.partition(":")[0] for place in _ALL[name]["tmpfs"]} >= places
     assert _ALL["kafka"]["environment"]["KAFKA_LOG_DIRS"] in _ALL["kafka"]["volumes"][0]
     assert "-loggc" not in _ALL["kafka"]["environment"]["EXTRA_ARGS"]
+
+
+def test_postgresqls_log_holds_no_rows_as_that_of_the_embedded_one() -> None:
+    options = [part for option in WITHOUT_ROWS_IN_LOG for part in ("-c", option)]
+    assert _ALL["postgres"]["command"] == ["postgres", *options]
+
+
+def test_whatever_writes_posts_has_the_keys_of_the_list_and_of_handles() -> None:
+    """Otherwise it would store whom the list keeps away, or a purge would find nobody."""
+    writers = [
+        name
+        for name, service in _ALL.items()
+        if secrets_of(service).get("database_url") == "database_url_writer"
+    ]
+    assert len(writers) == 6
+    for name in writers:
+        assert _secret_settings(_ALL[name]) >= {"WITHDRAWN_KEY", "MASTODON_HANDLE_KEY"}
 
 
 def test_the_image_runs_as_a_numeric_user_and_sparks_pages_end_nothing() -> None:

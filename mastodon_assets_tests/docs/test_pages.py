@@ -35,6 +35,19 @@ def test_every_setting_is_described() -> None:
     assert undescribed == []
 
 
+def test_nothing_says_to_install_this_package_from_an_index() -> None:
+    """It is in none."""
+    texts = [*_PAGES, *(ROOT / "mastodon_assets").rglob("*.py")]
+    wrong = re.compile(r"install[^\n&]*\bmastodon[-_]assets\b(?![/.])")
+    found = [
+        f"{_named(path)}: {line.strip()}"
+        for path in texts
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "pip" in line and wrong.search(line)
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize("page", _PAGES, ids=_named)
 def test_what_a_page_links_to_exists(page: Path) -> None:
     for target in _LINK.findall(page.read_text(encoding="utf-8")):
@@ -61,7 +74,7 @@ def test_the_folders_and_modules_a_page_names_exist(page: Path) -> None:
 def test_the_pages_name_only_settings_that_exist() -> None:
     settings = {name.upper() for name in Settings.model_fields}
     pattern = re.compile(r"\b(?:MASTODON|KAFKA|SENTIMENT|STREAM|FILTER|REFRESH|SPARK)_[A-Z_]+\b")
-    others = {"SPARK_EXECUTOR_MEMORY", "SPARK_LOCAL_IP"}
+    others = {"SPARK_EXECUTOR_MEMORY", "SPARK_LOCAL_DIRS", "SPARK_LOCAL_IP"}
     for page in (ROOT / "mastodon_assets" / "docs").rglob("*.md"):
         named = set(pattern.findall(page.read_text(encoding="utf-8")))
         assert named - settings - others == set(), _named(page)

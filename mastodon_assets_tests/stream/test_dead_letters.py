@@ -14,6 +14,7 @@ from mastodon_assets.config.settings import Settings
 from mastodon_assets.contract.dead_letter import NoDeadLetterError
 from mastodon_assets.ingest import dead_letters as topic_dead_letters
 from mastodon_assets.ingest.dead_letters import newest_errors, read_error, replay_errors
+from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.kafka.client import client_config
 from mastodon_assets.kafka.publisher import Publisher, publishing
 from mastodon_assets.kafka.topics import create_topics
@@ -221,6 +222,19 @@ def test_a_post_that_failed_is_published_if_it_passes_today(platform: Settings) 
     assert summary.kept["without a payload"] == 1
     assert summary.kept["the payload is not JSON"] == 1
     assert summary.kept.total() == 4
+
+
+def test_no_replay_brings_back_a_post_whose_account_has_refused_since(platform: Settings) -> None:
+    for number, name in enumerate(("ada", "bo")):
+        fail(platform, json.dumps(status(str(number), account=account(acct=name))))
+    homes = Homes(platform.postgres_url)
+    homes.load()
+    homes.note_answer("ada@one.example", "one.example", "noindex")
+    homes.save()
+    with publishing(platform) as publisher:
+        summary = replay_errors(platform, publisher)
+    assert [found["username"] for found in published(platform)] == ["bo@one.example"]
+    assert dict(summary.kept) == {"withheld: refused_at_home": 1}
 
 
 def test_the_next_replay_goes_on_behind_the_last_one_or_again_from_the_oldest(

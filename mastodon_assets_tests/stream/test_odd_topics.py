@@ -1,9 +1,11 @@
 """Topics as other producers leave them: with holes, large records, odd envelopes."""
 
 import time
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import (
@@ -19,9 +21,11 @@ import mastodon_assets.stream.replay as replay_module
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.kafka.client import client_config
 from mastodon_assets.kafka.topics import read_topic
+from mastodon_assets.stream import one_by_one
 from mastodon_assets.stream.drain import drain
 from mastodon_assets.stream.ledger import lag, read_ledger
 from mastodon_assets.stream.merge import BatchCounts, write_batch
+from mastodon_assets.stream.one_by_one import UnmanageableRecordsError
 from mastodon_assets.stream.replay import replay
 from mastodon_assets.stream.stall import QueryStalledError
 from mastodon_assets.warehouse.checks import window_sum_and_rows
@@ -144,19 +148,32 @@ def test_a_record_that_cannot_be_handled_is_rejected_and_the_others_are_stored(
     settings: Settings,
     produce: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    words = "what nobody may find in a log"
+
     def fail_at_the_bad_one(connection: Any, rows: Any, *rest: Any, **options: Any) -> BatchCounts:
-        is_bad = "bad" in rows.column("content_txt").to_pylist()
-        if is_bad:
-            raise ValueError("bad")
+        if words in rows.column("content_txt").to_pylist():
+            # PostgreSQL quotes values in its messages and in the lines that follow.
+            raise psycopg.DataError(f"invalid: {words}\nCONTEXT:  COPY, line 1: {words}")
         return write_batch(connection, rows, *rest, **options)
 
     monkeypatch.setattr(query_module, "write_batch", fail_at_the_bad_one)
     produce([upsert(str(number)) for number in range(9)])
-    produce([upsert("9", content="bad")])
+    produce([upsert("9", content=words)])
     summary = drain(lambda: spark, settings, report=print)
     assert summary.counts == BatchCounts(stored=9, rejected=1)
-    assert _rejected(settings) == [("cannot be handled: ValueError: bad", 1)]
+    assert _rejected(settings) == [(f"cannot be handled: DataError: invalid: {words}", 1)]
+    assert "is rejected (DataError); see: mastodon-assets rejected list" in caplog.text
+    assert words not in caplog.text
+    # So many that the fault is not in them.
+    monkeypatch.setattr(one_by_one, "_MOST_REJECTED", 0)
+    produce([upsert("10", content=words)])
+    with pytest.raises(UnmanageableRecordsError, match=r"DataError in test_odd") as raised:
+        drain(lambda: spark, settings, report=print)
+    assert words not in "".join(traceback.format_exception(raised.value, chain=True))
+    monkeypatch.setattr(query_module, "write_batch", write_batch)
+    assert drain(lambda: spark, settings, report=print).counts == BatchCounts(stored=1)
     with transaction(settings.postgres_url, snapshot=True) as connection:
         assert window_sum_and_rows(connection) == (9, 9)
     assert _lag(settings) == 0

@@ -55,22 +55,29 @@ class Commands:
 
 def started(*arguments: str, **environment: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """The command in a process of its own while the block runs; killed at its end."""
-    return _started("--default-signal=INT", arguments, environment)
+    return _started(["--default-signal=INT,HUP"], arguments, environment)
 
 
 def started_in_background(
     *arguments: str, **environment: str
 ) -> AbstractContextManager["subprocess.Popen[str]"]:
     """The same as a shell starts `command &` in a script: with SIGINT ignored."""
-    return _started("--ignore-signal=INT", arguments, environment)
+    return _started(["--ignore-signal=INT", "--default-signal=HUP"], arguments, environment)
+
+
+def started_by_nohup(
+    *arguments: str, **environment: str
+) -> AbstractContextManager["subprocess.Popen[str]"]:
+    """The same with SIGHUP ignored, so that it outlives its terminal."""
+    return _started(["--default-signal=INT", "--ignore-signal=HUP"], arguments, environment)
 
 
 @contextmanager
 def _started(
-    signals: str, arguments: Sequence[str], environment: Mapping[str, str]
+    signals: Sequence[str], arguments: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        ["env", signals, *PROGRAM, *arguments],
+        ["env", *signals, *PROGRAM, *arguments],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -224,6 +225,23 @@ def test_sums_changed_by_hand_are_an_error_that_says_rebuild(
         transaction(fresh_database_url) as connection,
     ):
         connection.execute("INSERT INTO masto.day_totals VALUES ('2026-01-01', -1, 0, 1)")
+
+
+def test_the_servers_log_holds_no_row_and_no_statement_of_an_error(
+    fresh_database_url: SecretStr, stack_folder: Path
+) -> None:
+    words = "words of a person"
+    # PostgreSQL's details quote the row, and the statement has them too.
+    insert = "INSERT INTO masto.user_totals (username, toots_count) VALUES (%s, 1)"
+    with connect(fresh_database_url) as connection:
+        with pytest.raises(psycopg.errors.NotNullViolation, match=words):
+            connection.execute(insert.replace("%s", f"'{words}'").encode())
+        connection.rollback()
+        with pytest.raises(psycopg.errors.NotNullViolation):
+            connection.execute(insert, [words])
+    log = (stack_folder / "postgres" / "server.log").read_text(encoding="utf-8")
+    assert log.count('null value in column "total_length" of relation "user_totals"') >= 2
+    assert words not in log
 
 
 def test_a_wrong_password_is_not_shown(database_url: SecretStr) -> None:

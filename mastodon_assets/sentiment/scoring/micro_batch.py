@@ -116,7 +116,7 @@ class RepeatedScoring:
     """A run of `score` that is planned once and repeated for many small tables of texts.
 
     Planning the pipeline takes Spark several times as long as scoring a batch. So the plan reads
-    one file in `folder`, and each run replaces that file. Executors must share this process's disk.
+    one file in `folder`, which exists during a run only. Executors must share this process's disk.
     """
 
     def __init__(
@@ -136,9 +136,13 @@ class RepeatedScoring:
 
     def run(self, texts: pa.Table) -> pa.Table:
         """Score `texts` (id, payload_hash, created_at, lang, text) as `score` does."""
-        with ipc.new_file(self._file, texts.schema) as writer:
-            writer.write_table(texts)
-        return self._scored.toArrow()
+        try:
+            with ipc.new_file(self._file, texts.schema) as writer:
+                writer.write_table(texts)
+            return self._scored.toArrow()
+        finally:
+            # The next batch may be long in coming, and a deleted post's text must not wait for it.
+            self._file.unlink(missing_ok=True)
 
 
 _SAMPLE = pa.table(

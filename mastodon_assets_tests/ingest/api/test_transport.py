@@ -1,8 +1,13 @@
 """Addresses that may get the token, and proxies."""
 
+import socket
+import ssl
+
+import httpx
 import pytest
 
 from mastodon_assets.errors import SettingsError
+from mastodon_assets.ingest.api.errors import unreachable
 from mastodon_assets.ingest.api.transport import (
     UntrustedAddressError,
     checked_stream_base,
@@ -77,3 +82,30 @@ def test_a_proxy_that_cannot_be_used_is_one_line(
     with pytest.raises(SettingsError, match="the proxy of the environment") as caught:
         new_client(SERVER, read_seconds=1)
     assert "\n" not in str(caught.value)
+
+
+def _bad_certificate() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "verify failed")
+    error.verify_message = "certificate has expired"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "says"),
+    [
+        (httpx.ProxyError("x"), "the proxy refused; check HTTPS_PROXY and NO_PROXY"),
+        (socket.gaierror(-2, "x"), "its name is not known (DNS)"),
+        (_bad_certificate(), "its certificate is not valid (certificate has expired)"),
+        (ssl.SSLError(1, "x"), "no TLS; does the server speak https there?"),
+        (ConnectionRefusedError(111, "x"), "the connection is refused"),
+        (httpx.ReadTimeout("x"), "no answer in time"),
+        (httpx.RemoteProtocolError("x"), "RemoteProtocolError"),
+    ],
+)
+def test_the_causes_of_no_answer_are_distinguished(cause: Exception, says: str) -> None:
+    wrapped = httpx.ConnectError("the same for all")
+    wrapped.__cause__ = cause
+    error = cause if says == "RemoteProtocolError" else wrapped
+    assert str(unreachable("one.example", "no answer", error)).startswith(
+        f"one.example: no answer: {says}"
+    )

@@ -202,3 +202,5 @@ def test_one_plan_scores_tables_of_any_size_as_score_does(
         )
         expected = score(spark.createDataFrame(texts), model, low=0.45, high=0.55).toArrow()
         assert plan.run(texts).sort_by("id") == expected.sort_by("id")
+        # No text waits on the disk for the next batch.
+        assert list(tmp_path.iterdir()) == []
