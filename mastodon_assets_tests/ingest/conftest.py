@@ -8,12 +8,26 @@ from typing import Any
 import pytest
 
 from mastodon_assets.ingest import checkpoint, removal_brake, supervisor
+from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.ingest.recovery.cursors import Cursor
 from mastodon_assets.ingest.recovery.gaps import Gap
 from mastodon_assets.warehouse.suppression_list import SuppressionList
 from mastodon_assets_tests.support.shared_data import RECORDED
 
 LEFT_AT = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+class _HomesInMemory(Homes):
+    """What one run knows, and no other."""
+
+    def load(self) -> None:
+        self._key = b"a key"
+
+    def save(self) -> None:
+        """Nothing is recorded."""
+
+    def take_questions(self, instance: str) -> list[str]:
+        return []
 
 
 @pytest.fixture
@@ -45,7 +59,7 @@ def cursors(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(checkpoint, "read_recent_posts", lambda _url, _instance: [])
     monkeypatch.setattr(checkpoint, "read_known_accounts", lambda _url, _instance: [])
     monkeypatch.setattr(checkpoint, "read_accounts_with_posts", lambda _url, _names: set())
-    monkeypatch.setattr(supervisor, "Homes", lambda _url: None)
+    monkeypatch.setattr(supervisor, "Homes", _HomesInMemory)
     monkeypatch.setattr(checkpoint, "save_gap", lambda _url, _instance, _source, _gap: None)
     monkeypatch.setattr(checkpoint, "read_state", lambda _url, _instance, _source: None)
     monkeypatch.setattr(checkpoint, "save_state", lambda _url, _instance, _source, _state: None)
