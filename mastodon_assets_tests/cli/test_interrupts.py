@@ -27,18 +27,17 @@ pytestmark = pytest.mark.usefixtures("processes")
 
 Start = Callable[..., AbstractContextManager["Popen[str]"]]
 
-ended_by = pytest.mark.parametrize(
-    ("sent", "start"),
-    [
-        pytest.param(sent, start, id=f"{start.__name__}-{sent.name}")
-        for start in (started, started_in_background)
-        for sent in (signal.SIGINT, signal.SIGTERM)
-    ]
-    + [pytest.param(signal.SIGHUP, started, id="closed-terminal")],
-)
+_ENDS = [
+    pytest.param(sent, start, id=f"{start.__name__}-{sent.name}")
+    for start in (started, started_in_background)
+    for sent in (signal.SIGINT, signal.SIGTERM)
+]
+_CLOSED_TERMINAL = pytest.param(signal.SIGHUP, started, id="closed-terminal")
+ended_by = pytest.mark.parametrize(("sent", "start"), _ENDS)
+ended_by_any = pytest.mark.parametrize(("sent", "start"), [*_ENDS, _CLOSED_TERMINAL])
 
 
-@ended_by
+@ended_by_any
 def test_the_simulator_ends_in_good_order(sent: signal.Signals, start: Start) -> None:
     with start("simulate", "--port", "0", "--toots", "5") as process:
         shown = read_until(process.stdout, "MASTODON_ACCESS_TOKEN=")
@@ -79,7 +78,7 @@ def test_the_ingester_ends_in_good_order_with_its_counts(
     assert re.search(r"received +\d", out)
 
 
-@ended_by
+@ended_by_any
 @pytest.mark.parametrize("command", ["status", "prepare"])
 def test_a_command_that_waits_for_a_silent_server_ends(
     sent: signal.Signals, start: Start, command: str
