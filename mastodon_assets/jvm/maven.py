@@ -73,7 +73,7 @@ def fetch_jars(
         coordinates: The jars.
         size: Shown by `report` before the first fetch, such as "43 MB, about half a minute".
         report: Gets a line before jars are fetched.
-        excluded: Organisations whose artifacts are not fetched.
+        excluded: What is not fetched: organisations, or single artifacts as `organisation:name`.
 
     Raises:
         ArtifactError: A jar cannot be fetched.
@@ -248,11 +248,16 @@ def _ivy_module(coordinates: Sequence[Coordinate], excluded: Sequence[str]) -> s
         f'rev={quoteattr(coordinate.revision)} conf="default"/>'
         for coordinate in coordinates
     )
-    exclusions = "".join(f"<exclude org={quoteattr(name)}/>" for name in excluded)
+    exclusions = "".join(map(_exclusion, excluded))
     return (
         '<ivy-module version="2.0"><info organisation="mastodon_assets" module="local"/>'
         f"<dependencies>{dependencies}{exclusions}</dependencies></ivy-module>"
     )
+
+
+def _exclusion(text: str) -> str:
+    organisation, _, name = text.partition(":")
+    return f"<exclude org={quoteattr(organisation)} module={quoteattr(name or '*')}/>"
 
 
 def _ivy_jar() -> Path:

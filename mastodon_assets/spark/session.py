@@ -35,6 +35,23 @@ CONNECTORS = (
     Coordinate("org.postgresql", "postgresql", "42.7.8"),
 )
 _INCLUDED_IN_PYSPARK = ("org.apache.hadoop", "org.scala-lang")
+# For paths with s3a://. It must have the version of the Hadoop in PySpark. Its own dependency is a
+# jar of half a gigabyte with clients of all services of AWS; these are the ones it uses.
+_HADOOP_VERSION, _AWS_SDK_VERSION = "3.5.0", "2.35.5"
+OBJECT_STORE = (
+    Coordinate("org.apache.hadoop", "hadoop-aws", _HADOOP_VERSION),
+    *(
+        Coordinate("software.amazon.awssdk", name, _AWS_SDK_VERSION)
+        for name in ("s3", "s3-transfer-manager", "sts")
+    ),
+)
+# Uploads of local files would go by a client that, with the Netty in PySpark, takes a server's
+# `100 Continue` for its answer. Streams go by another client.
+_OBJECT_STORE_CONFIG: dict[str, bool | float | int | str | None] = {
+    "spark.hadoop.fs.s3a.optimized.copy.from.local.enabled": "false"
+}
+# The rest is in PySpark too.
+_NOT_FOR_OBJECT_STORES = ("software.amazon.awssdk:bundle", "io.netty", "org.slf4j")
 # Properties that a session may set, also on a server that others use too.
 _SESSION_CONFIG: dict[str, bool | float | int | str | None] = {
     # A step has a few thousand rows: 200 partitions, Spark's default, would be mostly overhead.
@@ -108,6 +125,7 @@ def spark_config(
         # Spark's default, and the login for Kafka.
         "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|jaas",
         **_local_only(settings.spark_master),
+        **(_OBJECT_STORE_CONFIG if _uses_object_store(settings) else {}),
     }
 
 
@@ -125,6 +143,22 @@ def connector_jars(report: Report = logger.info) -> list[Path]:
         size="16 MB",
         report=report,
         excluded=_INCLUDED_IN_PYSPARK,
+    )
+    return sorted(folder.glob("*.jar"))
+
+
+def object_store_jars(report: Report = logger.info) -> list[Path]:
+    """Return the jars with which Spark reads and writes s3a://, from the user's cache.
+
+    Raises:
+        ArtifactError: They cannot be fetched.
+    """
+    folder = fetch_jars(
+        f"spark-s3a-{_HADOOP_VERSION}",
+        OBJECT_STORE,
+        size="16 MB",
+        report=report,
+        excluded=_NOT_FOR_OBJECT_STORES,
     )
     return sorted(folder.glob("*.jar"))
 
@@ -192,7 +226,7 @@ def build_session(
     config = {**spark_config(settings, workload), **_jars(settings)}
     if workload == "training":
         jvm_options = f"{_TRAINING_JVM} {jvm_options}".strip()
-    more = (class_archive().options_to_read(), jvm_options, driver_options)
+    more = (class_archive(settings).options_to_read(), jvm_options, driver_options)
     config["spark.driver.extraJavaOptions"] = " ".join(
         filter(None, (_QUIET, _END_WITHOUT_MEMORY, *more))
     )
@@ -249,7 +283,7 @@ class ShortLivedSession:
         options = _SHORT_LIVED_DRIVER.format(memory=driver_memory(self._settings))
         if shares_our_disk(self._settings) and self._archive is None:
             prepare_environment(self._settings)
-            self._archive = class_archive()
+            self._archive = class_archive(self._settings)
             options += f" {self._archive.options_to_write()}"
         return build_session(self._settings, jvm_options=_SHORT_LIVED_JVM, driver_options=options)
 
@@ -276,12 +310,14 @@ class ShortLivedSession:
         archive.wait_for(jvm)
 
 
-def class_archive() -> ClassArchive:
-    """Return the class archive of this machine's sessions; JAVA_HOME must be set."""
+def class_archive(settings: Settings) -> ClassArchive:
+    """Return the class archive of sessions with these jars; JAVA_HOME must be set."""
     import pyspark
 
     jars = Path(pyspark.__file__).parent / "jars"
-    return ClassArchive(cache_dir(), Path(os.environ["JAVA_HOME"]), [jars, *connector_jars()])
+    return ClassArchive(
+        cache_dir(), Path(os.environ["JAVA_HOME"]), [jars, *_fetched_jars(settings)]
+    )
 
 
 def start_jvm(settings: Settings) -> Any:
@@ -304,10 +340,20 @@ def start_jvm(settings: Settings) -> Any:
 
 
 def _jars(settings: Settings) -> dict[str, str]:
+    jars = _fetched_jars(settings)
     if shares_our_disk(settings):
         # The class archive includes only jars of the class path.
-        return {"spark.driver.extraClassPath": os.pathsep.join(map(str, connector_jars()))}
-    return {"spark.jars": ",".join(file_uri(jar) for jar in connector_jars())}
+        return {"spark.driver.extraClassPath": os.pathsep.join(map(str, jars))}
+    return {"spark.jars": ",".join(map(file_uri, jars))}
+
+
+def _fetched_jars(settings: Settings) -> list[Path]:
+    return [*connector_jars(), *(object_store_jars() if _uses_object_store(settings) else ())]
+
+
+def _uses_object_store(settings: Settings) -> bool:
+    places = (settings.model_dir, settings.sentiment_corpus, settings.sentiment_calibration)
+    return any(str(place).startswith("s3a://") for place in places)
 
 
 def file_uri(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Storage paths: files and folders that executors can reach too.
 
-What belongs here: `StoragePath`, which is a `Path` or a URI (`file:`, `hdfs:`, `s3a:` and so on) of
-Hadoop's file systems, with the few operations of `Path` that we use. A URI with `file:` promises
+What belongs here: `StoragePath`, which is a `Path` or a URI (`file:`, `s3a:` and so on) of Hadoop's
+file systems, with the few operations of `Path` that we use. A URI with `file:` promises
 that this process and all executors have the folder mounted.
 """
 
@@ -146,8 +146,8 @@ def for_executors(settings: Settings, variable: str, name: Path | str) -> Storag
     if not is_uri(name) and not shares_our_disk(settings):
         raise SettingsError(
             f"{variable}={name}: is on this machine's disk, which the executors of"
-            f" {shown_master(settings)} do not share; allowed: file:///… for a folder that"
-            " all of them have mounted, or another URI that Hadoop knows, such as hdfs://…"
+            f" {shown_master(settings)} do not share; allowed: s3a://bucket/…, or file:///… for a"
+            " folder that all of them have mounted"
         )
     return storage_path(settings, name)
 

@@ -159,7 +159,7 @@ def page() -> str:
             "",
             "From Maven, each with its SHA-256 in"
             " [jars.sha256](../../jvm/jars.sha256): Kafka, Spark's connectors, PostgreSQL for the"
-            " embedded stack.",
+            " embedded stack, and on first use of `s3a://` a client for object stores.",
             "",
             "| jar | licence |",
             "|---|---|",

@@ -74,7 +74,7 @@ def test_the_folders_and_modules_a_page_names_exist(page: Path) -> None:
 def test_the_pages_name_only_settings_that_exist() -> None:
     settings = {name.upper() for name in Settings.model_fields}
     pattern = re.compile(r"\b(?:MASTODON|KAFKA|SENTIMENT|STREAM|FILTER|REFRESH|SPARK)_[A-Z_]+\b")
-    others = {"SPARK_EXECUTOR_MEMORY", "SPARK_LOCAL_DIRS", "SPARK_LOCAL_IP"}
+    others = {"SPARK_CONF_DIR", "SPARK_EXECUTOR_MEMORY", "SPARK_LOCAL_DIRS", "SPARK_LOCAL_IP"}
     for page in (ROOT / "mastodon_assets" / "docs").rglob("*.md"):
         named = set(pattern.findall(page.read_text(encoding="utf-8")))
         assert named - settings - others == set(), _named(page)

@@ -1,6 +1,5 @@
 """The same code on a Spark cluster whose executors see nothing of the driver's disk."""
 
-import gzip
 import json
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from mastodon_assets_tests.support.cluster import (
     running_connect_server,
 )
 from mastodon_assets_tests.support.records import upsert
+from mastodon_assets_tests.support.small_corpus import write_corpus
 from mastodon_assets_tests.support.tiny_embedding import write_embedding
 
 pytestmark = [
@@ -140,17 +140,6 @@ def test_batch_training_and_scoring_go_by_spark_connect_and_the_stream_says_that
     assert sum(done["scored"].values()) == 1
     error = refused.stderr.splitlines()[-1]
     assert "Spark Connect cannot pass the stream's batches to the writer" in error
-
-
-def write_corpus(path: Path) -> Path:
-    """Texts of our own in Sentiment140's format."""
-    lines = [
-        f'"{target}","1","d","q","u","{word} day {number} so {word}"'
-        for target, word in ((0, "sad"), (4, "happy"))
-        for number in range(200)
-    ]
-    path.write_bytes(gzip.compress("\n".join(lines).encode()))
-    return path
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_a_jar_that_is_not_the_tested_one_is_not_used(
 
 
 def test_every_jar_that_we_name_is_pinned() -> None:
-    named = [*kafka.JARS, *session.CONNECTORS]
+    named = [*kafka.JARS, *session.CONNECTORS, *session.OBJECT_STORE]
     named.append(
         Coordinate(
             "io.zonky.test.postgres",
