@@ -129,6 +129,7 @@ class Settings(BaseSettings):
 
     sentiment_corpus: Path | str | None = None
     sentiment_calibration: Path | str | None = None
+    sentiment_encoder: Literal["ngrams", "multilingual", "e5"] = "ngrams"
     sentiment_embedding_dir: Path | str | None = None
     model_dir: Path | str = Path("data/models/sentiment_pipeline_model")
     neutral_low: float = Field(default=0.45, ge=0, le=1)
@@ -275,6 +276,11 @@ class Settings(BaseSettings):
         if self.kafka_topic == self.kafka_errors_topic:
             raise ValueError(
                 f"KAFKA_ERRORS_TOPIC={self.kafka_errors_topic!r}: allowed: not KAFKA_TOPIC's"
+            )
+        if self.sentiment_encoder != "ngrams" and self.sentiment_embedding_dir is not None:
+            raise ValueError(
+                f"SENTIMENT_ENCODER={self.sentiment_encoder!r}: allowed: only without"
+                " SENTIMENT_EMBEDDING_DIR, which names another encoder"
             )
         return self
 

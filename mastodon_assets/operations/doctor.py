@@ -118,17 +118,18 @@ def check_growth(settings: Settings) -> Finding:
 
 
 def check_embedding(settings: Settings) -> list[Finding]:
-    """Check that `SENTIMENT_EMBEDDING_DIR`, if set, contains a usable embedding."""
-    if settings.sentiment_embedding_dir is None:
+    """Check that the encoder that the settings name, if any, gives vectors."""
+    if settings.sentiment_encoder == "ngrams" and settings.sentiment_embedding_dir is None:
         return []
     from mastodon_assets.sentiment.features.embedding import find_embedding
 
     try:
         found = find_embedding(settings)
+        assert found is not None
+        found.load().vectors(["a good day"])
     except PlatformError as error:
         return [_failed("embedding", error)]
-    assert found is not None
-    return [Finding("embedding", "green", f"{found.fingerprint[:12]} in {found.folder}")]
+    return [Finding("embedding", "green", f"{found.source} ({found.fingerprint[:12]})")]
 
 
 def check_topic(settings: Settings, topic: str) -> Finding:

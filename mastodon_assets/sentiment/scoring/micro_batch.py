@@ -13,7 +13,7 @@ from pyarrow import compute, ipc
 from pyspark.sql import SparkSession
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.sentiment.features.embedding import EmbeddingError
+from mastodon_assets.sentiment.features.encoders.interface import EmbeddingError
 from mastodon_assets.sentiment.models.registry import Model, champion
 from mastodon_assets.sentiment.models.store import LoadedModel, ModelUnreadableError, load_model
 from mastodon_assets.sentiment.scoring.score import merge_scores, score, score_without_model

@@ -16,7 +16,8 @@ from pyspark.ml.feature import Normalizer, StandardScaler, VectorAssembler, Vect
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from mastodon_assets.sentiment.features.embedding import Embedding, EmbeddingError, EmbeddingStage
+from mastodon_assets.sentiment.features.embedding import Embedding, EmbeddingStage
+from mastodon_assets.sentiment.features.encoders.interface import EmbeddingError
 from mastodon_assets.sentiment.features.pipeline import PipelineParameters
 from mastodon_assets.sentiment.training.fit import fit_head, fit_two_classes
 
@@ -180,5 +181,6 @@ def check_descended(losses: Sequence[float]) -> None:
     if losses[-1] > _LEAST_DESCENT * losses[0]:
         raise EmbeddingError(
             f"Spark found no weights for the embedding (loss {losses[0]:.4f} before,"
-            f" {losses[-1]:.4f} after the fit); unset SENTIMENT_EMBEDDING_DIR to train without"
+            f" {losses[-1]:.4f} after the fit); unset SENTIMENT_ENCODER and"
+            " SENTIMENT_EMBEDDING_DIR to train without"
         )

@@ -22,10 +22,10 @@ from mastodon_assets.errors import SettingsError
 from mastodon_assets.operations.doctor import check_embedding
 from mastodon_assets.sentiment.features.embedding import (
     Embedding,
-    EmbeddingError,
-    Encoder,
     find_embedding,
 )
+from mastodon_assets.sentiment.features.encoders.interface import EmbeddingError
+from mastodon_assets.sentiment.features.encoders.onnx_folder import OnnxFolder
 from mastodon_assets.sentiment.features.pipeline import DEMO_PARAMETERS, label_str
 from mastodon_assets.sentiment.models.lifecycle import promote_version
 from mastodon_assets.sentiment.models.store import LoadedModel, load_model
@@ -51,7 +51,7 @@ def _named(folder: Path | str | None, **more: Any) -> Settings:
 def test_a_text_has_the_same_vector_of_length_1_in_every_batch(
     tmp_path: Path, with_integers: bool
 ) -> None:
-    encoder = Encoder(write_embedding(tmp_path / "tiny", with_integers=with_integers))
+    encoder = OnnxFolder(write_embedding(tmp_path / "tiny", with_integers=with_integers))
     texts = ["good", "a good and happy day, not a bad one " * 40, "", " \n", "猫", "sad"]
     together = encoder.vectors(texts)
     assert together.shape == (len(texts), WIDTH)
@@ -61,9 +61,9 @@ def test_a_text_has_the_same_vector_of_length_1_in_every_batch(
 
 
 def test_inner_layers_are_read_if_the_model_gives_them(tmp_path: Path) -> None:
-    last = Encoder(write_embedding(tmp_path / "last")).vectors(["good", ""])
+    last = OnnxFolder(write_embedding(tmp_path / "last")).vectors(["good", ""])
     folder = write_embedding(tmp_path / "inner", inner_layers=2)
-    vectors = Encoder(folder).vectors(["good", ""])
+    vectors = OnnxFolder(folder).vectors(["good", ""])
     assert vectors.shape == (2, 2 * WIDTH)
     # One of the two is the last one's tenfold, so that their lengths differ.
     assert vectors[0] == pytest.approx(np.hstack([last[0], last[0]]) / np.sqrt(2))
@@ -79,8 +79,9 @@ def test_the_runtime_sends_no_usage_data(tmp_path: Path) -> None:
     others = {name: value for name, value in os.environ.items() if name != "CI"}
     others.pop("ORT_DISABLE_TELEMETRY", None)
     code = (
-        "import pathlib, sys; from mastodon_assets.sentiment.features.embedding import Encoder;"
-        "print(Encoder(pathlib.Path(sys.argv[1])).width)"
+        "import pathlib, sys\n"
+        "from mastodon_assets.sentiment.features.encoders.onnx_folder import OnnxFolder\n"
+        "print(OnnxFolder(pathlib.Path(sys.argv[1])).width)"
     )
     made = subprocess.run(
         [sys.executable, "-c", code, str(folder)],
@@ -148,7 +149,7 @@ def test_without_the_extra_the_setting_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EmbeddingError, match="onnxruntime and tokenizers; install the extra"):
+    with pytest.raises(EmbeddingError, match=r"onnxruntime and tokenizers; .*\[embedding\]"):
         find_embedding(_named(tmp_path))
 
 

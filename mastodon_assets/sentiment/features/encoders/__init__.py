@@ -1,0 +1,1 @@
+"""Encoders: what turns a text into a vector of numbers, each from another source."""
