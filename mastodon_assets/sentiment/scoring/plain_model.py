@@ -180,7 +180,8 @@ def _language(text: str, declared: str) -> str | None:
     for pattern in pipeline.NO_LANGUAGE:
         text = _compiled(pattern).sub(" ", text)
     tag = re.split("[-_]", declared)[0].lower()
-    return languages.detect(text) or (None if tag in languages.UNDETERMINED else tag)
+    known = None if tag in languages.UNDETERMINED else tag
+    return languages.detect(text, is_declared=known is not None) or known
 
 
 @functools.cache
