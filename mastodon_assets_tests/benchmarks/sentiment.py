@@ -6,8 +6,12 @@ All figures are of rows that did not train: the held-out fifth of Sentiment140 a
 manual test file, the held-out fifth of the three-class file, the validation file of eight
 languages. Rows per second are for the whole pipeline, from text to probability. Rows per CPU second
 sum the time of all cores, which a busy machine changes less. `--curve` also fits other n-grams and
-buckets; `--embedding` adds the stacked model; `--only` measures a part; `--rows` limits the rows of
-each file, for a quick look.
+buckets; `--encoder` or `--embedding` adds the stacked model; `--only` measures a part; `--rows`
+limits the rows of each file, for a quick look.
+
+The eight languages with a sentence encoder, without the other parts:
+
+    python -m mastodon_assets_tests.benchmarks.sentiment --only languages --encoder multilingual
 
 The baseline's cleaning (no links, names, tags) runs in training and in scoring, which is better
 than the original, and its neutral band is .45 to .55.
@@ -35,8 +39,15 @@ from rich.table import Table
 from mastodon_assets.config.settings import load_settings
 from mastodon_assets.sentiment.evaluation.behavioural_suites import suite_figures
 from mastodon_assets.sentiment.evaluation.evaluate import METRICS, evaluate
+from mastodon_assets.sentiment.features.embedding import Embedding, find_embedding
+from mastodon_assets.sentiment.features.encoders.packaged import PACKAGES
 from mastodon_assets.sentiment.features.languages import letters_of
-from mastodon_assets.sentiment.features.pipeline import LANGUAGES, PipelineParameters, prob_pos
+from mastodon_assets.sentiment.features.pipeline import (
+    LANGUAGES,
+    PipelineParameters,
+    cleaning_stages,
+    prob_pos,
+)
 from mastodon_assets.sentiment.models.store import LoadedModel
 from mastodon_assets.sentiment.training.classes import (
     distinct_labelled,
@@ -49,7 +60,7 @@ from mastodon_assets.sentiment.training.corpus import distinct_texts, read_corpu
 from mastodon_assets.sentiment.training.fit import fit_pipeline
 from mastodon_assets.sentiment.training.stacked import fit_stacked, in_share
 from mastodon_assets.spark.session import build_session
-from mastodon_assets_tests.benchmarks.sentiment_embedding import embedding_in, without_head
+from mastodon_assets_tests.benchmarks.sentiment_embedding import without_head
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "sentiment"
 _PARTS = ("two", "three", "languages")
@@ -100,7 +111,8 @@ def main() -> None:
         results["three classes"] = _three_classes(training, held_out, baseline, arguments, console)
     if "languages" in parts:
         results["languages"] = _languages(training, baseline, arguments, console)
-    if arguments.embedding:
+    has_encoder = arguments.embedding or arguments.encoder != "ngrams"
+    if has_encoder and parts != ["languages"]:
         results["stacked"] = _stacked(training, held_out, baseline, arguments, console)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2))
@@ -117,6 +129,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=_PARTS, action="append")
     parser.add_argument("--curve", action="store_true")
     parser.add_argument("--embedding", type=Path, help="as SENTIMENT_EMBEDDING_DIR")
+    parser.add_argument("--encoder", choices=("ngrams", *PACKAGES), default="ngrams")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -179,7 +192,7 @@ def _stacked(
         lambda: fit_stacked(
             with_templates(spark, training),
             parameters,
-            embedding_in(arguments.embedding, arguments.master),
+            _required_embedding(arguments),
             train_rows=training.count(),
             report=console.print,
             labelled=labelled.where("NOT is_held_out"),
@@ -229,21 +242,55 @@ def _three_classes(
 def _languages(
     training: DataFrame, baseline: Fitted, arguments: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
-    labelled = read_calibration(training.sparkSession, arguments.languages).cache()
-    test = read_calibration(training.sparkSession, arguments.languages_test).cache()
-    parameters = replace(PipelineParameters(), letters=letters_of(languages_of(labelled)))
-    fitted = _fit_with(training, parameters, labelled, console)
+    spark = training.sparkSession
+    read = read_calibration(spark, arguments.languages)
+    test = read_calibration(spark, arguments.languages_test).cache()
+    parameters = replace(PipelineParameters(), letters=letters_of(languages_of(read)))
+    labelled = _unlike(read, test, parameters.letters).cache()
     figures = {
         "baseline": measure_classes(baseline.pipeline, test, **_BASELINE_BAND),
-        "ours": measure_classes(fitted, test),
+        "n-grams": measure_classes(_fit_with(training, parameters, labelled, console), test),
     }
-    served = served_languages(figures["ours"], LANGUAGES)
+    if arguments.embedding or arguments.encoder != "ngrams":
+        fitted = fit_stacked(
+            with_templates(spark, training),
+            parameters,
+            _required_embedding(arguments),
+            train_rows=training.count(),
+            report=console.print,
+            labelled=labelled,
+        )
+        figures["stacked"] = measure_classes(fitted, test)
     for name, own in figures.items():
-        console.print(f"all languages, {name}: {_summary(own)}")
+        served = served_languages(own, LANGUAGES)
+        each = [its["macro_f1"] for its in own["languages"].values()]
+        console.print(
+            f"all languages, {name}: {_summary(own)}, mean of the languages {np.mean(each):.3f}"
+        )
         for language, its in own["languages"].items():
             state = "served" if language in served else "not served"
-            console.print(f"  {language}: {_summary(its)}{f'; {state}' if name == 'ours' else ''}")
-    return {**figures, "served": served}
+            console.print(f"  {language}: {_summary(its)}; {state}")
+    return figures
+
+
+def _unlike(labelled: DataFrame, test: DataFrame, letters: str) -> DataFrame:
+    """Return the labelled texts whose words are not those of a test text."""
+    stages = PipelineModel(cleaning_stages(letters))
+    known = stages.transform(test).select("words").distinct()
+    columns = labelled.columns
+    return stages.transform(labelled).join(known, on="words", how="left_anti").select(*columns)
+
+
+def _required_embedding(arguments: argparse.Namespace) -> Embedding:
+    found = find_embedding(
+        load_settings(
+            sentiment_encoder=arguments.encoder,
+            sentiment_embedding_dir=arguments.embedding,
+            spark_master=arguments.master,
+        )
+    )
+    assert found is not None
+    return found
 
 
 def _fit_with(
@@ -337,11 +384,11 @@ def _name(parameters: PipelineParameters) -> str:
 
 
 def _summary(figures: dict[str, Any]) -> str:
-    low, high = figures["intervals"]["macro_recall"]
-    return (
-        f"{figures['rows']:,} texts, macro-recall {figures['macro_recall']:.3f}"
-        f" ({low:.3f} to {high:.3f}), macro-F1 {figures['macro_f1']:.3f}"
-    )
+    shown = []
+    for name, words in (("macro_recall", "macro-recall"), ("macro_f1", "macro-F1")):
+        low, high = figures["intervals"][name]
+        shown.append(f"{words} {figures[name]:.3f} ({low:.3f} to {high:.3f})")
+    return f"{figures['rows']:,} texts, {', '.join(shown)}"
 
 
 def _print(console: Console, name: str, result: dict[str, Any], baseline: Fitted) -> None:

