@@ -131,6 +131,7 @@ class Settings(BaseSettings):
     sentiment_calibration: Path | str | None = None
     sentiment_encoder: Literal["ngrams", "multilingual", "e5"] = "ngrams"
     sentiment_embedding_dir: Path | str | None = None
+    sentiment_served_from: float = Field(default=0.45, ge=0, le=1)
     model_dir: Path | str = Path("data/models/sentiment_pipeline_model")
     neutral_low: float = Field(default=0.45, ge=0, le=1)
     neutral_high: float = Field(default=0.55, ge=0, le=1)

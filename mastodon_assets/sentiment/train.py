@@ -110,7 +110,8 @@ class TrainingResult:
 class TrainingPlan:
     """Everything that decides what a training computes.
 
-    `lexicon` is the fingerprint of the lexicon, None if the fit has none. The language detector is
+    `lexicon` is the fingerprint of the lexicon, None if the fit has none. `served_from` is the
+    macro-F1 from which a language is served, None without labelled texts. The language detector is
     no part of it: it chooses which texts are scored, and a model's probabilities do not depend on
     it.
     """
@@ -121,6 +122,7 @@ class TrainingPlan:
     parameters: PipelineParameters
     lexicon: str | None
     spark_version: str
+    served_from: float | None = None
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -130,6 +132,8 @@ class TrainingPlan:
             "calibration_sha256": self.calibration.fingerprint if self.calibration else None,
             "embedding_sha256": self.embedding.fingerprint if self.embedding else None,
             "lexicon_sha256": self.lexicon,
+            # Without labelled texts it decides nothing, so it changes no version.
+            **({} if self.served_from is None else {"served_from": self.served_from}),
         }
 
     @property
@@ -253,6 +257,7 @@ def plan_training(settings: Settings, spark_version: str, *, with_lexicon: bool)
         parameters=DEMO_PARAMETERS if corpus.is_synthetic else PipelineParameters(),
         lexicon=lexicon_fingerprint() if with_lexicon else None,
         spark_version=spark_version,
+        served_from=settings.sentiment_served_from if labelled else None,
     )
 
 
@@ -321,7 +326,9 @@ def _fit(
         f"held-out texts: {measured['rows']:,}, AUC {_formatted(measured['auc'])},"
         f" accuracy {_formatted(measured['accuracy'])}; {seconds} s"
     )
-    languages = served_languages(classes, LANGUAGES) if classes else list(LANGUAGES)
+    languages = list(LANGUAGES)
+    if classes:
+        languages = served_languages(classes, LANGUAGES, served_from=settings.sentiment_served_from)
     if classes:
         report(
             f"three classes, held-out texts: {classes['rows']:,}, macro-recall"

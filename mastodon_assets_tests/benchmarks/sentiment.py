@@ -262,7 +262,7 @@ def _languages(
         )
         figures["stacked"] = measure_classes(fitted, test)
     for name, own in figures.items():
-        served = served_languages(own, LANGUAGES)
+        served = served_languages(own, LANGUAGES, served_from=load_settings().sentiment_served_from)
         each = [its["macro_f1"] for its in own["languages"].values()]
         console.print(
             f"all languages, {name}: {_summary(own)}, mean of the languages {np.mean(each):.3f}"

@@ -93,6 +93,8 @@ def test_everything_that_a_training_depends_on_changes_the_version(plan: Trainin
         replace(plan, embedding=Embedding(Path("tiny"), "other", 4)),
         replace(plan, parameters=replace(plan.parameters, max_iter=31)),
         replace(plan, lexicon="other"),
+        replace(plan, served_from=0.45),
+        replace(plan, served_from=0.6),
         # A training through Spark Connect has no lexicon.
         replace(plan, lexicon=None),
         replace(plan, spark_version="4.3.0"),

@@ -1,5 +1,6 @@
 """What the numbers rest on: sources and gaps, and the model that labels."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -105,9 +106,11 @@ SELECT version, corpus, trained_at, promoted_at, metrics, status_reason
 _METRICS = (
     ("auc", "AUC (1 is perfect, 0.5 is chance)"),
     ("accuracy", "accuracy"),
+    ("calibration_error", "calibration error (0 is perfect)"),
+)
+_METRICS_OF_CLASSES = (
     ("macro_recall", "macro-recall of three classes"),
     ("macro_f1", "macro-F1 of three classes"),
-    ("calibration_error", "calibration error (0 is perfect)"),
 )
 
 
@@ -149,20 +152,46 @@ def _auc(metrics: dict[str, Any]) -> str:
 
 
 def _measured(metrics: dict[str, Any]) -> list[list[str]]:
-    facts = []
-    intervals = metrics.get("intervals") or {}
-    for name, words in _METRICS:
-        value = metrics.get(name)
-        if isinstance(value, int | float):
-            interval = intervals.get(name)
-            shown = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-            facts.append([words, f"{value:.3f}{shown}"])
+    facts = [[words, shown] for name, words in _METRICS if (shown := _with_interval(metrics, name))]
     if isinstance(metrics.get("rows"), int):
         facts.append(["measured on", f"{metrics['rows']:,} held-out texts"])
+    classes = metrics.get("classes") or {}
+    facts += [
+        [words, shown]
+        for name, words in _METRICS_OF_CLASSES
+        if (shown := _with_interval(classes, name))
+    ]
     languages = metrics.get("languages")
     if isinstance(languages, list) and languages:
         facts.append(["languages", ", ".join(map(str, languages))])
+    return [*facts, *_of_languages(classes, languages or [], metrics.get("served_from"))]
+
+
+def _of_languages(
+    classes: dict[str, Any], served: Sequence[str], served_from: float | None
+) -> list[list[str]]:
+    """Return one fact per language that has held-out texts: how good, and whether it is served."""
+    facts = []
+    for language, figures in sorted((classes.get("languages") or {}).items()):
+        state = "served" if language in served else "not served"
+        if state == "not served" and served_from is not None:
+            state = f"not served (needs an interval from {served_from:.2f} up)"
+        shown = _with_interval(figures, "macro_f1") or "unknown"
+        facts.append(
+            [
+                f"macro-F1 of three classes, {language}",
+                f"{shown} on {figures['rows']:,} texts, {state}",
+            ]
+        )
     return facts
+
+
+def _with_interval(figures: dict[str, Any], name: str) -> str | None:
+    value = figures.get(name)
+    if not isinstance(value, int | float):
+        return None
+    interval = (figures.get("intervals") or {}).get(name)
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
 SOURCES = View(

@@ -28,8 +28,6 @@ EXPECTED_COLUMNS = (
     "expected: a CSV file with the header label,text,lang, where label is negative, neutral or"
     " positive, plain or .gz, UTF-8"
 )
-# Chance is .333. Below this a language is reported, but not served.
-SERVED_FROM_MACRO_F1 = 0.5
 # Fewer held-out texts than this say nothing about a language.
 _FEWEST_TEXTS_PER_LANGUAGE = 50
 _FOLDS = 5
@@ -188,13 +186,19 @@ def class_figures(scored: pa.Table) -> dict[str, Any]:
     }
 
 
-def served_languages(figures: dict[str, Any], always: Sequence[str]) -> list[str]:
-    """Return `always` and each language whose macro-F1 on enough held-out texts is high enough."""
+def served_languages(
+    figures: dict[str, Any], always: Sequence[str], *, served_from: float
+) -> list[str]:
+    """Return `always` and each language that is good enough on enough held-out texts.
+
+    It is good enough if the 95 % interval of its macro-F1 begins at `served_from` or above: a
+    language with few texts is not served by luck. Chance is .333.
+    """
     measured = [
         language
         for language, figure in figures["languages"].items()
         if figure["rows"] >= _FEWEST_TEXTS_PER_LANGUAGE
-        and (figure["macro_f1"] or 0.0) >= SERVED_FROM_MACRO_F1
+        and (figure["intervals"]["macro_f1"] or [0.0])[0] >= served_from
     ]
     return sorted({*always, *measured})
 

@@ -147,4 +147,17 @@ def test_a_language_near_chance_or_with_few_texts_is_reported_and_not_served() -
     assert figures["rows"] == 189
     assert set(figures["languages"]) == {"de", "hi", "it"}
     assert figures["languages"]["de"]["accuracy"] == pytest.approx(80 / 90)
-    assert served_languages(figures, ["en"]) == ["de", "en"]
+    assert served_languages(figures, ["en"], served_from=0.45) == ["de", "en"]
+
+
+def test_a_language_is_served_if_its_whole_interval_is_above_the_bar() -> None:
+    figures = {
+        "languages": {
+            "de": {"rows": 90, "macro_f1": 0.60, "intervals": {"macro_f1": [0.50, 0.70]}},
+            "fr": {"rows": 900, "macro_f1": 0.56, "intervals": {"macro_f1": [0.53, 0.59]}},
+            "hi": {"rows": 900, "macro_f1": None, "intervals": {"macro_f1": None}},
+        }
+    }
+    assert served_languages(figures, ["en"], served_from=0.45) == ["de", "en", "fr"]
+    assert served_languages(figures, ["en"], served_from=0.52) == ["en", "fr"]
+    assert served_languages(figures, [], served_from=0.9) == []
