@@ -25,6 +25,7 @@ from mastodon_assets.sentiment.evaluation.behavioural_suites import suite_figure
 from mastodon_assets.sentiment.evaluation.comparison import compare
 from mastodon_assets.sentiment.evaluation.diagnostics import diagnose
 from mastodon_assets.sentiment.evaluation.evaluate import evaluate
+from mastodon_assets.sentiment.evaluation.slices import slice_figures
 from mastodon_assets.sentiment.features.embedding import Embedding, find_embedding
 from mastodon_assets.sentiment.features.languages import letters_of
 from mastodon_assets.sentiment.features.lexicon import lexicon_fingerprint
@@ -337,6 +338,7 @@ def _fit(
     metrics = {
         **measured,
         **diagnostics,
+        "slices": slice_figures(columns),
         **comparison,
         **({"classes": classes} if classes else {}),
         "suites": suite_figures(spark, LoadedModel("candidate", tuple(languages), fitted)),

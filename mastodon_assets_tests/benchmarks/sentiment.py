@@ -39,6 +39,7 @@ from rich.table import Table
 from mastodon_assets.config.settings import load_settings
 from mastodon_assets.sentiment.evaluation.behavioural_suites import suite_figures
 from mastodon_assets.sentiment.evaluation.evaluate import METRICS, evaluate
+from mastodon_assets.sentiment.evaluation.slices import SLICES
 from mastodon_assets.sentiment.features.embedding import Embedding, find_embedding
 from mastodon_assets.sentiment.features.encoders.packaged import PACKAGES
 from mastodon_assets.sentiment.features.languages import letters_of
@@ -75,14 +76,6 @@ _CURVE: tuple[dict[str, Any], ...] = (
     {"buckets": 2**20},
 )
 _ROUNDS = 5
-# Emoji and emoticons are rare in this corpus, so both count.
-_SLICES = {
-    "negation": r"(?i)\b(?:not|no|never|nothing|cannot|\w+n't)\b",
-    "up to 6 words": r"\A\s*(?:\S+\s*){0,6}\z",
-    "20 words or more": r"\A\s*(?:\S+\s+){19}\S",
-    "emoji": r"[\x{1F300}-\x{1FAFF}\x{2600}-\x{27BF}]|[:;=]['o-]?[()DPp/]|<3",
-    "links and mentions": r"(?i)https?://|www\.|@\w",
-}
 
 
 @dataclass(frozen=True)
@@ -172,7 +165,7 @@ def _measured(
         "manual": _figures(_scored(fitted.pipeline, manual)),
         "slices": {
             slice_name: _figures(scored.where(F.rlike("text", F.lit(regex))))
-            for slice_name, regex in _SLICES.items()
+            for slice_name, regex in SLICES.items()
         },
     }
 

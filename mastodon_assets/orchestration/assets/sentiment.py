@@ -114,12 +114,15 @@ def sentiment_pipeline_model(
     parameters. An existing version is not trained again.
 
     **Metadata**: version, status (champion, candidate or retired) and its reason, corpus, metrics,
-    folder; reliability diagram and ROC curve of the held-out texts, the most informative n-grams.
+    folder; the model card (data, languages, figures with intervals, slices, known failures, what it
+    is not for), which is also `card.md` in the folder; reliability diagram and ROC curve of the
+    held-out texts, the most informative n-grams.
 
     **Raises**: `CorpusUnreadableError`, `CorpusTooSmallError`, `TrainingUnderwayError`,
     `UnknownModelError`, `PromotionRefusedError`, `ModelUnreadableError`, `EmbeddingError`,
     `SparkEndedError` if Spark ran out of memory.
     """
+    from mastodon_assets.sentiment.models.card import model_card
     from mastodon_assets.sentiment.models.lifecycle import promote_version, roll_back_champion
     from mastodon_assets.sentiment.models.registry import Model
     from mastodon_assets.sentiment.train import TrainingResult, train
@@ -153,6 +156,9 @@ def sentiment_pipeline_model(
             # Each number of its own gets a plot over time on the web page.
             **{name: value for name, value in result.metrics.items() if isinstance(value, float)},
             "all_metrics": dg.MetadataValue.json(dict(result.metrics)),
+            "model_card": dg.MetadataValue.md(
+                model_card(result.version, result.corpus, result.metrics)
+            ),
             **_diagnostics(result.metrics),
         },
         check_results=[

@@ -1,9 +1,9 @@
 """The model store: folders of trained models, written atomically and read only if complete.
 
-What belongs here: `<model_dir>/<version>/`, with the saved pipeline, `model.json`, `vocabulary.txt`
-and `held_out.parquet`, the texts that a later candidate is compared on. If a model has an
-embedding, `pipeline` has two pipelines: the stages before it, and those after it. Importing it
-loads no `pyspark.ml`: a refresh in which no post waits reads the vocabulary alone.
+What belongs here: `<model_dir>/<version>/`, with the saved pipeline, `model.json`, `card.md`,
+`vocabulary.txt` and `held_out.parquet`, the texts that a later candidate is compared on. If a model
+has an embedding, `pipeline` has two pipelines: the stages before it, and those after it. Importing
+it loads no `pyspark.ml`: a refresh in which no post waits reads the vocabulary alone.
 """
 
 import json
@@ -19,6 +19,7 @@ from pyspark.errors import PySparkException
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.sentiment.models.card import model_card
 from mastodon_assets.spark.storage import StoragePath, file_sizes, remove_tree, rename
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _PIPELINE = "pipeline"
 _BEFORE, _AFTER = "pipeline/before", "pipeline/after"
 _HELD_OUT = "held_out.parquet"
 _VOCABULARY = "vocabulary.txt"
+_CARD = "card.md"
 # The interval of a difference in AUC is then .001 wide, which is narrow enough.
 _MAX_HELD_OUT_ROWS = 50_000
 _FILES = "files"
@@ -101,6 +103,8 @@ def save_model(
     parquet.write_table(kept, content)
     (partial / _HELD_OUT).write_bytes(content.getvalue().to_pybytes())
     (partial / _VOCABULARY).write_text("\n".join(vocabulary), encoding="utf-8")
+    card = model_card(description.version, description.corpus, description.metrics)
+    (partial / _CARD).write_text(card, encoding="utf-8")
     described = {**asdict(description), _FILES: _file_sizes(partial / _PIPELINE)}
     (partial / _DESCRIPTION).write_text(
         json.dumps(described, indent=2, sort_keys=True), encoding="utf-8"

@@ -181,6 +181,8 @@ def test_the_models_metadata_show_its_curves_and_its_strongest_ngrams(
 ) -> None:
     metadata = _materialize()
     assert metadata["version"] == first
+    assert metadata["model_card"].startswith(f"# Sentiment model {first}")
+    assert "| negation |" in metadata["model_card"]
     assert metadata["reliability_and_roc"].startswith("![preview](data:image/png;base64,")
     words = {line.split(" | ")[0].strip("| ") for line in metadata["telling_ngrams"].splitlines()}
     assert any("good" in word or "happy" in word or "love" in word for word in words)

@@ -17,7 +17,7 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from mastodon_assets.config.settings import Settings
+from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.errors import SettingsError
 from mastodon_assets.operations.doctor import check_embedding
 from mastodon_assets.sentiment.features.embedding import (
@@ -28,7 +28,12 @@ from mastodon_assets.sentiment.features.encoders.interface import EmbeddingError
 from mastodon_assets.sentiment.features.encoders.onnx_folder import OnnxFolder
 from mastodon_assets.sentiment.features.pipeline import DEMO_PARAMETERS, label_str
 from mastodon_assets.sentiment.models.lifecycle import promote_version
-from mastodon_assets.sentiment.models.store import LoadedModel, load_model
+from mastodon_assets.sentiment.models.store import (
+    Description,
+    LoadedModel,
+    load_model,
+    save_model,
+)
 from mastodon_assets.sentiment.scoring.micro_batch import MicroBatchScorer
 from mastodon_assets.sentiment.scoring.score import score
 from mastodon_assets.sentiment.train import TrainingResult, train
@@ -269,6 +274,46 @@ def test_words_that_only_the_embedding_knows_change_score_and_class(
     assert [found[word][1] for word in words] == ["positive", "neutral", "negative"]
     assert found[words[0]][0] > 0.75
     assert found[words[2]][0] < 0.25
+
+
+def test_a_model_with_a_packaged_encoder_is_saved_and_loaded_whatever_the_setting_is(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    embedding = find_embedding(Settings.model_validate({"sentiment_encoder": "multilingual"}))
+    assert embedding is not None
+    texts = list(synthetic_texts())[::20]
+    with two_folds():
+        fitted = fit_stacked(
+            spark.createDataFrame(texts, "text string, target double"),
+            replace(DEMO_PARAMETERS, buckets=2**13, max_iter=5),
+            embedding,
+            train_rows=len(texts),
+            report=lambda line: None,
+        )
+    described = Description(
+        version="v1",
+        spark_version=spark.version,
+        trained_at="2026-01-01T00:00:00+00:00",
+        corpus="a few texts",
+        languages=["de", "en"],
+        parameters={},
+        metrics={"embedding_sha256": embedding.fingerprint},
+        embedding=embedding.fingerprint,
+    )
+    held_out = pa.table({"text": ["good"], "target": [1.0], "prob_pos": [0.9]})
+    folder = save_model(tmp_path, fitted, described, held_out, ["good"])
+    assert "the encoder multilingual" in (folder / "card.md").read_text(encoding="utf-8")
+
+    loaded = load_model(spark, folder, load_settings())
+    judged = ("das ist wunderbar, ich liebe es", "das ist schrecklich, ich hasse es")
+    found = _probabilities(spark, loaded, *judged)
+    again = _probabilities(spark, LoadedModel("v1", ("en", "de"), fitted), *judged)
+    assert found == again
+    better, worse = (found[text] for text in judged)
+    # Trained on English alone: the encoder transfers.
+    assert better is not None
+    assert worse is not None
+    assert better > worse
 
 
 def test_without_its_embedding_a_model_neither_loads_nor_becomes_champion(
