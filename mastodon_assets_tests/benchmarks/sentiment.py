@@ -9,7 +9,8 @@ sum the time of all cores, which a busy machine changes less. `--curve` also fit
 buckets; `--encoder` or `--embedding` adds the stacked model; `--only` measures a part; `--rows`
 limits the rows of each file, for a quick look.
 
-The eight languages with a sentence encoder, without the other parts:
+The eight languages with a sentence encoder, without the other parts. It also says which share of
+the recorded statuses each model labels, English alone or in all languages that it serves:
 
     python -m mastodon_assets_tests.benchmarks.sentiment --only languages --encoder multilingual
 
@@ -31,12 +32,13 @@ import psutil
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.feature import IDF, HashingTF, RegexTokenizer, SQLTransformer, StopWordsRemover
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
 from mastodon_assets.config.settings import load_settings
+from mastodon_assets.ingest.api.html_text import html_to_text
 from mastodon_assets.sentiment.evaluation.behavioural_suites import suite_figures
 from mastodon_assets.sentiment.evaluation.evaluate import METRICS, evaluate
 from mastodon_assets.sentiment.evaluation.slices import SLICES
@@ -50,6 +52,7 @@ from mastodon_assets.sentiment.features.pipeline import (
     prob_pos,
 )
 from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.sentiment.scoring.score import score
 from mastodon_assets.sentiment.training.classes import (
     distinct_labelled,
     languages_of,
@@ -64,6 +67,7 @@ from mastodon_assets.spark.session import build_session
 from mastodon_assets_tests.benchmarks.sentiment_embedding import without_head
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "sentiment"
+_STATUSES = SHARED.parent / "toots" / "statuses.ndjson"
 _PARTS = ("two", "three", "languages")
 _BASELINE_CLEANING = (
     r"SELECT *, regexp_replace(text, r'https?://\S+|[@#]\S+', '') AS plain FROM __THIS__"
@@ -118,6 +122,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--classes", type=Path, default=SHARED / "semeval2017_4a_train.csv.gz")
     parser.add_argument("--languages", type=Path, default=SHARED / "umsab_train.csv.gz")
     parser.add_argument("--languages-test", type=Path, default=SHARED / "umsab_val.csv.gz")
+    parser.add_argument("--statuses", type=Path, default=_STATUSES)
     parser.add_argument("--master", default="local[*]")
     parser.add_argument("--only", choices=_PARTS, action="append")
     parser.add_argument("--curve", action="store_true")
@@ -240,12 +245,9 @@ def _languages(
     test = read_calibration(spark, arguments.languages_test).cache()
     parameters = replace(PipelineParameters(), letters=letters_of(languages_of(read)))
     labelled = _unlike(read, test, parameters.letters).cache()
-    figures = {
-        "baseline": measure_classes(baseline.pipeline, test, **_BASELINE_BAND),
-        "n-grams": measure_classes(_fit_with(training, parameters, labelled, console), test),
-    }
+    models = {"n-grams": _fit_with(training, parameters, labelled, console)}
     if arguments.embedding or arguments.encoder != "ngrams":
-        fitted = fit_stacked(
+        models["stacked"] = fit_stacked(
             with_templates(spark, training),
             parameters,
             _required_embedding(arguments),
@@ -253,7 +255,9 @@ def _languages(
             report=console.print,
             labelled=labelled,
         )
-        figures["stacked"] = measure_classes(fitted, test)
+    figures = {"baseline": measure_classes(baseline.pipeline, test, **_BASELINE_BAND)}
+    figures |= {name: measure_classes(model, test) for name, model in models.items()}
+    statuses = _statuses(spark, arguments.statuses)
     for name, own in figures.items():
         served = served_languages(own, LANGUAGES, served_from=load_settings().sentiment_served_from)
         each = [its["macro_f1"] for its in own["languages"].values()]
@@ -263,7 +267,26 @@ def _languages(
         for language, its in own["languages"].items():
             state = "served" if language in served else "not served"
             console.print(f"  {language}: {_summary(its)}; {state}")
+        for languages in (LANGUAGES, served) if name in models else ():
+            share = _labelled_share(LoadedModel(name, tuple(languages), models[name]), statuses)
+            own[f"share of statuses labelled, {' '.join(languages)}"] = share
+            console.print(f"  recorded statuses labelled in {' '.join(languages)}: {share:.1%}")
     return figures
+
+
+def _statuses(spark: SparkSession, path: Path) -> DataFrame:
+    """Return lang and text of recorded statuses; of a boost, those of the boosted post."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        status = json.loads(line)
+        status = status.get("reblog") or status
+        rows.append((status.get("language"), html_to_text(status.get("content") or "")))
+    return spark.createDataFrame(rows, "lang string, text string")
+
+
+def _labelled_share(model: LoadedModel, statuses: DataFrame) -> float:
+    labelled = score(statuses, model, low=0.45, high=0.55).select("label_str").toArrow()
+    return float(1 - labelled["label_str"].null_count / labelled.num_rows)
 
 
 def _unlike(labelled: DataFrame, test: DataFrame, letters: str) -> DataFrame:
