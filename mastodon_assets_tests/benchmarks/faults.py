@@ -14,7 +14,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -58,7 +58,12 @@ def main() -> None:
     session = build_session(load_settings(spark_master="local[2]"))
     with tempfile.TemporaryDirectory() as folder, platform_in(Path(folder)) as platform:
         rounds = run_rounds(
-            platform, session, arguments.rounds, random.Random(arguments.seed), report=print
+            platform,
+            session,
+            arguments.rounds,
+            random.Random(arguments.seed),
+            report=print,
+            only=arguments.only or PARTS,
         )
     session.stop()
     _print(rounds)
@@ -76,9 +81,10 @@ def run_rounds(
     generator: random.Random,
     *,
     report: Callable[[str], None],
+    only: Sequence[str] = PARTS,
 ) -> list[Round]:
-    """As many rounds of each part as of the others; what each of them came to."""
-    parts = [PARTS[number % len(PARTS)] for number in range(rounds)]
+    """As many rounds of each part of `only` as of the others; what each of them came to."""
+    parts = [only[number % len(only)] for number in range(rounds)]
     generator.shuffle(parts)
     # An asset run leaves the reading to a stream: its rounds come last, when there is none.
     of_asset_runs = parts.count("asset run")
@@ -194,6 +200,7 @@ def _print(rounds: list[Round]) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
