@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from mastodon_assets_tests.deployment.compose import DOCKER
+from mastodon_assets_tests.support.programs import PROGRAMS
 
 KUBERNETES = DOCKER / "kubernetes"
 OVERLAYS = ("demo", "own-servers")
@@ -19,7 +20,7 @@ def rendered(overlay: str) -> str:
     """The objects of an overlay as YAML."""
     folder = KUBERNETES / "overlays" / overlay
     ended = subprocess.run(
-        ["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=120
+        [PROGRAMS / "kubectl", "kustomize", folder], capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == "", ended.stderr

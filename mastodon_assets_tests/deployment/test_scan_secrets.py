@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mastodon_assets_tests.deployment.compose import PROJECT
+from mastodon_assets_tests.support.programs import with_programs
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
 
@@ -26,7 +27,10 @@ def test_a_token_that_was_committed_and_removed_is_found(tmp_path: Path) -> None
         _git(tmp_path, "add", "notes.txt")
         _git(tmp_path, "commit", "-q", "-m", "change")
         scanned = subprocess.run(
-            [PROJECT / ".ci" / "scan-secrets", tmp_path], capture_output=True, text=True
+            [PROJECT / ".ci" / "scan-secrets", tmp_path],
+            capture_output=True,
+            text=True,
+            env=with_programs(),
         )
         assert bool(scanned.returncode) == (text != "password=devpw"), scanned.stderr
     assert "notes.txt" in scanned.stdout

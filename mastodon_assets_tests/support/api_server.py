@@ -16,6 +16,7 @@ from typing import Any
 import trustme
 
 from mastodon_assets_tests.support.ports import free_port
+from mastodon_assets_tests.support.programs import PROGRAMS
 
 NAMESPACE = "mastodon-assets"
 _AUDIT = '{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}'
@@ -48,7 +49,7 @@ class ApiServer:
         """The ended process, with its error output in `stdout`."""
         access = ["--server", self.url, "--certificate-authority", str(self.ca)]
         return subprocess.run(
-            ["kubectl", "--kubeconfig=/dev/null", *access, "--token=admin", *arguments],
+            [PROGRAMS / "kubectl", "--kubeconfig=/dev/null", *access, "--token=admin", *arguments],
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
