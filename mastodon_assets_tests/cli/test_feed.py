@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -89,7 +90,7 @@ def test_the_tokens_of_several_servers_are_shown_nowhere_and_status_shows_each_s
                 "simulator.example/hashtag:cats: connected",
             )
             arguments = Path(f"/proc/{process.pid}/cmdline").read_text()
-            metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+            metrics = _metrics_once_a_post_is_published(port)
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=30)
     shown = commands("status", **environment).out
@@ -112,3 +113,14 @@ def test_the_tokens_of_several_servers_are_shown_nowhere_and_status_shows_each_s
     everything = reported + arguments + metrics + out + err + shown + str(sources) + kept
     assert accepted not in everything
     assert refused not in everything
+
+
+def _metrics_once_a_post_is_published(port: int) -> str:
+    labels = r'instance="simulator\.example",op="upsert",source="public"'
+    metrics = ""
+    for _ in range(300):
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        if re.search(rf"published_total\{{{labels}\}} [1-9]", metrics):
+            return metrics
+        time.sleep(0.1)
+    raise AssertionError(metrics)
