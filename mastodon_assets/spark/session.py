@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,14 +137,7 @@ def connector_jars(report: Report = logger.info) -> list[Path]:
     Raises:
         ArtifactError: They cannot be fetched.
     """
-    folder = fetch_jars(
-        f"spark-connectors-{_SPARK_VERSION}",
-        CONNECTORS,
-        size="16 MB",
-        report=report,
-        excluded=_INCLUDED_IN_PYSPARK,
-    )
-    return sorted(folder.glob("*.jar"))
+    return _fetched(f"spark-connectors-{_SPARK_VERSION}", CONNECTORS, _INCLUDED_IN_PYSPARK, report)
 
 
 def object_store_jars(report: Report = logger.info) -> list[Path]:
@@ -153,13 +146,13 @@ def object_store_jars(report: Report = logger.info) -> list[Path]:
     Raises:
         ArtifactError: They cannot be fetched.
     """
-    folder = fetch_jars(
-        f"spark-s3a-{_HADOOP_VERSION}",
-        OBJECT_STORE,
-        size="16 MB",
-        report=report,
-        excluded=_NOT_FOR_OBJECT_STORES,
-    )
+    return _fetched(f"spark-s3a-{_HADOOP_VERSION}", OBJECT_STORE, _NOT_FOR_OBJECT_STORES, report)
+
+
+def _fetched(
+    folder_name: str, coordinates: Sequence[Coordinate], excluded: Sequence[str], report: Report
+) -> list[Path]:
+    folder = fetch_jars(folder_name, coordinates, size="16 MB", report=report, excluded=excluded)
     return sorted(folder.glob("*.jar"))
 
 

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 
-from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.reports import post_export
 from mastodon_assets.reports.post_export import (
     ExportedDay,
@@ -18,11 +17,9 @@ from mastodon_assets.reports.post_export import (
     export_posts,
     schemas,
 )
-from mastodon_assets.stream.ledger import open_ledger
-from mastodon_assets.stream.merge import prepare_session
-from mastodon_assets.warehouse.database import MissingRightsError, connect
-from mastodon_assets_tests.support.merge_sink import PARTITIONS, Sink
-from mastodon_assets_tests.support.records import TOPIC, delete, upsert
+from mastodon_assets.warehouse.database import MissingRightsError
+from mastodon_assets_tests.support.merge_sink import Sink, opened_sink
+from mastodon_assets_tests.support.records import delete, upsert
 
 _DAY = date(2026, 11, 20)
 _GUIDE = Path(post_export.__file__).parents[1] / "docs" / "guides" / "exports.md"
@@ -34,15 +31,8 @@ _HTML = (
 
 @pytest.fixture
 def sink(fresh_database_url: SecretStr) -> Iterator[Sink]:
-    topic = TopicState(
-        TOPIC, "topic-id", dict.fromkeys(range(PARTITIONS), 0), dict.fromkeys(range(PARTITIONS), 99)
-    )
-    with connect(fresh_database_url) as connection:
-        with connection.transaction():
-            open_ledger(connection, topic, accept_data_loss=False)
-        prepare_session(connection)
-        connection.commit()
-        yield Sink(connection)
+    with opened_sink(fresh_database_url) as opened:
+        yield opened
 
 
 def write_posts(sink: Sink) -> None:

@@ -2,7 +2,8 @@
 
 import bisect
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -79,8 +80,10 @@ class _Burst(_SlowTimeline):
     posts, pause = 12_000, 10
 
 
-def test_a_burst_that_is_over_is_read_in_turn_and_not_by_samples() -> None:
-    now = datetime.now(UTC)
+def _auditor(
+    timeline: _Timeline, known: KnownIds, *, clock: Callable[[], float] = time.monotonic
+) -> tuple[Auditor, list[AuditItem]]:
+    """An auditor of the timeline within a server's limits, and what it puts."""
     items: list[AuditItem] = []
 
     def put(item: AuditItem) -> bool:
@@ -88,12 +91,18 @@ def test_a_burst_that_is_over_is_read_in_turn_and_not_by_samples() -> None:
         return True
 
     auditor = Auditor(
-        _Burst(now),  # type: ignore[arg-type]
+        timeline,  # type: ignore[arg-type]
         caller=RateLimitedCaller(threading.Event(), spare=SPARE_REQUESTS),
-        rate_limits=RateLimits(is_limited=True),
+        rate_limits=RateLimits(is_limited=True, clock=clock),
         put=put,
-        known=KnownIds(),
+        known=known,
     )
+    return auditor, items
+
+
+def test_a_burst_that_is_over_is_read_in_turn_and_not_by_samples() -> None:
+    now = datetime.now(UTC)
+    auditor, _ = _auditor(_Burst(now), KnownIds())
     ended = auditor.audit(now - timedelta(hours=2), seconds=1)
     assert (ended.share, ended.goes_on) == (None, True)
     # As many pages as five minutes allow, after the newest one.
@@ -106,22 +115,11 @@ def test_an_audit_that_comes_to_a_limit_goes_on_later_in_the_same_gap(
     monkeypatch.setattr(rate_limits, "_PAGED_REQUESTS", SPARE_REQUESTS + 30)
     now, clock = datetime.now(UTC), [0.0]
     timeline, known = _SlowTimeline(now), KnownIds()
-    items: list[AuditItem] = []
     for number, status_id in enumerate(timeline.ids):
         if number not in timeline.dropped or number % 3 == 0:
             known.add(status_id)
 
-    def put(item: AuditItem) -> bool:
-        items.append(item)
-        return True
-
-    auditor = Auditor(
-        timeline,  # type: ignore[arg-type]
-        caller=RateLimitedCaller(threading.Event(), spare=SPARE_REQUESTS),
-        rate_limits=RateLimits(is_limited=True, clock=lambda: clock[0]),
-        put=put,
-        known=known,
-    )
+    auditor, items = _auditor(timeline, known, clock=lambda: clock[0])
     # 30 pages reach back over 20 of 58 minutes, but for good there are more than are posted.
     since = now - timedelta(minutes=58)
     first = auditor.audit(since, seconds=1)
@@ -153,23 +151,12 @@ def test_a_timeline_faster_than_the_limits_is_sampled_and_what_is_wanting_read_f
     monkeypatch.setattr(rate_limits, "_EVERY_REQUESTS", 1_000)
     now = datetime.now(UTC)
     timeline, known = _Timeline(now), KnownIds()
-    items: list[AuditItem] = []
     for number, status_id in enumerate(timeline.ids):
         if number not in timeline.dropped:
             known.add(status_id)
     known_limit = {each for each in timeline.ids if known.has(each)}
 
-    def put(item: AuditItem) -> bool:
-        items.append(item)
-        return True
-
-    auditor = Auditor(
-        timeline,  # type: ignore[arg-type]
-        caller=RateLimitedCaller(threading.Event(), spare=SPARE_REQUESTS),
-        rate_limits=RateLimits(is_limited=True),
-        put=put,
-        known=known,
-    )
+    auditor, items = _auditor(timeline, known)
     since = now - timedelta(minutes=54)
     ended = auditor.audit(since, seconds=30)
 
