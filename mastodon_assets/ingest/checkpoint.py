@@ -11,7 +11,7 @@ from datetime import datetime
 
 from pydantic import SecretStr
 
-from mastodon_assets.ingest.api.status_ids import is_number
+from mastodon_assets.ingest.api.status_ids import id_order, is_number
 from mastodon_assets.ingest.handler import IngestSummary
 from mastodon_assets.ingest.recovery.accounts import KnownAccount
 from mastodon_assets.ingest.recovery.cursors import Cursor, read_cursor, save_cursor
@@ -253,5 +253,5 @@ def later_id(known: str | None, new: str) -> str:
     if known is None or (not is_number(known) and not is_number(new)):
         return new
     if is_number(known) and is_number(new):
-        return max(known, new, key=lambda status_id: (len(status_id), status_id))
+        return max(known, new, key=id_order)
     return known

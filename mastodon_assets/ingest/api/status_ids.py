@@ -100,6 +100,14 @@ def is_number(status_id: str) -> bool:
     return status_id.isascii() and status_id.isdecimal()
 
 
+def id_order(status_id: str) -> tuple[int, str]:
+    """Return the key that sorts ids of one server, the oldest first: by length, then by characters.
+
+    Numbers and ULIDs are made of times; ids of another form have no order.
+    """
+    return len(status_id), status_id
+
+
 def newest_id(page: Iterable[Mapping[str, Any]]) -> str | None:
     """Return the id of the first status of a page that has one; pages are newest first."""
     return next((found for status in page if (found := listed_id(status))), None)

@@ -23,7 +23,7 @@ from mastodon_assets.ingest.api.rate_limits import (
     RateLimits,
     StoppedError,
 )
-from mastodon_assets.ingest.api.status_ids import id_at, listed_id, newest_id, posted_at
+from mastodon_assets.ingest.api.status_ids import id_at, id_order, listed_id, newest_id, posted_at
 from mastodon_assets.ingest.recovery.sampling import Share, drawn_moments, share_of
 
 # The stream may send a post later than the timeline lists it.
@@ -130,8 +130,8 @@ class _Found:
     def note_missing(self, status_id: str) -> None:
         """Count a post that is missing."""
         self.missing += 1
-        self.oldest = min(self.oldest or status_id, status_id, key=_order)
-        self.newest = max(self.newest or status_id, status_id, key=_order)
+        self.oldest = min(self.oldest or status_id, status_id, key=id_order)
+        self.newest = max(self.newest or status_id, status_id, key=id_order)
 
     def ended(self) -> AuditEnded:
         """Return what was found since the last call."""
@@ -157,11 +157,7 @@ class _Found:
         if self.share is not None:
             return id_at(self.since, example), id_at(self.until, example)
         # Everything down to the last unread id was read.
-        return id_at(self.since, example), max(self.unread, key=_order)
-
-
-def _order(status_id: str) -> tuple[int, str]:
-    return len(status_id), status_id
+        return id_at(self.since, example), max(self.unread, key=id_order)
 
 
 class Auditor:
