@@ -19,6 +19,7 @@ from mastodon_assets.ingest.api.status_ids import readable_id
 
 VERSION = 1
 _LONGEST_LANGUAGE = 255
+_PLAIN_TYPES = (str, int, float, type(None))
 
 
 class NormalizeError(PlatformError):
@@ -70,7 +71,7 @@ def to_upsert(
         "origin": origin,
     }
     for name, value in message.items():
-        if name != "hashtags" and isinstance(value, list | Mapping):
+        if name != "hashtags" and not isinstance(value, _PLAIN_TYPES):
             raise NormalizeError(f"{name} is not a plain value")
     return message
 
