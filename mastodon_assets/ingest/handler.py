@@ -14,11 +14,11 @@ import json
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain, islice, takewhile
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -46,9 +46,9 @@ _SIMULATED_INSTANCE = "simulator.example"
 _EDITS = frozenset({"status.update", "status_update"})
 _REMEMBERED_POSTS = 100_000
 _OTHER_TIMELINE = "other_timeline"
-_SETTLED_SECONDS = 60 * 60
-# Posts that another server's reader had published may still be on their way to the tables.
-_SECOND_LOOK_SECONDS = 60
+# Stored posts of an account that refuses are looked for again, because another process may not have
+# heard of it, and the tables may be behind: after the first time, then at intervals that double.
+_FIRST_LOOK_AGAIN_SECONDS, _LONGEST_LOOK_SECONDS = 60.0, 60 * 60.0
 _MOST_ACCOUNTS = 1_000
 _PUBLISHED, _DELETED, _NEVER_EDITED = "published", "deleted", "never edited"
 
@@ -201,12 +201,30 @@ class EventHandler:
         return self._policy.stored_domain(self._instance)
 
     def refusing_accounts(self) -> list[str]:
-        """Return the accounts seen to refuse whose stored posts were not removed since.
+        """Return the accounts seen to refuse whose stored posts are to be looked for now.
 
-        An account is returned again a minute later, because posts may have been on their way to
-        the tables, and if it is seen more than an hour later.
+        An account is returned again a minute later, then after intervals that double up to an hour,
+        as long as it refuses: posts may have been on their way to the tables.
         """
-        return self._refusing.waiting()
+        if self._homes is not None:
+            # Another process may have seen that it does not refuse any more.
+            self._refusing.keep(self._homes.refuses, f"@{domain_form(self._instance)}")
+        return self._refusing.due()
+
+    def published_posts(self, accounts: Collection[str]) -> list[PostAlias]:
+        """Return posts of accounts that refuse that may be on their way to the tables.
+
+        All sources of this process have published them, like stored ones as this server says.
+        """
+        if self._homes is None:
+            return []
+        return self._homes.published.of_accounts(
+            self._instance, accounts, own_domain=self.own_domain
+        )
+
+    def accounts_published(self, accounts: Collection[str]) -> set[str]:
+        """Return those of the accounts that have posts which this process published."""
+        return set() if self._homes is None else self._homes.published.accounts(accounts)
 
     def judged_accounts(self) -> list[str]:
         """Return the latest accounts whose posts were not withheld, as posts name them."""
@@ -219,6 +237,8 @@ class EventHandler:
         with self._dead_letter_on_error("backfill") as origin:
             for post in posts:
                 self._publish_delete(post.status_id, received_at, origin, instance=post.instance)
+                if self._homes is not None:
+                    self._homes.published.forget([post])
             self._refusing.settle(accounts)
 
     def published_ids(self, limit: int) -> list[str]:
@@ -346,6 +366,8 @@ class EventHandler:
             if (host := uri_host(uri)) is not None:
                 has_ids = uri.rstrip("/").rpartition("/")[2] == status_id
                 self._homes.note_name(self._instance, host, has_ids=has_ids)
+        if self._homes is not None:
+            self._homes.published.note(PostAlias(self._instance, status_id), message["username"])
         self._refusing.discard(message["username"])
         self.summary.upserts += 1
 
@@ -363,8 +385,9 @@ class EventHandler:
             return
         if reason in REFUSALS_OF_ACCOUNT:
             account = self._policy.refusing_account(status, self._instance)
-            if account is not None:
-                self._refusing.add(account)
+            handle = full_handle(status.get("account"), self._instance)
+            if account is not None and handle is not None:
+                self._refusing.add(account, handle)
         self._delete_if_stored(status_id, is_edit, received_at=received_at, origin=origin)
         if status_id is not None:
             self._recent.add(status_id, reason)
@@ -446,45 +469,53 @@ class _RecentPosts:
         return list(islice(found, limit))
 
 
+@dataclass
+class _Look:
+    """When stored posts of an account are looked for next, and how long it was between looks."""
+
+    handle: str
+    at: float = 0.0
+    interval: float = 0.0
+
+
 class _RefusingAccounts:
-    """Accounts seen to refuse: those that wait, and when others were settled; old ones go."""
+    """Accounts seen to refuse, by their names as stored; the oldest of more than `limit` go."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: dict[str, None] = {}
-        self._settled: OrderedDict[str, float] = OrderedDict()
-        self._looked_at_again: dict[str, float] = {}
+        self._looks: OrderedDict[str, _Look] = OrderedDict()
 
-    def add(self, account: str) -> None:
-        """Let an account wait, unless it was settled within the hour."""
-        settled_at = self._settled.get(account)
-        is_settled = settled_at is not None and time.monotonic() - settled_at < _SETTLED_SECONDS
-        if not is_settled and len(self._waiting) < self._limit:
-            self._waiting[account] = None
+    def add(self, account: str, handle: str) -> None:
+        """Add an account; its stored posts are to be looked for at once."""
+        self._looks.setdefault(account, _Look(handle))
+        if len(self._looks) > self._limit:
+            self._looks.popitem(last=False)
 
     def discard(self, account: str) -> None:
         """Forget an account that does not refuse any more."""
-        self._waiting.pop(account, None)
-        self._settled.pop(account, None)
-        self._looked_at_again.pop(account, None)
+        self._looks.pop(account, None)
 
-    def waiting(self) -> list[str]:
-        """Return the accounts that wait, at most a thousand at once."""
+    def due(self) -> list[str]:
+        """Return the accounts whose stored posts are to be looked for, at most a thousand."""
         now = time.monotonic()
-        # They are in the order of their times.
-        due = takewhile(lambda each: self._looked_at_again[each] <= now, self._looked_at_again)
-        return list(dict.fromkeys(islice(chain(self._waiting, due), _MOST_ACCOUNTS)))
+        due = (account for account, look in self._looks.items() if look.at <= now)
+        return list(islice(due, _MOST_ACCOUNTS))
 
     def settle(self, accounts: Iterable[str]) -> None:
-        """Note that the stored posts of these accounts are removed."""
+        """Note that the stored posts of these accounts were looked for."""
         for account in accounts:
-            if self._looked_at_again.pop(account, None) is None:
-                self._looked_at_again[account] = time.monotonic() + _SECOND_LOOK_SECONDS
-            self._waiting.pop(account, None)
-            self._settled[account] = time.monotonic()
-            self._settled.move_to_end(account)
-            if len(self._settled) > self._limit:
-                self._settled.popitem(last=False)
+            if (look := self._looks.get(account)) is not None:
+                look.interval = min(
+                    max(2 * look.interval, _FIRST_LOOK_AGAIN_SECONDS), _LONGEST_LOOK_SECONDS
+                )
+                look.at = time.monotonic() + look.interval
+
+    def keep(self, refuses: Callable[[str], bool], own: str) -> None:
+        """Forget the due accounts of this server, whose handles end in `own`, that agree now."""
+        for account in self.due():
+            handle = self._looks[account].handle
+            if handle.endswith(own) and not refuses(handle):
+                self.discard(account)
 
 
 def _parse(text: str) -> Any:

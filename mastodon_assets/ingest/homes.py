@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.contract.identity import account_form, domain_form
 from mastodon_assets.ingest.policy.consent import REFUSALS_OF_ACCOUNT
-from mastodon_assets.ingest.stored_posts import PostAlias
+from mastodon_assets.ingest.stored_posts import PostAlias, PublishedPosts
 from mastodon_assets.warehouse.database import FEED_SECONDS, PERSON_SECONDS, transaction
 from mastodon_assets.warehouse.server_names import record_server_names
 
@@ -39,7 +39,10 @@ RETURNING status_id
 
 
 class Homes:
-    """What is known of all servers; every method may be called from any thread."""
+    """What is known of all servers; every method may be called from any thread.
+
+    `published` are the posts that the sources of this process published last.
+    """
 
     def __init__(self, postgres_url: SecretStr, *, are_several: bool = True) -> None:
         """Keep the database; nothing is read before `load`.
@@ -50,6 +53,7 @@ class Homes:
         """
         self._postgres_url = postgres_url
         self.are_several = are_several
+        self.published = PublishedPosts()
         self._lock = threading.Lock()
         self._key: bytes | None = None
         self._refusals: dict[bytes, str] = {}

@@ -464,21 +464,22 @@ class SourceWorker:
         """Publish deletes of the stored posts of accounts that were seen to refuse."""
         accounts = self._handler.refusing_accounts()
         if accounts:
-            judged = self._checkpoint.accounts_with_posts(
-                [*accounts, *self._handler.judged_accounts()]
-            )
+            seen = [*accounts, *self._handler.judged_accounts()]
+            judged = self._checkpoint.accounts_with_posts(seen)
+            judged |= self._handler.accounts_published(seen)
             self._remove_posts_of(accounts, asked=len(judged), going=len(judged & {*accounts}))
 
     def _remove_posts_of(self, accounts: Sequence[str], *, asked: int, going: int) -> None:
         """Publish deletes of the stored posts of accounts, unless too many accounts would go."""
-        posts = self._checkpoint.posts_of_accounts(accounts, self._handler.own_domain)
+        stored = self._checkpoint.posts_of_accounts(accounts, self._handler.own_domain)
+        posts = list(dict.fromkeys([*stored, *self._handler.published_posts(accounts)]))
         if posts:
             own = [post.status_id for post in posts if post.instance == self.summary.instance]
             with self._brake.reported(self._log):
                 self._brake.passed(own, asked, accounts=going)
             if self._brake.reason is not None:
                 posts = []
-        # Held ones are settled as well, until the accounts are seen again.
+        # Held ones are looked for again later as well.
         self._handler.handle_refused(accounts, posts, datetime.now(UTC))
         if posts:
             self._log.info(

@@ -196,17 +196,19 @@ def test_an_account_that_refuses_waits_until_its_stored_posts_are_deleted() -> N
     assert handling.handler.refusing_accounts() == ["ada@one.example"]
 
 
-def test_an_account_that_refuses_is_looked_at_again_because_posts_may_have_been_on_their_way(
+def test_stored_posts_of_an_account_that_refuses_are_looked_for_again_at_intervals_that_double(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(handler, "_SECOND_LOOK_SECONDS", 0)
+    """Its posts may come to the tables hours later, if the stream was not running."""
+    minutes, looks = 0, []
+    monkeypatch.setattr(handler.time, "monotonic", lambda: 60.0 * minutes)
     handling = Handling()
     handling.event("update", status("1", account=account(noindex=True)))
-    # Nothing is stored yet: a post that was read abroad is in Kafka, and not in the tables.
-    handling.handler.handle_refused(["ada@one.example"], [], NOW)
-    assert handling.handler.refusing_accounts() == ["ada@one.example"]
-    handling.handler.handle_refused(["ada@one.example"], [], NOW)
-    assert handling.handler.refusing_accounts() == []
+    for minutes in range(200):
+        if accounts := handling.handler.refusing_accounts():
+            looks.append(minutes)
+            handling.handler.handle_refused(accounts, [], NOW)
+    assert looks == [0, 1, 3, 7, 15, 31, 63, 123, 183]
 
 
 def test_an_account_that_refuses_is_named_as_its_stored_posts_are() -> None:

@@ -84,6 +84,37 @@ def test_a_refusal_at_home_counts_for_posts_read_abroad_until_home_shows_otherwi
     assert connection.execute("SELECT FROM masto.account_refusals").fetchall() == []
 
 
+def test_posts_are_looked_for_no_more_if_another_process_saw_that_their_account_agrees_now(
+    database_url: SecretStr, connection: psycopg.Connection[Any]
+) -> None:
+    homes = loaded(database_url)
+    home = Handling(instance=HOME, homes=homes)
+    home.event("update", by_bea("1", "bea", noindex=True))
+    assert home.handler.refusing_accounts() == [f"bea@{HOME}"]
+    homes.note_answer(f"bea@{HOME}", HOME, None)
+    assert home.handler.refusing_accounts() == []
+
+
+def test_posts_on_their_way_to_the_tables_are_those_of_which_the_server_has_the_word(
+    database_url: SecretStr, connection: psycopg.Connection[Any]
+) -> None:
+    homes = loaded(database_url)
+    home, abroad = Handling(instance=HOME, homes=homes), Handling(instance=ABROAD, homes=homes)
+    for status_id, acct in (("A1", f"bea@{HOME}"), ("A2", f"bo@{HOME}"), ("A3", "ada@c.example")):
+        abroad.event("update", by_bea(status_id, acct))
+    home.event("update", by_bea("1", "bea"))
+    home.event("update", by_bea("3", "ada@c.example"))
+    bea, ada = f"bea@{HOME}", "ada@c.example"
+    of_bea = [PostAlias(ABROAD, "A1"), PostAlias(HOME, "1")]
+    # At home for all servers, of other accounts for the server that was read.
+    assert home.handler.published_posts([bea]) == of_bea
+    assert home.handler.published_posts([ada]) == [PostAlias(HOME, "3")]
+    assert abroad.handler.published_posts([bea]) == of_bea[:1]
+    assert home.handler.accounts_published([bea, "eve@c.example"]) == {bea}
+    home.handler.handle_refused([bea], of_bea, NOW)
+    assert home.handler.published_posts([bea]) == []
+
+
 def test_a_server_is_known_by_its_domain_and_by_the_host_of_its_posts(
     database_url: SecretStr, connection: psycopg.Connection[Any]
 ) -> None:
