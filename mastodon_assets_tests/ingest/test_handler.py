@@ -201,7 +201,7 @@ def test_stored_posts_of_an_account_that_refuses_are_looked_for_again_at_interva
 ) -> None:
     """Its posts may come to the tables hours later, if the stream was not running."""
     minutes, looks = 0, []
-    monkeypatch.setattr(handler.time, "monotonic", lambda: 60.0 * minutes)
+    monkeypatch.setattr("time.monotonic", lambda: 60.0 * minutes)
     handling = Handling()
     handling.event("update", status("1", account=account(noindex=True)))
     for minutes in range(200):
