@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -50,6 +50,8 @@ HOST = "127.0.0.1"
 HEARTBEAT_SECONDS = 15.0
 _DEFAULT_LIMIT = 20
 _MOVED = 301
+# Posts that are read at a time to find an account.
+_ACCOUNT_PAGE = 40
 _REQUESTS_PER_WINDOW, _WINDOW = 300, timedelta(minutes=5)
 # Returns the error for a request for a path; None for the real answer.
 Refuse = Callable[[str], Refusal | None]
@@ -365,6 +367,7 @@ class _Api:
             "/api/v1/statuses": self._statuses,
             "/api/v1/statuses/{status_id:str}": self._status,
             "/api/v1/accounts/verify_credentials": self._verify_credentials,
+            "/api/v1/accounts/{account_id:str}": self._account,
             "/api/v1/blocks": self._empty_list,
             "/api/v1/mutes": self._empty_list,
             "/api/v1/domain_blocks": self._empty_list,
@@ -557,10 +560,29 @@ class _Api:
         is_gone = status_id is None or self._faults.is_gone
         body = None if is_gone or status_id is None else self._source.status(status_id)
         if body is None:
-            gone = self._personality.replies.get("gone")
-            return self._replied(gone, request) if gone else _error(404, "Record not found")
+            return self._gone(request)
         headers = self._rate_limit_headers()
         return Response(self._translated(body), headers=headers, media_type="application/json")
+
+    async def _account(self, request: Request) -> Response:
+        """Answer an account that has listed posts; others are not known."""
+        if self._has_wrong_token(request):
+            return _error(401, "The access token is invalid")
+        account_id, max_id = request.path_params["account_id"], None
+        while not self._faults.is_gone:
+            page = self._source.page(PageRequest(_ACCOUNT_PAGE, max_id=max_id))
+            for entry in page:
+                account = _account_of(self._translated(entry.body()))
+                if account.get("id") == account_id:
+                    return JSONResponse(account, headers=self._rate_limit_headers())
+            if not page:
+                break
+            max_id = page[-1].status_id
+        return self._gone(request)
+
+    def _gone(self, request: Request) -> Response:
+        gone = self._personality.replies.get("gone")
+        return self._replied(gone, request) if gone else _error(404, "Record not found")
 
     async def _verify_credentials(self, request: Request) -> Response:
         if not self._is_valid(_bearer_token(request)):
@@ -642,6 +664,16 @@ class _Api:
         if any(kind in request.query_params for kind in self._personality.ignores):
             return replace(requested, is_local=None)
         return requested
+
+
+def _account_of(body: bytes) -> Mapping[str, Any]:
+    """Return the account of a status as JSON; an empty one if there is none."""
+    try:
+        account = json.loads(body)["account"]
+    except (ValueError, KeyError, TypeError):
+        # A recorded or damaged payload.
+        return {}
+    return account if isinstance(account, Mapping) else {}
 
 
 def _refuse_nothing(_path: str) -> None:

@@ -132,6 +132,21 @@ def test_answers_are_those_that_were_recorded(name: str) -> None:
                 assert set(found.json()) == set(body), about
 
 
+@pytest.mark.parametrize("name", PERSONALITIES)
+def test_the_accounts_of_listed_posts_are_shown_and_no_others(name: str) -> None:
+    """The ingester asks for them, and removes the posts of those that are gone."""
+    faults = ServerFaults()
+    with simulated(name, faults=faults) as server:
+        for listed in get(server, f"{TIMELINE}?limit=40").json():
+            account = listed["account"]
+            path = f"/api/v1/accounts/{account['id']}"
+            shown = get(server, path)
+            assert (shown.status_code, shown.json()["acct"]) == (200, account["acct"])
+        assert get(server, f"{path}0").status_code == 404
+        faults.is_gone = True
+        assert get(server, path).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("name", "recording"),
     [
