@@ -4,8 +4,8 @@
     python -m mastodon_assets_tests.benchmarks.servers --seconds 3600 --rate 5 --pace 20
 
 Each server posts live; a stream leaves out the share `--unsent` of the posts without a disconnect,
-as Mastodon's does under load, and the timeline lists each post up to `--late` seconds after its id
-was made, as GoToSocial does with several writers.
+as Mastodon's does under load. Eight writers make ids and store each post up to `--late` seconds
+later, as GoToSocial does, so posts appear in another order than their ids.
 
 Without `--pace` nothing limits requests, and audits run every three seconds instead of every ten
 minutes. With it the server has Mastodon's rate limits and the ingester its usual intervals, all of

@@ -1,6 +1,7 @@
-"""A source for measurements: its live posts end, and the timeline lists each a moment late."""
+"""A source for measurements: its live posts end, and several writers store each a moment late."""
 
-import time
+import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
@@ -11,14 +12,17 @@ from mastodon_assets.simulator.timeline import Entry, PageRequest
 class BoundedSource:
     """A source that posts `posts` live posts and no more.
 
-    The row of an id appears up to `late` seconds after the id was made, in another order than the
-    ids, as on a server with several writers.
+    With `late`, `writers` writers at once make an id each, store its row up to that many seconds
+    later, and then go on with the next post, as GoToSocial does. So rows appear in another order
+    than their ids. Timeline and stream show a post when its row is stored.
     """
 
-    def __init__(self, source: Source, posts: int, *, late: float = 0) -> None:
+    def __init__(self, source: Source, posts: int, *, late: float = 0, writers: int = 8) -> None:
         self._source = source
         self._posts = posts
         self._late = late
+        self._writers = writers if late else 1
+        self._unstored: set[str] = set()
         self.greeting = source.greeting
         self.is_over = False
 
@@ -26,30 +30,46 @@ class BoundedSource:
         return self._source.history()
 
     async def live(self) -> AsyncIterator[Frame | StreamInterrupted]:
-        posted = 0
-        async for item in self._source.live():
-            yield item
-            posted += 1
-            if posted == self._posts:
-                break
+        stored: asyncio.Queue[Frame | StreamInterrupted] = asyncio.Queue()
+        items, taking = self._source.live(), asyncio.Lock()
+        left = self._posts
+
+        async def write() -> None:
+            nonlocal left
+            while True:
+                async with taking:
+                    if not left:
+                        return
+                    left -= 1
+                    item = await anext(items)
+                    status_id = _id_of(item)
+                    self._unstored.add(status_id)
+                # Any number that differs from post to post.
+                await asyncio.sleep(self._late * (int(status_id or 0) % 1009) / 1009)
+                self._unstored.discard(status_id)
+                stored.put_nowait(item)
+
+        tasks = [asyncio.create_task(write()) for _ in range(self._writers)]
+        try:
+            for _ in range(self._posts):
+                yield await stored.get()
+        finally:
+            for task in tasks:
+                task.cancel()
         self.is_over = True
 
     def page(self, request: PageRequest) -> list[Entry]:
-        if not self._late:
-            return self._source.page(request)
-        now, limit = time.time(), request.limit
-        while True:
-            found = self._source.page(replace(request, limit=limit))
-            shown = [entry for entry in found if self._shown_at(entry) <= now]
-            if len(shown) >= request.limit or len(found) < limit:
-                # With `min_id` the page is the one right after it.
-                return shown[-request.limit :] if request.min_id else shown[: request.limit]
-            limit *= 4
+        wanted = replace(request, limit=request.limit + len(self._unstored))
+        shown = [e for e in self._source.page(wanted) if e.status_id not in self._unstored]
+        # With `min_id` the page is the one right after it.
+        return shown[-request.limit :] if request.min_id else shown[: request.limit]
 
     def status(self, status_id: str) -> bytes | None:
-        return self._source.status(status_id)
+        return None if status_id in self._unstored else self._source.status(status_id)
 
-    def _shown_at(self, entry: Entry) -> float:
-        """Return when the row of an id appears: its own time, and a part of the delay."""
-        share = int(entry.status_id) % 1009 / 1009
-        return (int(entry.status_id) >> 16) / 1000 + share * self._late
+
+def _id_of(item: Frame | StreamInterrupted) -> str:
+    """Return the id of the post in a frame; an empty text for anything else."""
+    if isinstance(item, StreamInterrupted) or not item.data.startswith(b"event: update"):
+        return ""
+    return str(json.loads(item.data.partition(b"data: ")[2])["id"])
