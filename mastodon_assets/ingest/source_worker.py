@@ -569,16 +569,21 @@ class SourceWorker:
         rate = self._minute.rate_when_over(summary.received)
         if rate is None:
             return
-        silent = self._queue.seconds_since_last_bytes()
         self._log.info(
             "%.1f events/s; %s; lag %.1f s, %s reconnects, %s, %s waiting",
             rate,
             counts_text(summary),
             self._lag(),
             self._reconnects(),
-            "not connected" if silent is None else f"last bytes {silent:.0f} s ago",
+            self._connection_text(),
             self._queue.waiting(),
         )
+
+    def _connection_text(self) -> str:
+        silent = self._queue.seconds_since_last_bytes()
+        if silent is not None:
+            return f"last bytes {silent:.0f} s ago"
+        return "polling" if self._is_polling and self._is_connected else "not connected"
 
 
 class _Minute:

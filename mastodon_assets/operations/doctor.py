@@ -433,8 +433,9 @@ def _check_filters(client: "MastodonClient") -> Finding:
     if unknown:
         advice = f"add {' and '.join(unknown)} to the token to have them checked"
         return Finding("filters", "yellow", text, advice)
-    languages = "check the languages in its preferences by hand; they filter too"
-    return Finding("filters", "green", f"{text}; {languages}")
+    if client.software().filters_languages:
+        text += "; check the languages in its preferences by hand; they filter too"
+    return Finding("filters", "green", text)
 
 
 def _run_check(

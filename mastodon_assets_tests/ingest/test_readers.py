@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.sources import Source
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.ingest import checkpoint
+from mastodon_assets.ingest import checkpoint, source_worker
 from mastodon_assets.ingest.api import event_socket, rate_limits
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.errors import NoStreamError, RefusedError, StreamEndedError
@@ -196,8 +196,9 @@ def polled(**routes: Route) -> dict[str, Route]:
 
 
 def test_a_recorded_server_without_a_stream_is_polled(
-    broker: Broker, cursors: dict[str, str]
+    broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(source_worker, "_LOG_SECONDS", 0)
     newest, older = exchange("takahe/page_newest"), exchange("takahe/page_max_id")
 
     def page(query: Mapping[str, str]) -> Answer:
@@ -214,6 +215,7 @@ def test_a_recorded_server_without_a_stream_is_polled(
     assert summary.errors.total() == 0
     assert cursors == {"takahe.example": newest["body"][0]["id"]}
     assert sum("polling the timeline" in line for line in lines) == 1
+    assert any("0 reconnects, polling, " in line for line in lines)
 
 
 def test_a_recorded_server_with_version_1_alone_is_polled(

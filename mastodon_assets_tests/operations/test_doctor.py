@@ -299,6 +299,7 @@ def test_the_reader_that_will_be_used_and_what_cannot_be_known_are_named(
     assert findings["streaming"].level == level
     assert findings["streaming"].text.startswith(text)
     assert software in findings["software"].text
+    assert ("languages" in findings["filters"].text) == name.startswith("mastodon")
     is_told = name in ("takahe", "snac")
     assert findings["software"].level == ("yellow" if is_told else "green")
 

@@ -25,6 +25,7 @@ class Software:
         says_indexable: Whether an account can say that it may be indexed.
         hides_local_only: Whether posts for the server's own members look public.
         ignores: Kinds of timelines for which the server lists every post.
+        filters_languages: Whether posts in languages that an account has not chosen do not arrive.
     """
 
     name: str = ""
@@ -32,6 +33,7 @@ class Software:
     says_indexable: bool = True
     hides_local_only: bool = False
     ignores: frozenset[str] = frozenset()
+    filters_languages: bool = True
 
     def said(self, status: Any) -> Any:
         """Return a `Status` document without the fields that say nothing, or what is none as is."""
@@ -64,13 +66,19 @@ UNKNOWN = Software()
 _KNOWN = {
     each.name: each
     for each in (
-        Software("gotosocial", says_indexable=False, ignores=frozenset({"remote"})),
-        Software("takahe", says_indexable=False, hides_local_only=True),
+        Software(
+            "gotosocial",
+            says_indexable=False,
+            ignores=frozenset({"remote"}),
+            filters_languages=False,
+        ),
+        Software("takahe", says_indexable=False, hides_local_only=True, filters_languages=False),
         Software(
             "snac",
             constants=frozenset({"language", *_CONSENT_FIELDS}),
             says_indexable=False,
             ignores=frozenset({"local", "remote"}),
+            filters_languages=False,
         ),
     )
 }
