@@ -451,7 +451,7 @@ class EventQueue:
             finally:
                 self._stream = None
         if time.monotonic() < self._polls_until:
-            raise StreamSilentError(f"{_SILENT}; the timeline is polled")
+            raise StreamSilentError(_SILENT)
         raise StreamEndedError("the stream was closed")
 
     def _seconds_to_retry(self, state: RetryCallState) -> float:

@@ -26,8 +26,8 @@ from mastodon_assets.contract.identity import uri_host
 from mastodon_assets.errors import PlatformError, ServiceUnavailableError, SettingsError
 from mastodon_assets.ingest.api.account_filters import SCOPES, filter_counts, filters_text
 from mastodon_assets.ingest.api.client import MastodonClient, client_of
-from mastodon_assets.ingest.api.errors import RefusedError
-from mastodon_assets.ingest.api.rate_limits import RateLimits
+from mastodon_assets.ingest.api.errors import RateLimitedError, RefusedError
+from mastodon_assets.ingest.api.rate_limits import RateLimits, pause_seconds
 from mastodon_assets.ingest.api.status_ids import id_time, newest_id
 from mastodon_assets.ingest.checkpoint import Checkpoint
 from mastodon_assets.ingest.event_queue import (
@@ -483,6 +483,8 @@ def _seconds_to_retry(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     if error is not None and _is_of_token(error):
         return REFUSED_TOKEN_SECONDS
+    if isinstance(error, RateLimitedError):
+        return max(pause_seconds(error.reset_at), _BACKOFF(state))
     return _BACKOFF(state)
 
 

@@ -343,7 +343,8 @@ def _check_software(settings: Settings, client: "MastodonClient") -> list[Findin
         constants = ", ".join(sorted(software.constants))
         text = f"{name} sends the same {constants} for everybody, which are read as not said"
         advice = (
-            "nothing to do, but languages are unknown, and only tags such as #nobot refuse consent"
+            "nothing to do, but posts have no declared language, and only tags such as #nobot"
+            " refuse consent"
         )
         findings.append(Finding("software", "yellow", text, advice))
     if not (findings or software.says_indexable):

@@ -243,6 +243,20 @@ def test_a_run_that_waits_for_its_token_asks_no_more_until_then(
     assert ("public", "refused") in states
 
 
+def test_a_source_that_is_limited_at_its_start_is_asked_again_when_the_limit_ends(
+    broker: Broker, cursors: dict[str, str]
+) -> None:
+    refused = Answer(b"{}", 429, headers={"Retry-After": "600"})
+    with (
+        odd_server({STREAM: stream(events(status("1")))}) as works,
+        odd_server({"/api/v2/instance": refused}) as limited,
+        reading(broker, {limited.base_url: "1", works.base_url: "2"}) as thread,
+    ):
+        thread.wait_for("wait until then; this source is tried again in")
+    (line,) = [line for line in thread.lines if "tried again" in line]
+    assert int(line.split()[-2]) > 590
+
+
 def test_a_source_that_comes_up_later_is_read_then(
     broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

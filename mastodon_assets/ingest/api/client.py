@@ -494,10 +494,8 @@ class MastodonClient:
         # Not the server's own words: they could hold anything, the token as well.
         status_code = response.status_code
         if status_code == httpx.codes.TOO_MANY_REQUESTS or "Retry-After" in response.headers:
-            return RateLimitedError(
-                f"{host} wants fewer requests; start again later, it continues where it was",
-                reset_time(response.headers),
-            )
+            reset_at = reset_time(response.headers)
+            return RateLimitedError(f"{host} wants fewer requests{_until(reset_at)}", reset_at)
         is_page = _is_page(response)
         is_of_token = (
             status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) and not is_page
@@ -520,8 +518,10 @@ class MastodonClient:
             advice = "it has no such address; is MASTODON_API_BASE_URL a Mastodon server?"
         elif status_code == httpx.codes.UNPROCESSABLE_ENTITY:
             advice = f"it wants a user's token; {_SCOPE_ADVICE}"
+        elif response.is_server_error:
+            advice = "a fault at the server, which usually passes by itself"
         else:
-            advice = "try again later"
+            advice = "it refuses this request; ask its admins why"
         return RefusedError(
             f"{host} answered {status_code}: {advice}", status_code, is_of_token=is_of_token
         )
@@ -589,6 +589,12 @@ def reset_time(headers: Mapping[str, str]) -> datetime | None:
         return None
     left = timedelta(seconds=1) + (reset - (server_now or now))
     return _added(now, left) or reset
+
+
+def _until(reset_at: datetime | None) -> str:
+    if reset_at is None:
+        return " and does not say until when; wait a few minutes"
+    return f" until {reset_at:%Y-%m-%d %H:%M:%S}Z; wait until then"
 
 
 def _added(time: datetime, left: timedelta) -> datetime | None:

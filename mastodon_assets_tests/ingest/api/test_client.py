@@ -267,7 +267,9 @@ def test_what_is_no_event_stream_is_an_error() -> None:
         (401, None, "401: it wants a token; set MASTODON_ACCESS_TOKEN"),
         (401, TOKEN, "401: it does not accept the token; set MASTODON_ACCESS_TOKEN"),
         (403, TOKEN, "403: the token may not read this"),
-        (503, TOKEN, "503: try again later"),
+        (418, TOKEN, "418: it refuses this request; ask its admins why"),
+        (429, TOKEN, "wants fewer requests and does not say until when; wait a few minutes"),
+        (503, TOKEN, "503: a fault at the server, which usually passes by itself"),
     ],
 )
 def test_a_refusal_is_one_line_that_says_what_to_do(
