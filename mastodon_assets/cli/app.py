@@ -16,6 +16,7 @@ import typer
 
 from mastodon_assets.cli import (
     alerts,
+    annotate,
     backup,
     config,
     database,
@@ -51,6 +52,7 @@ for _module, _panel in (
     (feed, "Posts to Kafka"),
     (stream, "Kafka to tables"),
     (models, "Sentiment"),
+    (annotate, "Sentiment"),
     (files, "Tables to files"),
     (people, "Privacy"),
     (alerts, "Alerts"),

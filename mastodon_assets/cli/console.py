@@ -33,6 +33,8 @@ _MARKS = {
     logging.CRITICAL: ("error: ", "red"),
 }
 _UNLIMITED_WIDTH = 100_000
+# Zero width non-joiner and joiner. They change no direction and hide nothing.
+_JOINERS = "\u200c\u200d"
 
 LogFormat = Literal["text", "json"]
 
@@ -61,6 +63,16 @@ def in_one_line(text: str) -> str:
 def print_line(*parts: str | tuple[str, str]) -> None:
     """Print one line to standard output, escaped; a part is a text or a text and its style."""
     out.print(_assembled(*parts))
+
+
+def print_text(text: str) -> None:
+    """Print a text of somebody else to standard output: its lines wrapped, each escaped.
+
+    Joiners stay as they are: Persian, Hindi and emoji are written with them.
+    """
+    for line in text.splitlines():
+        shown = "".join(each if each in _JOINERS else escaped(each) for each in line)
+        out.print(Text(shown), soft_wrap=False)
 
 
 def print_table(table: Table) -> None:

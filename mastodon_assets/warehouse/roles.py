@@ -5,8 +5,8 @@ Rights follow from the table catalog and are granted again after each migration.
 without them, whoever migrated owns everything.
 
 `masto_owner` owns the schema and alone may change it; `masto_writer` reads and writes rows;
-`masto_moderator` also reads posts and scores by row; `masto_reader` reads what does not lead to a
-person.
+`masto_moderator` also reads posts and scores by row, and labels posts by hand; `masto_reader` reads
+what does not lead to a person.
 """
 
 from collections.abc import Mapping
@@ -122,6 +122,8 @@ def _let_read(connection: Connection[Any], role: str) -> None:
         if table.is_moderated:
             if role == MODERATOR:
                 _grant(connection, "SELECT ON {}", _name(table), to=role)
+                if table.moderator_writes:
+                    _grant(connection, "INSERT, UPDATE, DELETE ON {}", _name(table), to=role)
         elif table.personal == ():
             # The whole table, so that `SELECT *` and `count(*)` work.
             _grant(connection, "SELECT ON {}", _name(table), to=role)

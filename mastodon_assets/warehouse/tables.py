@@ -29,7 +29,8 @@ class Table:
     `personal` names the columns that lead to a person: handles, texts, and ids of single posts.
     The role `masto_reader` sees all the others. None means undecided and hides all of them.
     `is_moderated` hides the whole table from `masto_reader` and shows it to `masto_moderator`:
-    rows of single posts lead to a person by their times alone.
+    rows of single posts lead to a person by their times alone. `moderator_writes` lets that role
+    also write its rows.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Table:
     is_view: bool = False
     personal: tuple[str, ...] | None = None
     is_moderated: bool = False
+    moderator_writes: bool = False
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -66,8 +68,9 @@ def _table(
     is_view: bool = False,
     personal: tuple[str, ...] | None = None,
     is_moderated: bool = False,
+    moderator_writes: bool = False,
 ) -> Table:
-    return Table(name, comment, key, columns, is_view, personal, is_moderated)
+    return Table(name, comment, key, columns, is_view, personal, is_moderated, moderator_writes)
 
 
 def _required(name: str, type_: str, comment: str) -> Column:
@@ -926,6 +929,47 @@ ALERTS = _table(
     personal=(),
 )
 
+ANNOTATION_SAMPLE = _table(
+    "annotation_sample",
+    "Posts drawn at random for people to label, by strata of language, label and probability.",
+    ("id",),
+    _required("id", "bigint", "`toots_raw.id`"),
+    _required("drawn_at", _TIME, "time of the draw; the same for all posts of one draw"),
+    _required("stratum_posts", "bigint", "posts of the stratum at the draw, drawn or not"),
+    _required("place", "integer", "place in the draw's random order, the same for all coders"),
+    _required(
+        "is_training", "boolean", "whether its labels train models; if not, they only measure them"
+    ),
+    _required(
+        "stratum", "text", "language, label of the model and half of its probabilities at the draw"
+    ),
+    personal=("id",),
+    is_moderated=True,
+)
+
+ANNOTATIONS = _table(
+    "annotations",
+    "Labels that people gave to posts of `annotation_sample`; no text is copied.",
+    ("id", "coder"),
+    _required("id", "bigint", "`annotation_sample.id`"),
+    _required("labelled_at", _TIME, "when the coder gave the label"),
+    _required(
+        "settles",
+        "boolean",
+        "whether it settles a disagreement; it then decides and does not count as agreement",
+    ),
+    _required("coder", "text", "name or pseudonym of the person, as given to `annotate label`"),
+    _required("label", "text", "positive, neutral, negative or unsure"),
+    _required(
+        "text_hash",
+        "bytea",
+        "SHA-256 of the `content_txt` that was labelled; the label counts while the post has it",
+    ),
+    personal=("id", "coder"),
+    is_moderated=True,
+    moderator_writes=True,
+)
+
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
@@ -967,5 +1011,7 @@ TABLES: Mapping[str, Table] = {
         CHANGED_HOURS,
         *ANSWERS,
         ALERTS,
+        ANNOTATION_SAMPLE,
+        ANNOTATIONS,
     )
 }

@@ -119,6 +119,15 @@ def derive_all(tables: Tables) -> None:
             "INSERT INTO masto.toots_engagement (id, read_at, favourites, due_hours)"
             " SELECT id, now(), 1, 1 FROM masto.toots_raw"
         )
+        tables.connection.execute(
+            "INSERT INTO masto.annotation_sample (id, drawn_at, stratum_posts, place, is_training,"
+            " stratum) SELECT id, now(), 1, 1, false, 'en, no label' FROM masto.toots_raw"
+        )
+        tables.connection.execute(
+            "INSERT INTO masto.annotations (id, coder, label, text_hash)"
+            " SELECT id, unnest(ARRAY['ada', 'bob']), 'neutral', ''"
+            "   FROM masto.annotation_sample"
+        )
 
 
 def test_a_purge_removes_all_of_an_account_and_says_how_much(tables: Tables) -> None:
@@ -150,11 +159,24 @@ def test_a_purge_removes_all_of_an_account_and_says_how_much(tables: Tables) -> 
         "home_versions": 0,
         "home_questions": 0,
         "toots_rejected": 1,
+        "annotation_sample": 2,
+        "annotations": 4,
     }
     assert [row[0] for row in tables.rows("SELECT username FROM masto.toots_raw")] == [
         "ada@one.example"
     ] * 2
     assert tables.rows("SELECT kafka_offset FROM masto.toots_rejected") == [(5,)]
+
+
+def test_a_deleted_post_takes_its_labels_by_people_along(tables: Tables) -> None:
+    tables.write([upsert("1"), by_bob("2")])
+    derive_all(tables)
+
+    tables.write([delete("1")])
+
+    ids = tables.rows("SELECT id FROM masto.toots_raw")
+    assert tables.rows("SELECT id FROM masto.annotation_sample") == ids
+    assert tables.rows("SELECT DISTINCT id FROM masto.annotations") == ids
 
 
 def test_a_purge_leaves_what_would_be_there_if_the_account_had_never_posted(

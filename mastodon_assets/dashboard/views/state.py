@@ -7,6 +7,7 @@ from typing import Any, LiteralString
 from psycopg import Connection
 
 from mastodon_assets.dashboard.filters import Scope
+from mastodon_assets.dashboard.intervals import percent
 from mastodon_assets.dashboard.views.base import (
     Column,
     Condition,
@@ -113,6 +114,8 @@ _METRICS_OF_CLASSES = (
     ("macro_f1", "macro-F1 of three classes"),
 )
 
+_METRICS_OF_OWN_POSTS = (("accuracy", "accuracy"), ("macro_recall", "macro-recall"))
+
 
 def read_model(connection: Connection[Any], _scope: Scope) -> Content:
     """Read which model labels, how good it is, and on what texts."""
@@ -123,6 +126,7 @@ def read_model(connection: Connection[Any], _scope: Scope) -> Content:
             empty="No model yet: posts get no label until one is trained.",
         )
     version, corpus, trained_at, promoted_at, metrics, why = rows[0]
+    own_posts = metrics.get("own_posts") or {}
     facts = [
         ["version", version],
         ["trained on", corpus],
@@ -130,20 +134,57 @@ def read_model(connection: Connection[Any], _scope: Scope) -> Content:
         *([["labels since", f"{promoted_at:%d %b %Y, %H:%M} UTC"]] if promoted_at else []),
         ["why this one", why],
         *_measured(metrics),
+        *_on_own_posts(own_posts),
     ]
     return Content(
         Grid(_MODEL_COLUMNS, facts),
-        notes=[
-            "Measured on held-out texts of its own corpus. On other texts, such as these posts, it"
-            " is usually less good.",
-        ],
-        figures=[Figure("model's AUC", _auc(metrics), f"on {corpus}")],
+        notes=[_note(own_posts)],
+        figures=[_figure(metrics, own_posts, corpus)],
         warning=(
             "For demonstration only: the model is trained on synthetic texts."
             if metrics.get("is_synthetic")
             else None
         ),
     )
+
+
+def _figure(metrics: dict[str, Any], own_posts: dict[str, Any], corpus: str) -> Figure:
+    """Return the figure for the top of the page: on these posts if it is known."""
+    accuracy = own_posts.get("accuracy")
+    if accuracy is None:
+        return Figure("model's AUC", _auc(metrics), f"on {corpus}")
+    low, high = own_posts["intervals"]["accuracy"]
+    return Figure(
+        "labels that are right",
+        percent(accuracy),
+        f"{low * 100:.0f} to {high * 100:.0f} %, n = {own_posts['rows']:,} posts",
+    )
+
+
+def _note(own_posts: dict[str, Any]) -> str:
+    measured = "Measured on held-out texts of its own corpus."
+    if not own_posts:
+        return f"{measured} On other texts, such as these posts, it is usually less good."
+    alpha = own_posts.get("alpha")
+    agreed = "" if alpha is None else f" (Krippendorff's alpha of the coders {alpha:.2f})"
+    return (
+        f"{measured} Facts on these posts are by {own_posts['rows']:,} posts drawn at random and"
+        f" labelled by people{agreed}; posts on which they disagree are left out."
+    )
+
+
+def _on_own_posts(own_posts: dict[str, Any]) -> list[list[str]]:
+    """Return what labels of people say of the labels of these posts; nothing without them."""
+    facts = []
+    for name, words in _METRICS_OF_OWN_POSTS:
+        if shown := _with_interval(own_posts, name):
+            facts.append([f"{words} on these posts", f"{shown} on {own_posts['rows']:,} posts"])
+    for language, figures in sorted((own_posts.get("languages") or {}).items()):
+        shown = _with_interval(figures, "accuracy")
+        facts.append(
+            [f"accuracy on these posts, {language}", f"{shown} on {figures['rows']:,} posts"]
+        )
+    return facts
 
 
 def _auc(metrics: dict[str, Any]) -> str:

@@ -42,7 +42,9 @@ def evaluate(targets: Floats, probabilities: Floats) -> dict[str, Any]:
     }
 
 
-def evaluate_classes(classes: Floats, predicted: Floats) -> dict[str, Any]:
+def evaluate_classes(
+    classes: Floats, predicted: Floats, weights: Floats | None = None
+) -> dict[str, Any]:
     """Return `rows`, `macro_recall`, `macro_f1`, `accuracy`, and under `intervals` their intervals.
 
     Macro metrics are means over the classes that occur; intervals are as in `evaluate`.
@@ -50,13 +52,16 @@ def evaluate_classes(classes: Floats, predicted: Floats) -> dict[str, Any]:
     Args:
         classes: 0 to 2, shape (n,).
         predicted: 0 to 2, shape (n,).
+        weights: how many rows each row represents, shape (n,); None if all represent one.
     """
+    if weights is None:
+        weights = np.ones(len(classes))
     generator = np.random.default_rng(_SEED)
     resampled = [
-        _class_metrics(classes, predicted, generator.poisson(1.0, len(classes)).astype(np.float64))
+        _class_metrics(classes, predicted, weights * generator.poisson(1.0, len(classes)))
         for _ in range(_RESAMPLES)
     ]
-    measured = _class_metrics(classes, predicted, np.ones(len(classes)))
+    measured = _class_metrics(classes, predicted, weights)
     return {
         "rows": len(classes),
         **{name: _number(value) for name, value in measured.items()},

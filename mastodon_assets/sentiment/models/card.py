@@ -19,15 +19,21 @@ _FIGURES_OF_CLASSES = {
     "macro_recall": "macro-recall of three classes (chance: 0.333)",
     "macro_f1": "macro-F1 of three classes",
 }
+_FIGURES_OF_OWN_POSTS = {
+    "accuracy": "accuracy of the labels",
+    "macro_recall": "macro-recall of the labels (chance: 0.333)",
+}
 _KNOWN_FAILURES = (
-    "Posts are not the texts that it was measured on. On them it is usually less good; how much"
-    " less, only labels by people for such posts can tell.",
     "Irony and sarcasm are mostly read literally.",
     "Quoted or reported feelings count as the author's own.",
     "A rare word under a negation is often read without the negation.",
     "A text in two languages is scored as if it were all in the one that the detector finds.",
     "Hindi and other languages that are written in Latin letters may be taken for English.",
     "Without a neutral class, neutral only means that the model is undecided.",
+)
+_UNKNOWN_ON_OWN_POSTS = (
+    "Posts are not the texts that it was measured on. On them it is usually less good. Labels by"
+    " people show how much less: `mastodon-assets annotate`.",
 )
 _NOT_FOR = (
     "Decisions about people: moderation, ranking, advertising, hiring, credit, policing.",
@@ -66,12 +72,20 @@ def model_card(version: str, corpus: str, metrics: Mapping[str, Any]) -> str:
         ]
     else:
         parts += ["## Languages", f"Served: {', '.join(metrics.get('languages') or [])}."]
+    own_posts = metrics.get("own_posts")
+    if own_posts:
+        parts += [
+            "## Own posts",
+            _on_own_posts(own_posts),
+            _table(("figure", "posts", "value", "95 % interval"), _own_figures(own_posts)),
+        ]
     if slices := metrics.get("slices"):
         rows = (_row(name, figures, "auc") for name, figures in slices.items())
         parts += ["## Slices", _table(("texts with", "texts", "AUC", "95 % interval"), rows)]
     if suites := metrics.get("suites"):
         parts += ["## Behaviour", _list(_behaviour(suites))]
-    parts += ["## Known failures", _list(_KNOWN_FAILURES), "## Not for", _list(_NOT_FOR)]
+    failures = _KNOWN_FAILURES if own_posts else (*_UNKNOWN_ON_OWN_POSTS, *_KNOWN_FAILURES)
+    parts += ["## Known failures", _list(failures), "## Not for", _list(_NOT_FOR)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -113,6 +127,24 @@ def _languages(metrics: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for language, figures in sorted(metrics["classes"]["languages"].items()):
         is_served = language in (metrics.get("languages") or ())
         yield *_row(language, figures, "macro_f1"), "served" if is_served else "not served"
+
+
+def _on_own_posts(own_posts: Mapping[str, Any]) -> str:
+    alpha, disputed = own_posts.get("alpha"), own_posts["disputed"]
+    agreed = "" if alpha is None else f" Krippendorff's alpha of the coders is {alpha:.3f}."
+    left_out = f" {disputed:,} posts on which they disagree are left out." if disputed else ""
+    return (
+        f"{own_posts['rows']:,} posts drawn at random from those of this installation and labelled"
+        f" by {own_posts['coders']} coders, weighted to all posts with a label of the model at the"
+        f" draw.{agreed}{left_out}"
+    )
+
+
+def _own_figures(own_posts: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, words in _FIGURES_OF_OWN_POSTS.items():
+        yield _row(words, own_posts, name)
+        for language, figures in sorted(own_posts["languages"].items()):
+            yield _row(f"{words}, {language}", figures, name)
 
 
 def _behaviour(suites: Mapping[str, Any]) -> Iterator[str]:

@@ -106,11 +106,15 @@ def register(
         verdict = Verdict(True, f"forced, although {verdict.reason}")
     added = connection.execute(
         """
-        INSERT INTO masto.sentiment_models
+        INSERT INTO masto.sentiment_models AS m
                (version, trained_at, metrics, corpus, status, status_reason, path)
         VALUES (%s, %s, %s, %s, 'candidate', %s, %s)
         ON CONFLICT (version) DO UPDATE
-           SET trained_at = excluded.trained_at, metrics = excluded.metrics, path = excluded.path
+           SET trained_at = excluded.trained_at, path = excluded.path,
+               -- What people's labels say of a version is not part of its training.
+               metrics = excluded.metrics || CASE WHEN m.metrics ? 'own_posts'
+                   THEN jsonb_build_object('own_posts', m.metrics -> 'own_posts')
+                   ELSE '{}' END
         RETURNING xmax = 0
         """,
         (version, trained_at, Jsonb(dict(metrics)), corpus, verdict.reason, str(path)),
@@ -118,6 +122,20 @@ def register(
     is_champion = current is not None and current.version == version
     if verdict.is_promoted and (added == (True,) or (force and not is_champion)):
         _make_champion(connection, version, verdict.reason)
+    return require(connection, version)
+
+
+def record_own_posts(
+    connection: Connection[Any], version: str, figures: Mapping[str, Any]
+) -> Model:
+    """Record under `own_posts` in a model's metrics how good it is on posts of this installation.
+
+    Call it in a transaction.
+    """
+    connection.execute(
+        "UPDATE masto.sentiment_models SET metrics = metrics || %s WHERE version = %s",
+        (Jsonb({"own_posts": dict(figures)}), version),
+    )
     return require(connection, version)
 
 

@@ -7,7 +7,7 @@ it loads no `pyspark.ml`: a refresh in which no post waits reads the vocabulary 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -103,8 +103,7 @@ def save_model(
     parquet.write_table(kept, content)
     (partial / _HELD_OUT).write_bytes(content.getvalue().to_pybytes())
     (partial / _VOCABULARY).write_text("\n".join(vocabulary), encoding="utf-8")
-    card = model_card(description.version, description.corpus, description.metrics)
-    (partial / _CARD).write_text(card, encoding="utf-8")
+    write_card(partial, description.version, description.corpus, description.metrics)
     described = {**asdict(description), _FILES: _file_sizes(partial / _PIPELINE)}
     (partial / _DESCRIPTION).write_text(
         json.dumps(described, indent=2, sort_keys=True), encoding="utf-8"
@@ -114,6 +113,15 @@ def save_model(
         remove_tree(target)
     rename(partial, target)
     return target
+
+
+def write_card(folder: StoragePath, version: str, corpus: str, metrics: Mapping[str, Any]) -> None:
+    """Write `card.md` into a model's folder; nothing else of a complete folder ever changes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    (folder / _CARD).write_text(model_card(version, corpus, metrics), encoding="utf-8")
 
 
 def remove_leftovers(model_dir: StoragePath) -> None:

@@ -68,3 +68,32 @@ def test_the_card_of_a_demo_model_says_so_and_one_of_an_older_model_leaves_figur
     assert "## Slices" not in card
     other = model_card("v1", "tweets.csv", {"embedding_sha256": "a" * 64})
     assert "an encoder from a folder (SHA-256 aaaaaaaaaaaa)" in other
+
+
+def test_figures_on_own_posts_take_the_place_of_the_warning() -> None:
+    unknown = "Labels by people show how much less"
+    assert unknown in model_card("0123abcd", "tweets", _METRICS)
+    figures = {
+        "rows": 1240,
+        "accuracy": 0.7,
+        "macro_recall": 0.6,
+        "intervals": {"accuracy": [0.65, 0.75], "macro_recall": [0.5, 0.7]},
+    }
+    own_posts = {
+        **figures,
+        "languages": {"de": {**figures, "rows": 40}},
+        "alpha": 0.71,
+        "coders": 2,
+        "disputed": 52,
+    }
+    card = model_card("0123abcd", "tweets", {**_METRICS, "own_posts": own_posts})
+    assert unknown not in card
+    for line in (
+        "## Own posts",
+        "1,240 posts drawn at random from those of this installation and labelled by 2 coders,"
+        " weighted to all posts with a label of the model at the draw. Krippendorff's alpha of the"
+        " coders is 0.710. 52 posts on which they disagree are left out.",
+        "| accuracy of the labels | 1,240 | 0.700 | 0.650 to 0.750 |",
+        "| macro-recall of the labels (chance: 0.333), de | 40 | 0.600 | 0.500 to 0.700 |",
+    ):
+        assert line in card.splitlines()

@@ -1,0 +1,1 @@
+"""Labels that people give to stored posts: samples, coders, agreement, files, evaluation."""
