@@ -186,6 +186,8 @@ def _run(
         f"port={server_port}",
         "unix_socket_directories=",
         *WITHOUT_ROWS_IN_LOG,
+        # Two lines every five minutes, in a file that is renamed only at a start.
+        "log_checkpoints=off",
         _marker(home),
     )
     start_server(

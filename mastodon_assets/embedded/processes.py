@@ -33,6 +33,7 @@ PORTS = range(20_000, 32_000)
 # The variables that a server needs. It does not get the others, because some hold tokens.
 # The workers of a server that was killed end by themselves soon after it.
 _SECONDS_TO_UNLOCK = 20
+_LARGEST_LOG = 10 * 2**20
 INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "JAVA_TOOL_OPTIONS")
 
 
@@ -137,7 +138,7 @@ def start_server(
         arguments: Its command line.
         is_ready: Whether the server answers.
         cwd: Its working directory.
-        log: File to which its output is appended.
+        log: File to which its output is appended. A large one is renamed to `….1` before.
         lock: Descriptor of its lock, see `server_lock`.
         environment: Variables for it besides the inherited ones.
         user: Id of the user to run it as, if not ours.
@@ -147,6 +148,8 @@ def start_server(
     Raises:
         ServerStartError: The server ends, is not ready in time, or its start is cancelled.
     """
+    if log.exists() and log.stat().st_size > _LARGEST_LOG:
+        log.replace(log.with_name(f"{log.name}.1"))
     with log.open("ab") as output:
         log_start = output.tell()
         server = subprocess.Popen(

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from mastodon_assets.config.state_folder import StateFolderError, make_private_folder
+from mastodon_assets.embedded import processes
 from mastodon_assets.embedded.processes import (
     ServerStartError,
     choose_port,
@@ -64,6 +65,20 @@ def test_a_server_that_ends_at_its_start_is_reported_in_one_line_with_its_log(
     expected = f"Server ended while starting: FATAL: no room (log: {log})"
     with pytest.raises(ServerStartError, match=re.escape(expected)):
         start_server("Server", python(code), lambda: False, cwd=tmp_path, log=log)
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_large_log_is_renamed_at_a_start_and_the_one_before_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_LARGEST_LOG", 5)
+    log = tmp_path / "log"
+    for line in ("first", "second", "third"):
+        with pytest.raises(ServerStartError, match=line):
+            start_server("S", python(f"print('{line}')"), lambda: False, cwd=tmp_path, log=log)
+    assert log.read_text() == "third\n"
+    assert (tmp_path / "log.1").read_text() == "second\n"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.usefixtures("processes")
