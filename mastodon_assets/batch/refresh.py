@@ -4,7 +4,7 @@ What belongs here: the two operations. What a table contains is in `tables`; its
 transaction that changes posts, see `warehouse.post_sums`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,10 @@ from mastodon_assets.warehouse.watermarks import set_watermark, toots_version
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
+
+# Of a key as long as the contract allows, some 200 MB in all.
+_ROWS_PER_SLICE = 500_000
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,28 @@ def refresh_batch_table(
 def _rebuild(spark: "SparkSession", postgres_url: SecretStr, name: str) -> int:
     batch = BATCH_TABLES[name]
 
-    def of_all(connection: Connection[Any]) -> "pa.Table":
+    def of_all(connection: Connection[Any]) -> "Iterator[pa.Table]":
         counted = with_horizons(batch.sums.counted).as_string()
         toots = read_toots(spark, postgres_url, connection, counted)
-        return batch.of_all(toots).toArrow()
+        yield from _slices(batch.of_all(toots), batch.sums.table.key)
 
     with transaction(postgres_url) as connection:
         return correct_sums(connection, batch.sums.sum_table, of_all)
+
+
+def _slices(sums: "DataFrame", key: Sequence[str]) -> "Iterator[pa.Table]":
+    """Yield the rows in tables that the driver has memory for: what Spark collects is in its heap.
+
+    They are computed once, and wait on the disk of the executors.
+    """
+    from pyspark import StorageLevel
+    from pyspark.sql import functions as F
+
+    computed = sums.persist(StorageLevel.DISK_ONLY)
+    try:
+        number = -(-computed.count() // _ROWS_PER_SLICE)
+        slice_of_row = F.pmod(F.xxhash64(*key), F.lit(max(number, 1)))
+        for each in range(number):
+            yield computed.where(slice_of_row == each).toArrow()
+    finally:
+        computed.unpersist()

@@ -35,6 +35,8 @@ SELECT event_at, lang, username, hashtags, char_length(content_txt) AS length
 """
 _MIN_BLOCKS_PER_PARTITION = 8192
 _MAX_PARTITIONS = 64
+# Each core holds that many posts with their hashtags in memory.
+_ROWS_PER_FETCH = 1_000
 _EXPORT_SNAPSHOT = """
 SELECT pg_export_snapshot(),
        pg_relation_size('masto.toots_raw') / current_setting('block_size')::bigint
@@ -127,7 +129,7 @@ def read_toots(
         .options(**jdbc_options(postgres_url))
         .option("sessionInitStatement", _USE_SNAPSHOT.format(snapshot))
         # A fetch size also makes the driver open the one transaction that the snapshot is set in.
-        .option("fetchsize", 10_000)
+        .option("fetchsize", _ROWS_PER_FETCH)
     )
     parts = (
         reader.option("query", _READ_TOOTS.format(blocks=part, counted=counted)).load()

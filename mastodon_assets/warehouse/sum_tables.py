@@ -5,7 +5,7 @@ are is in `post_sums`, `rollups` and `stream.windows`. Sums are exact numbers an
 the order of changes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -116,7 +116,7 @@ _CHUNK = sql.SQL(
 def correct_sums(
     connection: Connection[Any],
     sums: SumTable,
-    compute: "Callable[[Connection[Any]], pa.Table | sql.Composed]",
+    compute: "Callable[[Connection[Any]], Iterable[pa.Table] | sql.Composed]",
 ) -> int:
     """Correct a table of sums by those computed from all posts; return the rows corrected.
 
@@ -126,8 +126,8 @@ def correct_sums(
     Args:
         connection: A connection; what it has written is committed first.
         sums: The table.
-        compute: Computes the sums of all posts in the connection's snapshot: Arrow table or SELECT,
-            with the columns of `sums`.
+        compute: Computes the sums of all posts in the connection's snapshot: Arrow tables or a
+            SELECT, with the columns of `sums`.
     """
     connection.commit()
     with _one_correction(connection):
@@ -139,7 +139,8 @@ def correct_sums(
             if isinstance(computed, sql.Composed):
                 _insert_computed(connection, sums, computed)
             else:
-                copy_arrow(connection, _COMPUTED, computed)
+                for rows in computed:
+                    copy_arrow(connection, _COMPUTED, rows)
             if sums.frozen is not None:
                 _insert_computed(connection, sums, with_horizons(sums.frozen))
             differing = connection.execute(_differences(sums)).rowcount

@@ -11,14 +11,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from mastodon_assets.batch import refresh
 from mastodon_assets.batch.refresh import Refreshed, refresh_batch_table
 from mastodon_assets.batch.tables import BATCH_TABLES, BatchTable
 from mastodon_assets.kafka.topics import TopicState
 from mastodon_assets.stream.ledger import open_ledger
 from mastodon_assets.stream.merge import prepare_session
-from mastodon_assets.warehouse import locks
+from mastodon_assets.warehouse import locks, sum_tables
 from mastodon_assets.warehouse.database import connect
 from mastodon_assets.warehouse.post_sums import PostSums
+from mastodon_assets.warehouse.rows import copy_arrow
 from mastodon_assets_tests.support.merge_sink import Sink
 from mastodon_assets_tests.support.records import TOPIC, delete, upsert
 
@@ -145,6 +147,31 @@ def test_a_rebuild_by_spark_gives_the_same_tables_and_the_next_change_continues_
     assert tables.found() == right == tables.expected()
     tables.sink.write(delete("new-1"))
     assert tables.found() == tables.expected()
+
+
+def test_a_rebuild_collects_few_rows_at_once_however_many_hashtags_the_posts_have(
+    tables: _Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.sink.write(
+        *(upsert(f"many-{n}", hashtags=[f"{n}-{tag}" for tag in range(200)]) for n in range(3))
+    )
+    right = tables.found()
+    with tables.sink.connection.transaction():
+        tables.sink.connection.execute("DELETE FROM masto.batch_hashtag_by_hour")
+    collected: list[int] = []
+
+    def copy(connection: Any, target: Any, rows: Any) -> None:
+        collected.append(rows.num_rows)
+        copy_arrow(connection, target, rows)
+
+    monkeypatch.setattr(sum_tables, "copy_arrow", copy)
+    monkeypatch.setattr(refresh, "_ROWS_PER_SLICE", 50)
+    changed = tables.refresh("batch_hashtag_by_hour", rebuild=True).rows_changed
+    assert changed > 600
+    assert tables.found() == right == tables.expected()
+    assert sum(collected) > 600
+    # Slices are as equal as a hash makes them.
+    assert max(collected) < 100
 
 
 @pytest.mark.parametrize("sums", [batch.sums for batch in BATCH_TABLES.values()])

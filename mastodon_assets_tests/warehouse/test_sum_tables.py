@@ -1,7 +1,7 @@
 """Tables of sums corrected by their difference, in chunks that let others in between."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
 
@@ -32,10 +32,10 @@ def per_day(counts: dict[int, int]) -> pa.Table:
 def correct(
     url: SecretStr, counts: dict[int, int], meanwhile: Callable[[], object] = lambda: None
 ) -> int:
-    def compute(connection: psycopg.Connection[Any]) -> pa.Table:
+    def compute(connection: psycopg.Connection[Any]) -> Iterator[pa.Table]:
         connection.execute("SELECT 1")  # The snapshot is from here on.
         meanwhile()
-        return per_day(counts).select(["day", "toots_count"])
+        yield per_day(counts).select(["day", "toots_count"])
 
     with transaction(url) as connection:
         return correct_sums(connection, PER_DAY, compute)
@@ -96,7 +96,7 @@ def test_an_interrupted_correction_is_continued_by_the_next(
         pytest.raises(psycopg.errors.CheckViolation),
         psycopg.connect(fresh_database_url.get_secret_value()) as connection,
     ):
-        correct_sums(connection, PER_DAY, lambda _: per_day(right).select(["day", "toots_count"]))
+        correct_sums(connection, PER_DAY, lambda _: [per_day(right).select(["day", "toots_count"])])
     written = counts_of(fresh_database_url)
     assert written.items() < right.items()
     with transaction(fresh_database_url) as connection:
