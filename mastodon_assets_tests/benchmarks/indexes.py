@@ -110,10 +110,20 @@ def _write_part(connection: Connection[Any], rows: int, part: int) -> None:
         _change(connection, _INSERT, parameters)
         connection.execute(_STORE_ALIASES)
         connection.commit()
+    delete_and_edit(connection, part)
+    _vacuum(connection, "VACUUM")
+
+
+def delete_and_edit(connection: Connection[Any], part: int) -> None:
+    """Delete a twentieth of the posts and edit another one, as the merge does; commit.
+
+    Args:
+        connection: A connection prepared by `prepare_session`.
+        part: Chooses the posts; one number deletes the same posts only once.
+    """
     for change in (_DELETE, _EDIT):
         _change(connection, change, {"part": part})
         connection.commit()
-    _vacuum(connection, "VACUUM")
 
 
 def _change(connection: Connection[Any], change: LiteralString, parameters: dict[str, int]) -> None:

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -77,30 +78,39 @@ def _measure(settings: Settings, seconds: float, rate: float, warm_up: float) ->
     acknowledged: dict[str, float] = {}
     seen: dict[str, float] = {}
     ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(settings.postgres_url, seen, ended))
+    watcher.start()
+    with stream_at_work(settings):
+        try:
+            _send(settings, ["first"], acknowledged, pause=0)
+            _wait(lambda: "first" in seen)
+            started = time.monotonic()
+            names = [str(number) for number in range(int((seconds + warm_up) * rate))]
+            _send(settings, names, acknowledged, pause=1 / rate)
+            _wait(lambda: len(seen) == len(names) + 1)
+        finally:
+            ended.set()
+            watcher.join()
+    counted = [name for name in names if acknowledged[name] >= started + warm_up]
+    return sorted(seen[name] - acknowledged[name] for name in counted)
+
+
+@contextmanager
+def stream_at_work(settings: Settings) -> Iterator[None]:
+    """Run `mastodon-assets stream` until the block ends."""
     process = subprocess.Popen(
         [sys.executable, "-m", "mastodon_assets.cli.main", "stream"],
         env={**os.environ, **as_environment(settings)},
         start_new_session=True,
     )
-    watcher = threading.Thread(target=_watch, args=(settings.postgres_url, seen, ended))
-    watcher.start()
     try:
-        _send(settings, ["first"], acknowledged, pause=0)
-        _wait(lambda: "first" in seen)
-        started = time.monotonic()
-        names = [str(number) for number in range(int((seconds + warm_up) * rate))]
-        _send(settings, names, acknowledged, pause=1 / rate)
-        _wait(lambda: len(seen) == len(names) + 1)
+        yield
     finally:
-        ended.set()
-        watcher.join()
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-    counted = [name for name in names if acknowledged[name] >= started + warm_up]
-    return sorted(seen[name] - acknowledged[name] for name in counted)
 
 
 def _send(

@@ -104,7 +104,7 @@ def _measure(
     started = time.monotonic()
     with _cgroup(limit_gb) as join:
         child = subprocess.Popen([*_COMMAND, "--child"], env=environment, preexec_fn=join)  # noqa: PLW1509
-        with _peak_memory(child.pid) as peak:
+        with peak_memory(child.pid) as peak:
             exit_status = child.wait()
     return {
         "rows": sum(1 for _ in corpus.open(encoding="utf-8")),
@@ -119,7 +119,7 @@ def _measure(
 
 
 @contextmanager
-def _peak_memory(process_id: int) -> Iterator[list[int]]:
+def peak_memory(process_id: int) -> Iterator[list[int]]:
     """Yield a list whose one number becomes the peak of the process tree, in bytes."""
     peak, ended = [0], threading.Event()
 
