@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.kafka.client import client_config
 from mastodon_assets.kafka.topics import read_topic
 from mastodon_assets.orchestration.jobs import refresh_job
+from mastodon_assets.orchestration.web_server import DEFINITIONS
 from mastodon_assets.stream.ledger import lag, read_ledger
 from mastodon_assets.stream.merge import prepare_session
 from mastodon_assets.warehouse.database import transaction
@@ -51,7 +53,6 @@ from mastodon_assets_tests.support.records import as_value, upsert
 _TOPIC = "mastodon_stream"
 _TOOTS_A_DAY = 5_000
 _SECONDS_TO_START = 300
-_MODULE = ("-m", "mastodon_assets.definitions")
 _SCORES = """
 INSERT INTO masto.toots_sentiment
        (id, created_at, scored_at, prob_pos, label_bin, lang, label_str, model_version, text)
@@ -103,10 +104,10 @@ def _measure(
     """Seconds of each step, and of the whole process as `refresh_job`; one of each refresh."""
     dagster_home.mkdir()
     environment = {**os.environ, **as_environment(settings), "DAGSTER_HOME": str(dagster_home)}
-    train = ["asset", "materialize", "--select", "group:model", *_MODULE]
-    refresh = ["job", "execute", "-j", refresh_job.name, *_MODULE]
+    train = ["asset", "materialize", "--select", "group:model", *DEFINITIONS]
+    refresh = ["job", "execute", "-j", refresh_job.name, *DEFINITIONS]
     started = time.monotonic()
-    _dagster(train, environment)
+    run_dagster(train, environment)
     _put_derived_history(settings, rows)
     _say(f"{rows:,} toots inserted in {time.monotonic() - started:.0f} s")
     taken: dict[str, list[float]] = {}
@@ -114,13 +115,13 @@ def _measure(
         # The first batches of a JVM are slow, and the first refresh fills the hourly tables.
         _produce(settings, arguments.messages, "first")
         _wait_for_stream(settings)
-        _dagster(refresh, environment)
+        run_dagster(refresh, environment)
         # As a database that has had time has it, whatever autovacuum has got to here.
         _vacuum(settings)
         for number in range(arguments.refreshes):
             _produce(settings, arguments.messages, str(number))
             started, cpu = time.monotonic(), _cpu_seconds()
-            _dagster(refresh, environment)
+            run_dagster(refresh, environment)
             seconds = {
                 refresh_job.name: time.monotonic() - started,
                 f"{refresh_job.name}, CPU": _cpu_seconds() - cpu,
@@ -192,7 +193,8 @@ def _produce(settings: Settings, messages: int, series: str) -> None:
     assert producer.flush(120) == 0
 
 
-def _dagster(arguments: list[str], environment: dict[str, str]) -> None:
+def run_dagster(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run `dagster` to its end in the folder DAGSTER_HOME; exit with its last lines if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "dagster", *arguments],
         env=environment,

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from mastodon_assets.cli.app import app
 from mastodon_assets.config import settings as settings_module
 from mastodon_assets.config.settings import Settings, load_settings
-from mastodon_assets.embedded.kafka import KAFKA_VERSION
+from mastodon_assets.embedded.kafka import KAFKA_VERSION, SERVER_PROPERTIES
 from mastodon_assets.embedded.postgres import POSTGRES_VERSION, WITHOUT_ROWS_IN_LOG
 from mastodon_assets.ingest.metrics import IngestCollector, Reading
 from mastodon_assets.operations.metrics_endpoint import serving_metrics
@@ -51,6 +51,7 @@ _ALL = read_all_services()
 _OURS = sorted(set(_ALL) - set(FOREIGN))
 # What Spark's own programs read (docs: Spark Standalone Mode, Cluster Launch Scripts).
 _READ_BY_SPARK = {
+    "SPARK_DAEMON_JAVA_OPTS",
     "SPARK_DAEMON_MEMORY",
     "SPARK_EXECUTOR_MEMORY",
     "SPARK_LOCAL_IP",
@@ -382,6 +383,21 @@ def test_kafka_and_postgresql_have_room_where_their_starts_write() -> None:
         assert {place.partition(":")[0] for place in _ALL[name]["tmpfs"]} >= places
     assert _ALL["kafka"]["environment"]["KAFKA_LOG_DIRS"] in _ALL["kafka"]["volumes"][0]
     assert "-loggc" not in _ALL["kafka"]["environment"]["EXTRA_ARGS"]
+
+
+def test_a_java_server_without_memory_ends_and_is_restarted() -> None:
+    for name, variable in (
+        ("kafka", "KAFKA_HEAP_OPTS"),
+        ("spark-master", "SPARK_DAEMON_JAVA_OPTS"),
+        ("spark-worker", "SPARK_DAEMON_JAVA_OPTS"),
+    ):
+        assert "-XX:+ExitOnOutOfMemoryError" in _ALL[name]["environment"][variable].split()
+        assert _ALL[name]["restart"] == "unless-stopped"
+
+
+def test_kafka_deletes_nothing_by_itself_because_the_tables_may_not_have_read_it() -> None:
+    assert _ALL["kafka"]["environment"]["KAFKA_LOG_RETENTION_MS"] == "-1"
+    assert "log.retention.ms=-1" in SERVER_PROPERTIES.splitlines()
 
 
 def test_postgresqls_log_holds_no_rows_as_that_of_the_embedded_one() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from confluent_kafka import Producer
 
 from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.kafka.client import config_of
 from mastodon_assets.kafka.topics import create_topics, read_topic
 from mastodon_assets.orchestration.dagster_home import dagster_home
 from mastodon_assets.orchestration.retention import (
@@ -161,3 +163,16 @@ def test_messages_go_after_their_days_but_not_before_the_tables_have_read_them(
     later = _NOW + timedelta(days=environment.kafka_keep_days, hours=1)
     assert remove_old_messages(environment, later) == 7
     assert read_topic(environment, environment.kafka_topic).earliest[0] == 7
+
+
+def test_dead_letters_go_after_days_of_their_own(environment: Settings) -> None:
+    topic = f"{environment.kafka_topic}_errors"
+    settings = environment.model_copy(update={"kafka_errors_topic": topic})
+    create_topics(settings.kafka_access, [topic])
+    producer = Producer({**config_of(settings.kafka_access), "acks": "all"})
+    for _ in range(3):
+        producer.produce(topic, b"{}", partition=0)
+    assert producer.flush(30) == 0
+    assert (settings.kafka_keep_days, settings.kafka_errors_keep_days) == (7, 90)
+    assert remove_old_messages(settings, _NOW + timedelta(days=89)) == 0
+    assert remove_old_messages(settings, _NOW + timedelta(days=90, hours=1)) == 3

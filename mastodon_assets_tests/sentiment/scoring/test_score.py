@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +341,43 @@ def test_a_new_champion_scores_again_by_choice_and_what_was_broken_off_goes_on(
     version = _progress(url)[2]
     assert score_pending(lambda: spark, settings, _ignore, rescore=True).scored == 0
     assert _progress(url)[2] == version
+
+
+def test_one_post_scored_again_moves_only_its_hour_and_its_day(
+    spark: SparkSession, settings: Settings, url: SecretStr, champion_model: TrainingResult
+) -> None:
+    days = {number: CREATED - timedelta(days=number) for number in range(3)}
+    for number, at in days.items():
+        _put_toot(url, number, "I am so happy")
+        with transaction(url) as connection:
+            connection.execute(
+                "UPDATE masto.toots_raw SET event_at = %s WHERE id = %s", (at, number)
+            )
+    score_pending(lambda: spark, settings, _ignore)
+    with transaction(url) as connection:
+        # As an earlier champion left it.
+        connection.execute(
+            "UPDATE masto.toots_sentiment SET model_version = 'old', prob_pos = 0.1,"
+            " label_str = 'negative' WHERE id = 1"
+        )
+        rebuild_rollups(connection)
+        connection.execute("DELETE FROM masto.changed_hours")
+    before = _totals(url)
+    assert score_pending(lambda: spark, settings, _ignore, rescore=True).scored == 1
+    after = _totals(url)
+    assert {day for day, *_ in before ^ after} == {days[1].date()}
+    with transaction(url, snapshot=True) as connection:
+        hours = connection.execute("SELECT hour FROM masto.changed_hours").fetchall()
+    assert hours == [(days[1].replace(minute=0, second=0, microsecond=0),)]
+
+
+def _totals(url: SecretStr) -> set[tuple[Any, ...]]:
+    """The rows of the sums, each with the transaction that wrote it."""
+    with transaction(url, snapshot=True) as connection:
+        found = connection.execute(
+            "SELECT day, outcome, toots_count, xmin::text FROM masto.sentiment_totals"
+        )
+        return set(found)
 
 
 def test_a_jvm_without_memory_is_named_and_the_posts_wait_for_the_next_refresh(
