@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # programs that not every machine can get.
 _NOT_OURS = (
     *(str(SHARED_DATA), "MASTODON_ASSETS_CASES"),
-    *("promtool", "kube-apiserver", "moto_server"),
+    *("promtool", "kube-apiserver", "moto_server", "PostgreSQL 17"),
 )
 
 _topics = count(1)

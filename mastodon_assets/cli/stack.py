@@ -77,7 +77,7 @@ def demo(
     """Run everything on this machine with simulated data.
 
     Starts a simulated Mastodon server, Kafka, Spark and PostgreSQL, and draws the charts. Needs no
-    account and no settings. Takes about two minutes; the first run also downloads 75 MB of
+    account and no settings. Takes about two minutes; the first run also downloads 60 MB of
     programs.
 
     Charts, CSV files and the model are written to the state folder (MASTODON_ASSETS_HOME), never
@@ -121,16 +121,28 @@ def run(port: Annotated[int, port_option("Port of the web page.")] = 3000) -> No
         run_all(settings, port, report)
 
 
-def up() -> None:
+def up(
+    upgrade: Annotated[
+        bool,
+        flag(
+            "--upgrade",
+            "Also upgrade data that an older major version of PostgreSQL made, and Kafka's metadata"
+            " version.",
+        ),
+    ] = False,
+) -> None:
     """Start the embedded Kafka and PostgreSQL, and create topics and tables.
 
     Their addresses are written to connection.json, where the other commands find them. The key of
     the suppression list is written once, to withdrawn.key. Safe to repeat.
+
+    With --upgrade, PostgreSQL's old data folder is kept; Kafka's metadata cannot be read by an
+    older Kafka afterwards.
     """
     from mastodon_assets.operations.servers import start_servers
 
     settings = load_settings()
-    started = start_servers(settings, report)
+    started = start_servers(settings, report, upgrade=upgrade)
     connection, version = started.connection, started.schema_version
     if started.restored:
         print_line(f"{started.restored:,} entries of the kept suppression list added")

@@ -1,13 +1,15 @@
 """The Kafka broker of the embedded stack: one node, KRaft, loopback only.
 
-What belongs here: the broker's files, its start and its end.
+What belongs here: the broker's files, its start, its upgrade and its end.
 
 Its folder `kafka/` in the state folder contains: `broker.port` and `controller.port`, the ports of
 the last start, used again while they are free; `password`, which clients and the broker itself log
 in with; `server.properties` and `log4j2.xml`, rewritten at each start; `data/`, the topics;
-`broker.log`.
+`broker.log`; after an upgrade `admin.properties` and `features.log`.
 """
 
+import os
+import re
 import secrets
 import shutil
 import signal
@@ -24,6 +26,7 @@ from pydantic import SecretStr
 from mastodon_assets.config.kafka_access import KafkaAccess
 from mastodon_assets.config.state_folder import StateDamagedError
 from mastodon_assets.embedded.processes import (
+    ServerStartError,
     accepts_connections,
     choose_port,
     find_server,
@@ -46,6 +49,8 @@ JARS = (
     Coordinate("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
     Coordinate("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3"),
 )
+# Fetched for an upgrade only. What it needs is among the jars above.
+TOOLS = (Coordinate("org.apache.kafka", "kafka-tools", KAFKA_VERSION),)
 USER = "mastodon"
 _SECURITY_PROTOCOL, _MECHANISM = "SASL_PLAINTEXT", "PLAIN"
 # Any user of the machine can connect to loopback. Both listeners ask for a login, because the
@@ -103,8 +108,16 @@ LOG4J2 = """\
 """
 
 
-def start(home: Path, report: Report, cancelled: Event | None = None) -> KafkaAccess:
+def start(
+    home: Path, report: Report, cancelled: Event | None = None, *, upgrade: bool = False
+) -> KafkaAccess:
     """Start the broker of the state folder `home` if needed; return how to reach it.
+
+    Args:
+        home: The state folder.
+        report: Gets a line per step that takes long.
+        cancelled: If it is set meanwhile, the start ends.
+        upgrade: Whether to raise the versions of the features that the stored metadata use.
 
     Raises:
         ArtifactError: The programs cannot be downloaded.
@@ -116,9 +129,10 @@ def start(home: Path, report: Report, cancelled: Event | None = None) -> KafkaAc
     """
     folder = home / "kafka"
     broker = find(home)
-    if broker and answers(home):
+    runs_already = broker is not None and answers(home)
+    if runs_already and not upgrade:
         return _access(home)
-    if broker:
+    if broker and not runs_already:
         # One that an earlier version started knows no login.
         report("Kafka runs but does not answer to its login; restarting it")
         stop_server(broker)
@@ -126,9 +140,79 @@ def start(home: Path, report: Report, cancelled: Event | None = None) -> KafkaAc
         f"kafka-{KAFKA_VERSION}", JARS, size="43 MB, about half a minute", report=report
     )
     folder.mkdir(mode=0o700, exist_ok=True)
-    with server_lock(_lock(home), "Kafka") as lock:
-        _run(home, jars, lock, report, cancelled)
+    if not runs_already:
+        with server_lock(_lock(home), "Kafka") as lock:
+            _run(home, jars, lock, report, cancelled)
+    if upgrade:
+        _raise_features(home, jars, report)
     return _access(home)
+
+
+def _raise_features(home: Path, jars: Path, report: Report) -> None:
+    """Let the stored metadata use the features of this version, as those of a new folder do.
+
+    Raises:
+        ArtifactError: Kafka's tool cannot be downloaded.
+        ServerStartError: It fails.
+    """
+    folder = home / "kafka"
+    tools = fetch_jars(
+        f"kafka-tools-{KAFKA_VERSION}", TOOLS, size="1 MB", report=report, transitive=False
+    )
+    login = _LOGIN.format(user=USER, password=_password(home))
+    write_atomically(
+        folder / "admin.properties",
+        f"security.protocol={_SECURITY_PROTOCOL}\nsasl.mechanism={_MECHANISM}\n"
+        f"sasl.jaas.config={login}\n",
+    )
+
+    def features(*arguments: str) -> str:
+        log = folder / "features.log"
+        run_tool(
+            "upgrading Kafka's metadata",
+            [
+                *_java(jars, heap="256m", more_jars=tools),
+                "org.apache.kafka.tools.FeatureCommand",
+                *(
+                    f"--bootstrap-server=127.0.0.1:{port(home)}",
+                    "--command-config=admin.properties",
+                ),
+                *arguments,
+            ],
+            cwd=folder,
+            log=log,
+        )
+        return log.read_text(encoding="utf-8")
+
+    newest = features("version-mapping")
+    before, after = _metadata_version(features("describe")), _metadata_version(newest)
+    if before == after:
+        return
+    features("upgrade", *(f"--feature={level}" for level in _levels(newest)))
+    report(f"Kafka's metadata version was raised from {before} to {after}")
+
+
+def _metadata_version(printed: str) -> str:
+    """Find the version in what `describe` or `version-mapping` printed.
+
+    Raises:
+        ServerStartError: There is none.
+    """
+    found = re.search(
+        r"metadata\.version(?:=\d+ \((\S+)\)|.*FinalizedVersionLevel: (\S+))", printed
+    )
+    if found is None:
+        raise ServerStartError(f"Kafka names no metadata version: {printed.strip()[:200]}")
+    return found[1] or found[2]
+
+
+def _levels(printed: str) -> list[str]:
+    """Return each feature with its level, from what `version-mapping` printed.
+
+    The version of KRaft stays: with it the voters, and so the controller's port, would be stored.
+    """
+    levels = re.findall(r"^(\S+\.version=[1-9]\d*)", printed, re.MULTILINE)
+    return [level for level in levels if not level.startswith("kraft.")]
 
 
 def _run(home: Path, jars: Path, lock: int, report: Report, cancelled: Event | None) -> None:
@@ -223,13 +307,14 @@ def _marker(home: Path) -> str:
     return f"-Dmastodon_assets.state_folder={home}"
 
 
-def _java(jars: Path, heap: str) -> list[str]:
+def _java(jars: Path, heap: str, *, more_jars: Path | None = None) -> list[str]:
+    path = [f"{folder}/*" for folder in (jars, more_jars) if folder is not None]
     return [
         str(java_home(cache_dir()) / "bin" / "java"),
         f"-Xmx{heap}",
         "-XX:+ExitOnOutOfMemoryError",
         "-Dlog4j2.configurationFile=log4j2.xml",
-        *("-cp", f"{jars}/*"),
+        *("-cp", os.pathsep.join(path)),
     ]
 
 

@@ -100,6 +100,7 @@ def up(
     *,
     topics: Sequence[str],
     own_key: SecretStr | None = None,
+    upgrade: bool = False,
     report: Report = _ignore,
 ) -> Connection:
     """Start what does not run, create missing topics, write `connection.json`.
@@ -108,6 +109,7 @@ def up(
         home: The state folder.
         topics: Names of topics to create.
         own_key: WITHDRAWN_KEY, if it is set.
+        upgrade: Whether to upgrade data that older servers made.
         report: Receives a line per step that takes long, from several threads.
 
     Raises:
@@ -118,8 +120,8 @@ def up(
         make_private_folder(home)
         with ThreadPoolExecutor() as pool:
             cancelled = Event()
-            broker = pool.submit(kafka.start, home, report, cancelled)
-            server = pool.submit(postgres.start, home, report, cancelled)
+            broker = pool.submit(kafka.start, home, report, cancelled, upgrade=upgrade)
+            server = pool.submit(postgres.start, home, report, cancelled, upgrade=upgrade)
             starts: list[Future[Any]] = [broker, server]
             try:
                 wait(starts)

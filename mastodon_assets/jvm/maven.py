@@ -65,6 +65,7 @@ def fetch_jars(
     size: str,
     report: Report,
     excluded: Sequence[str] = (),
+    transitive: bool = True,
 ) -> Path:
     """Return a folder of the cache with the jars of `coordinates` and their dependencies.
 
@@ -74,6 +75,7 @@ def fetch_jars(
         size: Shown by `report` before the first fetch, such as "43 MB, about half a minute".
         report: Gets a line before jars are fetched.
         excluded: What is not fetched: organisations, or single artifacts as `organisation:name`.
+        transitive: Whether to fetch their dependencies as well.
 
     Raises:
         ArtifactError: A jar cannot be fetched.
@@ -83,7 +85,7 @@ def fetch_jars(
 
     def fetch(target: Path) -> None:
         report(f"fetching {folder_name} ({size}, once)")
-        _fetch_whole(_ivy_module(coordinates, excluded), target, cache)
+        _fetch_whole(_ivy_module(coordinates, excluded, transitive), target, cache)
         _check_pinned(target)
 
     return provide(cache / folder_name, fetch, lock=cache / "fetch.lock")
@@ -167,15 +169,11 @@ def _fetch_whole(module: str, target: Path, cache: Path) -> None:
 def _check_pinned(folder: Path) -> None:
     """Check that the jars are those that this version was tested with.
 
-    PostgreSQL of another platform is not listed; Ivy compares its checksum with the repository's.
-
     Raises:
         ArtifactError: A jar is another one.
     """
-    jars, pinned = sorted(folder.glob("*.jar")), _pinned()
-    if not any(jar.name in pinned for jar in jars):
-        return
-    for jar in jars:
+    pinned = _pinned()
+    for jar in sorted(folder.glob("*.jar")):
         if pinned.get(jar.name) != _sha256(jar):
             raise ArtifactError(
                 f"{jar.name} is not the file that this version was tested with, and is not used;"
@@ -242,10 +240,13 @@ def _run_ivy(module: str, target: Path, cache: Path) -> str | None:
     )
 
 
-def _ivy_module(coordinates: Sequence[Coordinate], excluded: Sequence[str]) -> str:
+def _ivy_module(
+    coordinates: Sequence[Coordinate], excluded: Sequence[str], transitive: bool
+) -> str:
     dependencies = "".join(
         f"<dependency org={quoteattr(coordinate.organisation)} name={quoteattr(coordinate.name)} "
-        f'rev={quoteattr(coordinate.revision)} conf="default"/>'
+        f'rev={quoteattr(coordinate.revision)} conf="default"'
+        f' transitive="{str(transitive).lower()}"/>'
         for coordinate in coordinates
     )
     exclusions = "".join(map(_exclusion, excluded))

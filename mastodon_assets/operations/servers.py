@@ -30,8 +30,13 @@ class StartedServers:
     restored: int
 
 
-def start_servers(settings: Settings, report: Report) -> StartedServers:
+def start_servers(settings: Settings, report: Report, *, upgrade: bool = False) -> StartedServers:
     """Start what does not run, and bring topics, roles and tables up to date. Safe to repeat.
+
+    Args:
+        settings: They name state folder and topics.
+        report: Gets a line per step that takes long.
+        upgrade: Whether to upgrade data that older servers made.
 
     Raises:
         PlatformError: A server does not start, the schema cannot be changed, or a file of the state
@@ -41,6 +46,7 @@ def start_servers(settings: Settings, report: Report) -> StartedServers:
         settings.mastodon_assets_home,
         topics=[settings.kafka_topic, settings.kafka_errors_topic],
         own_key=settings.withdrawn_key,
+        upgrade=upgrade,
         report=report,
     )
     postgres_url = SecretStr(connection.postgres_url)

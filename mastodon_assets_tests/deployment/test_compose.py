@@ -23,7 +23,8 @@ from mastodon_assets.cli.app import app
 from mastodon_assets.config import settings as settings_module
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded.kafka import KAFKA_VERSION, SERVER_PROPERTIES
-from mastodon_assets.embedded.postgres import POSTGRES_VERSION, WITHOUT_ROWS_IN_LOG
+from mastodon_assets.embedded.postgres import WITHOUT_ROWS_IN_LOG
+from mastodon_assets.embedded.postgres_files import own_major
 from mastodon_assets.ingest.metrics import IngestCollector, Reading
 from mastodon_assets.operations.metrics_endpoint import serving_metrics
 from mastodon_assets.orchestration import dagster_storage, guarded_web_server
@@ -459,7 +460,7 @@ def test_the_image_is_built_once_and_never_looked_for_in_a_registry() -> None:
 
 def test_kafka_and_postgresql_are_the_versions_that_are_tested() -> None:
     assert _ALL["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
-    assert _ALL["postgres"]["image"] == f"postgres:{POSTGRES_VERSION.split('.')[0]}"
+    assert _ALL["postgres"]["image"] == f"postgres:{own_major()}"
 
 
 def test_every_variable_is_one_that_something_reads(services: dict[str, Service]) -> None:

