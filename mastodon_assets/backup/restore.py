@@ -17,6 +17,7 @@ import psycopg
 from psycopg import Connection, sql
 from pydantic import SecretStr
 
+from mastodon_assets.backup.history import HISTORY, restore_history
 from mastodon_assets.backup.save import (
     DUMP,
     MODELS,
@@ -63,13 +64,21 @@ class RestoreResult:
     notes: list[str]
 
 
-def restore(settings: Settings, folder: Path, report: Callable[[str], None]) -> RestoreResult:
+def restore(
+    settings: Settings,
+    folder: Path,
+    report: Callable[[str], None],
+    *,
+    dagster_home: Callable[[], Path],
+) -> RestoreResult:
     """Restore a backup into the database of the settings, which must be empty.
 
     Args:
         settings: They name database, broker, MODEL_DIR and key.
         folder: The backup.
         report: Gets lines on the progress.
+        dagster_home: Returns DAGSTER_HOME, which it creates if missing. It is called for a backup
+            that has Dagster's history.
 
     Raises:
         BackupError: The backup is damaged, or the database has data or other users.
@@ -94,8 +103,20 @@ def restore(settings: Settings, folder: Path, report: Callable[[str], None]) -> 
         rows=rows,
         removed=_remove_again(settings, backup, kept_list, report),
         models=_restore_models(settings, backup),
-        notes=_notes(settings, backup),
+        notes=[*_notes(settings, backup), *_restore_history(backup, dagster_home)],
     )
+
+
+def _restore_history(backup: Backup, dagster_home: Callable[[], Path]) -> list[str]:
+    if not backup.manifest.get("history"):
+        return []
+    home = dagster_home()
+    if restore_history(backup.folder, home):
+        return []
+    return [
+        f"Dagster's history was not restored, because {home} has one; to replace it, stop Dagster"
+        f" and copy the contents of {backup.folder / HISTORY} there"
+    ]
 
 
 def _check_version(backup: Backup) -> None:

@@ -5,8 +5,9 @@ is in `restore`.
 
 A backup is a folder named by its time. It contains `database.dump` (the schema `masto` at one
 moment), `models/` (the champion and its predecessors), `settings.env` (settings without secrets),
-`withdrawn.key` if `up` generated it, and `manifest.json`. A folder without a manifest is not
-complete. Next to the backups, `suppression-list.jsonl` is written at each purge.
+`withdrawn.key` if `up` generated it, on demand `dagster/` (see `history`), and `manifest.json`. A
+folder without a manifest is not complete. Next to the backups, `suppression-list.jsonl` is written
+at each purge.
 """
 
 import json
@@ -23,6 +24,7 @@ from typing import Any
 from psycopg import Connection
 from pydantic import SecretStr
 
+from mastodon_assets.backup.history import save_history
 from mastodon_assets.config.settings import Settings, as_environment, is_uri
 from mastodon_assets.config.state_folder import SUPPRESSION_KEY_FILE
 from mastodon_assets.errors import PlatformError, SettingsError
@@ -31,7 +33,7 @@ from mastodon_assets.sentiment.models.registry import Model, all_models
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.dump import dump_schema
 from mastodon_assets.warehouse.rows import count_rows
-from mastodon_assets.warehouse.schema_version import read_schema_version
+from mastodon_assets.warehouse.schema_version import check_schema_version, read_schema_version
 from mastodon_assets.warehouse.tables import TABLES
 
 DUMP = "database.dump"
@@ -54,7 +56,8 @@ class Backup:
         folder: Its folder.
         manifest: `format`, `made_at`, `program`, `schema_version`, `postgres`, `ledger` (topic to
             `topic_id` and `next_offsets` per partition), `rows` per table, `models` (versions),
-            `key_fingerprints` of the suppression list, and `files` with `bytes` and `sha256`.
+            `history` (whether Dagster's is in it; missing in older ones), `key_fingerprints` of the
+            suppression list, and `files` with `bytes` and `sha256`.
     """
 
     folder: Path
@@ -71,18 +74,27 @@ class Backup:
         return sum(file["bytes"] for file in self.manifest["files"].values())
 
 
-def make_backup(settings: Settings, target: Path, report: Callable[[str], None]) -> Backup:
+def make_backup(
+    settings: Settings,
+    target: Path,
+    report: Callable[[str], None],
+    *,
+    dagster_home: Path | None = None,
+) -> Backup:
     """Save the present state to a new folder in `target`; writers go on meanwhile.
 
     Args:
         settings: They name database and models.
         target: The folder of backups; it is created if missing, for its owner only.
         report: Gets lines on the progress.
+        dagster_home: DAGSTER_HOME, if its history is to be saved as well.
 
     Raises:
         BackupError: The folder cannot be written.
+        HistoryError: `dagster_home` has no history, or it cannot be read.
         DumpError: pg_dump is missing or failed.
         MissingTablesError: The database has no tables.
+        SchemaVersionError: The tables are of another version of this program.
         ServiceUnavailableError: The database fails.
     """
     made_at = datetime.now(UTC)
@@ -94,6 +106,10 @@ def make_backup(settings: Settings, target: Path, report: Callable[[str], None])
             folder.mkdir(mode=0o700)
             described = _save_database(settings, folder, report)
             described["models"] = _save_models(settings, folder, report)
+            described["history"] = dagster_home is not None
+            if dagster_home is not None:
+                report("copying Dagster's history")
+                save_history(dagster_home, folder)
             _save_settings(settings, folder)
             _save_key(settings, folder)
             files = {
@@ -197,6 +213,7 @@ def _save_database(
 ) -> dict[str, Any]:
     """Dump the schema; return what the manifest says of it, read in the same snapshot."""
     with transaction(settings.postgres_url, snapshot=True) as connection:
+        check_schema_version(connection)
         (snapshot,) = connection.execute("SELECT pg_export_snapshot()").fetchone() or ("",)
         described = {
             "schema_version": read_schema_version(connection),

@@ -29,6 +29,9 @@ def backup(
         bool,
         flag("--check", "Restore the new backup into a database of its own and compare."),
     ] = False,
+    history: Annotated[
+        bool, flag("--history", "Also save Dagster's runs, events and ticks (of DAGSTER_HOME).")
+    ] = False,
     show_list: Annotated[bool, flag("--list", "Show the backups instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -42,13 +45,15 @@ def backup(
     """
     from mastodon_assets.backup import save as operation
     from mastodon_assets.backup.restore import check_restorable
+    from mastodon_assets.orchestration.dagster_home import dagster_home
 
     settings = load_settings()
     target = to or operation.backup_folder(settings)
     if show_list:
         _print_backups(operation.find_backups(target), as_json)
         return
-    made = operation.make_backup(settings, target, report)
+    home = dagster_home(settings.mastodon_assets_home) if history else None
+    made = operation.make_backup(settings, target, report, dagster_home=home)
     if check:
         check_restorable(settings, made, report)
     operation.remove_old_backups(target, settings.backup_keep_days, datetime.now(UTC))
@@ -69,8 +74,12 @@ def restore(
     stream then reads on from where the backup was, as far as Kafka still holds it.
     """
     from mastodon_assets.backup.restore import restore as operation
+    from mastodon_assets.orchestration.dagster_home import dagster_home
 
-    result = operation(load_settings(), folder, report)
+    settings = load_settings()
+    result = operation(
+        settings, folder, report, dagster_home=lambda: dagster_home(settings.mastodon_assets_home)
+    )
     if as_json:
         print_json(
             {

@@ -1,5 +1,6 @@
 import json
 import os
+import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
@@ -7,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psycopg
 import pytest
 from dagster import SkipReason, build_schedule_context
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from mastodon_assets.backup.history import HistoryError, restore_history
 from mastodon_assets.backup.restore import check_restorable, restore
 from mastodon_assets.backup.save import (
     FORMAT,
@@ -31,6 +34,7 @@ from mastodon_assets.operations.purge import account, entries, purge
 from mastodon_assets.orchestration.resources import SettingsResource
 from mastodon_assets.orchestration.schedules import backup_schedule
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.dump import DumpError, dump_schema
 from mastodon_assets.warehouse.rows import count_rows
 from mastodon_assets.warehouse.tables import TOOTS_RAW
 from mastodon_assets_tests.support.databases import new_database
@@ -43,6 +47,11 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 def say(line: str) -> None:
     """Drop the lines on the progress."""
+
+
+def never() -> Path:
+    """Say that a backup without Dagster's history asks for no folder of Dagster."""
+    raise AssertionError
 
 
 def messages(count: int) -> list[Any]:
@@ -116,7 +125,7 @@ def test_a_backup_under_load_restored_and_read_on_gives_the_tables_of_an_undistu
     next_offset = backup.manifest["ledger"][TOPIC]["next_offsets"]["0"]
     assert 100 <= next_offset <= len(made)
 
-    result = restore(other, backup.folder, say)
+    result = restore(other, backup.folder, say, dagster_home=never)
 
     assert result.rows == backup.manifest["rows"]
     (note,) = result.notes
@@ -136,7 +145,7 @@ def test_whoever_is_purged_after_the_backup_is_removed_again(
     backup = make_backup(platform, target, say)
     purge(platform, account("bob@one.example"))
 
-    result = restore(other, backup.folder, say)
+    result = restore(other, backup.folder, say, dagster_home=never)
 
     assert result.removed["toots_raw"] > 0
     with transaction(other.postgres_url, snapshot=True) as connection:
@@ -187,7 +196,7 @@ def test_models_that_were_champions_are_restored_to_the_model_folder(
     lines: list[str] = []
 
     backup = make_backup(platform, target, lines.append)
-    result = restore(other, backup.folder, say)
+    result = restore(other, backup.folder, say, dagster_home=never)
 
     assert sorted(result.models) == ["first", "second"]
     assert any("lost" in line for line in lines)
@@ -198,6 +207,44 @@ def test_models_that_were_champions_are_restored_to_the_model_folder(
         )
     assert (Path(paths["first"]) / "weights").read_text() == "first"
     assert Path(paths["first"]).parent == Path(other.model_dir)
+
+
+def test_dagsters_history_is_saved_on_demand_while_it_is_written_and_put_back_once(
+    platform: Settings, other: Settings, target: Path, tmp_path: Path
+) -> None:
+    home, new = tmp_path / "dagster", tmp_path / "new dagster"
+    with pytest.raises(HistoryError, match="there is no history of Dagster"):
+        make_backup(platform, target, say, dagster_home=home)
+    assert list(target.iterdir()) == []
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        run = instance.create_run_for_job(a_job)
+        run_id = run.run_id
+        instance.report_engine_event("looked at", run)
+        # A writer in the middle of its transaction.
+        with sqlite3.connect(home / "history" / "runs.db") as runs:
+            runs.execute("UPDATE runs SET status = 'unfinished'")
+            backup = make_backup(platform, target, say, dagster_home=home)
+            runs.rollback()
+
+    assert backup.manifest["history"] is True
+    assert {"dagster/history/runs.db", f"dagster/history/runs/{run_id}.db"} <= set(
+        backup.manifest["files"]
+    )
+    new.mkdir()
+    result = restore(other, backup.folder, say, dagster_home=lambda: new)
+
+    assert not any("Dagster" in note for note in result.notes)
+    with dg.DagsterInstance.local_temp(str(new)) as instance:
+        (run,) = instance.get_runs()
+        assert (run.run_id, run.status) == (run_id, dg.DagsterRunStatus.NOT_STARTED)
+        assert [each.message for each in instance.all_logs(run_id)] == ["looked at"]
+    assert not restore_history(backup.folder, new)
+
+
+@dg.job
+def a_job() -> None:
+    """Do nothing."""
 
 
 def test_a_backup_is_tested_in_a_database_that_is_removed_again(
@@ -225,20 +272,20 @@ def test_restore_refuses_what_would_lose_something(
     backup = make_backup(platform, target, say)
 
     with pytest.raises(BackupError, match="the database has data already"):
-        restore(platform, backup.folder, say)
+        restore(platform, backup.folder, say, dagster_home=never)
     with (
         psycopg.connect(url_of(other)),
         pytest.raises(BackupError, match=r"in use \(connections: 1\)"),
     ):
-        restore(other, backup.folder, say)
+        restore(other, backup.folder, say, dagster_home=never)
     with pytest.raises(BackupError, match="is no complete backup"):
-        restore(other, target, say)
+        restore(other, target, say, dagster_home=never)
     change(backup.folder, schema_version="9999")
     with pytest.raises(BackupError, match="upgrade mastodon-assets"):
-        restore(other, backup.folder, say)
+        restore(other, backup.folder, say, dagster_home=never)
     change(backup.folder, schema_version="0001", key_fingerprints=["of another key"])
     with pytest.raises(SettingsError, match="made with another key"):
-        restore(other, backup.folder, say)
+        restore(other, backup.folder, say, dagster_home=never)
     with transaction(other.postgres_url, snapshot=True) as connection:
         assert count_rows(connection, TOOTS_RAW) == 0
 
@@ -321,10 +368,25 @@ def command(settings: Settings, monkeypatch: pytest.MonkeyPatch, *arguments: str
 def test_a_missing_program_is_one_line_that_says_what_to_install(
     platform: Settings, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mastodon_assets.warehouse.dump.find_spec", lambda name: None)
+    monkeypatch.setattr("mastodon_assets.warehouse.dump.package_folder", lambda: None)
     monkeypatch.setitem(os.environ, "PATH", "")
 
-    with pytest.raises(Exception, match="pg_dump was not found; install"):
+    with pytest.raises(DumpError, match="pg_dump was not found; install"):
         make_backup(platform, target, say)
 
     assert list(target.iterdir()) == []
+
+
+def test_a_server_that_demands_tls_is_dumped_by_the_machines_own_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: None
+) -> None:
+    """The package's programs know no TLS."""
+    url = SecretStr("postgresql://me:secret@db.example/mastodon?sslmode=verify-full")
+    monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
+    with pytest.raises(DumpError, match=r"demands TLS, and pg_dump .* install PostgreSQL's client"):
+        dump_schema(url, "snapshot", tmp_path / "dump", say)
+    program = tmp_path / "pg_dump"
+    program.write_text('#!/bin/sh\necho "mode $PGSSLMODE" >&2\nexit 1\n')
+    program.chmod(0o755)
+    with pytest.raises(DumpError, match="pg_dump failed: mode verify-full"):
+        dump_schema(url, "snapshot", tmp_path / "dump", say)
