@@ -114,7 +114,8 @@ def _let_write(connection: Connection[Any]) -> None:
         _grant(connection, "SELECT, INSERT, UPDATE, DELETE ON {}", _name(table), to=WRITER)
         if can_maintain:
             _grant(connection, "MAINTAIN ON {}", _name(table), to=WRITER)
-    _grant(connection, "USAGE ON ALL SEQUENCES IN SCHEMA {}", _SCHEMA, to=WRITER)
+    # pg_dump reads their values.
+    _grant(connection, "USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {}", _SCHEMA, to=WRITER)
 
 
 def _let_read(connection: Connection[Any], role: str) -> None:

@@ -65,10 +65,6 @@ _READ_BY_SPARK = {
 _LEFT_OUT = {
     "EXPORTS_DIR": "its default lies in the volume `files`",
     "REPORTS_DIR": "its default lies in the volume `files`",
-    **dict.fromkeys(
-        ("BACKUP_DIR", "BACKUP_EVERY_HOURS", "BACKUP_KEEP_DAYS"),
-        "the folder is the operator's to mount",
-    ),
     "MASTODON_ASSETS_HOME": "there is no embedded stack",
     "DASHBOARD_PORT": "the port in the container is fixed, the one outside is this variable",
     "MASTODON_ACCESS_TOKENS_FILE": "MASTODON_ACCESS_TOKEN takes several",

@@ -15,6 +15,9 @@ from psycopg.errors import InsufficientPrivilege
 from pydantic import SecretStr
 
 import mastodon_assets
+from mastodon_assets.backup.restore import check_restorable
+from mastodon_assets.backup.save import BackupError, make_backup
+from mastodon_assets.config.settings import load_settings
 from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.sentiment.annotation.labels import remove_coder
 from mastodon_assets.sentiment.annotation.sample import draw_sample
@@ -236,6 +239,24 @@ def test_a_moderator_labels_posts_that_were_drawn(admin_url: SecretStr) -> None:
 @TABLE_LIST
 def test_the_writer_reads_everything(writer: psycopg.Connection[Any], table: Table) -> None:
     select(writer, table)
+
+
+def test_the_writer_makes_backups_and_checks_them_if_it_may_create_databases(
+    admin_url: SecretStr, tmp_path: Path
+) -> None:
+    url = as_role(admin_url, WRITER)
+    settings = load_settings(mastodon_assets_home=tmp_path / "state", database_url=url)
+    backup = make_backup(settings, tmp_path / "backups", lambda line: None)
+    with pytest.raises(BackupError, match="grant it CREATEDB"):
+        check_restorable(settings, backup, lambda line: None)
+    with connect(admin_url) as connection:
+        connection.execute("ALTER ROLE masto_writer CREATEDB")
+        connection.commit()
+        try:
+            check_restorable(settings, backup, lambda line: None)
+        finally:
+            connection.execute("ALTER ROLE masto_writer NOCREATEDB")
+            connection.commit()
 
 
 @WITHOUT_VIEWS
