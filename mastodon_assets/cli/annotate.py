@@ -66,13 +66,15 @@ def sample(
 
     DATABASE_URL must log in as masto_writer, or as a role that may do more.
     """
+    from mastodon_assets.sentiment.annotation.labels import language_codes
     from mastodon_assets.sentiment.annotation.sample import draw_sample
 
+    codes = language_codes(languages)
     settings = _migrated()
     drawn = draw_sample(
         settings.postgres_url,
         size,
-        languages=_listed(languages),
+        languages=codes,
         days=days,
         is_training=training,
     )
@@ -107,12 +109,16 @@ def label(
     Without a terminal, the keys are read from standard input, one per line. DATABASE_URL may log in
     as masto_moderator.
     """
-    from mastodon_assets.sentiment.annotation.labels import coder_name, waiting_for
+    from mastodon_assets.sentiment.annotation.labels import (
+        coder_name,
+        language_codes,
+        waiting_for,
+    )
 
-    name = coder_name(coder)
+    name, codes = coder_name(coder), language_codes(languages)
     settings = _migrated()
     drawn = _read_sample(settings)
-    queue = waiting_for(drawn, name, languages=_listed(languages), settles=settle)
+    queue = waiting_for(drawn, name, languages=codes, settles=settle)
     if queue:
         print_line("Which feeling does the author express? Neutral is neither, or both alike.")
     labelled = _label_all(settings, drawn, queue, name, settles=settle)
@@ -305,15 +311,6 @@ def _migrated() -> Settings:
     return settings
 
 
-def _listed(languages: str | None) -> list[str] | None:
-    if languages is None:
-        return None
-    names = [name.strip().lower() for name in languages.split(",")]
-    if not all(name.isalpha() for name in names):
-        raise typer.BadParameter(f"--languages {languages}: give language codes such as en,de")
-    return names
-
-
 def _read_sample(settings: Settings) -> "Sample":
     from mastodon_assets.sentiment.annotation.labels import read_sample
     from mastodon_assets.sentiment.annotation.sample import AnnotationError
@@ -352,7 +349,10 @@ def _label_all(
                 queue.insert(0, done.pop())
             continue
         print_line(_KEYS[key])
-        if store_label(settings.postgres_url, post, coder, _KEYS[key], settles=settles):
+        label = _KEYS[key]
+        if store_label(
+            settings.postgres_url, post.id, post.text_hash, coder, label, settles=settles
+        ):
             done.append(queue.pop(0))
         else:
             print_line("This post was changed just now; your label is not stored.")

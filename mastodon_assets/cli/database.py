@@ -68,7 +68,7 @@ def roles() -> None:
     for role, description in {
         OWNER: f"owns schema masto, version {version}; for: mastodon-assets migrate",
         WRITER: "reads and writes rows; for all other commands",
-        MODERATOR: f"reads posts and scores by row, and what {READER} reads",
+        MODERATOR: f"reads posts and scores by row and what {READER} reads; labels posts",
         READER: "reads only what does not identify a person",
     }.items():
         print_line(f"{role:<15}  {description}")

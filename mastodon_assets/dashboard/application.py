@@ -1,7 +1,8 @@
 """The application: URLs, headers, errors.
 
 `/` is the page; `/views/NAME.csv`, `.json`, `.svg` and `.png` are the files of a view; `/events` is
-the stream of changes; `/posts` is the part behind the login; `/metrics` is for Prometheus.
+the stream of changes; `/posts` is the part behind the login, with labelling in `/posts/label`;
+`/metrics` is for Prometheus.
 """
 
 import ipaddress
@@ -26,6 +27,7 @@ from mastodon_assets.dashboard.access_log import AccessLog
 from mastodon_assets.dashboard.database import Database, moderator_url, reader_url
 from mastodon_assets.dashboard.events import Viewers, event_stream
 from mastodon_assets.dashboard.filters import FilterError, parse_filters
+from mastodon_assets.dashboard.labelling import Labelling
 from mastodon_assets.dashboard.moderation import Moderation
 from mastodon_assets.dashboard.poller import Poller
 from mastodon_assets.dashboard.rendering import STATIC, UNREACHABLE, Renderer, Section
@@ -96,18 +98,23 @@ class Dashboard:
         self._metrics = metrics
         self._hosts = settings.ui_hosts.split(",")
         self._database = Database(reader_url(settings))
-        self._posts_database = Database(moderator_url(settings))
+        posts_url = moderator_url(settings)
+        self._posts_database = Database(posts_url)
         self.poller = Poller(self._database)
         self.renderer = Renderer(self._database, self.poller, settings.dagster_url)
         self.viewers = Viewers()
         self._access_log = AccessLog(settings.mastodon_assets_home)
+        sessions = Sessions(settings.dashboard_password)
         self.moderation = Moderation(
             self._posts_database,
             self.poller,
             self.renderer,
             self.viewers,
-            Sessions(settings.dashboard_password),
+            sessions,
             self._access_log,
+        )
+        self.labelling = Labelling(
+            self._posts_database, posts_url, self.renderer, sessions, self._access_log
         )
 
     def application(self) -> App:
@@ -124,6 +131,7 @@ class Dashboard:
                 Route("/health", self.health),
                 Route("/metrics", self.metrics),
                 *self.moderation.routes(),
+                *self.labelling.routes(),
                 Mount("/static", StaticFiles(directory=STATIC)),
             ],
             middleware=[

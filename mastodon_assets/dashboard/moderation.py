@@ -2,7 +2,6 @@
 
 import logging
 from datetime import UTC, datetime
-from urllib.parse import parse_qs
 
 from anyio import to_thread
 from starlette.datastructures import URL
@@ -15,6 +14,7 @@ from mastodon_assets.dashboard.database import Database
 from mastodon_assets.dashboard.events import Viewers, event_stream
 from mastodon_assets.dashboard.explanations import LONGEST_TEXT, Explanations, Words
 from mastodon_assets.dashboard.filters import Filters, parse_filters, scope_at
+from mastodon_assets.dashboard.forms import client_of, form_fields
 from mastodon_assets.dashboard.poller import Poller
 from mastodon_assets.dashboard.posts import SEARCHED, Post, read_posts
 from mastodon_assets.dashboard.rendering import UNREACHABLE, Renderer, Section
@@ -29,7 +29,6 @@ from mastodon_assets.errors import PlatformError, ServiceUnavailableError
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_FORM = 4_096
 _NAME = "newest-posts"
 
 
@@ -97,7 +96,7 @@ class Moderation:
 
     async def log_in(self, request: Request) -> Response:
         """Check the password; set the cookie and go to the posts."""
-        form = await _form(request)
+        form = await form_fields(request)
         query = URL(f"/posts?{form.get('query', '')}").query
         if not self._sessions.is_possible:
             return self._login_page(query, None, 403)
@@ -106,10 +105,10 @@ class Moderation:
         except TooManyAttemptsError:
             return self._login_page(query, "Too many attempts at once; try again later.", 429)
         if cookie is None:
-            self._access_log.write("login refused", _client(request))
-            logger.warning("a login to the posts was refused, from %s", _client(request))
+            self._access_log.write("login refused", client_of(request))
+            logger.warning("a login to the posts was refused, from %s", client_of(request))
             return self._login_page(query, "That is not the password.", 403)
-        self._access_log.write("login", _client(request), session=cookie.partition(".")[0])
+        self._access_log.write("login", client_of(request), session=cookie.partition(".")[0])
         response = RedirectResponse(f"/posts?{query}" if query else "/posts", status_code=303)
         response.set_cookie(
             COOKIE,
@@ -126,7 +125,7 @@ class Moderation:
         """End the session."""
         if session := self._session(request):
             self._sessions.end(session)
-            self._access_log.write("logout", _client(request), session=session.name)
+            self._access_log.write("logout", client_of(request), session=session.name)
         response = RedirectResponse("/posts", status_code=303)
         response.delete_cookie(COOKIE, path="/posts", httponly=True, samesite="strict")
         return response
@@ -153,7 +152,7 @@ class Moderation:
         # Written before anything is shown: no look is missing.
         self._access_log.write(
             "look",
-            _client(request),
+            client_of(request),
             session=session.name,
             filters=filters.query,
             posts=len(posts),
@@ -165,18 +164,3 @@ class Moderation:
             scope=scope,
         )
         return Section(_NAME, html)
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """Return the fields of a short form; nothing of a longer one."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LONGEST_FORM:
-            return {}
-    fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
-    return {name: values[0] for name, values in fields.items()}
-
-
-def _client(request: Request) -> str:
-    return request.client.host if request.client else "unknown"

@@ -40,7 +40,9 @@ SELECT coalesce((SELECT version FROM masto.data_versions WHERE dataset = 'toots_
        (SELECT count(*) FROM masto.suspicious_sources WHERE accepted_until IS NULL) AS suspicious,
        (SELECT concat_ws(' ', count(*), max(opened_at)) FROM masto.alerts
          WHERE opened_at IS NOT NULL AND closed_at IS NULL) AS incidents,
-       (SELECT md5(string_agg(concat_ws(' ', version, status, promoted_at), ',' ORDER BY version))
+       (SELECT md5(string_agg(concat_ws(' ', version, status, promoted_at,
+                   CASE status WHEN 'champion' THEN metrics -> 'own_posts' ->> 'evaluated_at' END),
+                   ',' ORDER BY version))
           FROM masto.sentiment_models) AS model"""
 
 

@@ -279,3 +279,43 @@ def test_a_stream_that_was_cut_comes_back_with_what_was_missed(
             _wait_for_change(page, before)
     finally:
         context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_posts_are_labelled_by_one_key_each(
+    open_page: Any, settings_here: Settings, width: int
+) -> None:
+    coder = f"coder-{width}"
+    with transaction(settings_here.postgres_url) as connection:
+        for id_, text in ((90, "happy to be here"), (91, "what a day")):
+            if width == 390:
+                rows.add_post(connection, id_, text)
+            connection.execute(
+                "INSERT INTO masto.annotation_sample"
+                " (id, drawn_at, stratum_posts, place, is_training, stratum)"
+                " VALUES (%s, now(), 2, %s, false, 'en, positive, lower half')"
+                " ON CONFLICT DO NOTHING",
+                (id_, id_),
+            )
+    page = open_page("/posts", viewport={"width": width, "height": 900})
+    _log_in(page)
+    page.get_by_role("link", name="Label posts by hand").click()
+    # A letter in the name labels nothing.
+    page.get_by_label("Your name").fill(coder)
+    page.keyboard.press("Enter")
+    page.get_by_text("happy to be here").wait_for()
+    is_wider = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    assert not page.evaluate(is_wider)
+    page.keyboard.press("n")
+    page.get_by_text("what a day").wait_for()
+    page.keyboard.press("b")
+    page.get_by_text("happy to be here").wait_for()
+    page.keyboard.press("p")
+    page.get_by_text("what a day").wait_for()
+    page.get_by_role("button", name="Unsure").click()
+    page.get_by_text("Nothing is left to label.").wait_for()
+    with transaction(settings_here.postgres_url) as connection:
+        stored = connection.execute(
+            "SELECT label FROM masto.annotations WHERE coder = %s ORDER BY id", (coder,)
+        ).fetchall()
+    assert stored == [("positive",), ("unsure",)]

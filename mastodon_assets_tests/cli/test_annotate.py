@@ -261,5 +261,5 @@ def test_without_drawn_posts_each_command_says_how_to_draw(
 
 def test_wrong_options_are_refused(url: SecretStr, commands: Commands) -> None:
     message = commands.failure(2, "annotate", "sample", "--languages", "en;de")
-    assert message.startswith("--languages en;de: give language codes such as en,de")
+    assert message.startswith("--languages 'en;de': give language codes such as en,de")
     assert "--coder 'a b': allowed" in commands.failure(2, "annotate", "label", "--coder", "a b")

@@ -76,7 +76,7 @@ def give_label(
     """Store a label as a coder does."""
     post = shown_post(postgres_url, id_)
     assert post is not None
-    assert store_label(postgres_url, post, coder, label, settles=settles)
+    assert store_label(postgres_url, id_, post.text_hash, coder, label, settles=settles)
 
 
 def shown_post(postgres_url: SecretStr, id_: int) -> ShownPost | None:

@@ -168,8 +168,8 @@ def _note(own_posts: dict[str, Any]) -> str:
     alpha = own_posts.get("alpha")
     agreed = "" if alpha is None else f" (Krippendorff's alpha of the coders {alpha:.2f})"
     return (
-        f"{measured} Facts on these posts are by {own_posts['rows']:,} posts drawn at random and"
-        f" labelled by people{agreed}; posts on which they disagree are left out."
+        f"{measured} On these posts: {own_posts['rows']:,} of them, drawn at random and labelled by"
+        f" people{agreed}. Posts on which they disagree are left out."
     )
 
 

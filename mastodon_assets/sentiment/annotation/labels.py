@@ -121,6 +121,20 @@ def coder_name(name: str) -> str:
     return name
 
 
+def language_codes(languages: str | None) -> list[str] | None:
+    """Return the codes in a list with commas, such as `en,de`; None if there are none.
+
+    Raises:
+        SettingsError: One of them is no code.
+    """
+    if not languages:
+        return None
+    names = [name.strip().lower() for name in languages.split(",")]
+    if not all(name.isascii() and name.isalpha() for name in names):
+        raise SettingsError(f"--languages {languages!r}: give language codes such as en,de")
+    return names
+
+
 def read_sample(connection: Connection[Any]) -> Sample:
     """Read all drawn posts and the labels that count."""
     with connection.cursor(row_factory=class_row(SampledPost)) as posts:
@@ -186,9 +200,23 @@ def read_post(connection: Connection[Any], id_: int) -> ShownPost | None:
 
 
 def store_label(
-    postgres_url: SecretStr, post: ShownPost, coder: str, label: str, *, settles: bool = False
+    postgres_url: SecretStr,
+    id_: int,
+    text_hash: bytes,
+    coder: str,
+    label: str,
+    *,
+    settles: bool = False,
 ) -> bool:
     """Store a coder's label, in place of an earlier one of the same coder.
+
+    Args:
+        postgres_url: DATABASE_URL, of a role that writes labels.
+        id_: The post.
+        text_hash: Hash of the text that was shown.
+        coder: Name of the coder.
+        label: One of `LABELS`, or unsure.
+        settles: Whether it settles a disagreement.
 
     Returns:
         Whether it was stored: not if the post was deleted or edited since it was read.
@@ -198,11 +226,11 @@ def store_label(
             stored = connection.execute(
                 _STORE,
                 {
-                    "id": post.id,
+                    "id": id_,
                     "coder": coder,
                     "label": label,
                     "settles": settles,
-                    "text_hash": post.text_hash,
+                    "text_hash": text_hash,
                 },
             )
         except psycopg.errors.ForeignKeyViolation:

@@ -180,7 +180,7 @@ def test_an_edited_post_loses_its_labels_and_is_asked_again(url: SecretStr) -> N
     assert shown is not None
     with transaction(url) as connection:
         connection.execute("UPDATE masto.toots_raw SET content_txt = 'no' WHERE id = %s", (id_,))
-    assert not store_label(url, shown, "bob", "positive")
+    assert not store_label(url, id_, shown.text_hash, "bob", "positive")
     sample = sample_of(url)
     assert sample.labels == {}
     assert waiting_for(sample, "ada", languages=None, settles=False)[0] == id_
@@ -196,7 +196,7 @@ def test_a_deleted_post_takes_its_labels_along(url: SecretStr) -> None:
         connection.execute("DELETE FROM masto.toots_raw WHERE id = %s", (id_,))
         assert connection.execute("SELECT FROM masto.annotations").fetchall() == []
     assert shown_post(url, id_) is None
-    assert not store_label(url, shown, "bob", "positive")
+    assert not store_label(url, id_, shown.text_hash, "bob", "positive")
     assert len(sample_of(url).posts) == 23
 
 
