@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.orchestration.run_liveness import hold_run_lock
+from mastodon_assets.orchestration.sqlite_history import OpenHistory
 from mastodon_assets.spark.memory import Workload
 from mastodon_assets.spark.session import build_session
 
@@ -68,14 +69,22 @@ class SettingsResource(dg.ConfigurableResource[Any]):
     """
 
     _is_of_run: bool = PrivateAttr(default=False)
+    _history: OpenHistory | None = PrivateAttr(default=None)
     _loaded: Settings | None = PrivateAttr(default=None)
 
     @override
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Hold the lock of the run, if it is one (a sensor uses the resource as well)."""
+        """Hold lock and history of the run, if it is one (a sensor uses the resource as well)."""
         if context.run and context.instance:
             hold_run_lock(context.instance, context.run.run_id)
+            self._history = OpenHistory(context.instance, context.run.run_id)
             self._is_of_run = True
+
+    @override
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close Dagster's history, if it is a run that ends."""
+        if self._history is not None:
+            self._history.close()
 
     def load(self) -> Settings:
         """Read and validate environment and `.env`; a run does it once for all its steps.
