@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     spark_ui_port: int | None = Field(default=None, ge=1, le=65535)
     max_offsets_per_batch: int = Field(default=100_000, ge=1)
     stream_stall_seconds: int = Field(default=300, ge=1)
-    stream_score_max_rows: int = Field(default=500, ge=0)
+    stream_score_max_rows: int = Field(default=5_000, ge=0)
     stream_metrics_port: int | None = Field(default=None, ge=1, le=65535)
 
     sentiment_corpus: Path | str | None = None
