@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from pydantic import SecretStr
 
+from mastodon_assets.cli import annotate
 from mastodon_assets.sentiment.annotation.sample import draw_sample
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.support.commands import Commands, Ended
@@ -263,3 +265,23 @@ def test_wrong_options_are_refused(url: SecretStr, commands: Commands) -> None:
     message = commands.failure(2, "annotate", "sample", "--languages", "en;de")
     assert message.startswith("--languages 'en;de': give language codes such as en,de")
     assert "--coder 'a b': allowed" in commands.failure(2, "annotate", "label", "--coder", "a b")
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_needs_no_return_key_and_its_end_of_input_quits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = iter(["P"])
+    monkeypatch.setattr("sys.stdin", _Terminal())
+    monkeypatch.setattr(typer, "getchar", lambda: next(keys))
+    assert annotate._read_key() == "p"
+
+    def end_of_input() -> str:
+        raise EOFError
+
+    monkeypatch.setattr(typer, "getchar", end_of_input)
+    assert annotate._read_key() == "q"
