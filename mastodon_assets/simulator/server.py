@@ -48,6 +48,9 @@ from mastodon_assets.simulator.timeline import PageRequest
 
 HOST = "127.0.0.1"
 HEARTBEAT_SECONDS = 15.0
+# Of sockets, by Mastodon and GoToSocial.
+_PING_SECONDS = 30.0
+_STREAMS = "/api/v1/streaming"
 _DEFAULT_LIMIT = 20
 _MOVED = 301
 # Posts that are read at a time to find an account.
@@ -265,7 +268,10 @@ def new_token() -> str:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, but a stop ends open streams; alone it would wait for their clients."""
+    """Uvicorn, but a stop tears open streams; alone it would wait for their clients.
+
+    Mastodon's streaming server sends no last chunk then, and GoToSocial no closing frame.
+    """
 
     def __init__(self, app: Starlette) -> None:
         logging.getLogger("uvicorn.error").addFilter(_is_no_denial)
@@ -274,6 +280,7 @@ class _Server(uvicorn.Server):
                 app,
                 loop="asyncio",
                 ws="websockets-sansio",
+                ws_ping_interval=_PING_SECONDS,
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -283,6 +290,9 @@ class _Server(uvicorn.Server):
         self._broadcast: Broadcast = app.state.broadcast
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in list(self.server_state.connections):
+            if _is_stream(connection):
+                connection.transport.abort()
         self._broadcast.close()
         asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._abort_connections)
         await super().shutdown(sockets)
@@ -291,6 +301,11 @@ class _Server(uvicorn.Server):
         """Abort all connections; a stream whose client does not read cannot end by itself."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+
+def _is_stream(connection: Any) -> bool:
+    scope = getattr(connection, "scope", None) or {}
+    return str(scope.get("path", "")).startswith(_STREAMS)
 
 
 def _is_no_denial(record: logging.LogRecord) -> bool:

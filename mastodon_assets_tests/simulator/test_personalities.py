@@ -4,13 +4,13 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from mastodon_assets.simulator.faults import ServerFaults, UnknownDeletes, Unsent
@@ -261,6 +261,33 @@ def test_a_socket_is_the_recorded_one_and_outlives_its_token() -> None:
         with simulated(name) as server, pytest.raises(InvalidStatus) as caught:
             connect(socket_url(server, "?stream=public"))
         assert caught.value.response.status_code == 404
+
+
+def test_a_stop_tears_streams_as_recorded() -> None:
+    """Mastodon sends no last chunk, GoToSocial no closing frame."""
+    assert not recorded_text("mastodon_streaming/ended_by_sigterm_chunked.raw").endswith("0\n\n")
+    with ExitStack() as opened:
+        with simulated("mastodon-4.6") as server:
+            path = f"{server.base_url}/api/v1/streaming/public"
+            headers = headers_of(server, VALID)
+            response = opened.enter_context(httpx.stream("GET", path, headers=headers, timeout=10))
+            chunks = response.iter_raw()
+            assert next(chunks).startswith(b":)")
+        with pytest.raises(httpx.TransportError):
+            list(chunks)
+
+    recorded = recorded_lines("gotosocial/socket_at_shutdown")
+    (code,) = (each["code"] for each in recorded if "end" in each)
+    with ExitStack() as opened:
+        with simulated("gotosocial") as server:
+            valid = {"Authorization": f"Bearer {server.token}"}
+            address = socket_url(server, "?stream=public")
+            socket = opened.enter_context(connect(address, additional_headers=valid))
+            assert socket.recv(timeout=10)
+        with pytest.raises(ConnectionClosedError) as caught:
+            list(socket)
+    assert caught.value.rcvd is None
+    assert code == 1006
 
 
 def test_a_socket_of_mastodon_carries_several_streams_and_the_payloads_that_were_recorded() -> None:

@@ -65,9 +65,17 @@ def _cause(error: BaseException) -> str:
             return "no TLS; does the server speak https there?"
         if isinstance(each, ConnectionRefusedError):
             return "the connection is refused; is the server up and the port right?"
+        if isinstance(each, ConnectionResetError) or _is_torn(each):
+            return "the server ended the connection in the middle; was it restarted?"
         if isinstance(each, httpx.TimeoutException | TimeoutError):
             return "no answer in time; is the server up and the address right?"
     return f"{type(error).__name__}; is the server up and the address right?"
+
+
+def _is_torn(error: BaseException) -> bool:
+    """Return whether a connection ended before the answer did; h11 says so in words alone."""
+    is_of_protocol = isinstance(error, httpx.RemoteProtocolError)
+    return is_of_protocol and ("peer closed" in str(error) or "disconnected" in str(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

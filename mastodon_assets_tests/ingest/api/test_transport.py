@@ -100,6 +100,14 @@ def _bad_certificate() -> ssl.SSLCertVerificationError:
         (ConnectionRefusedError(111, "x"), "the connection is refused"),
         (httpx.ReadTimeout("x"), "no answer in time"),
         (httpx.RemoteProtocolError("x"), "RemoteProtocolError"),
+        (
+            ConnectionResetError(),
+            "the server ended the connection in the middle; was it restarted?",
+        ),
+        (
+            httpx.RemoteProtocolError("peer closed connection without sending complete message"),
+            "the server ended the connection in the middle; was it restarted?",
+        ),
     ],
 )
 def test_the_causes_of_no_answer_are_distinguished(cause: Exception, says: str) -> None:
