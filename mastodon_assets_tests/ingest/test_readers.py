@@ -274,19 +274,26 @@ def test_polls_find_what_comes_late_what_is_edited_and_what_a_page_does_not_hold
     broker: Broker, cursors: dict[str, str]
 ) -> None:
     timeline = _Timeline()
-    timeline.documents = [now_status("b"), now_status("d")]
+    timeline.documents = [now_status(each) for each in "bde"]
     deadline = time.monotonic() + 30
+
+    def show_late() -> None:
+        """Show a row with an earlier id, behind a page that has a new post and a known one."""
+        first, *others = timeline.documents
+        timeline.documents = [first, now_status("c"), *others, now_status("f")]
+
     steps: Iterator[Callable[[], None]] = iter(
         [
-            # A row that appears late, with an earlier id; then more than a page; then an edit.
-            lambda: timeline.documents.insert(1, now_status("c")),
-            lambda: timeline.documents.extend(now_status(each) for each in "efghi"),
+            show_late,
+            # More than a page; then an edit.
+            lambda: timeline.documents.extend(now_status(each) for each in "ghij"),
             lambda: timeline.documents.__setitem__(
-                -1, now_status("i", edited_at="2026-11-29T10:00:00Z", content="<p>other</p>")
+                -1, now_status("j", edited_at="2026-11-29T10:00:00Z", content="<p>other</p>")
             ),
         ]
     )
-    expected = [2, 3, 8, 9]
+    # The first poll of a new source reads one page.
+    expected = [2, 4, 8, 9]
 
     def should_stop() -> bool:
         assert time.monotonic() < deadline, broker.messages()
@@ -299,7 +306,7 @@ def test_polls_find_what_comes_late_what_is_edited_and_what_a_page_does_not_hold
     with odd_server(polled(timeline=timeline)) as server:
         summary = run(broker, server.base_url, should_stop=should_stop)
 
-    assert sorted(message["id"] for message in broker.messages()) == list("bcdefghii")
+    assert sorted(message["id"] for message in broker.messages()) == list("cdefghijj")
     assert summary.received == 9
 
 
