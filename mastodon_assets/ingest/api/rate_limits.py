@@ -3,6 +3,7 @@
 What belongs here: limits, pauses and retries. What is requested is in `recovery`.
 """
 
+import logging
 import math
 import threading
 import time
@@ -21,6 +22,8 @@ from tenacity import (
 
 from mastodon_assets.errors import ServiceUnavailableError
 from mastodon_assets.ingest.api.errors import RateLimitedError, RefusedError
+
+logger = logging.getLogger(__name__)
 
 # rack_attack.rb allows a token 300 requests in five minutes, and 300 with min_id or max_id in 15.
 # Of the former some are left to other programs of the account and to opening the stream.
@@ -154,6 +157,7 @@ class RateLimitedCaller:
             except RateLimitedError as error:
                 if attempt == _PAUSES_IN_A_ROW:
                     raise
+                logger.warning("requests wait: %s", error)
                 self._pause(pause_seconds(error.reset_at), deadline)
         raise AssertionError("the last attempt returns or raises")
 

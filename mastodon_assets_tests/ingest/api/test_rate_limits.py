@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from mastodon_assets.ingest.api import rate_limits
+from mastodon_assets.ingest.api.errors import RateLimitedError
 from mastodon_assets.ingest.api.rate_limits import (
     OutOfTimeError,
     RateLimit,
@@ -18,6 +20,8 @@ from mastodon_assets.ingest.api.rate_limits import (
 from mastodon_assets.ingest.recovery.history_walk import SPARE_REQUESTS
 from mastodon_assets.ingest.recovery.home_questions import RESERVED_REQUESTS
 from mastodon_assets.simulator.limits import RequestLimits
+from mastodon_assets_tests.support.handling import NOW
+from mastodon_assets_tests.support.log_lines import log_lines
 
 
 def test_a_limit_allows_that_many_requests_in_any_window() -> None:
@@ -109,3 +113,20 @@ def test_nobody_waits_for_a_request_that_comes_too_late() -> None:
     assert caller.call(limit, lambda: "answer", deadline=deadline) == "answer"
     with pytest.raises(OutOfTimeError):
         caller.call(limit, lambda: "answer", deadline=deadline)
+
+
+def test_a_wait_that_the_server_asks_for_is_logged_with_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rate_limits, "_SHORTEST_PAUSE_SECONDS", 0)
+    refusals = [RateLimitedError("one.example wants fewer requests until 9:30", NOW)]
+
+    def request() -> str:
+        if refusals:
+            raise refusals.pop()
+        return "page"
+
+    caller = RateLimitedCaller(threading.Event())
+    with log_lines() as lines:
+        assert caller.call(RateLimit(None, 1), request) == "page"
+    assert lines == ["requests wait: one.example wants fewer requests until 9:30"]
