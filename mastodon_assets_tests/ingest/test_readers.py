@@ -292,8 +292,8 @@ def test_polls_find_what_comes_late_what_is_edited_and_what_a_page_does_not_hold
             ),
         ]
     )
-    # The first poll of a new source reads one page.
-    expected = [2, 4, 8, 9]
+    # The first poll of a new source reads one page, the next one all of the last half minute.
+    expected = [2, 5, 9, 10]
 
     def should_stop() -> bool:
         assert time.monotonic() < deadline, broker.messages()
@@ -306,8 +306,8 @@ def test_polls_find_what_comes_late_what_is_edited_and_what_a_page_does_not_hold
     with odd_server(polled(timeline=timeline)) as server:
         summary = run(broker, server.base_url, should_stop=should_stop)
 
-    assert sorted(message["id"] for message in broker.messages()) == list("cdefghijj")
-    assert summary.received == 9
+    assert sorted(message["id"] for message in broker.messages()) == list("bcdefghijj")
+    assert summary.received == 10
 
 
 def test_a_post_that_is_deleted_at_a_server_without_a_stream_is_deleted(
