@@ -409,6 +409,7 @@ def _run_services(folder: Path) -> None:
                 _wait_for_charts(folder, database)
                 _look_at_pages()
                 _ask_doctor(trial)
+                _back_up(trial)
                 _say(f"memory of our services together: {trial.memory_bytes() / 1e9:.1f} GB")
                 shown = _processes_that_show(secrets)
                 users = trial.users()
@@ -563,14 +564,31 @@ def _look_at_pages() -> None:
 
 def _ask_doctor(trial: Trial) -> None:
     """As `docker compose exec code mastodon-assets doctor`."""
-    code = next(running for running in trial.running if running.name == "code")
-    asked = subprocess.run(
-        code.command(["mastodon-assets", "doctor"]), stdout=subprocess.PIPE, text=True
-    )
+    asked = _in_code(trial, "doctor")
     findings = asked.stdout.splitlines()
     if asked.returncode != 0:
         raise TrialError("; ".join(line for line in findings if not line.startswith("green")))
     _say(f"the doctor looked at {len(findings)} things and found nothing that does not work")
+
+
+def _back_up(trial: Trial) -> None:
+    """As `docker compose exec code mastodon-assets backup`, while everything runs."""
+    made = _in_code(trial, "backup", "--json")
+    if made.returncode != 0:
+        raise TrialError("the backup failed")
+    manifest = json.loads(made.stdout)
+    _say(
+        f"a backup of {manifest['rows']['toots_raw']:,} posts and {len(manifest['models'])} model"
+        f" has {manifest['bytes'] / 2**20:.1f} MiB"
+    )
+
+
+def _in_code(trial: Trial, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """A command in the container of the code location; its errors are shown."""
+    code = next(running for running in trial.running if running.name == "code")
+    return subprocess.run(
+        code.command(["mastodon-assets", *arguments]), stdout=subprocess.PIPE, text=True
+    )
 
 
 def _read_json(url: str) -> Any:
