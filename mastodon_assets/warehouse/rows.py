@@ -19,10 +19,14 @@ def copy_arrow(
 ) -> None:
     """Append `rows` to the table `target` by binary COPY.
 
-    Columns are matched by name and types must agree. Timestamps must be microseconds in UTC.
+    Columns are matched by name and types must agree. Timestamps must be microseconds in UTC. On
+    arm64, for which pgpq has no wheel, the rows are written as text.
     """
-    from pgpq import ArrowToPostgresBinaryEncoder
-
+    try:
+        from pgpq import ArrowToPostgresBinaryEncoder
+    except ImportError:
+        _copy_as_text(connection, target, rows)
+        return
     encoder = ArrowToPostgresBinaryEncoder(rows.schema)
     statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT BINARY)").format(
         target, _identifiers(rows.schema.names)
@@ -32,6 +36,17 @@ def copy_arrow(
         for batch in rows.to_batches(max_chunksize=10_000):
             copy.write(encoder.write_batch(batch))
         copy.write(encoder.finish())
+
+
+def _copy_as_text(
+    connection: psycopg.Connection[Any], target: sql.Identifier, rows: "pa.Table"
+) -> None:
+    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, _identifiers(rows.schema.names))
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for batch in rows.to_batches(max_chunksize=10_000):
+            columns = [column.to_pylist() for column in batch.columns]
+            for row in zip(*columns, strict=True):
+                copy.write_row(row)
 
 
 def count_rows(connection: psycopg.Connection[Any], table: Table) -> int:

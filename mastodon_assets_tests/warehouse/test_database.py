@@ -1,6 +1,7 @@
 """Rows by Arrow, transactions, and the errors of a lost connection."""
 
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -38,7 +39,12 @@ def fail_after(url: SecretStr, work: Callable[[psycopg.Connection[Any]], Any]) -
         connection.execute("SELECT 1 / 0")
 
 
-def test_arrow_rows_arrive_as_they_are(fresh_database_url: SecretStr) -> None:
+@pytest.mark.parametrize("has_pgpq", [True, False], ids=["binary", "as text, as on arm64"])
+def test_arrow_rows_arrive_as_they_are(
+    fresh_database_url: SecretStr, monkeypatch: pytest.MonkeyPatch, has_pgpq: bool
+) -> None:
+    if not has_pgpq:
+        monkeypatch.setitem(sys.modules, "pgpq", None)
     texts = ["plain", "", None]
     texts += ["„Grüße“ 👩‍👩‍👧 \u200f\u0639\u0631\u0628\u064a 漢字", "a\tb\n\\N\"'\\."]
     lists = [["x", 'ü,{}"\\'], [], None, ["NULL"], ["", "a b"]]
