@@ -28,7 +28,7 @@ def native_files(jar: Path) -> Iterator[str]:
                 yield f"{jar.name}/{name}"
 
 
-@pytest.mark.usefixtures("stack")
+@pytest.mark.usefixtures("own_servers")
 def test_each_jar_with_code_for_x86_has_it_for_arm_too() -> None:
     kafkas = fetch_jars(f"kafka-{kafka.KAFKA_VERSION}", kafka.JARS, size="43 MB", report=print)
     jars = [
