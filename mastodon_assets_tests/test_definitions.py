@@ -15,7 +15,7 @@ import yaml
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
 import mastodon_assets
-from mastodon_assets.definitions import build_definitions, defs
+from mastodon_assets.definitions import build_definitions, defs, load_once
 from mastodon_assets.orchestration.jobs import refresh_job
 from mastodon_assets.orchestration.refresh_state import DERIVED_ASSETS, LABELLED_ASSETS
 from mastodon_assets.warehouse.tables import TABLES
@@ -331,10 +331,13 @@ def test_owners_and_links_come_from_the_settings_and_a_wrong_setting_hides_no_as
 ) -> None:
     monkeypatch.setenv("ASSET_OWNERS", "team:data, ada@one.example")
     monkeypatch.setenv("SPARK_UI_PORT", "4040")
+    load_once.cache_clear()
     graph = defs().get_repository_def().asset_graph
     assert list(graph.get(dg.AssetKey("toots_raw")).owners) == ["team:data", "ada@one.example"]
     assert graph.get(dg.AssetKey("toots_raw")).metadata.keys() >= {"spark_page", "dashboard"}
     assert "spark_page" not in graph.get(dg.AssetKey("batch_toots_per_day")).metadata
     monkeypatch.setenv("ASSET_OWNERS", "nobody")
+    load_once.cache_clear()
     wrong = defs().get_repository_def().asset_graph
     assert wrong.get_all_asset_keys() == graph.get_all_asset_keys()
+    load_once.cache_clear()
