@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.ingest import stored_posts
 from mastodon_assets.ingest.removal_brake import Suspicion, read_suspicious
-from mastodon_assets.ingest.stored_posts import PostAlias, posts_of_accounts
+from mastodon_assets.ingest.stored_posts import PostAlias, PublishedPosts, posts_of_accounts
 from mastodon_assets.ingest.supervisor import ingest
 from mastodon_assets.operations.accept_source import accept_source
 from mastodon_assets.stream.merge import prepare_session, write_batch
@@ -121,3 +123,13 @@ def test_posts_of_many_accounts_that_refuse_at_once_wait_for_a_person(settings: 
     read_refusing(
         settings, ["ada", "bob"], lambda: len(deletes(settings)) == 4, removal_brake_min=2
     )
+
+
+def test_of_published_posts_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_posts, "_PUBLISHED_POSTS", 2)
+    published = PublishedPosts()
+    posts = [PostAlias("one.example", each) for each in "abc"]
+    for post in posts:
+        published.note(post, "ada@one.example")
+    found = published.of_accounts("one.example", ["ada@one.example"], own_domain="one.example")
+    assert found == posts[1:]
