@@ -27,7 +27,7 @@ from mastodon_assets.backup.save import (
     read_backup,
     row_counts,
 )
-from mastodon_assets.config.settings import Settings, is_uri
+from mastodon_assets.config.settings import Settings, is_uri, local_path
 from mastodon_assets.config.state_folder import SUPPRESSION_KEY_FILE
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.files import read_text, write_atomically
@@ -279,17 +279,20 @@ def _remove_again(
 
 def _restore_models(settings: Settings, backup: Backup) -> list[str]:
     """Copy the models' folders to MODEL_DIR and point their rows there; return their versions."""
-    if is_uri(settings.model_dir):
+    folder = local_path(settings.model_dir)
+    if folder is None:
         return []
+    # Executors that have it mounted find it by the URI.
+    named = settings.model_dir if is_uri(settings.model_dir) else folder.absolute()
     restored = []
     for version in backup.manifest["models"]:
-        target = Path(settings.model_dir).absolute() / version
+        target = folder.absolute() / version
         if not target.exists():
             shutil.copytree(backup.folder / MODELS / version, target)
         with transaction(settings.postgres_url) as connection:
             connection.execute(
                 "UPDATE masto.sentiment_models SET path = %s WHERE version = %s",
-                (str(target), version),
+                (f"{str(named).rstrip('/')}/{version}", version),
             )
         restored.append(version)
     return restored
@@ -323,5 +326,5 @@ def _models_without_folder(settings: Settings, backup: Backup) -> list[str]:
         rows = connection.execute(
             "SELECT version FROM masto.sentiment_models WHERE promoted_at IS NOT NULL ORDER BY 1"
         ).fetchall()
-    saved = () if is_uri(settings.model_dir) else backup.manifest["models"]
+    saved = () if local_path(settings.model_dir) is None else backup.manifest["models"]
     return [version for (version,) in rows if version not in saved]

@@ -25,11 +25,11 @@ from psycopg import Connection
 from pydantic import SecretStr
 
 from mastodon_assets.backup.history import save_history
-from mastodon_assets.config.settings import Settings, as_environment, is_uri
+from mastodon_assets.config.settings import Settings, as_environment, local_path
 from mastodon_assets.config.state_folder import SUPPRESSION_KEY_FILE
 from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.files import PRIVATE, write_atomically
-from mastodon_assets.sentiment.models.registry import Model, all_models
+from mastodon_assets.sentiment.models.registry import all_models
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.dump import dump_schema
 from mastodon_assets.warehouse.rows import count_rows
@@ -256,18 +256,13 @@ def _save_models(settings: Settings, folder: Path, report: Callable[[str], None]
         models = [model for model in all_models(connection) if model.promoted_at is not None]
     saved = []
     for model in models:
-        source = local_folder(model)
+        source = local_path(model.path)
         if source is None or not source.is_dir():
             report(f"model {model.version} is not in the backup: it is at {model.path}")
             continue
         shutil.copytree(source, folder / MODELS / model.version)
         saved.append(model.version)
     return saved
-
-
-def local_folder(model: Model) -> Path | None:
-    """Return the model's folder on this machine; None if it is in a file system of Hadoop."""
-    return None if is_uri(model.path) else Path(model.path)
 
 
 def _save_settings(settings: Settings, folder: Path) -> None:

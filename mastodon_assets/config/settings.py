@@ -407,6 +407,19 @@ def is_uri(name: Path | str) -> bool:
     return isinstance(name, str) and _URI.match(name) is not None
 
 
+def local_path(name: Path | str) -> Path | None:
+    """Return the path on this machine that a path or `file:///…` names; None for other places.
+
+    As in Hadoop's file systems, a percent sign in a URI is one.
+    """
+    if not is_uri(name):
+        return Path(name)
+    scheme, _, rest = str(name).partition(":")
+    if scheme != "file":
+        return None
+    return Path("/", rest.removeprefix("//").partition("/")[2] if rest.startswith("//") else rest)
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read environment, `.env` and the files in `/run/secrets`, in this order; `overrides` win.
 

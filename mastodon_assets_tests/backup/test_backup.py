@@ -27,7 +27,7 @@ from mastodon_assets.backup.save import (
     remove_old_backups,
 )
 from mastodon_assets.cli.app import app
-from mastodon_assets.config.settings import Settings, as_environment
+from mastodon_assets.config.settings import Settings, as_environment, local_path
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.errors import SettingsError
 from mastodon_assets.operations.purge import account, entries, purge
@@ -179,9 +179,11 @@ def url_of(settings: Settings) -> str:
     return settings.postgres_url.get_secret_value()
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"], ids=["path", "as in containers"])
 def test_models_that_were_champions_are_restored_to_the_model_folder(
-    platform: Settings, other: Settings, target: Path, tmp_path: Path
+    platform: Settings, other: Settings, target: Path, tmp_path: Path, scheme: str
 ) -> None:
+    other = other.model_copy(update={"model_dir": f"{scheme}{other.model_dir}"})
     for version, promoted_at in {"first": NOW, "second": NOW, "lost": NOW, "never": None}.items():
         folder = tmp_path / "trained" / version
         if version != "lost":
@@ -191,7 +193,7 @@ def test_models_that_were_champions_are_restored_to_the_model_folder(
             connection.execute(
                 "INSERT INTO masto.sentiment_models (version, trained_at, metrics, corpus, status,"
                 " promoted_at, path) VALUES (%s, now(), '{}', 'c', 'retired', %s, %s)",
-                (version, promoted_at, str(folder)),
+                (version, promoted_at, f"{scheme}{folder}"),
             )
     lines: list[str] = []
 
@@ -205,8 +207,10 @@ def test_models_that_were_champions_are_restored_to_the_model_folder(
         paths = dict(
             connection.execute("SELECT version, path FROM masto.sentiment_models").fetchall()
         )
-    assert (Path(paths["first"]) / "weights").read_text() == "first"
-    assert Path(paths["first"]).parent == Path(other.model_dir)
+    assert paths["first"] == f"{other.model_dir}/first"
+    restored = local_path(paths["first"])
+    assert restored is not None
+    assert (restored / "weights").read_text() == "first"
 
 
 def test_dagsters_history_is_saved_on_demand_while_it_is_written_and_put_back_once(
