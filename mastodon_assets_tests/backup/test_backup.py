@@ -333,7 +333,8 @@ def test_the_schedule_requests_a_backup_if_the_newest_is_too_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask() -> Any:
-        return backup_schedule(build_schedule_context(), settings=SettingsResource())
+        with build_schedule_context(resources={"settings": SettingsResource()}) as context:
+            return backup_schedule(context)
 
     assert "set BACKUP_DIR" in ask().skip_message
     monkeypatch.setenv("BACKUP_EVERY_HOURS", "24")
