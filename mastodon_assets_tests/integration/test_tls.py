@@ -116,12 +116,14 @@ def test_the_sensor_and_the_doctor_see_both_servers(
 ) -> None:
     for name, value in as_environment(secure).items():
         monkeypatch.setenv(name, value)
-    with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_sensor_context(
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        dg.build_sensor_context(
             instance=instance,
             resources={"settings": SettingsResource()},
             repository_def=build_definitions().get_repository_def(),
-        )
+        ) as context,
+    ):
         seen = mastodon_stream_sensor(context)
     assert not isinstance(seen, dg.SkipReason), seen
     findings = [check_topic(secure, "mastodon_stream"), *check_postgres(secure)]

@@ -27,10 +27,10 @@ def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, object]:
 
 def _asked() -> dg.RunRequest | dg.SkipReason:
     at = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         scheduled_execution_time=at, resources={"settings": SettingsResource()}
-    )
-    asked = engagement_schedule(context)
+    ) as context:
+        asked = engagement_schedule(context)
     assert isinstance(asked, dg.RunRequest | dg.SkipReason)
     return asked
 
