@@ -98,6 +98,11 @@ def is_connect(settings: Settings) -> bool:
     return settings.spark_master.startswith("sc://")
 
 
+def is_connect_session(spark: "SparkSession") -> bool:
+    """Return whether this session is one of Spark Connect, which has no context."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
 def shown_master(settings: Settings) -> str:
     """Return SPARK_MASTER without the parameters of Spark Connect, which may include a token."""
     return settings.spark_master.partition(";")[0]

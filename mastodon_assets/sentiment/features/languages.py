@@ -59,6 +59,9 @@ def checked_language(text: Column, declared: Column) -> Column:
     """
     # Built here: a function that is built before a session exists cannot go through Spark Connect.
     detected = arrow_udf(_detected, returnType=T.StringType())  # type: ignore[call-overload]
+    # It is deterministic. But expressions between two such Python functions are copied into each
+    # other, and then planning takes seconds; the second one is a model's.
+    detected = detected.asNondeterministic()
     plain = text
     for pattern in NO_LANGUAGE:
         plain = F.regexp_replace(plain, pattern, " ")

@@ -213,10 +213,14 @@ def load_model(
 ) -> LoadedModel:
     """Load the model in the folder; `settings` name the embedding, if the model needs one.
 
+    A model of n-grams alone scores in one pass, which gives the probabilities of its saved stages.
+
     Raises:
         ModelUnreadableError: the folder is missing, incomplete or of another Spark.
         EmbeddingError: the model needs another embedding.
     """
+    from mastodon_assets.sentiment.features.one_pass import in_one_pass
+
     description = check_usable(folder, spark.version)
     embedding = None
     if description.embedding is not None:
@@ -225,6 +229,7 @@ def load_model(
         embedding = require_embedding(settings or load_settings(), description.embedding)
     try:
         pipeline = _load_parts(folder, embedding)
+        pipeline = in_one_pass(spark, pipeline, description.parameters)
     except (PySparkException, Py4JError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelUnreadableError(

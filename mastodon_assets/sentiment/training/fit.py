@@ -33,6 +33,7 @@ from mastodon_assets.sentiment.features.pipeline import (
     term_stages,
 )
 from mastodon_assets.sentiment.training.classes import head_regression, with_class_weight
+from mastodon_assets.spark.session import is_connect_session
 
 Report = Callable[[str], None]
 
@@ -169,7 +170,7 @@ def fit_regression(
 
 def has_lexicon(spark: SparkSession) -> bool:
     """Return whether a fit through this session uses the lexicon: not through Spark Connect."""
-    return not _is_connect(spark)
+    return not is_connect_session(spark)
 
 
 def _input_stages(
@@ -252,7 +253,7 @@ def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> I
     Spark runs one job per iteration, after some that prepare; the first iteration reads the rows.
     Spark Connect does not list jobs, so there it reports nothing.
     """
-    if _is_connect(spark):
+    if is_connect_session(spark):
         yield
         return
     group = f"fit-{uuid.uuid4()}"
@@ -278,10 +279,6 @@ def iterations_reported(spark: SparkSession, max_iter: int, report: Report) -> I
         reporter.join()
         # Later jobs of this thread do not belong to the fit.
         context.setJobGroup("", "")
-
-
-def _is_connect(spark: SparkSession) -> bool:
-    return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def progress_line(done: int, max_iter: int, seconds_each: float) -> str:
