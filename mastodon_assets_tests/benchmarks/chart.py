@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.kafka.client import client_config
 from mastodon_assets.orchestration.dagster_home import dagster_home
@@ -58,7 +59,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        taken = _measure(Path(folder), arguments.messages)
+        try:
+            taken = _measure(Path(folder), arguments.messages)
+        finally:
+            # `run` leaves servers alone that `up` has started.
+            embedded.down(Path(folder) / "state", wipe=True)
     table = Table("until", "median s", "shortest", "longest", "of it this part", box=None)
     before = 0.0
     for part in _PARTS:
