@@ -469,7 +469,7 @@ def test_recorded_streams_are_read_byte_for_byte(
 
 def test_opt_in_is_read_from_the_settings(broker: Broker, cursors: dict[str, str]) -> None:
     body = event("update", status("1")) + event(
-        "update", status("2", account=account(indexable=False))
+        "update", status("2", account=account(acct="bob@one.example", indexable=False))
     )
     with odd_server({STREAM: stream(body)}) as server:
         summary = run(broker, server.base_url, max_events=2, mastodon_consent="opt-in")

@@ -12,6 +12,7 @@ from mastodon_assets.sentiment.features.pipeline import (
     term_stages,
 )
 from mastodon_assets.sentiment.models.store import LoadedModel
+from mastodon_assets.sentiment.train import TrainingResult
 from mastodon_assets.spark.session import file_uri
 
 CASES: list[tuple[str | None, list[str]]] = [
@@ -129,17 +130,16 @@ def test_a_link_or_a_handle_changes_nothing(spark: SparkSession, model: LoadedMo
     assert plain == dressed
 
 
-def test_alone_in_a_batch_and_after_saving_a_text_has_one_probability(
-    spark: SparkSession, model: LoadedModel, tmp_path: Path
+def test_alone_in_a_batch_and_by_the_saved_stages_a_text_has_one_probability(
+    spark: SparkSession, trained: TrainingResult, model: LoadedModel
 ) -> None:
     texts = [f"the {word} train is not late number {word}" for word in "abcdefghij"]
-    model.pipeline.save(file_uri(tmp_path / "pipeline"))
-    saved = PipelineModel.load(file_uri(tmp_path / "pipeline"))
+    saved = PipelineModel.load(file_uri(Path(trained.path) / "pipeline"))
     in_a_batch = _probabilities(spark, model.pipeline, texts * 20)
     alone = _probabilities(spark, model.pipeline, texts[3:4])
-    after_saving = _probabilities(spark, saved, texts)
+    by_saved_stages = _probabilities(spark, saved, texts)
     assert in_a_batch[3] == pytest.approx(alone[0], abs=1e-9)
-    assert after_saving == pytest.approx(in_a_batch[: len(texts)], abs=1e-9)
+    assert by_saved_stages == pytest.approx(in_a_batch[: len(texts)], abs=1e-9)
 
 
 def _words(spark: SparkSession, texts: Sequence[str | None]) -> list[list[str]]:
