@@ -153,7 +153,11 @@ class Container:
 
         They come from a file, as arguments of processes are for all to read.
         """
-        mounted = {**mounts, environment: _ENVIRONMENT}
+        # Of its own: at the end of each command Buildah removes a file in the shared `/run`, which
+        # another command may be about to mount over (seen in one of 300 commands, five at a time).
+        own_run = environment.parent / "run"
+        own_run.mkdir(exist_ok=True)
+        mounted = {own_run: "/run", **mounts, environment: _ENVIRONMENT}
         options = [f"--volume={host}:{inside}" for host, inside in mounted.items()]
         script = f'set -a && . {_ENVIRONMENT} && set +a && exec "$@"'
         return self.buildah.command(
