@@ -254,6 +254,8 @@ def _languages(
     training: DataFrame, baseline: Fitted, arguments: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
     spark = training.sparkSession
+    # First, so that a file that cannot be read costs no training.
+    statuses = _statuses(spark, arguments.statuses)
     read = read_calibration(spark, arguments.languages)
     test = read_calibration(spark, arguments.languages_test).cache()
     parameters = replace(PipelineParameters(), letters=letters_of(languages_of(read)))
@@ -270,7 +272,6 @@ def _languages(
         )
     figures = {"baseline": measure_classes(baseline.pipeline, test, **_BASELINE_BAND)}
     figures |= {name: measure_classes(model, test) for name, model in models.items()}
-    statuses = _statuses(spark, arguments.statuses)
     for name, own in figures.items():
         served = served_languages(own, LANGUAGES, served_from=load_settings().sentiment_served_from)
         each = [its["macro_f1"] for its in own["languages"].values()]
@@ -290,7 +291,8 @@ def _languages(
 def _statuses(spark: SparkSession, path: Path) -> DataFrame:
     """Return lang and text of recorded statuses; of a boost, those of the boosted post."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    # Texts may have other line ends than those of the file.
+    for line in path.read_bytes().splitlines():
         status = json.loads(line)
         status = status.get("reblog") or status
         rows.append((status.get("language"), html_to_text(status.get("content") or "")))
