@@ -24,12 +24,14 @@ from mastodon_assets.embedded.postgres_files import (
     USER,
     create_data,
     data_major,
+    data_place,
     outside_place,
     own_major,
     own_programs,
     provide_place,
     server_user,
 )
+from mastodon_assets.embedded.postgres_server import can_log_in, server_command
 from mastodon_assets.embedded.processes import (
     ServerStartError,
     accepts_connections,
@@ -108,8 +110,7 @@ def start(
 
 
 def _is_older(home: Path) -> bool:
-    place = outside_place(home) or home / "postgres"
-    return data_major(place / "data") < own_major()
+    return data_major(data_place(home) / "data") < own_major()
 
 
 def _check_major(data: Path, upgrade: bool) -> None:
@@ -143,11 +144,7 @@ def answers(home: Path) -> bool:
     server_port = port(home)
     if server_port is None or not accepts_connections(server_port):
         return False
-    try:
-        psycopg.connect(_url(home), dbname="postgres", connect_timeout=5).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+    return can_log_in(_url(home))
 
 
 def stop_server(server: psutil.Process) -> None:
@@ -174,8 +171,7 @@ def wipe(home: Path) -> None:
 
 def is_elsewhere(home: Path) -> bool:
     """Return whether a server runs on the state folder that this process cannot see."""
-    place = outside_place(home) or home / "postgres"
-    return find(home) is None and is_locked(place / "lock")
+    return find(home) is None and is_locked(data_place(home) / "lock")
 
 
 def _marker(home: Path) -> str:
@@ -218,10 +214,7 @@ def _run(
     options = (*_OPTIONS, f"port={server_port}", _marker(home))
     start_server(
         "PostgreSQL",
-        [
-            *(str(programs / "postgres"), "-D", str(data)),
-            *(part for option in options for part in ("-c", option)),
-        ],
+        server_command(programs, data, options),
         lambda: answers(home),
         cwd=place,
         log=folder / "server.log",

@@ -179,6 +179,15 @@ def provide_place(home: Path, report: Report) -> Path:
     return place
 
 
+def data_place(home: Path) -> Path:
+    """Return the folder that contains `data/`, whether it exists or not.
+
+    Raises:
+        StateDamagedError: See `outside_place`.
+    """
+    return outside_place(home) or home / "postgres"
+
+
 def outside_place(home: Path) -> Path | None:
     """Return the folder in `ROOT_DATA` that `postgres/location` names, if it exists.
 

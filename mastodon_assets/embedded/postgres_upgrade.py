@@ -29,6 +29,7 @@ from mastodon_assets.embedded.postgres_files import (
     programs_of,
     server_user,
 )
+from mastodon_assets.embedded.postgres_server import can_log_in, server_command
 from mastodon_assets.embedded.processes import (
     ServerStartError,
     accepts_connections,
@@ -116,11 +117,8 @@ class Upgrade:
         try:
             start_server(
                 "PostgreSQL",
-                [
-                    *(str(programs / "postgres"), "-D", str(data)),
-                    *(part for option in options for part in ("-c", option)),
-                ],
-                lambda: _answers(port, url),
+                server_command(programs, data, options),
+                lambda: accepts_connections(port) and can_log_in(url),
                 cwd=self.place,
                 log=log,
                 lock=self.lock,
@@ -200,16 +198,6 @@ def _stop(marker: str) -> None:
     server = find_server(marker)
     if server:
         stop(server, (signal.SIGINT, 60), (signal.SIGQUIT, 10), (signal.SIGKILL, 10))
-
-
-def _answers(port: int, url: str) -> bool:
-    if not accepts_connections(port):
-        return False
-    try:
-        psycopg.connect(url, connect_timeout=5).close()
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def _check_room(data: Path) -> None:

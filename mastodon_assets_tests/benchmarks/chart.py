@@ -16,14 +16,12 @@ REFRESH_MIN_SECONDS is over, at another moment between two ticks of the sensor. 
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,8 +42,8 @@ from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.benchmarks.refresh import run_dagster
 from mastodon_assets_tests.support.ports import free_port
 from mastodon_assets_tests.support.records import as_value, upsert
+from mastodon_assets_tests.support.running_platform import PROGRAM, platform_running
 
-_PROGRAM = (sys.executable, "-m", "mastodon_assets.cli.main")
 _CHART = "part5_toots_per_day.png"
 _PARTS = ("row", "requested", "started", "chart", "all")
 _SECONDS_OF_A_TICK = 15
@@ -89,13 +87,13 @@ def _measure(folder: Path, messages: int) -> list[dict[str, float]]:
             "REPORTS_DIR": str(folder / "reports"),
             "DASHBOARD_PORT": str(free_port()),
         }
-        subprocess.run([*_PROGRAM, "up"], cwd=folder, env=environment, check=True)
+        subprocess.run([*PROGRAM, "up"], cwd=folder, env=environment, check=True)
         settings = load_settings(_env_file=None, mastodon_assets_home=folder / "state")
         home = dagster_home(folder / "state")
         train = ["asset", "materialize", "--select", "group:model", *DEFINITIONS]
         run_dagster(train, {**environment, "DAGSTER_HOME": str(home)})
         with (
-            _platform_running(folder, environment),
+            platform_running(folder, environment),
             dg.DagsterInstance.from_config(str(home)) as instance,
         ):
             _wait_until(lambda: _is_current(settings) and _last_refresh(instance) is not None)
@@ -103,29 +101,6 @@ def _measure(folder: Path, messages: int) -> list[dict[str, float]]:
                 _measure_one(settings, instance, folder / "reports" / _CHART, number, messages)
                 for number in range(messages)
             ]
-
-
-@contextmanager
-def _platform_running(folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    log = folder / "run.log"
-    command = [*_PROGRAM, "run", "--port", str(free_port())]
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=output, stderr=output
-        ) as process,
-    ):
-        try:
-            yield
-        except BaseException:
-            Console(stderr=True).print(log.read_text(errors="replace")[-5000:], markup=False)
-            raise
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 def _measure_one(

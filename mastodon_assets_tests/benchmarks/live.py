@@ -12,9 +12,7 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -32,6 +30,7 @@ from mastodon_assets.simulator.chaos import ChaosServer
 from mastodon_assets.simulator.server import running
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.support.ports import free_port
+from mastodon_assets_tests.support.running_platform import PROGRAM, platform_running
 
 # What the command line of each process has in it.
 PARTS = {
@@ -44,7 +43,6 @@ PARTS = {
     "database": "bin/postgres ",
 }
 _TOKEN = "live"
-_PROGRAM = (sys.executable, "-m", "mastodon_assets.cli.main")
 _SECONDS_TO_START = 300
 _SECONDS_TO_BE_CURRENT = 120
 
@@ -111,31 +109,14 @@ def live(folder: Path, *, seconds: float, rate: float, kill_seconds: float, seed
             "REFRESH_MIN_SECONDS": "20",
             "DASHBOARD_PORT": str(free_port()),
         }
-        log = folder / "run.log"
-        command = [*_PROGRAM, "run", "--port", str(free_port())]
-        with (
-            log.open("wb") as output,
-            subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=output, stderr=output
-            ) as process,
-        ):
-            try:
-                _wait_for(lambda: bool(_stored(environment)))
-                # The stream does not send what was posted before.
-                before = set(chaos.posts)
-                kills = _kill(folder, seconds, kill_seconds, random.Random(seed))
-                chaos.stop_posting()
-                seconds_to_current = _seconds_to_current(environment, folder)
-                return _compare(environment, chaos, before, kills, seconds / 60, seconds_to_current)
-            except BaseException:
-                Console(stderr=True).print(log.read_text(errors="replace")[-5000:], markup=False)
-                raise
-            finally:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(60)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+        with platform_running(folder, environment):
+            _wait_for(lambda: bool(_stored(environment)))
+            # The stream does not send what was posted before.
+            before = set(chaos.posts)
+            kills = _kill(folder, seconds, kill_seconds, random.Random(seed))
+            chaos.stop_posting()
+            seconds_to_current = _seconds_to_current(environment, folder)
+            return _compare(environment, chaos, before, kills, seconds / 60, seconds_to_current)
 
 
 def _kill(folder: Path, seconds: float, kill_seconds: float, rng: random.Random) -> Counter[str]:
@@ -173,7 +154,7 @@ def _belongs(process: psutil.Process, folder: Path) -> bool:
 
 def _status(environment: dict[str, str], folder: Path) -> dict[str, object]:
     ended = subprocess.run(
-        [*_PROGRAM, "status", "--json"],
+        [*PROGRAM, "status", "--json"],
         cwd=folder,
         env=environment,
         capture_output=True,

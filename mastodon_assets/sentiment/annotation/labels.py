@@ -25,14 +25,15 @@ UNSURE = "unsure"
 _CODER = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")
 
 _HASH = sql.SQL("sha256(convert_to(r.content_txt, 'UTF8'))")
-_LANGUAGE = sql.SQL("lower(split_part(replace(r.lang, '_', '-'), '-', 1))")
+# The first part of the declared language of `toots_raw r`.
+LANGUAGE = sql.SQL("lower(split_part(replace(r.lang, '_', '-'), '-', 1))")
 _POSTS = sql.SQL(
     """
 SELECT s.id, {language} AS language, s.drawn_at, s.is_training, s.stratum, s.stratum_posts
   FROM masto.annotation_sample s JOIN masto.toots_raw r USING (id)
  ORDER BY s.drawn_at, s.place
 """
-).format(language=_LANGUAGE)
+).format(language=LANGUAGE)
 _LABELS = sql.SQL(
     """
 SELECT a.id, a.coder, a.label, a.settles, a.labelled_at
@@ -47,7 +48,7 @@ SELECT r.id, {language} AS language, r.content_txt AS text, r.is_sensitive, {has
   FROM masto.annotation_sample s JOIN masto.toots_raw r USING (id)
  WHERE s.id = %s
 """
-).format(hash=_HASH, language=_LANGUAGE)
+).format(hash=_HASH, language=LANGUAGE)
 _STORE = sql.SQL(
     """
 INSERT INTO masto.annotations (id, coder, label, settles, text_hash)

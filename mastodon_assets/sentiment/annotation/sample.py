@@ -21,13 +21,14 @@ from mastodon_assets.sentiment.annotation.allocation import (
     group_languages,
     strata_sizes,
 )
+from mastodon_assets.sentiment.annotation.labels import LANGUAGE
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import take_write_lock
 
 # Posts whose label may be right or wrong; for training also posts of languages without a label.
 _CANDIDATES = sql.SQL(
     """
-SELECT r.id, lower(split_part(replace(r.lang, '_', '-'), '-', 1)) AS language,
+SELECT r.id, {language} AS language,
        s.label_str AS label, s.prob_pos
   FROM masto.toots_raw r
   LEFT JOIN masto.toots_sentiment s USING (id)
@@ -36,7 +37,7 @@ SELECT r.id, lower(split_part(replace(r.lang, '_', '-'), '-', 1)) AS language,
    AND (s.label_str IS NOT NULL OR (%(is_training)s AND s.reason IS DISTINCT FROM 'no_words'))
    AND NOT EXISTS (SELECT FROM masto.annotation_sample a WHERE a.id = r.id)
 """
-)
+).format(language=LANGUAGE)
 _COUNT = sql.SQL(
     """
 SELECT language, label, count(*) FROM ({candidates}) c

@@ -1,0 +1,38 @@
+"""`mastodon-assets run` as a process, for benchmarks of the whole platform."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from mastodon_assets_tests.support.ports import free_port
+
+PROGRAM = (sys.executable, "-m", "mastodon_assets.cli.main")
+
+
+@contextmanager
+def platform_running(folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """Run the platform in `folder`; print the end of its log if the block fails."""
+    log = folder / "run.log"
+    command = [*PROGRAM, "run", "--port", str(free_port())]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output
+        ) as process,
+    ):
+        try:
+            yield
+        except BaseException:
+            Console(stderr=True).print(log.read_text(errors="replace")[-5000:], markup=False)
+            raise
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
