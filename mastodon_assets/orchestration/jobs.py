@@ -1,4 +1,6 @@
-"""The jobs and the nightly schedule."""
+"""The jobs, the nightly schedule, and which runs are ours."""
+
+from collections.abc import Set
 
 import dagster as dg
 
@@ -35,6 +37,13 @@ train_job = dg.define_asset_job(
 )
 # Dagster's job name for assets selected by hand, on the web page or on the command line.
 BY_HAND = "__ASSET_JOB"
+IN_FLIGHT = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 JOBS = (refresh_job, engagement_job, train_job, backup_job)
 
@@ -47,3 +56,14 @@ nightly_training_schedule = dg.ScheduleDefinition(
     description="Runs train_job each night at 03:00 UTC. A model of the same corpus, code and"
     " parameters is not trained again.",
 )
+
+
+def is_ours(run: dg.DagsterRun, assets: Set[dg.AssetKey]) -> bool:
+    """Return whether the run is of one of our jobs, or of `assets` selected by hand.
+
+    Other projects may use the instance as well.
+    """
+    if run.job_name != BY_HAND:
+        return run.job_name in {job.name for job in JOBS}
+    checked = {key.asset_key for key in run.asset_check_selection or ()}
+    return not assets.isdisjoint({*(run.asset_selection or ()), *checked})

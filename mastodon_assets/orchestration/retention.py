@@ -18,7 +18,7 @@ from dagster._core.storage.event_log.schema import (
 from dagster._core.storage.sqlalchemy_compat import db_select
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.orchestration.jobs import BY_HAND, JOBS, refresh_job
+from mastodon_assets.orchestration.jobs import BY_HAND, JOBS, is_ours, refresh_job
 
 # A tick of a sensor must end within a minute.
 MAX_RUNS_PER_TICK = 50
@@ -111,9 +111,8 @@ def _expired(
     for job in (BY_HAND, *(job.name for job in JOBS)):
         filters = dg.RunsFilter(job_name=job, statuses=_ENDED, created_before=before)
         for record in instance.get_run_records(filters, limit=limit, ascending=True):
-            run = record.dagster_run
-            if job != BY_HAND or (run.asset_selection and run.asset_selection & assets):
-                yield run.run_id
+            if is_ours(record.dagster_run, assets):
+                yield record.dagster_run.run_id
 
 
 def _surplus_refreshes(instance: dg.DagsterInstance, kept: int) -> Sequence[str]:

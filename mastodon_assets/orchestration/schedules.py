@@ -6,7 +6,7 @@ import dagster as dg
 
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.orchestration.backups import backup_job
-from mastodon_assets.orchestration.jobs import engagement_job
+from mastodon_assets.orchestration.jobs import IN_FLIGHT, engagement_job
 from mastodon_assets.orchestration.resources import SettingsResource
 
 
@@ -18,7 +18,9 @@ from mastodon_assets.orchestration.resources import SettingsResource
     description="Runs engagement_job when a reading is due. Each refresh makes the due readings as"
     " well; this schedule covers the time without new messages.",
 )
-def engagement_schedule(settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
+def engagement_schedule(
+    context: dg.ScheduleEvaluationContext, settings: SettingsResource
+) -> dg.RunRequest | dg.SkipReason:
     """Request `engagement_job` if a server is configured and a reading is due."""
     from mastodon_assets.ingest.engagement import is_any_due
 
@@ -30,7 +32,7 @@ def engagement_schedule(settings: SettingsResource) -> dg.RunRequest | dg.SkipRe
             return dg.SkipReason("no reading is due")
     except PlatformError as error:
         return dg.SkipReason(str(error))
-    return dg.RunRequest()
+    return _unless_at_work(context.instance, engagement_job.name)
 
 
 @dg.schedule(
@@ -40,7 +42,9 @@ def engagement_schedule(settings: SettingsResource) -> dg.RunRequest | dg.SkipRe
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Runs backup_job if the newest backup is older than BACKUP_EVERY_HOURS.",
 )
-def backup_schedule(settings: SettingsResource) -> dg.RunRequest | dg.SkipReason:
+def backup_schedule(
+    context: dg.ScheduleEvaluationContext, settings: SettingsResource
+) -> dg.RunRequest | dg.SkipReason:
     """Request `backup_job` if a backup is due."""
     from mastodon_assets.backup.save import backup_folder, find_backups
 
@@ -55,4 +59,11 @@ def backup_schedule(settings: SettingsResource) -> dg.RunRequest | dg.SkipReason
     due = datetime.now(UTC) - timedelta(hours=loaded.backup_every_hours) + timedelta(minutes=30)
     if backups and backups[0].made_at > due:
         return dg.SkipReason(f"the newest backup is of {backups[0].made_at:%Y-%m-%d %H:%M} UTC")
+    return _unless_at_work(context.instance, backup_job.name)
+
+
+def _unless_at_work(instance: dg.DagsterInstance, job: str) -> dg.RunRequest | dg.SkipReason:
+    """Request a run of the job, unless one waits or has not ended."""
+    if instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=IN_FLIGHT)):
+        return dg.SkipReason(f"a run of {job} waits or is at work")
     return dg.RunRequest()

@@ -4,21 +4,23 @@ What belongs here: reading the facts within seconds. The decision is in `refresh
 """
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from sqlalchemy.exc import SQLAlchemyError
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.errors import PlatformError
 from mastodon_assets.orchestration.assets.common import CONFIRM_AFTER, REFRESHED
 from mastodon_assets.orchestration.jobs import (
     BY_HAND,
-    JOBS,
+    IN_FLIGHT,
     LANE,
     engagement_job,
+    is_ours,
     refresh_job,
 )
 from mastodon_assets.orchestration.refresh_decision import Ask, RefreshFacts, decide_refresh
@@ -33,13 +35,6 @@ TARGET_TAG = "mastodon_assets/target"
 
 _Event = dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation
 
-_IN_FLIGHT = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 _MAX_RUNS_READ = 20
 _BROKER_TIMEOUT_SECONDS = 3
 # Each observation stays in Dagster's history.
@@ -59,7 +54,6 @@ def mastodon_stream_sensor(
     context: dg.SensorEvaluationContext, settings: SettingsResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Compare Kafka with the tables and charts; request `refresh_job` or say why not."""
-    ""
     from mastodon_assets.kafka.topics import read_topic
 
     try:
@@ -73,7 +67,11 @@ def mastodon_stream_sensor(
             for asset, name in names.items()
         }
         facts = read_facts(
-            context.instance, loaded, topics["mastodon_stream"], _assets_of_refresh(context)
+            context.instance,
+            loaded,
+            topics["mastodon_stream"],
+            ours=_assets(context),
+            refreshed=_assets_of_refresh(context),
         )
     except PlatformError as error:
         return dg.SkipReason(str(error))
@@ -111,24 +109,47 @@ def retention_sensor(
     )
     from mastodon_assets.stream.retention import remove_old_rows
 
-    assert context.repository_def is not None
-    assets = context.repository_def.asset_graph.get_all_asset_keys()
-    now = datetime.now(UTC)
+    now, instance = datetime.now(UTC), context.instance
     try:
         loaded = settings.load()
-        take_sample(loaded, now)
-        runs = remove_old_runs(context.instance, loaded, assets, now)
-        remove_old_events(context.instance, now)
-        messages = remove_old_messages(loaded, now)
-        rows = remove_old_rows(loaded, now, seconds=_SECONDS_TO_REMOVE_ROWS)
     except PlatformError as error:
         return dg.SkipReason(str(error))
-    text = (
-        f"removed {runs} runs, {messages} messages, {rows.posts} posts, {rows.windows} windows,"
-        f" {rows.rejected} dead letters, {rows.alerts} closed incidents and {rows.deletes} deletes"
-        " of unknown posts"
+    done: list[str] = []
+
+    def remove_runs() -> None:
+        done.append(f"{remove_old_runs(instance, loaded, _assets(context), now)} runs")
+
+    def remove_messages() -> None:
+        done.append(f"{remove_old_messages(loaded, now)} messages")
+
+    def remove_rows() -> None:
+        rows = remove_old_rows(loaded, now, seconds=_SECONDS_TO_REMOVE_ROWS)
+        done.append(
+            f"{rows.posts} posts, {rows.windows} windows, {rows.rejected} dead letters,"
+            f" {rows.alerts} closed incidents and {rows.deletes} deletes of unknown posts"
+            + ("" if rows.is_complete else "; the next tick continues")
+        )
+
+    # The space that one of them frees must not wait until another works again.
+    problems = _try_each(
+        remove_runs,
+        lambda: remove_old_events(instance, now),
+        remove_messages,
+        remove_rows,
+        lambda: take_sample(loaded, now),
     )
-    return dg.SkipReason(text if rows.is_complete else f"{text}; the next tick continues")
+    return dg.SkipReason("; ".join([f"removed {', '.join(done) or 'nothing'}", *problems]))
+
+
+def _try_each(*steps: Callable[[], None]) -> list[str]:
+    """Take all steps, whichever fail; return why, one line each."""
+    problems = []
+    for step in steps:
+        try:
+            step()
+        except (PlatformError, OSError, SQLAlchemyError) as error:
+            problems.append(str(error).partition("\n")[0])
+    return problems
 
 
 @dg.sensor(
@@ -161,6 +182,8 @@ def read_facts(
     instance: dg.DagsterInstance,
     settings: Settings,
     topic: "TopicState",
+    *,
+    ours: Set[dg.AssetKey],
     refreshed: Set[dg.AssetKey],
 ) -> RefreshFacts:
     """Read from PostgreSQL and Dagster what the decision needs.
@@ -171,6 +194,7 @@ def read_facts(
         instance: Dagster's instance.
         settings: The settings.
         topic: The state of the topic.
+        ours: The assets of the code location.
         refreshed: The assets of `refresh_job`.
 
     Raises:
@@ -180,8 +204,10 @@ def read_facts(
     from mastodon_assets.stream.ledger import lag
 
     shown = shown_state(settings)
-    started = instance.get_run_records(dg.RunsFilter(statuses=_IN_FLIGHT), limit=_MAX_RUNS_READ)
-    alive = end_dead_runs(instance, (each for each in started if _is_ours(each.dagster_run)))
+    started = instance.get_run_records(dg.RunsFilter(statuses=IN_FLIGHT), limit=_MAX_RUNS_READ)
+    own = [each for each in started if is_ours(each.dagster_run, ours)]
+    others = [each for each in started if each not in own]
+    alive = [*end_dead_runs(instance, own), *others]
     refreshes = instance.get_run_records(
         dg.RunsFilter(job_name=refresh_job.name), limit=_MAX_RUNS_READ
     )
@@ -275,15 +301,15 @@ def _read_cursor(cursor: str | None) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
+def _assets(context: dg.SensorEvaluationContext) -> Set[dg.AssetKey]:
+    assert context.repository_def is not None
+    return context.repository_def.asset_graph.get_all_asset_keys()
+
+
 def _assets_of_refresh(context: dg.SensorEvaluationContext) -> Set[dg.AssetKey]:
     assert context.repository_def is not None
     job = context.repository_def.get_job(refresh_job.name)
     return frozenset(job.asset_layer.executable_asset_keys)
-
-
-def _is_ours(run: dg.DagsterRun) -> bool:
-    """Return whether the run is of one of our jobs, or of assets selected by hand."""
-    return run.job_name in {BY_HAND, *(job.name for job in JOBS)}
 
 
 def _holds_lane(run: dg.DagsterRun, refreshed: Set[dg.AssetKey]) -> bool:

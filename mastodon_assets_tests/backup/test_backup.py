@@ -332,17 +332,29 @@ def write_manifest(folder: Path, made_at: datetime) -> None:
 def test_the_schedule_requests_a_backup_if_the_newest_is_too_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ask() -> Any:
-        with build_schedule_context(resources={"settings": SettingsResource()}) as context:
-            return backup_schedule(context)
+    history, backups = tmp_path / "history", tmp_path / "backups"
+    history.mkdir()
+    backups.mkdir()
+
+    def ask(*runs: dg.DagsterRun) -> Any:
+        with dg.DagsterInstance.local_temp(str(history)) as instance:
+            for run in runs:
+                instance.run_storage.add_run(run)
+            with build_schedule_context(
+                instance=instance, resources={"settings": SettingsResource()}
+            ) as context:
+                return backup_schedule(context)
 
     assert "set BACKUP_DIR" in ask().skip_message
     monkeypatch.setenv("BACKUP_EVERY_HOURS", "24")
     assert "no folder for backups" in ask().skip_message
-    monkeypatch.setenv("BACKUP_DIR", str(tmp_path))
-    write_manifest(tmp_path / "old", datetime.now(UTC) - timedelta(hours=24))
+    monkeypatch.setenv("BACKUP_DIR", str(backups))
+    write_manifest(backups / "old", datetime.now(UTC) - timedelta(hours=24))
     assert not isinstance(ask(), SkipReason)
-    write_manifest(tmp_path / "new", datetime.now(UTC) - timedelta(hours=23))
+    # A backup that takes hours must not get company.
+    run = dg.DagsterRun(job_name="backup_job", status=dg.DagsterRunStatus.STARTED)
+    assert ask(run).skip_message == "a run of backup_job waits or is at work"
+    write_manifest(backups / "new", datetime.now(UTC) - timedelta(hours=23))
     assert "the newest backup is of" in ask().skip_message
 
 

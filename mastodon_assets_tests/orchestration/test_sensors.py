@@ -1,5 +1,6 @@
 """The sensor against a real broker, a real database and Dagster's own record of runs."""
 
+import errno
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,14 @@ from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.definitions import build_definitions
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets.kafka.topics import TopicMissingError, read_topic
-from mastodon_assets.orchestration import run_liveness, sensors
+from mastodon_assets.orchestration import disk_usage, run_liveness, sensors
 from mastodon_assets.orchestration.refresh_state import DERIVED_ASSETS, LABELLED_ASSETS
 from mastodon_assets.orchestration.resources import SettingsResource
-from mastodon_assets.orchestration.sensors import TARGET_TAG, mastodon_stream_sensor
+from mastodon_assets.orchestration.sensors import (
+    TARGET_TAG,
+    mastodon_stream_sensor,
+    retention_sensor,
+)
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.watermarks import set_watermark
 from mastodon_assets_tests.support.ports import free_port
@@ -323,6 +328,53 @@ def test_a_run_whose_process_is_gone_is_marked_as_failed_and_asked_again(
     failed = instance.get_run_by_id(dead.run_id)
     assert failed is not None
     assert failed.status == _STATUS.FAILURE
+
+
+def test_a_run_by_hand_of_another_project_is_left_alone_even_without_a_lock_of_ours(
+    produce: Callable[..., None],
+    instance: dg.DagsterInstance,
+    add_run: AddRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    produce([upsert("1")])
+    monkeypatch.setattr(run_liveness, "_SECONDS_TO_START", timedelta(0))
+    by_hand: dict[str, Any] = {"job": "__ASSET_JOB", "minutes_ago": 2}
+    theirs = add_run(_STATUS.STARTED, assets={"theirs"}, **by_hand)
+    ours = add_run(_STATUS.STARTED, assets={"toots_raw"}, **by_hand)
+    _asked(instance)
+    found = {run.run_id: run.status for run in instance.get_runs()}
+    assert found[theirs.run_id] == _STATUS.STARTED
+    assert found[ours.run_id] == _STATUS.FAILURE
+
+
+def _skipped_by_retention(instance: dg.DagsterInstance) -> str:
+    with dg.build_sensor_context(
+        instance=instance,
+        repository_def=_REPOSITORY,
+        resources={"settings": SettingsResource()},
+    ) as context:
+        message = retention_sensor.evaluate_tick(context).skip_message
+    assert message
+    return message
+
+
+def test_retention_goes_on_with_rows_while_kafka_is_down_and_the_disk_takes_no_sample(
+    environment: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _execute(
+        environment,
+        "INSERT INTO masto.toots_rejected (topic, partition, kafka_offset, reason, rejected_at)"
+        " VALUES ('topic', 0, 1, 'broken', now() - interval '91 days')",
+    )
+    monkeypatch.setattr(disk_usage, "take_sample", refuse)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    message = _skipped_by_retention(instance)
+    assert "1 dead letters" in message
+    assert "No space left on device" in message
+    assert "Kafka" in message
 
 
 def test_the_minimum_between_refreshes_counts_from_the_last_ones_start_in_any_time_zone(

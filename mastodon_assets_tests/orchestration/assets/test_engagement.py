@@ -1,6 +1,7 @@
 """The asset of the readings: it never fails for a server, and says what went wrong."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -25,12 +26,17 @@ def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, object]:
     return {name: value.value for name, value in made.metadata.items()}
 
 
-def _asked() -> dg.RunRequest | dg.SkipReason:
+def _asked(history: Path, *runs: dg.DagsterRun) -> dg.RunRequest | dg.SkipReason:
     at = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
-    with dg.build_schedule_context(
-        scheduled_execution_time=at, resources={"settings": SettingsResource()}
-    ) as context:
-        asked = engagement_schedule(context)
+    with dg.DagsterInstance.local_temp(str(history)) as instance:
+        for run in runs:
+            instance.run_storage.add_run(run)
+        with dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=at,
+            resources={"settings": SettingsResource()},
+        ) as context:
+            asked = engagement_schedule(context)
     assert isinstance(asked, dg.RunRequest | dg.SkipReason)
     return asked
 
@@ -66,20 +72,25 @@ def test_a_server_that_is_away_is_a_warning_and_no_failed_run(
 
 
 def test_the_schedule_requests_a_run_only_if_a_server_is_configured_and_a_reading_is_due(
-    environment: Settings, monkeypatch: pytest.MonkeyPatch
+    environment: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert _asked() == dg.SkipReason("no server to read from; set MASTODON_API_BASE_URL")
+    assert _asked(tmp_path) == dg.SkipReason("no server to read from; set MASTODON_API_BASE_URL")
     monkeypatch.setenv("MASTODON_API_BASE_URL", "https://one.example")
     _add_post(environment, timedelta(hours=2))
-    assert _asked() == dg.SkipReason("no reading is due")
+    assert _asked(tmp_path) == dg.SkipReason("no reading is due")
     save_cursor(environment.postgres_url, "one.example", "public", "1", "")
-    assert isinstance(_asked(), dg.RunRequest)
+    assert isinstance(_asked(tmp_path), dg.RunRequest)
+    # It waits behind a long refresh. The next tick must not add another one.
+    waiting = dg.DagsterRun(job_name="engagement_job", status=dg.DagsterRunStatus.NOT_STARTED)
+    assert _asked(tmp_path, waiting) == dg.SkipReason("a run of engagement_job waits or is at work")
 
 
 @pytest.mark.usefixtures("loopback")
-def test_the_schedule_says_why_it_cannot_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_schedule_says_why_it_cannot_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MASTODON_API_BASE_URL", "https://one.example")
     monkeypatch.setenv("DATABASE_URL", f"postgresql://u:p@127.0.0.1:{free_port()}/db")
-    skipped = _asked()
+    skipped = _asked(tmp_path)
     assert isinstance(skipped, dg.SkipReason)
     assert "no connection to PostgreSQL" in str(skipped.skip_message)
