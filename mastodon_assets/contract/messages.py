@@ -142,20 +142,27 @@ def _parse_leniently(value: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise ContractError(f"not JSON: {error.msg} at character {error.pos}") from error
     except ValueError as error:
-        raise ContractError("not JSON: NaN and Infinity are not numbers") from error
+        raise ContractError("not JSON: a number has too many digits") from error
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(name)
+def _refuse_constant(_name: str) -> Any:
+    raise ContractError("not JSON: NaN and Infinity are not numbers")
 
 
 def _storable(document: Any) -> Any:
+    try:
+        return _replaced(document)
+    except RecursionError as error:
+        raise ContractError("nested too deeply") from error
+
+
+def _replaced(document: Any) -> Any:
     if isinstance(document, str):
         return _UNSTORABLE.sub(_REPLACEMENT, document)
     if isinstance(document, list):
-        return [_storable(item) for item in document]
+        return [_replaced(item) for item in document]
     if isinstance(document, dict):
-        return {_storable(key): _storable(value) for key, value in document.items()}
+        return {_replaced(key): _replaced(value) for key, value in document.items()}
     return document
 
 

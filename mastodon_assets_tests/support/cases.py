@@ -79,6 +79,11 @@ REJECTED: dict[str, bytes | None] = {
     "comment": b"/* x */" + _UPSERT,
     "control character": _UPSERT.replace(b"hello", b"he\nllo"),
     "nested too deep": b'{"v":' + b"[" * 100_000,
+    "nested too deep next to NUL": _UPSERT[:-1]
+    + b',"x":"\\u0000","y":'
+    + b"[" * 1000
+    + b"]" * 1000
+    + b"}",
     "array": b"[" + _UPSERT + b"]",
     "string": b'"upsert"',
     "null": b"null",
