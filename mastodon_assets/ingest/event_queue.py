@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -528,9 +528,25 @@ def _size_of(item: QueueItem) -> int:
         case StreamEvent():
             return len(item.data)
         case ListedStatus() | HistoryStatus() | AuditedStatus() | HomeAnswer():
-            return len(str(item.status))
+            return _text_size(item.status)
         case _:
             return 0
+
+
+def _text_size(document: object) -> int:
+    """Return the number of characters of all texts in a document, and one per other value."""
+    # Not recursive: a server may nest its answer deeper than Python's stack.
+    size, waiting = 0, [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.keys()
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        else:
+            size += len(value) if isinstance(value, str) else 1
+    return size
 
 
 def _error_of(state: RetryCallState) -> ServiceUnavailableError:

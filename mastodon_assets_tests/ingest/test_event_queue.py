@@ -2,7 +2,9 @@
 
 import threading
 import time
+from datetime import UTC, datetime
 
+import orjson
 import pytest
 from pydantic import SecretStr
 from tenacity import RetryCallState
@@ -13,6 +15,8 @@ from mastodon_assets.ingest.api.event_stream import StreamEvent
 from mastodon_assets.ingest.api.rate_limits import RateLimits
 from mastodon_assets.ingest.event_queue import Connected, Disconnected, opened_event_queue
 from mastodon_assets.ingest.recovery.poll import PollStart
+from mastodon_assets.ingest.recovery.timeline_walk import ListedStatus
+from mastodon_assets_tests.support.documents import status
 from mastodon_assets_tests.support.odd_server import odd_server, stream
 
 pytestmark = pytest.mark.usefixtures("loopback")
@@ -45,6 +49,21 @@ def test_a_stream_is_closed_and_not_left_unread_while_the_queue_is_full_of_bytes
     assert oldest == min(received)
     assert isinstance(items[5], Disconnected)
     assert items[5].reason == "queue full"
+
+
+def test_an_answer_nested_as_deep_as_json_may_be_waits_and_is_handed_out() -> None:
+    """The text of such a document cannot be made: Python's stack is not that deep."""
+    deep = orjson.loads("[" * 1000 + "]" * 1000)
+    waiting = event_queue._ByteBoundedQueue(10)
+    for status_id in ("1", "2"):
+        waiting.put(ListedStatus(status(status_id, extra=deep), None, datetime.now(UTC)))
+
+    handed_out = [waiting.get_nowait(), waiting.get_nowait()]
+    assert [item.status["id"] for item in handed_out if isinstance(item, ListedStatus)] == [
+        "1",
+        "2",
+    ]
+    assert waiting.empty()
 
 
 def test_a_stream_that_ends_after_each_event_is_opened_less_and_less_often(

@@ -150,9 +150,8 @@ def _event_of(frame: str | bytes) -> StreamEvent | None:
     try:
         document = orjson.loads(frame)
         name, payload = document["event"], document.get("payload")
+        text = payload if isinstance(payload, str) else orjson.dumps(payload).decode()
     except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError):
+        # A payload that is nested too deeply to be written again is a TypeError too.
         return None
-    if not isinstance(name, str):
-        return None
-    text = payload if isinstance(payload, str) else orjson.dumps(payload).decode()
-    return StreamEvent(name, text, datetime.now(UTC))
+    return StreamEvent(name, text, datetime.now(UTC)) if isinstance(name, str) else None

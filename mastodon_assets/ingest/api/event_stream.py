@@ -101,11 +101,14 @@ class _TimedBytes(httpx.SyncByteStream):
         self.last_bytes_at = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
-        unended = 0
+        unended, last = 0, b""
         for chunk in decoded(iter(self._stream), self._encoding):
             self.last_bytes_at = time.monotonic()
-            end = max(chunk.rfind(b"\n\n"), chunk.rfind(b"\n\r\n"))
-            unended = unended + len(chunk) if end < 0 else len(chunk) - end
+            # The end of an event may be divided between chunks.
+            recent = last + chunk
+            end = max(recent.rfind(b"\n\n"), recent.rfind(b"\n\r\n"))
+            unended = unended + len(chunk) if end < 0 else len(recent) - end
+            last = recent[-2:]
             if unended > _LONGEST_EVENT_BYTES:
                 raise httpx.StreamError("an event does not end")
             yield chunk

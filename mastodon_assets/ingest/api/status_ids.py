@@ -8,6 +8,8 @@ _FIRST_TIME = datetime(2016, 1, 1, tzinfo=UTC)
 _TAKAHE_BEGAN = 1_641_020_400_000  # 2022-01-01T07:00:00Z
 _DAY = 24 * 3600 * 1000
 _CROCKFORD, _ULID_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ", 26
+# The longest id of the message contract; Python refuses numbers of thousands of digits.
+_LONGEST_ID = 255
 
 
 def readable_id(value: object) -> str | None:
@@ -97,7 +99,7 @@ def inner_post(status: Any) -> Any:
 
 def is_number(status_id: str) -> bool:
     """Return whether the id is a number, which can be compared."""
-    return status_id.isascii() and status_id.isdecimal()
+    return len(status_id) <= _LONGEST_ID and status_id.isascii() and status_id.isdecimal()
 
 
 def id_order(status_id: str) -> tuple[int, str]:

@@ -217,7 +217,7 @@ def _answered(
             raise unreachable(host, "no answer", error) from error
         if not response.has_redirect_location:
             break
-        target = urljoin(url, response.headers["Location"])
+        target = _joined(url, response.headers["Location"])
         response.close()
         if not _is_same_place(url, target):
             raise RefusedError(
@@ -287,6 +287,9 @@ def decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         while waiting:
             yield decompressor.decompress(waiting, _PIECE_BYTES)
             waiting = decompressor.unconsumed_tail
+        if decompressor.eof:
+            # Bytes after the end would be kept, however many there are.
+            return
     yield decompressor.flush(_PIECE_BYTES)
 
 
@@ -351,6 +354,14 @@ def _sent(client: httpx.Client, request: httpx.Request, deadline: _Deadline) -> 
         if deadline.has_passed:
             raise
         return client.send(request, stream=True, follow_redirects=False)
+
+
+def _joined(url: str, location: str) -> str:
+    """Return the address that a redirect names; empty if it is none."""
+    try:
+        return urljoin(url, location)
+    except ValueError:  # brackets that are none
+        return ""
 
 
 def _is_same_place(url: str, target: str) -> bool:

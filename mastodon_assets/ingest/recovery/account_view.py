@@ -73,6 +73,6 @@ def compare_views(
     unseen = Counter(
         str(status.get("language") or _UNDECLARED)
         for status in compared
-        if listed_id(status) not in seen
+        if isinstance(status, Mapping) and listed_id(status) not in seen
     )
     return AccountCompared(len(compared), dict(unseen.most_common()))

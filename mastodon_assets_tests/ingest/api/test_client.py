@@ -414,6 +414,16 @@ def test_the_token_does_not_follow_a_redirect_to_another_host(path: str, status:
         assert other.requests == []
 
 
+@pytest.mark.parametrize("address", ["http://[", "//["])
+def test_a_redirect_to_no_address_is_a_refusal(address: str) -> None:
+    away = Answer(b"", 302, headers={"Location": address})
+    with (
+        odd_server({TIMELINE: away}) as server,
+        pytest.raises(RefusedError, match="redirects to"),
+    ):
+        client_of(server).newest_page()
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_on_the_same_host_is_followed(status: int) -> None:
     moved = {

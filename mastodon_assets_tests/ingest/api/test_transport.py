@@ -1,22 +1,54 @@
 """Addresses that may get the token, and proxies."""
 
+import gzip
 import socket
 import ssl
+from collections.abc import Iterator, Sequence
 
 import httpx
 import pytest
 
 from mastodon_assets.errors import SettingsError
+from mastodon_assets.ingest.api import event_stream
 from mastodon_assets.ingest.api.errors import unreachable
 from mastodon_assets.ingest.api.transport import (
     UntrustedAddressError,
     checked_stream_base,
+    decoded,
     new_client,
     proxy_for,
 )
 
 SERVER = "https://one.example"
 HERE = "http://127.0.0.1:5"
+
+
+class _Chunks(httpx.SyncByteStream):
+    """Bytes as they come from the network."""
+
+    def __init__(self, chunks: Sequence[bytes]) -> None:
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._chunks)
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_events_whose_ends_are_divided_between_chunks_do_end(
+    end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "_LONGEST_EVENT_BYTES", 100)
+    for place in range(1, len(end)):
+        chunks = [b"data: 1" + end[:place], end[place:]] * 50
+        assert list(event_stream._TimedBytes(_Chunks(chunks), "")) == chunks
+
+
+def test_nothing_is_read_after_the_end_of_compressed_bytes() -> None:
+    """The decompressor keeps such bytes: a stream could fill the memory."""
+    pieces = iter([gzip.compress(b"a") + b"b", b"c", b"d"])
+
+    assert b"".join(decoded(pieces, "gzip")) == b"a"
+    assert list(pieces) == [b"c", b"d"]
 
 
 @pytest.mark.parametrize(

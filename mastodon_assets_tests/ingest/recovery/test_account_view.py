@@ -4,6 +4,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from mastodon_assets.ingest.api.errors import RefusedError
 from mastodon_assets.ingest.api.rate_limits import RateLimitedCaller, RateLimits
 from mastodon_assets.ingest.recovery.account_view import AccountCompared, compare_views
@@ -56,6 +58,12 @@ def test_what_is_hidden_from_the_account_is_counted_by_language() -> None:
     one = compared(_Client({30}))
     assert one is not None
     assert not one.is_filtered
+
+
+def test_what_is_no_post_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Client, "newest_page", lambda self: [*self._page(3), "odd", None])
+
+    assert compared(_Client(set())) == AccountCompared(3, {})
 
 
 def test_a_server_that_shows_nothing_without_a_token_is_not_compared() -> None:

@@ -273,7 +273,9 @@ def test_a_start_that_the_server_does_not_hold_is_walked_from_the_newest_page() 
     assert lost[-1] == WalkEnded("the server lists no posts")
 
 
-@pytest.mark.parametrize("status_id", ["1", "1763640000000", "01FV", "9" * 40, "", "１２"])
+@pytest.mark.parametrize(
+    "status_id", ["1", "1763640000000", "01FV", "9" * 40, "9" * 5000, "", "１２"]
+)
 def test_an_id_that_is_no_snowflake_has_no_time(status_id: str) -> None:
     assert id_time(status_id) is None
 
