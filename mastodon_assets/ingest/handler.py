@@ -375,7 +375,7 @@ class EventHandler:
         self, status: Any, reason: str, *, is_edit: bool, received_at: datetime, origin: str
     ) -> None:
         status_id = readable_id(status.get("id")) if isinstance(status, Mapping) else None
-        if status_id is not None and not is_edit and self._recent.has(status_id, reason):
+        if status_id is not None and not is_edit and self._was_withheld(status_id, reason):
             self.summary.duplicates += 1
             return
         self.summary.withheld[reason] += 1
@@ -391,6 +391,13 @@ class EventHandler:
         self._delete_if_stored(status_id, is_edit, received_at=received_at, origin=origin)
         if status_id is not None:
             self._recent.add(status_id, reason)
+
+    def _was_withheld(self, status_id: str, reason: str) -> bool:
+        """Return whether a post is known to be withheld, and was not published since."""
+        is_stored = self._recent.has(status_id, _PUBLISHED) and not self._recent.has(
+            status_id, _DELETED
+        )
+        return self._recent.has(status_id, reason) and not is_stored
 
     def _delete_if_stored(
         self, status_id: str | None, is_edit: bool, *, received_at: datetime, origin: str

@@ -59,6 +59,17 @@ def test_posts_of_an_earlier_run_are_not_published_again_but_their_edits_and_del
     assert handling.handler.published_ids(10) == ["2", "1"]
 
 
+def test_a_post_whose_author_refuses_again_is_deleted_again() -> None:
+    handling = Handling()
+    refusing = status(account=account(noindex=True))
+    for document in (refusing, refusing, status(), refusing, refusing):
+        handling.listed(document)
+
+    assert handling.topics.kinds() == [("upsert", "1"), ("delete", "1")]
+    assert handling.summary.withheld == {"noindex": 2}
+    assert handling.summary.duplicates == 2
+
+
 def test_a_delete_from_stream_and_walk_is_published_once() -> None:
     handling = Handling()
     for status_id in ("1", "2"):
