@@ -318,6 +318,7 @@ class _SourceRunner:
                 checkpoint.stored_uris,
                 checkpoint.recent_posts,
                 checkpoint.known_accounts,
+                policy.stored_uri,
             )
             with opened_event_queue(
                 self._client,

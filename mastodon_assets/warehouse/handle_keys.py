@@ -15,10 +15,10 @@ from mastodon_assets.warehouse.suppression_list import key_fingerprint
 
 logger = logging.getLogger(__name__)
 
-# Handles under pseudonyms are two hashes. Earlier versions recorded no fingerprint.
-_HAS_PSEUDONYMS = """
-SELECT EXISTS (SELECT FROM masto.toots_raw WHERE username ~ '^[0-9a-f]{32}@[0-9a-f]{32}$')
-"""
+# Handles under pseudonyms are two hashes.
+PSEUDONYM = r"^[0-9a-f]{32}@[0-9a-f]{32}$"
+# Earlier versions recorded no fingerprint.
+_HAS_PSEUDONYMS = "SELECT EXISTS (SELECT FROM masto.toots_raw WHERE username ~ %s)"
 
 
 class HandleKeyError(SettingsError):
@@ -49,7 +49,7 @@ def check_handle_key(connection: Connection[Any], settings: Settings) -> None:
     """
     used = {row[0] for row in connection.execute("SELECT key_fingerprint FROM masto.handle_keys")}
     if settings.mastodon_handle_key is None:
-        if used or connection.execute(_HAS_PSEUDONYMS).fetchone() == (True,):
+        if used or connection.execute(_HAS_PSEUDONYMS, (PSEUDONYM,)).fetchone() == (True,):
             raise HandleKeyError(
                 "posts are stored under pseudonyms, which cannot be found without"
                 " MASTODON_HANDLE_KEY; set the key that the ingester used"

@@ -11,11 +11,12 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.sources import Source
 from mastodon_assets.errors import ServiceUnavailableError
-from mastodon_assets.ingest import checkpoint, source_worker
+from mastodon_assets.ingest import checkpoint, source_worker, supervisor
 from mastodon_assets.ingest.api import event_socket, rate_limits
 from mastodon_assets.ingest.api.client import MastodonClient
 from mastodon_assets.ingest.api.errors import NoStreamError, RefusedError, StreamEndedError
 from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
 from mastodon_assets.ingest.recovery import poll, recheck
 from mastodon_assets.ingest.recovery.recheck import StoredPost
 from mastodon_assets.ingest.source_states import SourceState
@@ -52,9 +53,10 @@ def run(
     max_events: int | None = None,
     until_caught_up: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    **changes: str,
 ) -> IngestSummary:
     return ingest(
-        broker.settings(mastodon_api_base_url=base_url, mastodon_access_token=TOKEN),
+        broker.settings(mastodon_api_base_url=base_url, mastodon_access_token=TOKEN, **changes),
         max_events=max_events,
         until_caught_up=until_caught_up,
         should_stop=should_stop,
@@ -166,6 +168,15 @@ def test_what_the_server_leaves_out_for_the_account_is_reported(
     assert any(expected in (state.detail or "") for state in states)
     assert (states[0].detail or "").startswith("polling the timeline: 127.0.0.1 has no")
     assert states[-1].last_post_at is not None
+
+
+def test_a_payload_nested_too_deeply_does_not_end_a_socket() -> None:
+    deep = '{"event":"update","payload":' + "[" * 500 + "]" * 500 + "}"
+    with (
+        socket_server([deep, FRAMES[0]], GTS_ANSWERS, token=TOKEN) as server,
+        client_of(server.base_url).open_events() as events,
+    ):
+        assert next(iter(events)).name == json.loads(FRAMES[0])["event"]
 
 
 def test_a_socket_that_ends_or_breaks_is_distinguished() -> None:
@@ -348,6 +359,29 @@ def test_a_cursor_whose_post_was_deleted_does_not_stop_the_polls(
     assert {"d", "e", "f"} <= {message["id"] for message in broker.messages()}
     assert cursors == {"takahe.example": "f"}
     assert [gap.status for gap in gaps.values()] == ["recovered"]
+
+
+def test_polls_know_stored_posts_under_pseudonyms(
+    broker: Broker, cursors: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise each start would read the whole timeline, as far as the limits allow it."""
+    key = SecretStr("a key of the operator's own")
+    monkeypatch.setattr(supervisor, "record_handle_key", lambda _settings: None)
+    timeline = _Timeline()
+    timeline.documents = [status(each, created_at="2026-11-20T11:00:00Z") for each in "abcdef"]
+    cursors["takahe.example"] = "d"
+    stored = [Pseudonyms(key).uri(status(each)["uri"]) for each in "abcd"]
+    monkeypatch.setattr(checkpoint, "read_stored_uris", lambda _url, _instance, _limit: stored)
+    with odd_server(polled(timeline=timeline)) as server:
+        run(
+            broker,
+            server.base_url,
+            until_caught_up=True,
+            mastodon_handle_key=key.get_secret_value(),
+        )
+
+    # The page of "c" and "d" shows that everything before is stored.
+    assert {message["id"] for message in broker.messages()} == {"c", "d", "e", "f"}
 
 
 def test_before_anything_is_stored_a_second_start_reads_back_by_time(

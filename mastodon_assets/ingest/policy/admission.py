@@ -65,6 +65,10 @@ class AdmissionPolicy:
         """Return a server's domain as the usernames of stored posts contain it."""
         return domain_form(domain) if self.pseudonyms is None else self.pseudonyms.domain(domain)
 
+    def stored_uri(self, uri: str) -> str:
+        """Return a post's uri as stored posts have it."""
+        return uri if self.pseudonyms is None else self.pseudonyms.uri(uri)
+
     def to_message(
         self, status: Mapping[str, Any], *, instance: str, received_at: datetime, origin: str
     ) -> Message:

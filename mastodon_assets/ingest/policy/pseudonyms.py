@@ -70,7 +70,7 @@ class Pseudonyms:
         html = message["content_html"]
         return {
             **message,
-            "uri": self._hash("uri", message["uri"]),
+            "uri": self.uri(message["uri"]),
             "url": self._hash("url", url) if isinstance(url, str) else url,
             "username": self.handle(message["username"]),
             "user_id": user_id and self._hash("account", f"{message['instance']}/{user_id}"),
@@ -88,6 +88,10 @@ class Pseudonyms:
     def domain(self, domain: str) -> str:
         """Return the hash of a server, as pseudonyms of handles contain it."""
         return self._hash("domain", domain_form(domain))
+
+    def uri(self, uri: str) -> str:
+        """Return the hash of a post's uri."""
+        return self._hash("uri", uri)
 
     def _of_handle(self, handle: str) -> str:
         return self._hash("handle", account_form(handle))

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from mastodon_assets.ingest.recovery.accounts import KnownAccount
 from mastodon_assets.ingest.recovery.recheck import StoredPost
 from mastodon_assets.warehouse.database import FEED_SECONDS, PERSON_SECONDS, transaction
+from mastodon_assets.warehouse.handle_keys import PSEUDONYM
 
 # The first span is enough for a busy server.
 _STORED_SPANS = (timedelta(hours=2), timedelta(days=2))
@@ -140,7 +141,8 @@ def read_recent_posts(postgres_url: SecretStr, instance: str) -> list[StoredPost
 def read_known_accounts(postgres_url: SecretStr, instance: str) -> list[KnownAccount]:
     """Return the accounts of stored posts of the last two days, at most 5,000, the latest ones.
 
-    Accounts of other servers that are read are left out: these speak for them.
+    Accounts of other servers that are read are left out: these speak for them. So are accounts
+    under pseudonyms: their ids are hashes, and a server would answer that it does not know them.
 
     Raises:
         ServiceUnavailableError: PostgreSQL does not answer.
@@ -152,13 +154,18 @@ def read_known_accounts(postgres_url: SecretStr, instance: str) -> list[KnownAcc
             SELECT t.user_id, t.username, max(t.event_at)
               FROM masto.toots_raw t
              WHERE t.instance = %(instance)s AND t.event_at > now() - %(span)s
-               AND t.user_id IS NOT NULL AND NOT t.is_imported
+               AND t.user_id IS NOT NULL AND NOT t.is_imported AND t.username !~ %(pseudonym)s
                AND NOT EXISTS (SELECT FROM masto.server_names n
                                 WHERE n.name = split_part(t.username, '@', 2)
                                   AND n.instance <> %(instance)s)
              GROUP BY 1, 2 ORDER BY 3 DESC LIMIT %(limit)s
             """,
-            {"instance": instance, "span": _STORED_SPANS[-1], "limit": _MOST_ACCOUNTS},
+            {
+                "instance": instance,
+                "span": _STORED_SPANS[-1],
+                "pseudonym": PSEUDONYM,
+                "limit": _MOST_ACCOUNTS,
+            },
         ).fetchall()
     return [KnownAccount(*row) for row in rows]
 

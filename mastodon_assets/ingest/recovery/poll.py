@@ -62,8 +62,6 @@ class PollEnded:
 
 
 PollItem = PollStarted | ListedStatus | PollEnded
-# `uri` and `edited_at` of a post, as the server writes them or as the tables hold them.
-Version = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class PollStart:
     `read_until` is the time until which an earlier run has read the timeline; None at a first
     start, which reads the newest page, or everything if `from_oldest`. `stored_uris` returns the
     posts in the tables, the newest last, `recent_posts` those of the last days, and
-    `known_accounts` their accounts.
+    `known_accounts` their accounts. `stored_uri` returns a uri as the tables hold it.
     """
 
     read_until: datetime | None
@@ -81,6 +79,7 @@ class PollStart:
     stored_uris: Callable[[], Iterable[str]]
     recent_posts: Callable[[], Iterable[StoredPost]] = tuple
     known_accounts: Callable[[], Iterable[KnownAccount]] = tuple
+    stored_uri: Callable[[str], str] = str
 
 
 class Poller:
@@ -177,7 +176,7 @@ class Poller:
         has_known, unknown = False, []
         for listed in page:
             status = inner_post(listed)
-            uri, edited_at = _version(status)
+            uri, edited_at = self._version(status)
             is_known = uri is not None and uri in self._known
             has_known = has_known or is_known
             if is_known and uri is not None and self._known[uri] == (edited_at or ""):
@@ -188,6 +187,16 @@ class Poller:
             if uri is not None:
                 self._remember(uri, edited_at or "")
         return has_known, unknown
+
+    def _version(self, status: object) -> tuple[str | None, str | None]:
+        """Return the stored form of a status's uri, and its edit time as the server writes it."""
+        if not isinstance(status, Mapping):
+            return None, None
+        uri, edited_at = status.get("uri"), status.get("edited_at")
+        return (
+            self._start.stored_uri(uri) if isinstance(uri, str) else None,
+            edited_at if isinstance(edited_at, str) else None,
+        )
 
     def _remember(self, uri: str, edited_at: str | None) -> None:
         self._known[uri] = edited_at
@@ -206,13 +215,3 @@ class Poller:
     def _put(self, item: PollItem) -> None:
         if not self._put_item(item):
             raise StoppedError
-
-
-def _version(status: object) -> tuple[str | None, str | None]:
-    if not isinstance(status, Mapping):
-        return None, None
-    uri, edited_at = status.get("uri"), status.get("edited_at")
-    return (
-        uri if isinstance(uri, str) else None,
-        edited_at if isinstance(edited_at, str) else None,
-    )

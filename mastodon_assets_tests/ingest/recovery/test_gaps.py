@@ -8,13 +8,22 @@ from pydantic import SecretStr
 
 from mastodon_assets.ingest import checkpoint
 from mastodon_assets.ingest.handler import IngestSummary
+from mastodon_assets.ingest.policy.pseudonyms import Pseudonyms
 from mastodon_assets.ingest.recovery.cursors import read_cursor, save_cursor
-from mastodon_assets.ingest.recovery.gaps import Gap, read_open_gaps, read_stored_posts, save_gap
+from mastodon_assets.ingest.recovery.gaps import (
+    Gap,
+    read_known_accounts,
+    read_open_gaps,
+    read_stored_posts,
+    save_gap,
+)
 from mastodon_assets.ingest.supervisor import ingest
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.stream.merge import prepare_session, write_batch
+from mastodon_assets.warehouse.database import connect, transaction
 from mastodon_assets_tests.support.documents import status
 from mastodon_assets_tests.support.mock_broker import Broker
 from mastodon_assets_tests.support.odd_server import Answer, Route, odd_server, stream
+from mastodon_assets_tests.support.records import TOPIC, on_partition, staged, upsert
 
 BEGAN = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -68,6 +77,32 @@ def test_the_posts_stored_last_before_the_cursor_are_known(fresh_database_url: S
 
     assert read_stored_posts(url, "one.example", 10) == [("a", None), ("b", None), ("c", None)]
     assert read_stored_posts(url, "one.example", 1) == [("a", None)]
+
+
+def test_accounts_under_pseudonyms_are_not_asked_for(fresh_database_url: SecretStr) -> None:
+    """Their ids are hashes: each server answers 404, and their posts would be removed."""
+    now = datetime.now(UTC).isoformat()
+    pseudonyms = Pseudonyms(SecretStr("a key of the operator's own"))
+    messages = [
+        upsert("1", user_id="7", created_at=now, received_at=now),
+        upsert(
+            "2",
+            user_id="0123456789abcdef" * 2,
+            username=pseudonyms.handle("bob@one.example"),
+            created_at=now,
+            received_at=now,
+        ),
+    ]
+    with connect(fresh_database_url) as connection:
+        prepare_session(connection)
+        connection.commit()
+        with connection.transaction():
+            write_batch(connection, staged(on_partition(messages)), {TOPIC: "topic-id"})
+
+    found = read_known_accounts(fresh_database_url, "one.example")
+    assert [(account.account_id, account.username) for account in found] == [
+        ("7", "ada@one.example")
+    ]
 
 
 def store(url: SecretStr, instance: str, minutes_ago: Mapping[str, int]) -> None:
