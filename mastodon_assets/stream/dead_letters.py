@@ -25,7 +25,7 @@ _COLUMNS = "topic, partition, kafka_offset, reason, payload, rejected_at, messag
 _PAGE = f"""
 SELECT {_COLUMNS} FROM masto.toots_rejected
  WHERE (topic, partition, kafka_offset) > (%(topic)s::text, %(partition)s, %(offset)s)
-   AND strpos(lower(reason), lower(%(reason)s)) > 0
+   AND strpos(lower(reason), lower(%(reason)s)) > 0 AND rejected_at <= %(until)s
  ORDER BY topic, partition, kafka_offset LIMIT %(limit)s
 """  # noqa: S608 - the columns above
 _NEWEST = f"""
@@ -137,11 +137,15 @@ def replay_rejected(
 
 
 def _pages(postgres_url: SecretStr, reason: str) -> Iterator[list[DeadLetter]]:
+    """Yield the dead letters that there are now; one that is rejected again meanwhile is not."""
+    with transaction(postgres_url, snapshot=True) as connection:
+        until = connection.execute("SELECT now()").fetchone()
+    assert until is not None, "it has one row"
+    parameters = {"reason": reason, "limit": _REPLAYED_AT_ONCE, "until": until[0]}
     position: dict[str, Any] = {"topic": "", "partition": 0, "offset": 0}
     while True:
-        parameters = {**position, "reason": reason, "limit": _REPLAYED_AT_ONCE}
         with transaction(postgres_url, snapshot=True) as connection:
-            page = [DeadLetter(*row) for row in connection.execute(_PAGE, parameters)]
+            page = [DeadLetter(*row) for row in connection.execute(_PAGE, parameters | position)]
         if not page:
             return
         yield page

@@ -129,9 +129,14 @@ def _accept_loss(connection: Connection[Any], state: TopicState) -> None:
         """,
         {"topic": state.topic, "topic_id": state.topic_id},
     )
+    # A topic that was created again may have fewer.
+    connection.execute(
+        "DELETE FROM masto.kafka_offsets WHERE topic = %s AND partition <> ALL(%s)",
+        (state.topic, list(state.end)),
+    )
     for partition, expected in read_ledger(connection, state.topic).items():
-        earliest = state.earliest.get(partition, 0)
-        is_inside = earliest <= expected <= state.end.get(partition, -1)
+        earliest = state.earliest[partition]
+        is_inside = earliest <= expected <= state.end[partition]
         connection.execute(
             """
             UPDATE masto.kafka_offsets

@@ -127,6 +127,30 @@ def test_more_than_one_page_is_replayed(
     assert offsets(settings) == [5]
 
 
+def test_what_the_stream_rejects_again_meanwhile_waits_for_the_next_replay(
+    settings: Settings,
+) -> None:
+    class Stream(Publisher):
+        """The message arrives, and is rejected again at once."""
+
+        def publish_record(self, value: bytes, key: bytes | None) -> None:
+            assert offsets(settings) == [0], "it is published again and again"
+            with transaction(settings.postgres_url) as connection:
+                connection.execute(
+                    "INSERT INTO masto.toots_rejected (topic, partition, kafka_offset, reason,"
+                    " payload) SELECT %s, 0, max(kafka_offset) + 1, 'cannot be handled', %s"
+                    " FROM masto.toots_rejected",
+                    (settings.kafka_topic, value),
+                )
+
+    keep(settings, upsert("1"))
+    producer = Producer(client_config(settings))
+    publisher = Stream(lambda: producer, topic="none", errors_topic="none", servers="none")
+
+    assert replay_rejected(settings.postgres_url, publisher).published == 1
+    assert offsets(settings) == [1]
+
+
 def test_a_limit_counts_what_is_published_not_what_is_tried(settings: Settings) -> None:
     keep(settings, b"garbage", b"rubbish", upsert("1"), upsert("2"))
 

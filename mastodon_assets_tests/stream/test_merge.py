@@ -397,6 +397,17 @@ def test_lost_messages_are_an_error_until_the_loss_is_accepted(
         sink.connection.execute("UPDATE masto.kafka_offsets SET topic_id = 'topic-id'")
 
 
+def test_a_loss_is_accepted_once_if_the_topic_has_fewer_partitions_now(sink: Sink) -> None:
+    sink.write(b"garbage", upsert("1"))
+    smaller = TopicState(TOPIC, "another", earliest={0: 0}, end={0: 5})
+    with sink.connection.transaction():
+        assert open_ledger(sink.connection, smaller, accept_data_loss=True) == {0: 0}
+        assert open_ledger(sink.connection, smaller, accept_data_loss=False) == {0: 0}
+    assert sink.rows("SELECT topic FROM masto.toots_rejected") == [(f"{TOPIC}@topic-id",)]
+    with sink.connection.transaction():
+        open_ledger(sink.connection, _topic(), accept_data_loss=True)
+
+
 def test_lag_counts_partitions_that_the_ledger_does_not_know() -> None:
     assert lag({0: 5}, {0: 7, 1: 3}) == 5
     assert lag({0: 5}, {0: 5}) == 0
