@@ -10,6 +10,7 @@ import codecs
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError, JSONDecoder
@@ -28,6 +29,8 @@ _ENCODINGS = (
     (b"\x00{", "utf-16-be"),
     (b"\x00[", "utf-16-be"),
 )
+# What reading a damaged file raises.
+DAMAGE = (OSError, EOFError, ValueError, RecursionError, zlib.error)
 # More than any server sends for one post; a longer line is cut and so is no JSON any more.
 MAX_STATUS_BYTES = 16 * 1024 * 1024
 # A file that is one JSON document is read as a whole.
@@ -47,8 +50,8 @@ class Recording:
     Attributes:
         form: What the file is, for people.
         documents: The statuses as JSON in UTF-8, in the file's order. A line of newline-delimited
-            JSON is unchanged, and may be no JSON at all. Reading a damaged file raises OSError,
-            EOFError, zlib.error or ValueError.
+            JSON is unchanged, and may be no JSON at all. Reading a damaged file raises one of
+            `DAMAGE`.
     """
 
     form: str

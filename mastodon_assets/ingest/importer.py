@@ -5,7 +5,6 @@ of a status is decided in `handler`, so consent and contract are the same as for
 """
 
 import logging
-import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -15,7 +14,7 @@ import orjson
 
 from mastodon_assets.config.settings import Settings
 from mastodon_assets.contract.identity import UNKNOWN_INSTANCE, uri_host
-from mastodon_assets.contract.recordings import RecordingError, open_recording
+from mastodon_assets.contract.recordings import DAMAGE, RecordingError, open_recording
 from mastodon_assets.ingest.handler import EventHandler, IngestSummary
 from mastodon_assets.ingest.homes import Homes
 from mastodon_assets.ingest.policy.admission import admission_policy
@@ -75,7 +74,7 @@ def import_statuses(settings: Settings, file: BinaryIO, *, instance: str | None)
                 _wait_for_room(publisher)
                 handler.handle_recorded(document, datetime.now(UTC))
                 received = handler.summary.received
-        except (OSError, EOFError, ValueError, zlib.error) as error:
+        except DAMAGE as error:
             publisher.flush()
             raise RecordingUnreadableError(
                 f"the file is damaged after {received} statuses, which are published ({error}); get"
@@ -91,7 +90,7 @@ def _first(documents: Iterator[bytes], count: int) -> list[bytes]:
     first: list[bytes] = []
     try:
         first.extend(islice(documents, count))
-    except (OSError, EOFError, ValueError, zlib.error):
+    except DAMAGE:
         if not first:
             raise
     return first

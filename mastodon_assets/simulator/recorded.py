@@ -5,14 +5,13 @@ file is the order of the posts.
 """
 
 import json
-import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mastodon_assets.contract.recordings import RecordingError, open_recording
+from mastodon_assets.contract.recordings import DAMAGE, RecordingError, open_recording
 from mastodon_assets.simulator import sse
 from mastodon_assets.simulator.sources import Frame, StreamInterrupted, tags_of
 from mastodon_assets.simulator.timeline import Entry, PageRequest, Timeline
@@ -44,7 +43,7 @@ def read_statuses(path: Path) -> list[RecordedStatus]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise RecordingError(f"cannot read {path}: {reason}; name a readable file") from error
-    except (EOFError, ValueError, zlib.error) as error:
+    except DAMAGE as error:
         raise RecordingError(f"{path} is damaged ({error}); get a complete copy") from error
 
 

@@ -149,6 +149,14 @@ def test_a_damaged_array_is_one_line_and_what_came_before_is_published(broker: B
     assert ids(broker) == ["1"]
 
 
+def test_an_array_with_an_entry_nested_too_deeply_is_damaged(broker: Broker) -> None:
+    deep = "[" * 100_000
+
+    with pytest.raises(RecordingUnreadableError, match="is damaged after 1 statuses"):
+        bring_in(broker, f"[{json.dumps(status('1'))}, {deep}".encode())
+    assert ids(broker) == ["1"]
+
+
 def test_mastodons_export_is_named_with_what_to_do(broker: Broker) -> None:
     outbox = {"type": "OrderedCollection", "orderedItems": [{"type": "Create", "object": {}}]}
 
