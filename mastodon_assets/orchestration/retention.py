@@ -88,11 +88,13 @@ def remove_old_messages(settings: Settings, now: datetime) -> int:
         PlatformError: Kafka or PostgreSQL does not answer, or there are no topics or tables yet.
     """
     from mastodon_assets.kafka.retention import delete_old_records
-    from mastodon_assets.stream.ledger import read_ledger
+    from mastodon_assets.kafka.topics import read_topic
+    from mastodon_assets.stream.ledger import read_ledger_of
     from mastodon_assets.warehouse.database import transaction
 
+    topic = read_topic(settings, settings.kafka_topic)
     with transaction(settings.postgres_url, snapshot=True) as connection:
-        ledger = read_ledger(connection, settings.kafka_topic)
+        ledger = read_ledger_of(connection, topic)
     return delete_old_records(
         settings,
         settings.kafka_topic,

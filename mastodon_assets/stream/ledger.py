@@ -30,6 +30,17 @@ def read_ledger(connection: Connection[Any], topic: str) -> dict[int, int]:
     )
 
 
+def read_ledger_of(connection: Connection[Any], state: TopicState) -> dict[int, int]:
+    """Return the ledger like `read_ledger`; empty if it is of an earlier topic of this name."""
+    return dict(
+        connection.execute(
+            "SELECT partition, next_offset FROM masto.kafka_offsets"
+            " WHERE (topic, topic_id) = (%s, %s)",
+            (state.topic, state.topic_id),
+        ).fetchall()
+    )
+
+
 def open_ledger(
     connection: Connection[Any], state: TopicState, *, accept_data_loss: bool
 ) -> dict[int, int]:

@@ -153,16 +153,34 @@ def test_messages_go_after_their_days_but_not_before_the_tables_have_read_them(
 ) -> None:
     create_topics(environment.kafka_access, [environment.kafka_errors_topic])
     produce([upsert(str(number)) for number in range(10)])
-    with transaction(environment.postgres_url) as connection:
-        connection.execute(
-            "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
-            " VALUES (%s, 0, 'id', 7)",
-            (environment.kafka_topic,),
-        )
+    topic = read_topic(environment, environment.kafka_topic)
+    _record_ledger(environment, topic.topic_id, 7)
     assert remove_old_messages(environment, _NOW + timedelta(days=1)) == 0
     later = _NOW + timedelta(days=environment.kafka_keep_days, hours=1)
     assert remove_old_messages(environment, later) == 7
     assert read_topic(environment, environment.kafka_topic).earliest[0] == 7
+
+
+def test_messages_of_a_topic_that_was_created_again_wait_until_they_are_read(
+    environment: Settings, produce: Callable[..., None]
+) -> None:
+    """The stream has stopped then: the offsets of the ledger are those of the topic before."""
+    create_topics(environment.kafka_access, [environment.kafka_errors_topic])
+    produce([upsert(str(number)) for number in range(10)])
+    _record_ledger(environment, "the id of an earlier topic", 1_000)
+    later = _NOW + timedelta(days=environment.kafka_keep_days, hours=1)
+
+    assert remove_old_messages(environment, later) == 0
+    assert read_topic(environment, environment.kafka_topic).earliest[0] == 0
+
+
+def _record_ledger(settings: Settings, topic_id: str, next_offset: int) -> None:
+    with transaction(settings.postgres_url) as connection:
+        connection.execute(
+            "INSERT INTO masto.kafka_offsets (topic, partition, topic_id, next_offset)"
+            " VALUES (%s, 0, %s, %s)",
+            (settings.kafka_topic, topic_id, next_offset),
+        )
 
 
 def test_dead_letters_go_after_days_of_their_own(environment: Settings) -> None:
