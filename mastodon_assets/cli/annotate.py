@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from mastodon_assets.cli.common import AsJson, flag
+from mastodon_assets.cli.common import MOST_DAYS, AsJson, flag
 from mastodon_assets.cli.console import print_json, print_line, print_table, print_text, report
 from mastodon_assets.config.settings import Settings, load_settings
 
@@ -46,7 +46,9 @@ def sample(
     languages: _Languages = None,
     days: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Only posts of the last N days; default all."),
+        typer.Option(
+            min=1, max=MOST_DAYS, metavar="N", help="Only posts of the last N days; default all."
+        ),
     ] = None,
     training: Annotated[
         bool,

@@ -5,6 +5,7 @@ prints. Errors are one line; the exit status is 2 for wrong use or settings, 1 f
 interrupted.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -63,6 +64,8 @@ for _module, _panel in (
     _module.register(app, _panel)
 
 _logger = logging.getLogger(__name__)
+# Writing to an open file does not name it.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What typer raises for wrong use; of its kinds it exports only this one.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -92,6 +95,8 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error.__cause__, KeyboardInterrupt):
             # C code that was interrupted, such as Kafka's client, says so by a SystemError.
             return INTERRUPTED
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            return _failed(f"{error.strerror}; free disk space, then run it again", 1)
         if isinstance(error, OSError) and error.filename is not None:
             return _failed(f"{error.filename}: {error.strerror}", 1)
         _logger.exception("this is a mistake of the program; please report it with these lines:")

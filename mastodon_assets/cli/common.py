@@ -15,7 +15,12 @@ def flag(name: str, description: str, **options: Any) -> Any:
 
 AsJson = Annotated[bool, flag("--json", "Print JSON for a program to read.")]
 Toots = Annotated[int, typer.Option(min=1, metavar="N", help="Number of synthetic posts.")]
-Days = Annotated[int, typer.Option(min=1, metavar="N", help="Days of history to spread them over.")]
+# A calendar ends somewhere.
+MOST_DAYS = 36_500
+Days = Annotated[
+    int,
+    typer.Option(min=1, max=MOST_DAYS, metavar="N", help="Days of history to spread them over."),
+]
 Seed = Annotated[int, typer.Option(metavar="N", help="The same seed gives the same posts.")]
 
 

@@ -1,6 +1,6 @@
 """The command that writes posts to files: `export`."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +45,9 @@ def export(
     until = last or first
     if until < first:
         raise typer.BadParameter(f"--to {until:%Y-%m-%d} is before --from {first:%Y-%m-%d}")
+    if until.date() > datetime.now(UTC).date():
+        option = "--from" if last is None else "--to"
+        raise typer.BadParameter(f"{option} {until:%Y-%m-%d} is in the future")
     days = export_posts(load_settings().postgres_url, folder, first.date(), until.date())
     if as_json:
         print_json([{"day": day.day.isoformat(), **day.rows} for day in days])

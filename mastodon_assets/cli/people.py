@@ -77,6 +77,10 @@ def purge(
         raise typer.BadParameter(
             "give one of --account, --server, --from, --list, --export and --import"
         )
+    if undo and dry_run:
+        raise typer.BadParameter("give one of --undo and --dry-run")
+    if (undo or dry_run) and not any((account, server, from_file)):
+        raise typer.BadParameter("--undo and --dry-run go with --account, --server or --from")
     settings = load_settings()
     migrate(settings.postgres_url)
     if show_list:

@@ -1,7 +1,8 @@
 """The demo: the whole lineage on this machine, from a simulated post to a chart.
 
 What belongs here: putting the parts together for a newcomer. The demo uses the embedded stack only
-and ignores the settings of Kafka, PostgreSQL and Mastodon in environment and `.env`.
+and ignores the settings of Kafka, PostgreSQL, Mastodon, alerts and backups in environment and
+`.env`.
 """
 
 import os
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from mastodon_assets.simulator.sources import Source
 
 _MATERIALIZE_LOG, _UI_LOG = DEMO_LOGS
+# Beginnings of the names of settings that a demo ignores.
+_IGNORED = ("kafka_", "database_", "masto_", "mastodon_", "alert_", "backup_")
 _MATERIALIZE_SECONDS = 1800
 _POLL_SECONDS = 1
 _END_STEPS = ((signal.SIGTERM, 30), (signal.SIGKILL, 10))
@@ -110,13 +113,14 @@ def running_demo(
 def load_settings_of_demo(**overrides: Any) -> Settings:
     """Load the settings for a demo.
 
-    Those of Kafka, PostgreSQL and Mastodon are ignored. Charts, files and models are in the state
-    folder, so that a demo never replaces those of real data.
+    Those of Kafka, PostgreSQL, Mastodon, alerts and backups are ignored. Charts, files and models
+    are in the state folder, so that a demo never replaces those of real data. Its backups would be
+    the newest ones, for which older ones are removed.
     """
     ignored: dict[str, Any] = {
         name: field.default
         for name, field in Settings.model_fields.items()
-        if name.startswith(("kafka_", "database_", "mastodon_")) and name != "mastodon_assets_home"
+        if name.startswith(_IGNORED) and name != "mastodon_assets_home"
     }
     settings = load_settings(**{**ignored, **overrides})
     home = settings.mastodon_assets_home.absolute()

@@ -1,5 +1,6 @@
 """What all commands share: help, wrong use, errors, exit status, what they must not print."""
 
+import errno
 import json
 import logging
 import re
@@ -114,6 +115,17 @@ def test_a_mistake_of_the_program_is_logged_with_its_traceback(
     assert document["exception"].startswith("Traceback")
 
 
+def test_a_full_disk_is_one_line_that_says_so(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(models, "load_settings", fail)
+    reported = commands.failure(1, "model", "list")
+    assert reported == "No space left on device; free disk space, then run it again"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself_and_each_of_its_options(
     command: str, commands: Commands
@@ -144,6 +156,13 @@ def test_each_command_explains_itself_and_each_of_its_options(
         (["import", "x", "--instance", "a b"], "'a b' is not a domain"),
         (["replay", "--from", "3"], "--from and --to are offsets of one partition"),
         (["rebuild", "toots_raw"], "no such table: toots_raw; allowed: toot_"),
+        (["purge", "--server", "one.example", "--undo", "--dry-run"], "give one of --undo and"),
+        (["purge", "--import", "list.jsonl", "--dry-run"], "--undo and --dry-run go with"),
+        (["purge", "--list", "--undo"], "--undo and --dry-run go with --account, --server or"),
+        (["demo", "--days", "9999999"], "Invalid value for '--days'"),
+        (["annotate", "sample", "--days", "9999999"], "Invalid value for '--days'"),
+        (["export", "x", "--from", "9999-12-31"], "--from 9999-12-31 is in the future"),
+        (["export", "x", "--from", "2026-11-20", "--to", "2926-11-20"], "--to 2926-11-20 is in"),
     ],
 )
 def test_wrong_use_is_one_line_and_status_2(

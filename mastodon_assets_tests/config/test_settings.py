@@ -57,6 +57,10 @@ def refusal(**overrides: object) -> str:
         ("FILTER_LANGUAGES", "de-AT", "a comma-separated list of languages, such as de,en"),
         ("FILTER_TAGS", "two words", "a comma-separated list of tags, such as news,#tea"),
         ("FILTER_BOTS", "yes", "'keep' or 'drop'"),
+        ("KAFKA_KEEP_DAYS", "999999999", "at most 36500"),
+        ("DAGSTER_KEEP_DAYS", "999999999", "at most 36500"),
+        ("ALERT_GAP_MINUTES", "9999999999999", "at most 52560000"),
+        ("UI_HOSTS", "dagster*.example", "a comma-separated list of host names, such as localh"),
     ],
 )
 def test_a_bad_value_is_one_line_with_variable_value_and_what_is_allowed(
