@@ -22,9 +22,13 @@ _EARLIER = {
 
 
 def dagster_home(state_folder: Path) -> Path:
-    """Return the absolute folder; create it, and our `dagster.yaml` in it, if missing."""
+    """Return the absolute folder; create it, and our `dagster.yaml` in it, if missing.
+
+    Runs and their errors may quote posts, so what is created is for its owner only.
+    """
     home = _home(state_folder)
-    home.mkdir(parents=True, exist_ok=True)
+    home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, exist_ok=True)
     configuration = home / "dagster.yaml"
     if not configuration.exists() or _is_earlier(configuration):
         with as_file(files("mastodon_assets.orchestration") / "dagster.yaml") as template:

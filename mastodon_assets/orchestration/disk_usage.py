@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from mastodon_assets.config.settings import Settings
-from mastodon_assets.errors import PlatformError
+from mastodon_assets.errors import PlatformError, SettingsError
 from mastodon_assets.files import read_text, write_atomically
 from mastodon_assets.orchestration.dagster_home import existing_dagster_home
 
@@ -39,11 +39,12 @@ class DiskUsage:
     """The space that the platform takes.
 
     Attributes:
-        sizes: Bytes per part: `kafka`, `postgresql`, `dagster`, `backups`; without those that are
-            elsewhere.
+        sizes: Bytes per part: `kafka`, `postgresql`, `dagster`, `backups`; without those that have
+            no folder here.
         growth_per_day: Bytes per day, per part, over the last week; empty if it is not known yet.
         free: Bytes that are free on the disk of the state folder.
-        days_until_full: Days until that disk is full; None if it is not known or does not fill.
+        days_until_full: Days until that disk is full, by the growth of the parts on it; None if it
+            is not known or does not fill.
     """
 
     sizes: Mapping[str, int]
@@ -71,8 +72,8 @@ def read_disk_usage(settings: Settings) -> DiskUsage:
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     growth = growth_per_day([*_read_samples(home), Sample(now, sizes)])
-    elsewhere = _on_another_disk(settings.backup_dir, existing)
-    total = sum(size for part, size in growth.items() if not (part == "backups" and elsewhere))
+    elsewhere = _elsewhere(settings, existing)
+    total = sum(size for part, size in growth.items() if part not in elsewhere)
     return DiskUsage(sizes, growth, free, free / total if total > 0 else None)
 
 
@@ -112,19 +113,41 @@ def _read_samples(home: Path) -> list[Sample]:
         return []
 
 
-def _measure(settings: Settings) -> dict[str, int]:
+def _folders(settings: Settings) -> dict[str, Path | None]:
     home = settings.mastodon_assets_home.absolute()
-    folders = {
+    return {
         "kafka": home / "kafka",
         "dagster": existing_dagster_home(home),
         "backups": settings.backup_dir,
     }
+
+
+def _measure(settings: Settings) -> dict[str, int]:
+    folders = _folders(settings)
     sizes = {part: _folder_size(folder) for part, folder in folders.items() if folder}
     sizes = {part: size for part, size in sizes.items() if size}
     try:
         return {**sizes, "postgresql": _database_size(settings)}
     except PlatformError:
         return sizes
+
+
+def _elsewhere(settings: Settings, existing: Path) -> set[str]:
+    """Return the parts that are not on the disk of the folder `existing`."""
+    folders = _folders(settings)
+    parts = {part for part, folder in folders.items() if _on_another_disk(folder, existing)}
+    return parts if _is_database_here(settings) else {*parts, "postgresql"}
+
+
+def _is_database_here(settings: Settings) -> bool:
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        url = settings.postgres_url.get_secret_value()
+    except SettingsError:
+        return True
+    host = str(conninfo_to_dict(url).get("host", ""))
+    return host in ("localhost", "127.0.0.1", "::1") or host.startswith("/")
 
 
 def _on_another_disk(folder: Path | None, existing: Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 import dagster as dg
 
 _FOLDER = "run_locks"
+_PARTIAL = ".partial"
 # From the last event of a starting run to its lock: its process imports Dagster and the assets.
 _SECONDS_TO_START = timedelta(seconds=60)
 _HAS_PROCESS = {
@@ -33,10 +34,11 @@ def hold_run_lock(instance: dg.DagsterInstance, run_id: str) -> None:
         return
     lock.parent.mkdir(parents=True, exist_ok=True)
     for other in lock.parent.iterdir():
-        if not _is_held(other):
+        # Another process may be about to take and rename its partial one.
+        if other.suffix != _PARTIAL and not _is_held(other):
             other.unlink(missing_ok=True)
     # It appears under its name only once it is held.
-    partial = lock.with_name(f"{lock.name}.{os.getpid()}")
+    partial = lock.with_name(f"{lock.name}.{os.getpid()}{_PARTIAL}")
     descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     partial.rename(lock)

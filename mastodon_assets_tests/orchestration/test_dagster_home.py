@@ -1,6 +1,7 @@
 """The folder of Dagster's runs and its `dagster.yaml`."""
 
 import hashlib
+import stat
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,3 +24,11 @@ def test_a_configuration_of_an_earlier_version_is_replaced_unless_somebody_chang
     monkeypatch.setattr(dagster_home, "_EARLIER", {earlier})
     dagster_home.dagster_home(tmp_path)
     assert configuration.read_text() == _TEMPLATE
+
+
+def test_only_its_owner_enters_a_new_state_folder_and_the_folder_of_runs_in_it(
+    tmp_path: Path,
+) -> None:
+    home = dagster_home.dagster_home(tmp_path / "state")
+    modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (home.parent, home)]
+    assert modes == [0o700, 0o700]

@@ -54,6 +54,21 @@ def test_a_sample_is_taken_each_hour_and_the_disk_fills_by_what_was_added_since(
     assert usage.days_until_full is not None
 
 
+def test_a_database_on_another_machine_does_not_fill_this_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://u:p@{}:5432/masto"
+    here = load_settings(mastodon_assets_home=tmp_path, database_url=url.format("127.0.0.1"))
+    there = load_settings(mastodon_assets_home=tmp_path, database_url=url.format("db.example"))
+    sizes = iter([10 * 2**30, 20 * 2**30, 20 * 2**30])
+    monkeypatch.setattr(disk_usage, "_database_size", lambda _settings: next(sizes))
+    take_sample(here, _NOW - timedelta(days=2))
+    assert read_disk_usage(here).days_until_full is not None
+    usage = read_disk_usage(there)
+    assert usage.growth_per_day["postgresql"] == pytest.approx(5 * 2**30, rel=0.01)
+    assert usage.days_until_full is None
+
+
 def test_doctor_warns_of_a_disk_that_fills_within_a_month(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

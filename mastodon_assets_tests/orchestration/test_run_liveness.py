@@ -93,5 +93,10 @@ def test_locks_of_ended_processes_are_removed_and_held_ones_stay(
         assert set(folder.iterdir()) == {held, folder / "mine"}
         process.kill()
         process.wait()
+    # Of a run that starts at the same moment, between creating its file and locking it.
+    partial = folder / "starting.4711.partial"
+    partial.touch()
     hold_run_lock(instance, "another")
+    assert partial.exists()
+    partial.unlink()
     assert set(folder.iterdir()) == {folder / "mine", folder / "another"}
