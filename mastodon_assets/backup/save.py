@@ -42,6 +42,9 @@ SETTINGS = "settings.env"
 MANIFEST = "manifest.json"
 FORMAT = 1
 _NAME = "%Y-%m-%dT%H%M%SZ"
+_PARTIAL = ".partial-"
+# A backup takes hours at most; then its process was killed.
+_OLDEST_PARTIAL = timedelta(days=2)
 
 
 class BackupError(PlatformError):
@@ -101,7 +104,7 @@ def make_backup(
     final = target / made_at.strftime(_NAME)
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=target) as name:
+        with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=target) as name:
             folder = Path(name) / final.name
             folder.mkdir(mode=0o700)
             described = _save_database(settings, folder, report)
@@ -182,19 +185,31 @@ def find_backups(target: Path) -> list[Backup]:
 def remove_old_backups(target: Path, keep_days: int, now: datetime) -> list[Path]:
     """Remove complete backups older than `keep_days`, but never the newest; return their folders.
 
+    What a killed process left is removed as well.
+
     Raises:
         BackupError: One cannot be removed.
     """
     since = now - timedelta(days=keep_days)
     removed = [backup.folder for backup in find_backups(target)[1:] if backup.made_at < since]
-    for folder in removed:
-        try:
-            # Without its manifest, a half removed folder is no backup.
-            (folder / MANIFEST).unlink()
+    try:
+        for folder in removed:
+            # A half removed folder is no backup, and goes next time.
+            partial = folder.rename(folder.with_name(f"{_PARTIAL}{folder.name}"))
+            (partial / MANIFEST).unlink()
+            shutil.rmtree(partial)
+        for folder in _left(target, now):
             shutil.rmtree(folder)
-        except OSError as error:
-            raise BackupError(f"{folder} cannot be removed ({error.strerror})") from error
+    except OSError as error:
+        raise BackupError(
+            f"{error.filename or target} cannot be removed ({error.strerror})"
+        ) from error
     return removed
+
+
+def _left(target: Path, now: datetime) -> list[Path]:
+    before = (now - _OLDEST_PARTIAL).timestamp()
+    return [each for each in target.glob(f"{_PARTIAL}*") if each.stat().st_mtime < before]
 
 
 def backup_folder(settings: Settings) -> Path:

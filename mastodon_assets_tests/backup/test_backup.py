@@ -256,6 +256,8 @@ def test_a_backup_is_tested_in_a_database_that_is_removed_again(
 ) -> None:
     fill(platform, messages(20))
     backup = make_backup(platform, target, say)
+    with psycopg.connect(url_of(platform), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE masto_restore_0123abcd")
 
     check_restorable(platform, backup, say)
 
@@ -304,12 +306,18 @@ def test_old_backups_go_but_never_the_newest(tmp_path: Path) -> None:
         write_manifest(tmp_path / f"{days} days old", NOW - timedelta(days=days))
     write_manifest(tmp_path / "unreadable", NOW)
     (tmp_path / "unreadable" / MANIFEST).write_text("{")
-    (tmp_path / ".partial-x").mkdir()
+    for name, days_ago in {".partial-of-now": 0, ".partial-of-a-killed-process": 3}.items():
+        (tmp_path / name).mkdir()
+        at = (NOW - timedelta(days=days_ago)).timestamp()
+        os.utime(tmp_path / name, (at, at))
 
     removed = remove_old_backups(tmp_path, 14, NOW)
 
     assert sorted(path.name for path in removed) == ["20 days old", "30 days old"]
     assert [each.folder.name for each in find_backups(tmp_path)] == ["1 days old"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("1 days old", "unreadable", ".partial-of-now")
+    }
     assert remove_old_backups(tmp_path, 14, NOW + timedelta(days=300)) == []
     assert (tmp_path / "unreadable").exists()
     with pytest.raises(BackupError, match="cannot be read; choose another backup"):
