@@ -6,7 +6,6 @@ what another site's page has started, and requests under names that are not ours
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -51,7 +50,7 @@ class SameOriginMiddleware:
     def _reason(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and origin.partition("://")[2] != headers.get("host"):
             return "refused: the page that asks is of another origin"
         is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
         if is_foreign and not self._is_link(scope, headers):

@@ -243,7 +243,7 @@ def judge_clock(date: str | None, asked_at: datetime, answered_at: datetime) -> 
     """Compare our clock with the server's `Date` header, which has whole seconds."""
     try:
         server_time = parsedate_to_datetime(date or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return Finding(
             "clock", "yellow", "the server sends no time", "synchronize this machine's clock by NTP"
         )

@@ -106,6 +106,7 @@ class _Supervised:
         self._wait = 1.0
         self._last_lines: deque[str] = deque(maxlen=100)
         self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
         # Each start leads a session, in which its own children may outlive it.
         self._sessions: list[int] = []
 
@@ -124,6 +125,9 @@ class _Supervised:
             self._starts == 1 and lived < _TRIAL_SECONDS and status > 0
         )
         if is_hopeless or not self._restart:
+            # Its last lines may still be on their way; a process of its own may keep the pipe open.
+            if self._reader:
+                self._reader.join(_POLL_SECONDS)
             raise ChildFailedError(
                 f"{self._child.name} ended with status {status}: {self._reason()}"
             )
@@ -171,7 +175,8 @@ class _Supervised:
         self._starts += 1
         self._started_at = now
         self._last_lines.clear()
-        threading.Thread(target=self._copy_output, args=[self._process], daemon=True).start()
+        self._reader = threading.Thread(target=self._copy_output, args=[self._process], daemon=True)
+        self._reader.start()
 
     def _copy_output(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None
@@ -179,7 +184,9 @@ class _Supervised:
             for text in output:
                 line = _printable(_COLOUR.sub("", text.rstrip()))
                 self._last_lines.append(line)
-                self._write(self._child.name, line)
+                # A full disk or a closed terminal loses lines. Unread, they would end the process.
+                with suppress(OSError):
+                    self._write(self._child.name, line)
 
     def _reason(self) -> str:
         lines = [line.strip() for line in self._last_lines if line.strip()]

@@ -1,5 +1,6 @@
 """The supervisor, with processes that end, fail and refuse to end."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -50,6 +51,10 @@ def _worker(supervisor: "subprocess.Popen[str]") -> psutil.Process:
     return psutil.Process(int(pid))
 
 
+def _child(code: str) -> Child:
+    return Child("worker", [sys.executable, "-c", code], dict(os.environ))
+
+
 def _wait_until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while not is_so():
@@ -76,6 +81,20 @@ def test_a_killed_child_is_started_again() -> None:
         first.kill()
         assert _worker(supervisor).pid != first.pid
         supervisor.terminate()
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_the_next_ones_are_not() -> None:
+    code = "import sys; [print(n, flush=True) for n in range(3)]; sys.exit('error: at its end')"
+    lines: list[str] = []
+
+    def write(_name: str, line: str) -> None:
+        if line == "0":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        lines.append(line)
+
+    with pytest.raises(ChildFailedError, match="error: at its end"):
+        supervise([_child(code)], write, seconds_to_end=1)
+    assert lines == ["1", "2", "error: at its end"]
 
 
 @pytest.mark.parametrize("status", [1, 2])

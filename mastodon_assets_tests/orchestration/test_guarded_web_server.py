@@ -56,6 +56,7 @@ def test_own_pages_programs_and_links_are_served(
     [
         ("POST", "/graphql", {"origin": _FOREIGN}),
         ("POST", "/graphql", {"origin": "null"}),
+        ("POST", "/graphql", {"origin": "http://["}),
         ("POST", "/graphql", {"origin": "http://localhost:8000"}),
         ("GET", "/graphql?query=mutation%20{x}", {}),
         ("GET", "/graphql", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}),
