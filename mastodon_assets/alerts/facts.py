@@ -45,14 +45,15 @@ class TableFacts:
         ledger: Next offset to read by partition.
         written_at: When the ledger moved last; None before the first time.
         rejected: Dead letters of the last hour.
-        stored: Posts of the last hour.
+        read: Messages that were read from the first of these on, at least the posts of the last
+            hour. An imported history has only posts of earlier hours.
     """
 
     gaps: Sequence[tuple[str, str, int, datetime]]
     ledger: dict[int, int]
     written_at: datetime | None
     rejected: int
-    stored: int
+    read: int
 
 
 def read_facts(settings: Settings, now: datetime) -> Reading:
@@ -104,7 +105,7 @@ def judge_tables(settings: Settings, tables: TableFacts) -> Iterator[Problem]:
             f"{name}: {count} gap{'s are' if count > 1 else ' is'} still open, the oldest since"
             f" {oldest:%Y-%m-%d %H:%M} UTC",
         )
-    share = tables.rejected / max(tables.rejected + tables.stored, 1)
+    share = tables.rejected / max(tables.rejected, tables.read, 1)
     if tables.rejected >= _LEAST_REJECTS and share > settings.alert_reject_share:
         yield Problem(
             "rejects",
@@ -171,10 +172,21 @@ def _read_tables(connection: Connection[Any], settings: Settings, now: datetime)
     hour = {"since": now - timedelta(hours=1), "topic": settings.kafka_topic}
     row = connection.execute(
         """
+        WITH rejected AS (
+            SELECT topic, partition, count(*) AS number, min(kafka_offset) AS first_offset
+              FROM masto.toots_rejected WHERE rejected_at > %(since)s GROUP BY topic, partition
+        ),
+        posts AS (
+            SELECT coalesce(sum(toots_count), 0)::bigint AS number
+              FROM masto.toot_metrics_windowed WHERE window_start > %(since)s
+        )
         SELECT (SELECT max(updated_at) FROM masto.kafka_offsets WHERE topic = %(topic)s),
-               (SELECT count(*) FROM masto.toots_rejected WHERE rejected_at > %(since)s),
-               (SELECT coalesce(sum(toots_count), 0)::bigint FROM masto.toot_metrics_windowed
-                 WHERE window_start > %(since)s)
+               rejected.number,
+               greatest(rejected.number + posts.number, rejected.read)
+          FROM posts,
+               (SELECT coalesce(sum(number), 0)::bigint AS number,
+                       coalesce(sum(next_offset - first_offset), 0)::bigint AS read
+                  FROM rejected LEFT JOIN masto.kafka_offsets USING (topic, partition)) rejected
         """,
         hour,
     ).fetchone()

@@ -20,7 +20,7 @@ from mastodon_assets_tests.support.ports import free_port
 
 _NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 _MINUTE = timedelta(minutes=1)
-_TABLES = TableFacts(gaps=[], ledger={0: 10}, written_at=_NOW, rejected=0, stored=1000)
+_TABLES = TableFacts(gaps=[], ledger={0: 10}, written_at=_NOW, rejected=0, read=1000)
 
 
 def _source(state: str, told_at: datetime = _NOW, suspicious: str | None = None) -> SourceStatus:
@@ -54,9 +54,9 @@ def test_a_sources_state_is_a_problem_unless_it_works_or_was_stopped(
 def test_old_gaps_and_a_large_share_of_rejects_are_problems() -> None:
     settings = load_settings()
     assert list(judge_tables(settings, _TABLES)) == []
-    few = TableFacts([], {}, None, rejected=19, stored=0)
+    few = TableFacts([], {}, None, rejected=19, read=19)
     assert list(judge_tables(settings, few)) == []
-    many = TableFacts([("one.example", "public", 2, _NOW)], {}, None, rejected=100, stored=900)
+    many = TableFacts([("one.example", "public", 2, _NOW)], {}, None, rejected=100, read=1000)
     assert [each.what for each in judge_tables(settings, many)] == [
         "one.example/public: 2 gaps are still open, the oldest since 2026-11-20 12:00 UTC",
         "10% of the messages of the last hour were rejected; see: mastodon-assets rejected list",
@@ -80,6 +80,24 @@ def test_a_large_lag_and_a_lag_that_nothing_reduces_are_problems(
     topic = TopicState("topic", "id", {0: 0}, {0: end})
     found = judge_stream(load_settings(), tables, topic, _NOW)
     assert [each.kind for each in found] == kinds
+
+
+def test_rejects_of_an_imported_history_are_a_share_of_all_that_was_read(
+    settings: Settings,
+) -> None:
+    now = datetime.now(UTC)
+    with connect(settings.postgres_url) as connection:
+        connection.execute(
+            "INSERT INTO masto.kafka_offsets (topic, topic_id, partition, next_offset)"
+            " VALUES (%s, 'id', 0, 10000)",
+            (settings.kafka_topic,),
+        )
+        connection.execute(
+            "INSERT INTO masto.toots_rejected (topic, partition, kafka_offset, reason)"
+            " SELECT %s, 0, n, 'broken' FROM generate_series(100, 199) n",
+            (settings.kafka_topic,),
+        )
+    assert "rejects" not in {each.kind for each in read_facts(settings, now).problems}
 
 
 def test_facts_are_read_from_the_tables_the_broker_and_the_disk(settings: Settings) -> None:
