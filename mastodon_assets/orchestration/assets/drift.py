@@ -54,7 +54,7 @@ def _findings(settings: "Settings") -> "dict[str, Finding]":
         model = champion(connection)
         if model is None:
             return dict.fromkeys(_FACTS, drift.Finding(True, "there is no champion model yet"))
-        first, newest = drift.read_scores(connection, model.version)
+        first, newest = drift.read_scores(connection, model.version, model.trained_at)
     findings = {
         "label_shares_are_stable": drift.labels_hold(first, newest),
         "unscored_share_is_stable": drift.unscored_share_holds(first, newest),

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from psycopg import Connection
@@ -35,7 +36,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 
 _SCORES = """
 SELECT label_str, reason, prob_pos, text FROM masto.toots_sentiment
- WHERE model_version = %s ORDER BY scored_at {}, id {} LIMIT %s
+ WHERE model_version = %s AND scored_at >= %s ORDER BY scored_at {}, id {} LIMIT %s
 """
 
 
@@ -58,19 +59,28 @@ class Finding:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_scores(connection: Connection[Any], version: str) -> tuple[list[Scored], list[Scored]]:
-    """Read the first and the newest rows that the model scored, equally many and none in both."""
+def read_scores(
+    connection: Connection[Any], version: str, trained_at: datetime
+) -> tuple[list[Scored], list[Scored]]:
+    """Read the first and the newest rows that the model scored, equally many and none in both.
+
+    Args:
+        connection: The connection.
+        version: The model's version.
+        trained_at: When it was trained. Rows of before, which are all those of a long history, are
+            not looked through.
+    """
     row = connection.execute(
-        "SELECT count(*) FROM (SELECT FROM masto.toots_sentiment WHERE model_version = %s LIMIT %s)"
-        " AS scored",
-        (version, 2 * NEWEST_ROWS),
+        "SELECT count(*) FROM (SELECT FROM masto.toots_sentiment"
+        "                       WHERE model_version = %s AND scored_at >= %s LIMIT %s) AS scored",
+        (version, trained_at, 2 * NEWEST_ROWS),
     ).fetchone()
     assert row is not None
     first, newest = (
         [
             Scored(*found)
             for found in connection.execute(
-                _SCORES.format(order, order).encode(), (version, row[0] // 2)
+                _SCORES.format(order, order).encode(), (version, trained_at, row[0] // 2)
             )
         ]
         for order in ("ASC", "DESC")
