@@ -142,6 +142,7 @@ def _with_key(settings: Settings, backup: Backup) -> Settings:
     saved = read_text(backup.folder / SUPPRESSION_KEY_FILE)
     if settings.withdrawn_key is None and saved and not _entries(settings):
         # `up` generated a key for an empty list; nothing was made with it.
+        settings.mastodon_assets_home.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(settings.mastodon_assets_home / SUPPRESSION_KEY_FILE, f"{saved}\n")
         return settings.model_copy(update={"withdrawn_key": SecretStr(saved)})
     if needed:

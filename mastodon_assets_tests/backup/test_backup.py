@@ -154,6 +154,21 @@ def test_whoever_is_purged_after_the_backup_is_removed_again(
     assert len(entries(other)) == 1
 
 
+def test_the_lists_key_is_restored_to_a_state_folder_that_does_not_exist_yet(
+    platform: Settings, other: Settings, target: Path
+) -> None:
+    generated = platform.model_copy(update={"withdrawn_key": None})
+    generated.mastodon_assets_home.mkdir()
+    (generated.mastodon_assets_home / "withdrawn.key").write_text("0123456789abcdef")
+    backup = make_backup(generated, target, say)
+
+    restore(
+        other.model_copy(update={"withdrawn_key": None}), backup.folder, say, dagster_home=never
+    )
+
+    assert (other.mastodon_assets_home / "withdrawn.key").read_text() == "0123456789abcdef\n"
+
+
 def test_a_backup_is_private_and_has_no_secret_but_the_lists_key(
     platform: Settings, target: Path
 ) -> None:
