@@ -24,7 +24,9 @@ def register(app: typer.Typer, panel: str) -> None:
 def install(
     folder: Annotated[
         Path,
-        typer.Argument(help="The folder with .env and the state folder.", exists=True),
+        typer.Argument(
+            help="The folder with .env and the state folder.", exists=True, file_okay=False
+        ),
     ] = Path(),
     port: Annotated[int, port_option("Port of the web page.")] = 3000,
     system: System = False,

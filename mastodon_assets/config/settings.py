@@ -317,11 +317,13 @@ class Settings(BaseSettings):
                 f"cannot read {path} ({error.strerror}); set MASTODON_ASSETS_HOME to a folder of"
                 " your own"
             ) from error
-        except ValueError as error:
-            raise SettingsError(f"{path} is damaged; run: mastodon-assets up") from error
-        if not isinstance(connection, dict):
-            raise SettingsError(f"{path} is damaged; run: mastodon-assets up")
-        return {key: str(value) for key, value in connection.items()}
+        except ValueError:
+            connection = None
+        if isinstance(connection, dict):
+            found = {key: str(value) for key, value in connection.items()}
+            if not found.get("postgres_url") or _names_a_database(found["postgres_url"]):
+                return found
+        raise SettingsError(f"{path} is damaged; run: mastodon-assets up")
 
     @property
     def kafka_access(self) -> KafkaAccess:

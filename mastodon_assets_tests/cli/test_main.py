@@ -158,6 +158,7 @@ def test_each_command_explains_itself_and_each_of_its_options(
         (["rebuild", "toots_raw"], "no such table: toots_raw; allowed: toot_"),
         (["purge", "--server", "one.example", "--undo", "--dry-run"], "give one of --undo and"),
         (["purge", "--import", "list.jsonl", "--dry-run"], "--undo and --dry-run go with"),
+        (["service", "install", __file__], "Invalid value for 'folder'"),
         (["purge", "--list", "--undo"], "--undo and --dry-run go with --account, --server or"),
         (["demo", "--days", "9999999"], "Invalid value for '--days'"),
         (["annotate", "sample", "--days", "9999999"], "Invalid value for '--days'"),

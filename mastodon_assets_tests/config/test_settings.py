@@ -277,7 +277,10 @@ def test_without_any_connection_the_error_says_how_to_get_one() -> None:
         _ = load_settings().postgres_url
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '"postgresql://u:s3cr3t@h/d"', "\udcff"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '"postgresql://u:s3cr3t@h/d"', '{"postgres_url": "s3cr3t@h"}', "\udcff"],
+)
 def test_a_damaged_connection_file_is_reported_in_one_line(folder: Path, text: str) -> None:
     (folder / ".mastodon_assets").mkdir()
     path = folder / ".mastodon_assets" / "connection.json"
