@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded import stack as embedded
-from mastodon_assets_tests.support.databases import new_database
+from mastodon_assets_tests.support.databases import left_database, without_fsync
 from mastodon_assets_tests.support.java import QUICK_JVM, QUICK_STARTS
 from mastodon_assets_tests.support.mock_broker import ERRORS, STREAM, Broker
 from mastodon_assets_tests.support.shared_data import SHARED_DATA
@@ -185,7 +185,9 @@ def stack_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(stack_folder: Path) -> Iterator[embedded.Connection]:
     """Kafka and PostgreSQL, up for the whole run."""
     try:
-        yield embedded.up(stack_folder, topics=["mastodon_stream", "mastodon_errors"])
+        connection = embedded.up(stack_folder, topics=["mastodon_stream", "mastodon_errors"])
+        without_fsync(connection)
+        yield connection
     finally:
         embedded.down(stack_folder, wipe=True)
 
@@ -193,14 +195,14 @@ def stack(stack_folder: Path) -> Iterator[embedded.Connection]:
 @pytest.fixture(scope="module")
 def database_url(stack: embedded.Connection) -> Iterator[SecretStr]:
     """An empty, migrated database of the module's own."""
-    with new_database(stack) as url:
+    with left_database(stack) as url:
         yield url
 
 
 @pytest.fixture
 def fresh_database_url(stack: embedded.Connection) -> Iterator[SecretStr]:
     """An empty, migrated database of the test's own."""
-    with new_database(stack) as url:
+    with left_database(stack) as url:
         yield url
 
 

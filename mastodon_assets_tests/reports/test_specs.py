@@ -3,7 +3,7 @@
 import csv
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from PIL import Image
 from psycopg import Connection
 from pydantic import SecretStr
 
+from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.reports import specs, writers
 from mastodon_assets.reports.specs import (
     CHARTS,
@@ -23,8 +24,9 @@ from mastodon_assets.reports.specs import (
     render_chart,
     write_export,
 )
-from mastodon_assets.warehouse.database import transaction
+from mastodon_assets.warehouse.database import connect, transaction
 from mastodon_assets.warehouse.tables import TABLES
+from mastodon_assets_tests.support.databases import left_database
 from mastodon_assets_tests.support.report_rows import (
     MONDAY,
     ODD_HASHTAGS,
@@ -87,13 +89,21 @@ def test_an_empty_table_gives_an_honest_picture(
     assert _width(result.path) == 1600
 
 
-@pytest.mark.parametrize("days", [1, 7, 366, 1000])
+@pytest.fixture(scope="module", params=[1, 7, 366, 1000])
+def days_of_posts(
+    request: pytest.FixtureRequest, stack: StackConnection
+) -> Iterator[Connection[Any]]:
+    """A database of their own with posts of that many days, for all charts."""
+    with left_database(stack) as url, connect(url) as connection:
+        _fill(connection, request.param)
+        yield connection
+
+
 @pytest.mark.parametrize("name", CHARTS)
 def test_a_chart_is_drawn_from_a_day_a_week_a_year_and_three(
-    connection: Connection[Any], name: str, days: int, tmp_path: Path
+    days_of_posts: Connection[Any], name: str, tmp_path: Path
 ) -> None:
-    _fill(connection, days)
-    result = render_chart(connection, name, tmp_path)
+    result = render_chart(days_of_posts, name, tmp_path)
     assert not result.empty
     assert result.rows > 0
     assert _width(result.path) == 1600

@@ -35,7 +35,7 @@ from mastodon_assets.warehouse.roles import (
 )
 from mastodon_assets.warehouse.staging import with_staging
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
-from mastodon_assets_tests.support.databases import new_database
+from mastodon_assets_tests.support.databases import empty_database, new_database
 from mastodon_assets_tests.support.labelled_posts import add_post, give_label
 from mastodon_assets_tests.support.migrations import add_migration
 
@@ -389,9 +389,7 @@ def test_a_superusers_migration_creates_tables_of_the_owner(
 
 
 def test_roles_can_be_created_before_the_tables(stack: StackConnection) -> None:
-    with new_database(stack) as admin:
-        with psycopg.connect(admin.get_secret_value()) as connection:
-            connection.execute("DROP SCHEMA masto CASCADE")
+    with empty_database(stack) as admin:
         create_roles(admin, PASSWORDS)
         migrate(as_role(admin, OWNER))
         with transaction(as_role(admin, READER), snapshot=True) as connection:
@@ -428,10 +426,9 @@ def test_the_error_of_a_role_that_cannot_create_roles_says_who_can(admin_url: Se
 def test_a_database_owner_with_createrole_can_create_the_roles(
     stack: StackConnection,
 ) -> None:
-    with new_database(stack) as admin:
+    with empty_database(stack) as admin:
         parts = conninfo_to_dict(admin.get_secret_value())
         with psycopg.connect(admin.get_secret_value(), autocommit=True) as connection:
-            connection.execute("DROP SCHEMA masto CASCADE")
             connection.execute("CREATE ROLE landlord LOGIN CREATEROLE PASSWORD 'p'")
             # The roles are there already, from the other tests.
             connection.execute(

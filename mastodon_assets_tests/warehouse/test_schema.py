@@ -24,7 +24,7 @@ from mastodon_assets.warehouse.migrate import MigrationError, migrate
 from mastodon_assets.warehouse.schema_version import MIGRATIONS, SchemaVersionError
 from mastodon_assets.warehouse.tables import SCHEMA, TABLES, Table
 from mastodon_assets.warehouse.views import apply_view
-from mastodon_assets_tests.support.databases import new_database
+from mastodon_assets_tests.support.databases import empty_database
 from mastodon_assets_tests.support.migrations import add_migration
 
 TABLE_LIST = pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
@@ -49,9 +49,7 @@ def catalog(url: SecretStr) -> list[tuple[Any, ...]]:
 @pytest.fixture
 def bare_url(stack: StackConnection) -> Any:
     """A database to which no migration was ever applied."""
-    with new_database(stack) as url:
-        with psycopg.connect(url.get_secret_value()) as connection:
-            connection.execute("DROP SCHEMA masto CASCADE")
+    with empty_database(stack) as url:
         yield url
 
 
