@@ -58,6 +58,8 @@ _COST_OF_FIXTURE = {
     "stack": "system",
     "spark": "system",
 }
+# When the files of a cost have their turn, from first to last.
+_TURNS = {"chaos": (0.0, 0.5), "system": (0.0, 1.0), "component": (0.0, 1.0), "unit": (1.0, 2.0)}
 _FAULTS = Path(__file__).parent / "faults"
 # What Python reports of itself when code leaves the process.
 _LEAVES_THE_PROCESS = {
@@ -72,12 +74,30 @@ _LEAVES_THE_PROCESS = {
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark each test by its cost, so that `-m unit` and the like select by it.
 
-    Workers begin with the dearest: the cheap ones at the end let all workers end together.
+    Workers get the files in the order that `_turns` gives.
     """
     for item in items:
         item.add_marker(_cost(item))
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: -_COSTS.index(_cost(item)))
+        turns = _turns(items)
+        items.sort(key=lambda item: (turns[item.path], -_COSTS.index(_cost(item))))
+
+
+def _turns(items: list[pytest.Item]) -> dict[Path, float]:
+    """Return each file's place in the order, from 0 to 1, or to 2 for files of unit tests alone.
+
+    Faults and servers in the process mostly wait, Spark and Dagster compute: spread among each
+    other, they leave no core idle. The cheap files at the end let all workers end together.
+    """
+    costs: dict[Path, str] = {}
+    for item in items:
+        costs[item.path] = max(costs.get(item.path, "unit"), _cost(item), key=_COSTS.index)
+    turns = {}
+    for cost, (first, last) in _TURNS.items():
+        files = [file for file, of_file in costs.items() if of_file == cost]
+        for place, file in enumerate(files):
+            turns[file] = first + (last - first) * place / len(files)
+    return turns
 
 
 def _cost(item: pytest.Item) -> str:

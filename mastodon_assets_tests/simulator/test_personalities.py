@@ -80,6 +80,8 @@ _ANSWERS = {
         ("verify_wrong_token_422", "/api/v1/accounts/verify_credentials", "wrong"),
     ],
 }
+# A client that leaves events unread does not see the server's answer to its close.
+_CLOSE_SECONDS = 0.5
 
 
 @contextmanager
@@ -240,7 +242,8 @@ def test_a_socket_is_the_recorded_one_and_outlives_its_token() -> None:
     faults = ServerFaults()
     with simulated("gotosocial", faults=faults) as server:
         valid = {"Authorization": f"Bearer {server.token}"}
-        with connect(socket_url(server, "?stream=public"), additional_headers=valid) as socket:
+        address = socket_url(server, "?stream=public")
+        with connect(address, additional_headers=valid, close_timeout=_CLOSE_SECONDS) as socket:
             frame = json.loads(socket.recv(timeout=10))
             assert set(frame) == set(recorded)
             assert frame["stream"] == ["public"]
@@ -297,7 +300,7 @@ def test_a_socket_of_mastodon_carries_several_streams_and_the_payloads_that_were
     recorded = next(json.loads(data) for kind, data in events if kind == "update")
 
     def opened(query: str = "", **options: Any) -> Any:
-        return connect(socket_url(server, query), **options)
+        return connect(socket_url(server, query), close_timeout=_CLOSE_SECONDS, **options)
 
     with simulated("mastodon-4.6") as server:
         for token in (None, "wrong"):
@@ -349,7 +352,8 @@ def test_deletes_of_posts_that_were_never_public_can_be_sent() -> None:
     source = UnknownDeletes(synthetic_source(toots=60, days=1, seed=1), every=10)
     with simulated("gotosocial", source=source) as server:
         headers = {"Authorization": f"Bearer {server.token}"}
-        with connect(socket_url(server, "?stream=public"), additional_headers=headers) as socket:
+        address = socket_url(server, "?stream=public")
+        with connect(address, additional_headers=headers, close_timeout=_CLOSE_SECONDS) as socket:
             frames: list[dict[str, Any]] = []
             while sum(each["event"] == "delete" for each in frames) < 5:
                 frames.append(json.loads(socket.recv(timeout=10)))
