@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from mastodon_assets.config.settings import Settings, load_settings
 from mastodon_assets.embedded import stack as embedded
 from mastodon_assets_tests.support.databases import left_database, without_fsync
-from mastodon_assets_tests.support.java import QUICK_JVM, QUICK_STARTS
+from mastodon_assets_tests.support.java import QUICK_JVM, quick_starts
 from mastodon_assets_tests.support.mock_broker import ERRORS, STREAM, Broker
 from mastodon_assets_tests.support.shared_data import SHARED_DATA
 
@@ -189,7 +189,7 @@ def _only_our_own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     patch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     # How fast a command ends says how busy the machine is.
     patch.setenv("STOP_SECONDS", "60")
-    for variable, options in QUICK_STARTS.items():
+    for variable, options in quick_starts().items():
         patch.setenv(variable, options)
     patch.chdir(tmp_path_factory.mktemp("cwd"))
     yield

@@ -11,6 +11,7 @@ in with; `server.properties` and `log4j2.xml`, rewritten at each start; `data/`,
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import uuid
@@ -312,6 +313,8 @@ def _java(jars: Path, heap: str, *, more_jars: Path | None = None) -> list[str]:
     return [
         str(java_home(cache_dir()) / "bin" / "java"),
         f"-Xmx{heap}",
+        # As Kafka's own scripts do.
+        *shlex.split(os.environ.get("KAFKA_JVM_PERFORMANCE_OPTS", "")),
         "-XX:+ExitOnOutOfMemoryError",
         "-Dlog4j2.configurationFile=log4j2.xml",
         *("-cp", os.pathsep.join(path)),

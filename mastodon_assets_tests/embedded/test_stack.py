@@ -29,6 +29,7 @@ from mastodon_assets.config.settings import load_settings
 from mastodon_assets.config.state_folder import StateDamagedError
 from mastodon_assets.embedded import kafka, postgres, stack
 from mastodon_assets.kafka.client import Refusals, client_config, config_of
+from mastodon_assets_tests.support.java import QUICK_JVM
 
 pytestmark = pytest.mark.usefixtures("own_servers")
 
@@ -104,6 +105,15 @@ def test_up_writes_where_to_connect_for_the_owner_only(
     assert path.stat().st_mode & 0o777 == 0o600
     assert home.stat().st_mode & 0o777 == 0o700
     assert written(home) == connection
+
+
+def test_the_broker_starts_with_the_options_that_kafkas_own_scripts_read(
+    home: Path, connection: stack.Connection
+) -> None:
+    broker = kafka.find(home.resolve())
+    assert broker is not None
+    # The tests' own choice, which is in KAFKA_JVM_PERFORMANCE_OPTS.
+    assert set(QUICK_JVM.split()) <= set(broker.cmdline())
 
 
 def test_a_second_up_changes_nothing(home: Path, connection: stack.Connection) -> None:

@@ -1,18 +1,49 @@
-"""Spark's class archive for a test run: its JVMs then start in half the time.
+"""Class archives of Spark and Kafka for a test run: their JVMs then start in half the time.
 
     python -m mastodon_assets_tests.support.class_archive
 
-Writes it to the cache, as the first command with a session of its own would, unless it is there.
-What belongs here: work that loads the classes which the tests need.
+Writes them to the cache unless they are there: Spark's as the first command with a session of its
+own would, Kafka's for the tests alone. What belongs here: work that loads the classes which the
+tests need.
 """
 
+import os
+import tempfile
+from pathlib import Path
+
 from mastodon_assets.config.settings import load_settings
+from mastodon_assets.embedded import kafka
+from mastodon_assets.kafka.topics import create_topics
 from mastodon_assets.sentiment.features.pipeline import DEMO_PARAMETERS
 from mastodon_assets.sentiment.training.fit import fit_pipeline
 from mastodon_assets.spark.session import ShortLivedSession
+from mastodon_assets_tests.support.java import KAFKA_OPTIONS, QUICK_JVM, kafka_archive
 
 
 def main() -> None:
+    """Write both."""
+    _write_kafkas()
+    _write_sparks()
+
+
+def _write_kafkas() -> None:
+    """Start a broker with a topic, and end it, which writes the classes that it loaded."""
+    archive = kafka_archive()
+    if not (options := archive.options_to_write()):
+        return
+    os.environ[KAFKA_OPTIONS] = f"{QUICK_JVM} {options}"
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        create_topics(kafka.start(home, print), ["topic"])
+        broker = kafka.find(home)
+        assert broker is not None
+        kafka.stop_server(broker)
+    assert archive._partial is not None
+    archive._partial.replace(archive._file)
+    archive.give_up()
+
+
+def _write_sparks() -> None:
     """Fit a tiny model and plan a read of Kafka."""
     with ShortLivedSession(load_settings(spark_master="local[2]"), print) as session:
         spark = session()
