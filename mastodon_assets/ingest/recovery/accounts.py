@@ -40,9 +40,9 @@ class KnownAccount:
 class AccountsChecked:
     """A round has ended.
 
-    `gone` are the accounts that the server does not show any more, `checked` the ones that were
-    asked for by this run, and `known` all with posts of the last days. `oldest_unchecked` is the
-    time of the oldest last post of the others.
+    `gone` are the accounts that the server does not show any more, if it has shown any; `checked`
+    are the ones that were asked for by this run, and `known` all with posts of the last days.
+    `oldest_unchecked` is the time of the oldest last post of the others.
     """
 
     gone: Sequence[str]
@@ -107,8 +107,10 @@ class AccountChecker:
         others = [
             account.last_post_at for key, account in accounts.items() if key not in self._due_at
         ]
+        # A server that shows none of them may not serve accounts by their ids at all.
+        has_shown_any = len(self._gone) < len(self._due_at)
         checked = AccountsChecked(
-            [accounts[key].username for key in accounts if key in self._gone],
+            [accounts[key].username for key in accounts if key in self._gone and has_shown_any],
             len(accounts),
             len(self._due_at),
             min(others, default=None),

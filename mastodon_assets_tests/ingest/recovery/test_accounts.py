@@ -76,3 +76,13 @@ def test_accounts_that_posted_last_come_first_and_gone_ones_are_named_until_thei
         rounds.after(3600)
     del rounds.answers["7"]
     assert rounds.after(600).gone == []
+
+
+def test_a_server_that_shows_no_account_at_all_says_nothing_of_them() -> None:
+    """Not every software has this request; all posts would be removed."""
+    rounds = _Rounds(1, 2, 3)
+    rounds.answers = dict.fromkeys("123")
+    assert (rounds.after(600).gone, rounds.items[-1].checked) == ([], 3)
+
+    rounds.answers = dict.fromkeys("12")
+    assert rounds.after(3600).gone == ["a1@one.example", "a2@one.example"]
