@@ -39,6 +39,7 @@ from mastodon_assets.warehouse.tables import (
     TOOTS_DELETED,
     TOOTS_REJECTED,
     USER_AVG_LENGTH_WINDOWED,
+    Table,
 )
 
 _POSTS_AT_ONCE = 50_000
@@ -95,46 +96,37 @@ def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> Rem
         is_frozen = _freeze_posts(connection, settings.posts_keep_days, now, until)
         _move(connection, "windows", settings.windows_keep_days, now)
         remove_posts_deleted_at_home(connection, until=until)
-        posts, is_complete = _remove_posts(connection, until)
-        windows = 0
-        for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED):
-            removed, is_whole = delete_rows(
-                connection,
-                table,
-                with_horizons("window_start < {windows_since}"),
-                oldest_by="window_start",
-                until=until,
-            )
-            windows, is_complete = windows + removed, is_complete and is_whole
+        posts, are_posts_gone = _remove_posts(connection, until)
+        is_old_window = with_horizons("window_start < {windows_since}")
+        windows = [
+            delete_rows(connection, table, is_old_window, oldest_by="window_start", until=until)
+            for table in (TOOT_METRICS_WINDOWED, USER_AVG_LENGTH_WINDOWED)
+        ]
         before = now - timedelta(days=settings.rejected_keep_days)
-        rejected, is_whole = delete_rows(
-            connection,
-            TOOTS_REJECTED,
-            sql.SQL("rejected_at < {}").format(sql.Literal(before)),
-            oldest_by="rejected_at",
-            until=until,
-        )
-        is_complete = is_complete and is_whole
+        rejected = _remove_before(connection, TOOTS_REJECTED, "rejected_at", before, until)
         before = now - timedelta(days=settings.alerts_keep_days)
-        alerts, is_whole = delete_rows(
-            connection,
-            ALERTS,
-            sql.SQL("closed_at < {}").format(sql.Literal(before)),
-            oldest_by="closed_at",
-            until=until,
-        )
-        is_complete = is_complete and is_whole
+        alerts = _remove_before(connection, ALERTS, "closed_at", before, until)
         before = now - timedelta(days=settings.unknown_deletes_keep_days)
-        deletes, is_deleted = _remove_unknown_deletes(connection, before, until)
+        deletes = _remove_unknown_deletes(connection, before, until)
         # Servers that are not read any more will not answer.
-        delete_rows(
-            connection,
-            HOME_QUESTIONS,
-            sql.SQL("since < {}").format(sql.Literal(before)),
-            until=until,
-        )
-    is_complete = is_complete and is_deleted and is_frozen
-    return RemovedRows(posts, windows, rejected, is_complete, alerts, deletes)
+        _remove_before(connection, HOME_QUESTIONS, "since", before, until)
+    others = (*windows, rejected, alerts, deletes)
+    return RemovedRows(
+        posts=posts,
+        windows=sum(removed for removed, _ in windows),
+        rejected=rejected[0],
+        alerts=alerts[0],
+        deletes=deletes[0],
+        is_complete=is_frozen and are_posts_gone and all(is_whole for _, is_whole in others),
+    )
+
+
+def _remove_before(
+    connection: Connection[Any], table: Table, column: LiteralString, before: datetime, until: float
+) -> tuple[int, bool]:
+    """Remove the rows of a time before `before`; return their number and whether all are gone."""
+    condition = sql.SQL("{} < {}").format(sql.Identifier(column), sql.Literal(before))
+    return delete_rows(connection, table, condition, oldest_by=column, until=until)
 
 
 def _remove_unknown_deletes(
