@@ -227,7 +227,10 @@ class SourceWorker:
                 self._is_paused = True
                 self._queue.pause()
                 self._gap_repair.open_gap(datetime.now(UTC), "Kafka away")
-                self._log.warning("Kafka takes no messages: reading pauses until it does")
+                self._log.warning(
+                    "Kafka takes no messages (%s): reading pauses until it does",
+                    self._publisher.failure,
+                )
                 self._record_state()
             self._publisher.wait(_POLL_SECONDS)
             return False
@@ -517,7 +520,7 @@ class SourceWorker:
 
     def _present_state(self) -> SourceState:
         if self._is_paused:
-            return self._state("paused", "Kafka takes no messages")
+            return self._state("paused", f"Kafka takes no messages ({self._publisher.failure})")
         if not self._is_connected and self._last_failure is not None:
             failure = self._last_failure
             name: StateName = "refused" if self._is_refused() else "disconnected"

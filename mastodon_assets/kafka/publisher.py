@@ -36,6 +36,7 @@ _ENVELOPE_BYTES = 1024
 _MAX_MESSAGE_BYTES = 1024 * 1024 - _ENVELOPE_BYTES
 _ERROR_LENGTH = 300
 _TOO_LARGE = "larger than Kafka accepts"
+_NO_ANSWER = "no answer"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Publisher:
 
     Kafka may go away and come back: messages that it did not take are kept and sent again. The
     number of waiting messages is bounded if nothing is published while `has_room` is false.
+    `failure` is why Kafka takes none, if it takes none.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Publisher:
         self._errors_topic = errors_topic
         self._servers = servers
         self._undelivered: list[_Record] = []
-        self._failure = "no answer"
+        self.failure = _NO_ANSWER
         self._progress_at = self._opened_at = time.monotonic()
 
     def has_room(self) -> bool:
@@ -147,7 +149,7 @@ class Publisher:
         """
         missing = self._producer.flush(seconds) + len(self._undelivered)
         if missing:
-            raise self.unavailable(f"{missing} messages are not acknowledged: {self._failure}")
+            raise self.unavailable(f"{missing} messages are not acknowledged: {self.failure}")
 
     def unavailable(self, what: str) -> ServiceUnavailableError:
         """Return the error for a run that cannot wait."""
@@ -162,6 +164,9 @@ class Publisher:
         self._producer.flush(1)
 
     def _produce(self, topic: str, value: bytes, key: bytes | None) -> None:
+        if self._undelivered:
+            # `wait` sends them all. To try each would take ten seconds per message.
+            return self._keep(_Record(topic, value, key), self.failure)
         if len(self._producer) == 0:
             self._progress_at = time.monotonic()
         deadline = time.monotonic() + _STUCK_SECONDS
@@ -205,14 +210,14 @@ class Publisher:
 
     def _keep(self, record: _Record, failure: str) -> None:
         self._undelivered.append(record)
-        self._failure = failure
+        self.failure = failure
 
     def _renew(self) -> None:
         # A producer accepts nothing after a fatal error. Messages in flight come back undelivered
         # and may reach Kafka twice, which changes no table.
         self.close()
         waiting, self._undelivered = self._undelivered, []
-        self._producer = self._new_producer()
+        self._producer, self.failure = self._new_producer(), _NO_ANSWER
         self._opened_at = time.monotonic()
         for record in waiting:
             self._produce(record.topic, record.value, record.key)

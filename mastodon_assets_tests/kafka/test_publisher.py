@@ -265,10 +265,16 @@ def test_what_waits_for_kafka_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_queue_that_stays_full_keeps_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher_module, "_STUCK_SECONDS", 0.05)
-    publisher = publisher_on(Producer(error=BufferError()))
+    full = Producer(error=BufferError())
+    publisher = publisher_on(full)
     publisher.publish(message())
 
     assert publisher.is_stuck()
+    assert publisher.failure == "the producer's queue stays full"
+    full.error = None
+    publisher.publish(message("2"))
+    assert full.taken == [], "the second one waits with the first"
+    assert publisher.in_flight() == 2
 
 
 def test_a_full_queue_is_waited_for(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
