@@ -32,7 +32,7 @@ DEFAULT_PERIOD = "7d"
 # Live counts per minute are shown up to this length; hourly tables serve longer ones.
 _LONGEST_BY_MINUTE = timedelta(hours=6)
 _WHOLE_DAYS_FROM = timedelta(days=7)
-_LANGUAGE = re.compile(r"\A[a-z]{2,8}(-[a-z0-9]{1,8})*\Z")
+_LANGUAGE = re.compile(r"\A[a-z]{2,8}([-_][a-z0-9]{1,8})*\Z")
 _LONGEST_TEXT = 200
 
 
@@ -48,7 +48,7 @@ class Filters:
         period: A key of `PERIODS`; unused if `first_day` is set.
         first_day: First day, UTC; None for a period that ends now.
         last_day: Last day, UTC, inclusive; set together with `first_day`.
-        language: Language as declared; None for all.
+        language: Language as declared, in lower case; None for all.
         hashtag: In its one form; None for all.
         server: Domain in its one form; None for all.
     """

@@ -125,6 +125,11 @@ class Poller:
         except PlatformError as error:
             self._note_problem(str(error))
             return
+        except Exception as error:
+            if self.reached.problem is None:
+                logger.exception("the state of the data cannot be read:")
+            self._note_problem(type(error).__name__)
+            return
         was_unreachable = self.reached.problem is not None
         self.reached = Reached(None, datetime.now(UTC), state.posts_changed_at)
         changed = set(_GROUPS) if was_unreachable else self._changes(state)

@@ -25,7 +25,7 @@ SELECT n.event_at, n.username, n.instance, n.lang, n.hashtags, n.is_sensitive, n
          ORDER BY event_at DESC LIMIT %(searched)s) n
   LEFT JOIN masto.toots_sentiment s USING (id)
   LEFT JOIN masto.sentiment_models m ON m.version = s.model_version
- WHERE (%(language)s::text IS NULL OR n.lang = %(language)s)
+ WHERE (%(language)s::text IS NULL OR lower(n.lang) = %(language)s)
    AND (%(server)s::text IS NULL OR n.instance = %(server)s)
    AND (%(hashtag)s::text IS NULL OR %(hashtag)s = ANY (n.hashtags))
  ORDER BY n.event_at DESC LIMIT %(most)s"""

@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -41,6 +43,8 @@ UNREACHABLE = "Database not reachable. The log of the dashboard says why."
 NARROW = 326
 _HALF, _WHOLE = 560, 1160
 _MOST_CACHED = 600
+# A query that took too long may be quick the next time, whether data changed or not.
+_SECONDS_FAILED = 10.0
 _MOST_CHOICES = 60
 Value = TypeVar("Value")
 
@@ -77,23 +81,54 @@ class Choices:
     hashtags: Sequence[str]
 
 
+class ViewError(PlatformError):
+    """A view failed by a mistake of the program; the log has it."""
+
+
+@contextmanager
+def _failing_alone(view: View) -> Iterator[None]:
+    """Log a mistake of the program; the page shows the other views."""
+    try:
+        yield
+    except PlatformError:
+        raise
+    except Exception as error:
+        logger.exception("the view %s failed:", view.name)
+        raise ViewError("this view failed; the log of the dashboard says why") from error
+
+
+@dataclass(frozen=True)
+class _Entry(Generic[Value]):
+    """A value of one version, computed or being computed since a moment."""
+
+    number: int
+    value: asyncio.Future[Value]
+    since: float
+
+    def is_to_be_tried_again(self) -> bool:
+        """Return whether it failed some time ago: what made it fail may be over."""
+        if not self.value.done() or self.value.cancelled() or self.value.exception() is None:
+            return False
+        return time.monotonic() - self.since > _SECONDS_FAILED
+
+
 class _Cache(Generic[Value]):
     """Values by key and version; one computation at a time per key, the least used go."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[Hashable, tuple[int, asyncio.Future[Value]]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _Entry[Value]] = OrderedDict()
 
     async def get(self, key: Hashable, number: int, make: Callable[[], Awaitable[Value]]) -> Value:
         """Return the value of that version, computed now if it is not there."""
         entry = self._entries.get(key)
-        if entry is None or entry[0] != number:
-            entry = (number, asyncio.ensure_future(make()))
+        if entry is None or entry.number != number or entry.is_to_be_tried_again():
+            entry = _Entry(number, asyncio.ensure_future(make()), time.monotonic())
             self._entries[key] = entry
         self._entries.move_to_end(key)
         while len(self._entries) > _MOST_CACHED:
             self._entries.popitem(last=False)
         # Whoever asks may go away; the others still wait for it.
-        return await asyncio.shield(entry[1])
+        return await asyncio.shield(entry.value)
 
 
 class Renderer:
@@ -120,7 +155,12 @@ class Renderer:
         async def make() -> Read:
             scope = scope_at(applied, datetime.now(UTC))
             try:
-                content = await self._database.read(lambda connection: view.read(connection, scope))
+                with _failing_alone(view):
+                    content = await self._database.read(
+                        lambda connection: view.read(connection, scope)
+                    )
+            except ViewError:
+                raise
             except PlatformError:
                 if (last := self._last.get(key)) is None:
                     raise
@@ -143,16 +183,14 @@ class Renderer:
         """Return a view as a part of the page; if it cannot be read, the part says why."""
 
         async def make() -> Section:
-            try:
-                read = await self.content(view, filters)
-            except PlatformError as error:
-                return self._failed(view, error)
-            except Exception:
-                logger.exception("the view %s failed:", view.name)
-                return self._failed(view, PlatformError("this view failed; see the log"))
-            return self._section(view, filters, read)
+            read = await self.content(view, filters)
+            with _failing_alone(view):
+                return self._section(view, filters, read)
 
-        return await self._sections.get((view.name, filters), self._version(view), make)
+        try:
+            return await self._sections.get((view.name, filters), self._version(view), make)
+        except PlatformError as error:
+            return self._failed(view, error)
 
     def _failed(self, view: View, error: PlatformError) -> Section:
         text = UNREACHABLE if isinstance(error, ServiceUnavailableError) else str(error)

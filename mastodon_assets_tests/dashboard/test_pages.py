@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,40 @@ def test_an_empty_database_says_so_and_the_posts_say_how_to_turn_them_on(
         assert "<form" not in off
         assert pages.post("/posts/login", data={"password": ""}).status_code == 403
         assert not (tmp_path / FILE).exists()
+
+
+def test_a_language_that_is_declared_with_capitals_is_found_by_what_the_form_offers(
+    fresh_database_url: SecretStr, tmp_path: Path
+) -> None:
+    with transaction(fresh_database_url) as connection:
+        rows.add_minute(connection, datetime.now(UTC), {"zh-TW": 3, "zh-CN": 5})
+        rows.add_post(connection, 1, "traditional", lang="zh-TW")
+        rows.add_post(connection, 2, "simplified", lang="zh-CN")
+        for lang in ("zh-TW", "pt_BR"):
+            connection.execute(
+                "INSERT INTO masto.hourly_activity (hour, instance, lang, toots_count,"
+                " accounts_count, received_1m, received_10m, received_1h, received_1d,"
+                " received_later)"
+                " VALUES (date_trunc('hour', now()), 'one.example', %s, 3, 1, 3, 0, 0, 0, 0)",
+                (lang,),
+            )
+    settings = load_settings(
+        database_url=fresh_database_url,
+        mastodon_assets_home=tmp_path,
+        dashboard_password=rows.PASSWORD,
+    )
+    with TestClient(build_application(settings), base_url="http://localhost:3300") as pages:
+        page = pages.get("/?language=zh-TW").text
+        assert "<option selected>zh-TW</option>" in page
+        assert "<option>zh-tw</option>" not in page
+        assert pages.get("/?language=pt_BR").status_code == 200
+        for query in ("period=1h&language=zh-TW", "period=24h&language=zh-TW"):
+            found = _json(pages, "posts", query)["rows"]
+            assert [(row["lang"], row["toots_count"]) for row in found] == [("zh-TW", 3)]
+        pages.post("/posts/login", data={"password": rows.PASSWORD})
+        posts = pages.get("/posts?language=zh-TW").text
+        assert "traditional" in posts
+        assert "simplified" not in posts
 
 
 def test_readers_see_every_view_and_no_post_and_moderators_see_posts(

@@ -15,6 +15,7 @@ from mastodon_assets.dashboard.charts.time_series import Axis, Series, stacked_c
 from mastodon_assets.dashboard.filters import Filters, Scope, scope_at
 from mastodon_assets.dashboard.intervals import percent
 from mastodon_assets.dashboard.views.base import (
+    IS_LANGUAGE,
     Column,
     Condition,
     Content,
@@ -111,7 +112,7 @@ def _condition(scope: Scope) -> Condition:
     if scope.is_by_minute:
         condition = Condition().add("window_start >= %(start)s", start=scope.start)
         condition.add("window_start < %(end)s", end=scope.end)
-        return condition.add("lang = %(language)s", language=scope.filters.language)
+        return condition.add(IS_LANGUAGE, language=scope.filters.language)
     return by_hour(scope).add("hashtag = %(hashtag)s", hashtag=scope.filters.hashtag)
 
 

@@ -18,6 +18,8 @@ Kind = Literal["time", "day", "text", "number", "share", "tag", "decimal"]
 # Width in pixels to a chart.
 Draw = Callable[[int], str]
 
+# Filters are lower case; authors declare `zh-TW`.
+IS_LANGUAGE: LiteralString = "lower(lang) = %(language)s"
 # Rows of a table in the page; files have all.
 MOST_ROWS = 62
 
@@ -171,7 +173,7 @@ def days(scope: Scope) -> Condition:
 
 
 def _with_language_and_server(condition: Condition, scope: Scope) -> Condition:
-    condition.add("lang = %(language)s", language=scope.filters.language)
+    condition.add(IS_LANGUAGE, language=scope.filters.language)
     return condition.add("instance = %(server)s", server=scope.filters.server)
 
 

@@ -18,6 +18,7 @@ from mastodon_assets.dashboard.charts.time_series import Shares, shares_over_tim
 from mastodon_assets.dashboard.filters import Scope
 from mastodon_assets.dashboard.intervals import MIN_POSTS, Share, percent, share
 from mastodon_assets.dashboard.views.base import (
+    IS_LANGUAGE,
     Column,
     Content,
     Figure,
@@ -116,7 +117,7 @@ def _days(connection: Connection[Any], scope: Scope) -> list[tuple[Any, ...]]:
     filters = scope.filters
     if filters.hashtag:
         condition = days(scope).add("hashtag = %(hashtag)s", hashtag=filters.hashtag)
-        condition.add("lang = %(language)s", language=filters.language)
+        condition.add(IS_LANGUAGE, language=filters.language)
         return fetch(connection, _DAILY_HASHTAG, condition)
     if filters.language or filters.server:
         return fetch(connection, _DAILY_PART, by_day(scope))
@@ -192,7 +193,7 @@ SELECT hashtag, sum(n_toots), sum(n_pos), sum(n_neu), sum(n_neg), sum(n_unscored
 
 def read_hashtag_sentiment(connection: Connection[Any], scope: Scope) -> Content:
     """Read the labels per hashtag, of days with enough labels."""
-    condition = days(scope).add("lang = %(language)s", language=scope.filters.language)
+    condition = days(scope).add(IS_LANGUAGE, language=scope.filters.language)
     condition.add("hashtag = %(hashtag)s", hashtag=scope.filters.hashtag)
     rows = fetch(connection, _HASHTAGS, condition)
     return _stacked(connection, scope, rows, _HASHTAG_COLUMNS, "hashtag")
