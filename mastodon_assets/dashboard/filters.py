@@ -154,6 +154,11 @@ class Scope:
         return self.start and self.start.date()
 
     @property
+    def first_midnight(self) -> datetime | None:
+        """Return the start of the first day that is shown."""
+        return self.start and datetime.combine(self.start.date(), time(), UTC)
+
+    @property
     def last_day(self) -> date:
         """Return the last day that is shown."""
         return (self.end - timedelta(microseconds=1)).date()

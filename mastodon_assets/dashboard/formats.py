@@ -55,7 +55,7 @@ def as_json(view: View, filters: Filters, read: Read) -> bytes:
         "read_at": read.at,
         "source": view.source,
         "population": SOURCE,
-        "notes": list(read.content.notes),
+        "notes": list(read.notes),
         "warning": read.content.warning,
         "empty": read.content.empty,
         "rows": [dict(zip(names, row, strict=True)) for row in grid.rows],
@@ -67,7 +67,7 @@ def filters_of(view: View, filters: Filters, read: Read) -> Mapping[str, Any]:
     """Return the filters that the view applied, and the times that they meant."""
     applied = view.applied(filters)
     return {
-        "from": read.scope.start if view.has_period else None,
+        "from": read.start if view.has_period else None,
         "to": min(read.scope.end, read.scope.now) if view.has_period else read.scope.now,
         "language": applied.language,
         "hashtag": applied.hashtag,
@@ -92,7 +92,7 @@ def as_svg(view: View, filters: Filters, read: Read) -> str | None:
     parts += [f"#{chosen.hashtag}"] if chosen.hashtag else []
     parts += [chosen.server] if chosen.server else []
     subtitle = f"{', '.join(parts)}{'; ' if parts else ''}read {_moment(read.at)}"
-    notes = [*([read.content.warning] if read.content.warning else []), *read.content.notes, SOURCE]
+    notes = [*([read.content.warning] if read.content.warning else []), *read.notes, SOURCE]
     chart = read.content.draw(_WIDTH)
     return framed(chart, _WIDTH, view.title, subtitle, notes, read.content.summary)
 

@@ -71,6 +71,19 @@ class Read:
     scope: Scope
     at: datetime
 
+    @property
+    def start(self) -> datetime | None:
+        """Return from when its rows count."""
+        return self.content.start or self.scope.start
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Return what limits the numbers."""
+        if self.start is None or self.start == self.scope.start:
+            return self.content.notes
+        begins = moment(self.start, self.scope.now)
+        return [*self.content.notes, f"Whole hours or days are counted, from {begins} on."]
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -196,7 +209,14 @@ class Renderer:
         text = UNREACHABLE if isinstance(error, ServiceUnavailableError) else str(error)
         content = Content(Grid((), ()), empty=text)
         html = self.templates.get_template("section.html").render(
-            view=view, content=content, charts=[], query="", ignored=[], table=None, at=None
+            view=view,
+            content=content,
+            notes=[],
+            charts=[],
+            query="",
+            ignored=[],
+            table=None,
+            at=None,
         )
         return Section(view.name, html)
 
@@ -212,6 +232,7 @@ class Renderer:
         html = self.templates.get_template("section.html").render(
             view=view,
             content=content,
+            notes=read.notes,
             charts=charts,
             query=view.applied(filters).query,
             ignored=view.ignored(filters),

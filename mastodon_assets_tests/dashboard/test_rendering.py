@@ -1,6 +1,7 @@
 """Views that fail, alone and for a while, and a poller that goes on."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -9,9 +10,10 @@ import pytest
 
 from mastodon_assets.dashboard import rendering
 from mastodon_assets.dashboard.database import Database, SlowQueryError
-from mastodon_assets.dashboard.filters import Filters
+from mastodon_assets.dashboard.filters import Filters, Scope
+from mastodon_assets.dashboard.formats import as_json
 from mastodon_assets.dashboard.poller import DataState, Poller
-from mastodon_assets.dashboard.rendering import Renderer
+from mastodon_assets.dashboard.rendering import Read, Renderer
 from mastodon_assets.dashboard.views.base import Column, Content, Figure, Grid, View
 
 _COLUMNS = (Column("count", "count"),)
@@ -67,6 +69,28 @@ def test_a_mistake_in_one_view_leaves_the_numbers_at_the_top_and_the_other_views
     for name in ("unread", "undrawn"):
         assert "this view failed; the log of the dashboard says why" in shown[name]
         assert f"the view {name} failed" in caplog.text
+
+
+def test_a_view_that_counts_whole_days_says_from_when_in_the_page_and_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(_connection: object, scope: Scope) -> Content:
+        return Content(Grid(_COLUMNS, [[1]]), notes=["n = 1."], start=scope.first_midnight)
+
+    daily, hour = _view("daily", read), Filters(period="1h")
+    renderer = _renderer(monkeypatch, daily)
+
+    async def look() -> tuple[str, Read]:
+        section = await renderer.section(daily, hour)
+        return section.html, await renderer.content(daily, hour)
+
+    html, found = asyncio.run(look())
+    document = json.loads(as_json(daily, hour, found))
+    assert found.scope.start is not None
+    assert document["filters"]["from"] == f"{found.scope.start:%Y-%m-%d}T00:00:00Z"
+    assert document["notes"][0] == "n = 1."
+    assert document["notes"][1].startswith("Whole hours or days are counted, from ")
+    assert document["notes"][1] in html
 
 
 def test_a_view_that_took_too_long_is_tried_again_after_a_while_though_no_data_changed(

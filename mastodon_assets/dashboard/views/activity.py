@@ -77,6 +77,7 @@ def read_posts(connection: Connection[Any], scope: Scope) -> Content:
         notes=_notes(connection, scope, total, axis, grain),
         figures=[Figure("posts", f"{total:,}", scope.text)],
         warning=_pause(connection, scope) if scope.is_by_minute else None,
+        start=scope.start if scope.is_by_minute else scope.first_hour,
     )
 
 
@@ -254,6 +255,7 @@ def read_week(connection: Connection[Any], scope: Scope) -> Content:
             " authors' time zones.",
             *(["Fewer than 7 days: weekdays without data are empty."] if hours < 7 * 24 else []),
         ],
+        start=scope.first_hour,
     )
 
 
@@ -300,6 +302,7 @@ def read_languages(connection: Connection[Any], scope: Scope) -> Content:
                 f" The chart leaves out {hidden:,} languages, the table has them." if hidden else ""
             ),
         ],
+        start=scope.first_hour,
     )
 
 

@@ -76,6 +76,8 @@ class Content:
         empty: What to say instead of a chart; None if there are rows.
         figures: Numbers for the top of the page.
         warning: What a reader must see first.
+        start: From when its rows count, if not from the start of the period: tables by hour or day
+            count the first hour or day as a whole.
     """
 
     grid: Grid
@@ -86,6 +88,7 @@ class Content:
     empty: str | None = None
     figures: Sequence[Figure] = ()
     warning: str | None = None
+    start: datetime | None = None
 
     @property
     def shown(self) -> Grid:

@@ -110,6 +110,7 @@ def read_by_day(connection: Connection[Any], scope: Scope) -> Content:
             *_limits(scope),
         ],
         figures=_figures(rows, scope),
+        start=scope.first_midnight,
     )
 
 
@@ -230,6 +231,7 @@ def _stacked(
         draw=lambda width: stacked_shares(width, bars, _LEGEND, summary),
         summary=summary,
         notes=[note],
+        start=scope.first_midnight,
     )
 
 
@@ -284,6 +286,7 @@ def read_unlabelled(connection: Connection[Any], scope: Scope) -> Content:
         summary=summary,
         notes=[summary],
         empty=None if rows else f"All {total:,} posts have a label.",
+        start=scope.first_midnight,
     )
 
 

@@ -73,6 +73,7 @@ def read_servers(connection: Connection[Any], scope: Scope) -> Content:
             " author or server deleted cannot be known: no server says it.",
         ],
         figures=[Figure("deleted", percent(share), f"{deleted:,} posts that were read")],
+        start=scope.first_hour,
     )
 
 
@@ -120,6 +121,7 @@ def read_lateness(connection: Connection[Any], scope: Scope) -> Content:
             f"n = {total:,} posts. From the time that the author's server claims, or of the last"
             " edit, to receipt here. A history that was imported or recovered counts as late.",
         ],
+        start=scope.first_hour,
     )
 
 
