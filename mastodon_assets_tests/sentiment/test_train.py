@@ -1,6 +1,7 @@
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,6 +10,7 @@ from pydantic import SecretStr
 from pyspark.sql import SparkSession
 
 from mastodon_assets.config.settings import Settings
+from mastodon_assets.embedded.stack import Connection as StackConnection
 from mastodon_assets.sentiment.models.promotion import SYNTHETIC_CORPUS
 from mastodon_assets.sentiment.models.registry import Model, champion, find
 from mastodon_assets.sentiment.models.store import ModelUnreadableError, is_complete, load_model
@@ -22,7 +24,9 @@ from mastodon_assets.sentiment.train import (
 from mastodon_assets.sentiment.training.corpus import CorpusUnreadableError
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets.warehouse.locks import TRAINING_LOCK
-from mastodon_assets_tests.support.small_models import small_models
+from mastodon_assets_tests.support.databases import left_database
+from mastodon_assets_tests.support.small_corpus import write_corpus
+from mastodon_assets_tests.support.small_models import tiny_models
 
 
 def _models(url: SecretStr) -> list[tuple[object, ...]]:
@@ -106,9 +110,29 @@ def test_a_folder_without_a_row_is_registered_and_not_trained_again(
     assert _models(settings.postgres_url) == before
 
 
+@pytest.fixture(scope="module")
+def small(
+    spark: SparkSession, stack: StackConnection, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Settings, TrainingResult]]:
+    """A small model that may be damaged and trained again, in a database of its own."""
+    folder = tmp_path_factory.mktemp("small")
+    with left_database(stack) as url:
+        settings = Settings.model_validate(
+            {
+                "database_url": url,
+                "model_dir": folder / "models",
+                "sentiment_corpus": write_corpus(folder / "corpus.csv.gz"),
+            }
+        )
+        with tiny_models():
+            trained = train(lambda: spark, settings, _ignore)
+        yield settings, trained
+
+
 def test_a_half_written_folder_is_neither_read_nor_left(
-    spark: SparkSession, settings: Settings, trained: TrainingResult, tmp_path: Path
+    spark: SparkSession, small: tuple[Settings, TrainingResult], tmp_path: Path
 ) -> None:
+    settings, trained = small
     model_dir = tmp_path / "models"
     half = model_dir / trained.version
     shutil.copytree(Path(trained.path) / "pipeline", half / "pipeline")
@@ -120,25 +144,28 @@ def test_a_half_written_folder_is_neither_read_nor_left(
     with transaction(settings.postgres_url) as connection:
         connection.execute("DELETE FROM masto.sentiment_models")
 
-    result = train(lambda: spark, settings.model_copy(update={"model_dir": model_dir}), _ignore)
+    with tiny_models():
+        result = train(lambda: spark, settings.model_copy(update={"model_dir": model_dir}), _ignore)
 
     assert result.trained
     assert Path(result.path) == half
     assert not leftover.exists()
     assert load_model(spark, half).version == trained.version
-    with transaction(settings.postgres_url) as connection:
-        connection.execute("DELETE FROM masto.sentiment_models")
-    train(lambda: spark, settings, _ignore)
 
 
 def test_a_model_whose_folder_was_deleted_is_trained_again_under_its_row(
-    spark: SparkSession, settings: Settings, trained: TrainingResult, tmp_path: Path
+    spark: SparkSession, small: tuple[Settings, TrainingResult]
 ) -> None:
-    moved = tmp_path / "moved"
-    shutil.move(Path(trained.path), moved)
-    with pytest.raises(ModelUnreadableError):
-        load_model(spark, Path(trained.path))
-    result = train(lambda: spark, settings, _ignore)
+    settings, trained = small
+    with tiny_models():
+        # The test before this one registered another folder.
+        with transaction(settings.postgres_url) as connection:
+            connection.execute("DELETE FROM masto.sentiment_models")
+        assert not train(_no_session, settings, _ignore).trained
+        shutil.rmtree(trained.path)
+        with pytest.raises(ModelUnreadableError):
+            load_model(spark, Path(trained.path))
+        result = train(lambda: spark, settings, _ignore)
     assert result.trained
     assert result.status == "champion"
     assert len(_models(settings.postgres_url)) == 1
@@ -226,8 +253,8 @@ def test_on_10_000_rows_of_sentiment140_the_auc_is_at_least_82_percent(
 def test_a_candidate_trained_on_wrong_labels_is_refused_with_the_reason(
     spark: SparkSession, settings: Settings, fresh_database_url: SecretStr, tmp_path: Path
 ) -> None:
-    # Both corpora hold out the same texts; in the second most labels are swapped. No word of these
-    # texts is in the templates that every model gets, so nothing corrects it.
+    # Both corpora hold out the same texts; in the second most labels are swapped. Without
+    # templates, nothing corrects it.
     texts = [
         (f"the {thing} looked {word} {when}", target)
         for target, words in ((1.0, _KIND), (0.0, _UNKIND))
@@ -239,7 +266,7 @@ def test_a_candidate_trained_on_wrong_labels_is_refused_with_the_reason(
         update={"database_url": fresh_database_url, "model_dir": tmp_path / "models"}
     )
     lines: list[str] = []
-    with small_models():
+    with tiny_models():
         first = train(
             lambda: spark, elsewhere.model_copy(update={"sentiment_corpus": good}), _ignore
         )

@@ -64,6 +64,8 @@ JUDGED_TEXTS = (
     "the square, the station and the bridge",
     "",
 )
+# Of all models but the synthetic one. Each fit costs time per bucket.
+_BUCKETS = 2**13
 _REGENERATED_BY = "python -m mastodon_assets_tests.support.golden_models"
 _NEUTRAL = "{} {} {} on {}"
 _NEUTRAL_WORDS = (
@@ -122,9 +124,9 @@ def _with_head(spark: SparkSession, corpus: Path, calibration: Path) -> Pipeline
     # Fewer buckets and iterations, to save time: all parameters are part of the version anyway.
     parameters = replace(
         PipelineParameters(),
-        buckets=2**17,
-        head_buckets=2**15,
-        max_iter=25,
+        buckets=_BUCKETS,
+        head_buckets=_BUCKETS,
+        max_iter=15,
         letters=letters_of(languages_of(read)),
     )
     labelled = distinct_labelled(read, parameters.letters).where("NOT is_held_out")
@@ -136,7 +138,13 @@ def _stacked(spark: SparkSession, corpus: Path, calibration: Path, folder: Path)
     embedding = find_embedding(load_settings(sentiment_embedding_dir=folder))
     assert embedding is not None
     read = read_calibration(spark, calibration)
-    parameters = replace(DEMO_PARAMETERS, max_iter=10, letters=letters_of(languages_of(read)))
+    parameters = replace(
+        DEMO_PARAMETERS,
+        buckets=_BUCKETS,
+        head_buckets=_BUCKETS,
+        max_iter=10,
+        letters=letters_of(languages_of(read)),
+    )
     texts = distinct_texts(load_corpus(spark, find_corpus(corpus))).where("NOT is_held_out")
     texts = _in_one_order(texts)
     labelled = distinct_labelled(read, parameters.letters).where("NOT is_held_out")

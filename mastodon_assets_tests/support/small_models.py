@@ -12,16 +12,24 @@ from mastodon_assets.sentiment import train as training
 from mastodon_assets.sentiment.features.pipeline import DEMO_PARAMETERS
 from mastodon_assets.sentiment.training import stacked
 
-_SMALL = replace(DEMO_PARAMETERS, buckets=2**13, head_buckets=2**13, max_iter=10)
+SMALL_PARAMETERS = replace(DEMO_PARAMETERS, buckets=2**13, head_buckets=2**13, max_iter=10)
 
 
 @contextmanager
 def small_models() -> Iterator[None]:
-    """Let `train` fit a file's texts in few steps, and stack them in two folds."""
+    """Let `train` fit in few steps, and stack in two folds."""
     with (
-        patch.object(training, "PipelineParameters", lambda: _SMALL),
+        patch.object(training, "PipelineParameters", lambda: SMALL_PARAMETERS),
+        patch.object(training, "DEMO_PARAMETERS", SMALL_PARAMETERS),
         two_folds(),
     ):
+        yield
+
+
+@contextmanager
+def tiny_models() -> Iterator[None]:
+    """The same, and only of the corpus' own texts: without the templates that every model gets."""
+    with small_models(), patch.object(training, "with_templates", lambda _spark, texts: texts):
         yield
 
 

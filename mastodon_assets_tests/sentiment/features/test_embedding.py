@@ -26,7 +26,7 @@ from mastodon_assets.sentiment.features.embedding import (
 )
 from mastodon_assets.sentiment.features.encoders.interface import EmbeddingError
 from mastodon_assets.sentiment.features.encoders.onnx_folder import OnnxFolder
-from mastodon_assets.sentiment.features.pipeline import DEMO_PARAMETERS, label_str
+from mastodon_assets.sentiment.features.pipeline import label_str
 from mastodon_assets.sentiment.models.lifecycle import promote_version
 from mastodon_assets.sentiment.models.store import (
     Description,
@@ -41,7 +41,11 @@ from mastodon_assets.sentiment.training.stacked import check_descended, fit_stac
 from mastodon_assets.sentiment.training.synthetic import synthetic_texts
 from mastodon_assets.warehouse.database import connect
 from mastodon_assets_tests.support.records import on_partition, staged, upsert
-from mastodon_assets_tests.support.small_models import two_folds
+from mastodon_assets_tests.support.small_models import (
+    SMALL_PARAMETERS,
+    small_models,
+    two_folds,
+)
 from mastodon_assets_tests.support.tiny_embedding import WIDTH, write_embedding
 
 
@@ -179,7 +183,7 @@ def stacked(
 ) -> TrainingResult:
     """The stacked model, trained when the n-grams alone are champion."""
     lines: list[str] = []
-    with two_folds():
+    with small_models():
         result = train(lambda: spark, with_embedding, lines.append)
     assert any(line.startswith("embedded 1 of 1 parts") for line in lines)
     return result
@@ -211,7 +215,8 @@ def test_it_is_registered_compared_and_not_trained_again(
     assert stacked.metrics["comparison"]["champion"] == trained.version
     assert stacked.metrics["auc"] > 0.9
     assert stacked.metrics["suites"].keys() == trained.metrics["suites"].keys()
-    assert not train(lambda: spark, with_embedding, lambda line: None).trained
+    with small_models():
+        assert not train(lambda: spark, with_embedding, lambda line: None).trained
 
 
 def test_a_text_without_words_gets_no_label_with_an_embedding_either(
@@ -255,7 +260,7 @@ def test_words_that_only_the_embedding_knows_change_score_and_class(
     with two_folds():
         fitted = fit_stacked(
             spark.createDataFrame(texts, "text string, target double"),
-            replace(DEMO_PARAMETERS, max_iter=10),
+            SMALL_PARAMETERS,
             embedding,
             train_rows=len(texts),
             report=lambda line: None,
@@ -285,7 +290,7 @@ def test_a_model_with_a_packaged_encoder_is_saved_and_loaded_whatever_the_settin
     with two_folds():
         fitted = fit_stacked(
             spark.createDataFrame(texts, "text string, target double"),
-            replace(DEMO_PARAMETERS, buckets=2**13, max_iter=5),
+            replace(SMALL_PARAMETERS, max_iter=5),
             embedding,
             train_rows=len(texts),
             report=lambda line: None,

@@ -20,6 +20,7 @@ from mastodon_assets.sentiment.training.classes import (
 from mastodon_assets.sentiment.training.corpus import CorpusUnreadableError
 from mastodon_assets.sentiment.training.synthetic import synthetic_texts
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.support.small_models import small_models
 
 _PLACES = ("the station", "platform four", "the library", "room nine", "the harbour", "the square")
 _GERMAN = {
@@ -56,7 +57,8 @@ def test_with_a_labelled_file_a_model_has_three_classes_and_serves_what_it_was_m
     )
     lines: list[str] = []
     try:
-        result = train(lambda: spark, calibrated, lines.append)
+        with small_models():
+            result = train(lambda: spark, calibrated, lines.append)
         model = load_model(spark, Path(result.path))
     finally:
         with transaction(settings.postgres_url) as connection:
