@@ -3,10 +3,13 @@
 What belongs here: checks of the folder itself. The embedded stack's files in it are in `embedded`.
 """
 
+import logging
 import os
 from pathlib import Path
 
 from mastodon_assets.errors import PlatformError
+
+logger = logging.getLogger(__name__)
 
 # This file marks a folder that a demo created. The next demo may wipe it.
 DEMO_MARKER = "demo"
@@ -55,4 +58,12 @@ def check_own(folder: Path) -> None:
 
 def keep_from_demos(home: Path) -> None:
     """Remove the demo's mark: the folder holds other data, and the next demo must not wipe it."""
-    (home / DEMO_MARKER).unlink(missing_ok=True)
+    marker = home / DEMO_MARKER
+    if not marker.exists():
+        return
+    logger.warning(
+        "%s holds the posts of a demo, and tables and charts count them with those that are read"
+        " now; to start without them: mastodon-assets down --wipe, then mastodon-assets up",
+        home.absolute(),
+    )
+    marker.unlink(missing_ok=True)

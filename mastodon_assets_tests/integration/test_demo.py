@@ -188,12 +188,18 @@ def test_a_demo_refuses_a_file_as_its_folder(tmp_path: Path) -> None:
         prepare_folder(tmp_path / "state", say_nothing)
 
 
-def test_a_demo_refuses_its_folder_once_something_else_was_read_into_it(tmp_path: Path) -> None:
+def test_a_demo_refuses_its_folder_once_something_else_was_read_into_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     home = tmp_path / "state"
     prepare_folder(home, say_nothing)
     prepare_folder(home, say_nothing)
     (home / "connection.json").write_text("{}")
     keep_from_demos(home)
+    keep_from_demos(home)
+    # Whoever reads a real server into the demo's tables must know it.
+    (said,) = caplog.messages
+    assert said.startswith(f"{home} holds the posts of a demo, and tables and charts count them")
     with pytest.raises(
         DemoFolderError, match="or remove its contents: mastodon-assets down --wipe"
     ):
