@@ -3,6 +3,7 @@
 What belongs here: `demo`, `run`, `up`, `down`, `status`, `doctor`, `ui` and `dashboard`.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -42,6 +43,8 @@ from mastodon_assets.errors import PlatformError
 if TYPE_CHECKING:
     from mastodon_assets.ingest.source_states import SourceStatus
     from mastodon_assets.operations.demo import DemoResult
+
+logger = logging.getLogger(__name__)
 
 _DEMO_PORT = 3000
 # Servers that this process started are stopped in good order.
@@ -164,19 +167,33 @@ def down(
 ) -> None:
     """Stop the embedded Kafka and PostgreSQL; keep their data unless --wipe."""
     from mastodon_assets.embedded import stack
+    from mastodon_assets.operations.wipe import users_of
 
     home = load_settings().mastodon_assets_home
     with seconds_to_end(_SECONDS_TO_STOP_SERVERS):
         if wipe:
             _wipe(home, keep_list=keep_list, yes=yes)
-        else:
-            stack.down(home, report=report)
+            return
+        users = users_of(home)
+        if not stack.down(home, report=report):
+            # Whoever is in the wrong folder must not believe that all is stopped.
+            print_line(f"nothing runs in {home.absolute()}")
+        elif users:
+            logger.warning(
+                "%s was in use by %s; these wait for the servers, and `mastodon-assets run` starts"
+                " them again: stop it by Ctrl-C, then run this again",
+                home.absolute(),
+                ", ".join(users),
+            )
 
 
 def _wipe(home: Path, *, keep_list: bool, yes: bool) -> None:
     from mastodon_assets.operations.wipe import check_unused, may_have_list, what_goes, wipe
 
     check_unused(home)
+    if not home.exists():
+        print_line(f"nothing to remove: {home.absolute()} does not exist")
+        return
     if not (keep_list or yes) and may_have_list(home):
         keep_list = typer.confirm(
             "Keep the suppression list and its key? Posts of those on it would be read again"
@@ -220,6 +237,7 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         print_json(
             {
+                "state_folder": str(settings.mastodon_assets_home.absolute()),
                 "services": [
                     {"name": each.name, "state": each.state, "detail": each.detail}
                     for each in services
@@ -233,6 +251,7 @@ def status(as_json: AsJson = False) -> None:
         )
     else:
         table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_row("state folder", escaped(str(settings.mastodon_assets_home.absolute())))
         for service in services:
             table.add_row(service.name, service.state, service.detail)
         for name, value in (pipeline or {}).items():
@@ -241,8 +260,7 @@ def status(as_json: AsJson = False) -> None:
             table.add_row("disk", str(disk))
         if settings.backup_dir is not None:
             table.add_row("newest backup", newest_backup or "none yet")
-        if table.rows:
-            print_table(table)
+        print_table(table)
         for source in sources:
             print_line(_source_text(source))
         if problem:

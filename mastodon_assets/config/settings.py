@@ -344,7 +344,8 @@ class Settings(BaseSettings):
         known = self._connection
         if not known.get("kafka_bootstrap_servers"):
             raise SettingsError(
-                "no Kafka broker is known; run: mastodon-assets up (or set KAFKA_BOOTSTRAP_SERVERS)"
+                "no Kafka broker is known; run: mastodon-assets up, in the folder of your data (or"
+                " set KAFKA_BOOTSTRAP_SERVERS)"
             )
         # The broker of an earlier version asks for no login.
         password = known.get("kafka_sasl_password")
@@ -377,7 +378,8 @@ class Settings(BaseSettings):
         url = self._connection.get("postgres_url")
         if not url:
             raise SettingsError(
-                "no PostgreSQL is known; run: mastodon-assets up (or set DATABASE_URL)"
+                "no PostgreSQL is known; run: mastodon-assets up, in the folder of your data (or"
+                " set DATABASE_URL)"
             )
         return SecretStr(url)
 

@@ -152,11 +152,14 @@ def _connection(access: KafkaAccess, postgres_url: str) -> Connection:
 
 def down(
     home: Path, *, wipe: bool = False, keep_key: bool = False, report: Report = _ignore
-) -> None:
+) -> bool:
     """Stop what runs; with `wipe` also remove everything that `up` created in the state folder.
 
     Other files in the state folder stay, and so do the programs in the cache. With `keep_key` the
     key of the suppression list stays as well.
+
+    Returns:
+        Whether anything ran.
 
     Raises:
         PlatformError: A server does not stop or runs elsewhere, or a file cannot be removed.
@@ -185,6 +188,7 @@ def down(
             (home / "connection.json").unlink(missing_ok=True)
             if not keep_key:
                 (home / SUPPRESSION_KEY_FILE).unlink(missing_ok=True)
+        return bool(broker or server)
 
 
 def status(home: Path) -> list[ServiceStatus]:

@@ -57,6 +57,12 @@ def what_goes(home: Path, *, keep_list: bool = False) -> list[str]:
     return lines
 
 
+def users_of(home: Path) -> list[str]:
+    """Return the processes that use the data in the state folder, each with its id."""
+    home = home.resolve()
+    return list(dict.fromkeys([*_connected(home), *_dagster_processes(home)]))
+
+
 def check_unused(home: Path) -> None:
     """Check that no other process uses the data in the state folder.
 
@@ -64,8 +70,7 @@ def check_unused(home: Path) -> None:
         StateInUseError: A process is connected to PostgreSQL, or Dagster is at work.
     """
     home = home.resolve()
-    users = dict.fromkeys([*_connected(home), *_dagster_processes(home)])
-    if users:
+    if users := users_of(home):
         raise StateInUseError(
             f"{home} is in use by {', '.join(users)}; stop these first, then run it again"
         )

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -57,15 +58,19 @@ def test_in_an_empty_folder_nothing_runs_and_nothing_is_made(
     ):
         ended = commands(*arguments)
         assert (ended.status, ended.err) == (expected, "")
+        # It may be the wrong folder.
+        assert str(folder / ".mastodon_assets") in ended.out
         assert list(folder.iterdir()) == []
 
 
-def test_the_status_in_an_empty_folder_says_what_to_do(commands: Commands) -> None:
+def test_the_status_in_an_empty_folder_says_what_to_do(folder: Path, commands: Commands) -> None:
     lines = [" ".join(line.split()) for line in commands("status").out.splitlines()]
     assert lines == [
+        f"state folder {folder}/.mastodon_assets",
         "Kafka stopped not running",
         "PostgreSQL stopped not running",
-        "no PostgreSQL is known; run: mastodon-assets up (or set DATABASE_URL)",
+        "no PostgreSQL is known; run: mastodon-assets up, in the folder of your data (or set"
+        " DATABASE_URL)",
     ]
 
 
@@ -182,7 +187,11 @@ def test_the_stack_comes_up_goes_down_and_is_wiped(folder: Path, commands: Comma
             reported = commands.failure(1, "down", "--wipe", "--yes")
             assert f"is in use by process {os.getpid()}" in reported
         assert commands("status").status == 0
-        assert commands("down").status == 0
+        # `down` ends the connection.
+        with suppress(psycopg.OperationalError), psycopg.connect(connection["postgres_url"]):
+            stopped = commands("down")
+        assert stopped.status == 0, stopped.err
+        assert f"was in use by process {os.getpid()}" in stopped.err
         assert (home / "connection.json").exists()
         assert commands.failure(1, "stream").startswith("no connection to PostgreSQL")
         _keep_the_list_across_a_wipe(home, commands)
