@@ -8,6 +8,7 @@ interrupted.
 import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -66,6 +67,14 @@ for _module, _panel in (
 _logger = logging.getLogger(__name__)
 # Writing to an open file does not name it.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# The words of typer's checks of values, and ours.
+_VALUE_WORDS = {
+    r"Value error, (.*) does not match the formats .*": r"\1 is not a day such as 2026-11-20",
+    r"Input should be a valid integer.*": "allowed: a whole number",
+    r"Input should be a valid number.*": "allowed: a number",
+    r"Input should be greater than or equal to ": "allowed: at least ",
+    r"Input should be less than or equal to ": "allowed: at most ",
+}
 # What typer raises for wrong use; of its kinds it exports only this one.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -130,6 +139,8 @@ def _usage_text(error: Any) -> str:
     command = error.ctx.command_path if error.ctx else PROGRAM
     # So begins what no single option is to blame for; the rest says it better.
     message = error.format_message().removeprefix("Invalid value: ").rstrip(".")
+    for theirs, ours in _VALUE_WORDS.items():
+        message = re.sub(theirs, ours, message)
     return f"{message} (see: {command} --help)"
 
 

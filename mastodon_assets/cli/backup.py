@@ -110,4 +110,4 @@ def _print_backups(backups: "list[Backup]", as_json: bool) -> None:
             f"{each.made_at:%Y-%m-%d %H:%M:%S}Z  {each.bytes / 2**20:>9,.1f} MiB"
             f"  {each.manifest['rows']['toots_raw']:>11,} posts  {each.folder}"
         )
-    print_line(f"{len(backups):,} backups")
+    print_line(f"{len(backups):,} backup{'' if len(backups) == 1 else 's'}")

@@ -69,6 +69,22 @@ def test_the_help_is_shown_whatever_the_settings_are(commands: Commands) -> None
     assert "Show what runs" in shown.out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("demo", "--toots", "0"), "'--toots': allowed: at least 1"),
+        (("demo", "--toots", "many"), "'--toots': allowed: a whole number"),
+        (("ui", "--port", "99999"), "'--port': allowed: at most 65535"),
+        (("simulate", "--rate", "much"), "'--rate': allowed: a number"),
+        (("export", "x", "--from", "today"), "'--from': 'today' is not a day such as 2026-11-20"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    arguments: tuple[str, ...], said: str, commands: Commands
+) -> None:
+    assert said in commands.failure(2, *arguments)
+
+
 def test_the_version_is_one_line(commands: Commands) -> None:
     shown = commands("--version")
     assert (shown.status, shown.err) == (0, "")
