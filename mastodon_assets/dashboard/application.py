@@ -9,6 +9,7 @@ import ipaddress
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 from anyio import to_thread
@@ -212,6 +213,8 @@ class Dashboard:
         """Say what is wrong, on a page or in a line."""
         if isinstance(error, HTTPException):
             status, text = error.status_code, error.detail
+            if text == HTTPStatus.NOT_FOUND.phrase:
+                text = "There is no such page."
         else:
             status, text = (400 if isinstance(error, FilterError) else 503), str(error)
         if isinstance(error, ServiceUnavailableError):

@@ -158,7 +158,7 @@ def sentiment_by_language(frame: pd.DataFrame) -> Figure:
     return _sentiment(
         frame,
         title="Sentiment by language",
-        subtitle="languages with most labelled posts",
+        shown="language",
         empty="No labelled post yet: masto.v_sentiment_by_language has no labels.",
         names=["none declared (und)" if name == "und" else str(name) for name in frame["name"]],
         note=f"The last {DAYS} days with posts. Languages are as declared by the author's client.",
@@ -174,7 +174,7 @@ def sentiment_by_hashtag(frame: pd.DataFrame) -> Figure:
     return _sentiment(
         frame,
         title="Sentiment by hashtag",
-        subtitle="hashtags with most labelled posts",
+        shown="hashtag",
         empty="No hashtag has 5 labelled posts of a day and language yet.",
         names=[f"#{name}" for name in frame["name"]],
         note=f"The last {HASHTAG_DAYS} days; those with fewer than 5 labelled posts of a hashtag"
@@ -183,7 +183,7 @@ def sentiment_by_hashtag(frame: pd.DataFrame) -> Figure:
 
 
 def _sentiment(
-    frame: pd.DataFrame, *, title: str, subtitle: str, empty: str, names: Sequence[str], note: str
+    frame: pd.DataFrame, *, title: str, shown: str, empty: str, names: Sequence[str], note: str
 ) -> Figure:
     if frame.empty:
         return empty_figure(title, empty)
@@ -192,7 +192,7 @@ def _sentiment(
     labelled, total = int(whole["all_labelled"]), int(whole["n_toots"])
     figure, axes = new_page(
         title,
-        f"{len(frame)} of {whole['all_names']:,} {subtitle},"
+        f"{_part_text(len(frame), int(whole['all_names']), shown)} labelled posts,"
         f" {range_text(whole['first_day'], whole['last_day'])} UTC",
         [
             f"{SOURCE}.",
@@ -306,6 +306,17 @@ def lateness(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def _part_text(shown: int, whole: int, name: str) -> str:
+    """Return which of them are shown: all that have labelled posts, or those with most."""
+    return f"{_counted(shown, whole, name)} with{' most' if shown < whole else ''}"
+
+
+def _counted(shown: int, whole: int, name: str) -> str:
+    """Return `1 server`, `5 servers`, or `25 of 1,200 servers`."""
+    number = f"{shown} of {whole:,}" if shown < whole else f"{shown}"
+    return f"{number} {name}{'' if whole == 1 else 's'}"
+
+
 def _page_of_servers(
     frame: pd.DataFrame, title: str, subtitle: str, notes: Sequence[str], *, legend: bool = False
 ) -> tuple[Figure, Axes]:
@@ -315,7 +326,7 @@ def _page_of_servers(
     figure, axes = new_page(
         title,
         subtitle.format(
-            servers=f"{len(frame)} of {whole['all_servers']:,} servers",
+            servers=_counted(len(frame), int(whole["all_servers"]), "server"),
             days=f"{range_text(whole['first_day'], whole['last_day'])} UTC",
         ),
         [

@@ -210,6 +210,18 @@ def test_the_title_names_the_range_and_the_note_the_number_of_posts() -> None:
     assert "5,500 posts." in words
 
 
+def test_rows_are_counted_as_a_part_only_if_there_are_more() -> None:
+    one = by_server(["one.example"], 9)
+    alone = " ".join(texts(answer_charts.servers(one.assign(all_servers=1))))
+    assert "Posts of 1 server that" in alone
+    assert "Posts of 1 of 1,234 servers that" in " ".join(texts(answer_charts.servers(one)))
+    two = sentiment_of(["tea", "rain"], 9)
+    all_of_them = answer_charts.sentiment_by_hashtag(two.assign(all_names=2))
+    assert "2 hashtags with labelled posts," in " ".join(texts(all_of_them))
+    some = " ".join(texts(answer_charts.sentiment_by_hashtag(two)))
+    assert "2 of 1,234 hashtags with most labelled posts," in some
+
+
 def test_one_post_is_one_post() -> None:
     words = " ".join(texts(charts.toots_per_day(per_day(1, 1))))
     assert "1 post." in words

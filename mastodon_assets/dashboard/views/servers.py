@@ -58,10 +58,11 @@ def read_servers(connection: Connection[Any], scope: Scope) -> Content:
         return nothing_yet(connection, _SERVER_COLUMNS, scope)
     bars = [Bar(row[0], float(row[1]), _server_label(row)) for row in rows[:_MOST_BARS]]
     posts, deleted = sum(row[1] for row in rows), sum(row[4] for row in rows)
-    share = deleted / (posts + deleted) if posts + deleted else 0.0
+    shown = deleted_text(posts, deleted)
+    share = f" ({shown})" if shown.endswith("%") else ""
     summary = (
         f"{posts:,} posts of {len(rows)} server{'' if len(rows) == 1 else 's'};"
-        f" {deleted:,} posts that were read have been deleted ({percent(share)})."
+        f" {deleted:,} posts that were read have been deleted{share}."
     )
     return Content(
         Grid(_SERVER_COLUMNS, rows),
@@ -71,15 +72,29 @@ def read_servers(connection: Connection[Any], scope: Scope) -> Content:
             summary,
             "A server is the one that was read, also for posts of others that it knows. Whether"
             " author or server deleted cannot be known: no server says it.",
+            "A delete counts in its own hour, whenever its post was written.",
         ],
-        figures=[Figure("deleted", percent(share), f"{deleted:,} posts that were read")],
+        figures=[
+            Figure("deleted", shown, f"{deleted:,} posts that were read" if share else "posts")
+        ],
         start=scope.first_hour,
     )
 
 
+def deleted_text(posts: int, deleted: int) -> str:
+    """Return the share deleted, of the posts that are there and the deleted ones.
+
+    The number of deletes instead if it is larger than that of posts: most are then of posts that
+    were written before, so that a share says nothing.
+    """
+    if deleted > posts:
+        return f"{deleted:,}"
+    return percent(deleted / (posts + deleted) if posts else 0.0)
+
+
 def _server_label(row: tuple[Any, ...]) -> str:
     label = count_label(row[1])
-    return label if row[5] is None else f"{label} · {percent(row[5])} deleted"
+    return label if row[5] is None else f"{label} · {deleted_text(row[1], row[4])} deleted"
 
 
 _LATENESS = (
