@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from mastodon_assets.contract.identity import account_form, tag_forms
-from mastodon_assets.contract.messages import IMPORT, NO_LANGUAGE, post_id
+from mastodon_assets.contract.messages import IMPORT, language_of, post_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,7 +100,7 @@ def fast_columns(posts: Sequence[FastPost]) -> dict[str, Any]:
     columns["uri"] = uris = [post.uri for post in posts]
     columns["id"] = [post_id(uri) for uri in uris]
     columns["username"] = [account_form(post.username) for post in posts]
-    columns["lang"] = [post.language or NO_LANGUAGE for post in posts]
+    columns["lang"] = [language_of(post.language) for post in posts]
     columns["hashtags"] = [tag_forms(post.hashtags) for post in posts]
     columns["content_txt"] = [post.content for post in posts]
     columns["is_bot"] = [bool(post.bot) for post in posts]

@@ -91,6 +91,14 @@ def post_id(uri: str) -> int:
     return unsigned - 2**64 if unsigned >= 2**63 else unsigned
 
 
+def language_of(declared: str | None) -> str:
+    """Return `lang` of a post; a text that is no language tag (RFC 5646, ASCII) counts as none.
+
+    Together with a long hashtag such a text would be longer than a key of an index may be.
+    """
+    return declared if declared and declared.isascii() else NO_LANGUAGE
+
+
 def decode(value: bytes | None, kafka_time: datetime) -> Message:
     """Decode one record into the fields of the tables.
 
@@ -193,7 +201,7 @@ def _upsert(document: Message) -> Message:
         "received_at": parse_utc(document["received_at"]),
         "username": account_form(document["username"]),
         "user_id": document.get("user_id"),
-        "lang": document.get("language") or NO_LANGUAGE,
+        "lang": language_of(document.get("language")),
         "content_txt": document["content"],
         "content_html": document.get("content_html"),
         "hashtags": tag_forms(document["hashtags"]),
@@ -221,7 +229,7 @@ def _first_version(document: Message, kafka_time: datetime) -> Message:
         "received_at": kafka_time,
         "username": account_form(document["username"]),
         "user_id": None if user_id is None else str(user_id),
-        "lang": document.get("language") or NO_LANGUAGE,
+        "lang": language_of(document.get("language")),
         "content_txt": document.get("content") or "",
         "content_html": document.get("content_html"),
         "hashtags": tag_forms(document.get("hashtags") or []),

@@ -50,6 +50,7 @@ def test_line_separators_stay_in_the_text() -> None:
 def test_a_language_that_is_not_declared_is_und() -> None:
     assert decode(ACCEPTED["language null"], RECEIVED)["lang"] == "und"
     assert decode(ACCEPTED["language empty"], RECEIVED)["lang"] == "und"
+    assert decode(ACCEPTED["language that is no tag"], RECEIVED)["lang"] == "und"
     assert decode(ACCEPTED["language zh-TW"], RECEIVED)["lang"] == "zh-TW"
 
 

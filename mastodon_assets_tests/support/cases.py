@@ -43,6 +43,7 @@ ACCEPTED: dict[str, bytes] = {
     "language null": _with(language=None),
     "language empty": _with(language=""),
     "language zh-TW": _with(language="zh-TW"),
+    "language that is no tag": _with(language="한국어" * 85),
     "offset instead of Z": _with(created_at="2026-11-20T17:29:00.123456+05:30"),
     "nine digits of a second": _with(created_at="2026-11-20T11:59:00.123456789Z"),
     "leap day": _with(created_at="2024-02-29T00:00:00Z"),

@@ -63,6 +63,31 @@ def marks(sink: Sink) -> list[Any]:
     return [hour for (hour,) in sink.rows("SELECT hour FROM masto.changed_hours ORDER BY 1")]
 
 
+def test_names_as_long_as_the_contract_allows_fit_into_every_index(sink: Sink) -> None:
+    """Of an index's row 2,704 bytes are left, and letters without repetition do not compress."""
+    letters = [chr(code) for code in range(0x20000, 0x2A6D6)]
+
+    def name(size: int, first: int) -> str:
+        return "".join(letters[(first + 7919 * n) % len(letters)] for n in range(size))
+
+    sink.write(
+        upsert(
+            name(255, 1),
+            # A server's name is ASCII, and a label of it has 63 letters at the most.
+            instance=".".join(f"{number:063x}" for number in range(4))[:253],
+            uri=name(4096, 3),
+            username=name(500, 4),
+            user_id=name(255, 5),
+            language=name(255, 6),
+            hashtags=[name(500, 7), name(500, 8)],
+            visibility=name(255, 9),
+            in_reply_to_id=name(255, 10),
+        )
+    )
+    assert refresh_hours(sink.connection).is_complete
+    assert_all_rows_are_right(sink)
+
+
 def test_only_the_changed_hours_are_computed(sink: Sink) -> None:
     sink.write(upsert("1"), upsert("2", created_at="2026-11-19T10:00:00Z"), delete("9"))
     assert refresh_hours(sink.connection).hours == 3
