@@ -33,7 +33,7 @@ INSERT INTO masto.home_ids (id, instance, status_id)
 SELECT DISTINCT s.id, n.instance, {id_of_uri}
   FROM {staged_messages} s JOIN masto.server_names n ON n.has_ids AND n.name = {host}
  WHERE s.op = 'upsert' AND s.reject_reason IS NULL AND s.instance <> n.instance
-   AND {id_of_uri} <> ''
+   AND length({id_of_uri}) BETWEEN 1 AND 255
     ON CONFLICT DO NOTHING
 """,
     id_of_uri=ID_OF_URI,

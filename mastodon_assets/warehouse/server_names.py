@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _HOST: LiteralString = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>[^/?#@:]+)"
-# The host of a column `uri`, and the last part of its path.
+# The host of a column `uri`, and the last part of its path, which is an id if it is no longer than
+# the contract allows ids to be.
 HOST_OF_URI = sql.SQL(
     "lower(substring(uri FROM '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?([^/?#@:]+)'))"
 )
@@ -33,7 +34,7 @@ _ADD_IDS = sql.SQL(
     """
 INSERT INTO masto.home_ids (id, instance, status_id)
 SELECT r.id, %(instance)s, {id_of_uri} FROM masto.toots_raw r
- WHERE {host} = %(name)s AND r.instance <> %(instance)s AND {id_of_uri} <> ''
+ WHERE {host} = %(name)s AND r.instance <> %(instance)s AND length({id_of_uri}) BETWEEN 1 AND 255
    AND NOT EXISTS (SELECT FROM masto.toot_aliases a
                     WHERE a.id = r.id AND a.instance = %(instance)s)
     ON CONFLICT DO NOTHING

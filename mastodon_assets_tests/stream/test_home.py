@@ -59,6 +59,16 @@ def is_consistent(sink: Sink) -> bool:
     return in_windows == rows
 
 
+def test_the_end_of_a_uri_that_is_too_long_for_an_id_is_none(sink: Sink) -> None:
+    """It would be too long for the index as well, and the post would be rejected."""
+    letters = "".join(chr(0x20000 + 7919 * number % 40_000) for number in range(3_000))
+    uri = f"https://{HOST}/users/bea/statuses/{letters}"
+    abroad = post(ABROAD, 0) | {"uri": uri}
+
+    assert sink.write(abroad).stored == 1
+    assert sink.rows("SELECT * FROM masto.home_ids") == []
+
+
 def test_a_delete_abroad_holds_until_home_shows_the_post_again(sink: Sink) -> None:
     sink.write(post(HOME, 0), post(ABROAD, 1))
     assert sink.rows(ABOUT) == []
