@@ -70,7 +70,12 @@ from mastodon_assets.sentiment.training.corpus import (
     with_templates,
 )
 from mastodon_assets.sentiment.training.fit import fit_pipeline
-from mastodon_assets.sentiment.training.stacked import MEASURED_TEXTS, fit_stacked, in_share
+from mastodon_assets.sentiment.training.stacked import (
+    MEASURED_TEXTS,
+    SAMPLED_TEXTS,
+    fit_stacked,
+    in_share,
+)
 from mastodon_assets.spark.jvm_end import jvm_end_explained
 from mastodon_assets.spark.session import is_connect
 from mastodon_assets.spark.storage import for_executors, storage_path
@@ -133,6 +138,7 @@ class TrainingPlan:
             "calibration_sha256": self.calibration.fingerprint if self.calibration else None,
             "embedding_sha256": self.embedding.fingerprint if self.embedding else None,
             "lexicon_sha256": self.lexicon,
+            **({"stacked_texts": SAMPLED_TEXTS} if self.embedding else {}),
             # Without labelled texts it decides nothing, so it changes no version.
             **({} if self.served_from is None else {"served_from": self.served_from}),
         }

@@ -94,6 +94,8 @@ class Fitted:
 
 def main() -> None:
     arguments = _arguments()
+    # First, so that a missing package costs no training.
+    embedding = _find_embedding(arguments)
     console = Console(width=132)
     spark = build_session(load_settings(spark_master=arguments.master))
     spark.sparkContext.setLogLevel("ERROR")
@@ -108,10 +110,9 @@ def main() -> None:
     if "three" in parts:
         results["three classes"] = _three_classes(training, held_out, baseline, arguments, console)
     if "languages" in parts:
-        results["languages"] = _languages(training, baseline, arguments, console)
-    has_encoder = arguments.embedding or arguments.encoder != "ngrams"
-    if has_encoder and parts != ["languages"]:
-        results["stacked"] = _stacked(training, held_out, baseline, arguments, console)
+        results["languages"] = _languages(training, baseline, embedding, arguments, console)
+    if embedding and parts != ["languages"]:
+        results["stacked"] = _stacked(training, held_out, baseline, embedding, arguments, console)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2))
 
@@ -192,6 +193,7 @@ def _stacked(
     training: DataFrame,
     held_out: DataFrame,
     baseline: Fitted,
+    embedding: Embedding,
     arguments: argparse.Namespace,
     console: Console,
 ) -> dict[str, Any]:
@@ -203,7 +205,7 @@ def _stacked(
         lambda: fit_stacked(
             with_templates(spark, training),
             parameters,
-            _required_embedding(arguments),
+            embedding,
             train_rows=training.count(),
             report=console.print,
             labelled=labelled.where("NOT is_held_out"),
@@ -251,7 +253,11 @@ def _three_classes(
 
 
 def _languages(
-    training: DataFrame, baseline: Fitted, arguments: argparse.Namespace, console: Console
+    training: DataFrame,
+    baseline: Fitted,
+    embedding: Embedding | None,
+    arguments: argparse.Namespace,
+    console: Console,
 ) -> dict[str, Any]:
     spark = training.sparkSession
     # First, so that a file that cannot be read costs no training.
@@ -261,11 +267,11 @@ def _languages(
     parameters = replace(PipelineParameters(), letters=letters_of(languages_of(read)))
     labelled = _unlike(read, test, parameters.letters).cache()
     models = {"n-grams": _fit_with(training, parameters, labelled, console)}
-    if arguments.embedding or arguments.encoder != "ngrams":
+    if embedding:
         models["stacked"] = fit_stacked(
             with_templates(spark, training),
             parameters,
-            _required_embedding(arguments),
+            embedding,
             train_rows=training.count(),
             report=console.print,
             labelled=labelled,
@@ -312,16 +318,14 @@ def _unlike(labelled: DataFrame, test: DataFrame, letters: str) -> DataFrame:
     return stages.transform(labelled).join(known, on="words", how="left_anti").select(*columns)
 
 
-def _required_embedding(arguments: argparse.Namespace) -> Embedding:
-    found = find_embedding(
+def _find_embedding(arguments: argparse.Namespace) -> Embedding | None:
+    return find_embedding(
         load_settings(
             sentiment_encoder=arguments.encoder,
             sentiment_embedding_dir=arguments.embedding,
             spark_master=arguments.master,
         )
     )
-    assert found is not None
-    return found
 
 
 def _fit_with(
