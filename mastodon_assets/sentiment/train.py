@@ -307,15 +307,10 @@ def _fit(
             labelled=labelled and labelled.where("NOT is_held_out"),
         )
         classes = measure_classes(fitted, labelled.where("is_held_out")) if labelled else None
-        most = MEASURED_TEXTS if embedding else _MEASURED_TEXTS
-        # One in five texts is held out.
-        share = min(1, 4 * most / train_rows)
-        measured_on = texts.where("is_held_out").where(in_share(share))
-        held_out = fitted.transform(measured_on).select(
-            "text", "target", prob_pos().alias("prob_pos")
+        held_out = _score_held_out(
+            fitted, texts, train_rows, MEASURED_TEXTS if embedding else _MEASURED_TEXTS
         )
-        columns = held_out.toArrow()
-        diagnostics, vocabulary = diagnose(fitted, trained_on, train_rows, columns)
+        diagnostics, vocabulary = diagnose(fitted, trained_on, train_rows, held_out)
         comparison = {}
         if current is not None and needs_comparison(corpus.name, current.corpus):
             report(f"comparing with the champion {current.version} on its held-out texts")
@@ -327,35 +322,46 @@ def _fit(
         texts.unpersist()
         if labelled:
             labelled.unpersist()
-    measured = evaluate(columns["target"].to_numpy(), columns["prob_pos"].to_numpy())
-    seconds = round(time.monotonic() - started, 1)
-    report(
-        f"held-out texts: {measured['rows']:,}, AUC {_formatted(measured['auc'])},"
-        f" accuracy {_formatted(measured['accuracy'])}; {seconds} s"
-    )
     languages = list(LANGUAGES)
     if classes:
         languages = served_languages(classes, LANGUAGES, served_from=settings.sentiment_served_from)
-    if classes:
-        report(
-            f"three classes, held-out texts: {classes['rows']:,}, macro-recall"
-            f" {_formatted(classes['macro_recall'])}; languages: {', '.join(languages)}"
-        )
     metrics = {
-        **measured,
+        **evaluate(held_out["target"].to_numpy(), held_out["prob_pos"].to_numpy()),
         **diagnostics,
-        "slices": slice_figures(columns),
+        "slices": slice_figures(held_out),
         **comparison,
         **({"classes": classes} if classes else {}),
         "suites": suite_figures(spark, LoadedModel("candidate", tuple(languages), fitted)),
         "train_rows": train_rows,
-        "training_seconds": seconds,
+        "training_seconds": round(time.monotonic() - started, 1),
         "is_synthetic": corpus.is_synthetic,
         "corpus_sha256": corpus.fingerprint,
         "languages": languages,
         "spark_version": spark.version,
     }
-    return _Fitted(fitted, metrics, columns, vocabulary)
+    _report_figures(metrics, report)
+    return _Fitted(fitted, metrics, held_out, vocabulary)
+
+
+def _score_held_out(
+    fitted: PipelineModel, texts: DataFrame, train_rows: int, most: int
+) -> pa.Table:
+    """Return text, target and prob_pos of about `most` held-out texts, one in five of all."""
+    measured_on = texts.where("is_held_out").where(in_share(min(1, 4 * most / train_rows)))
+    scored = fitted.transform(measured_on)
+    return scored.select("text", "target", prob_pos().alias("prob_pos")).toArrow()
+
+
+def _report_figures(metrics: dict[str, Any], report: Report) -> None:
+    report(
+        f"held-out texts: {metrics['rows']:,}, AUC {_formatted(metrics['auc'])},"
+        f" accuracy {_formatted(metrics['accuracy'])}; {metrics['training_seconds']} s"
+    )
+    if classes := metrics.get("classes"):
+        report(
+            f"three classes, held-out texts: {classes['rows']:,}, macro-recall"
+            f" {_formatted(classes['macro_recall'])}; languages: {', '.join(metrics['languages'])}"
+        )
 
 
 def _check_classes(corpus: Corpus, texts: DataFrame) -> int:
