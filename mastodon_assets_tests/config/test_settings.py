@@ -271,9 +271,10 @@ def test_the_suppression_lists_key_comes_from_the_state_folder_if_no_variable_gi
 
 
 def test_without_any_connection_the_error_says_how_to_get_one() -> None:
-    with pytest.raises(SettingsError, match=r"run: mastodon-assets up \(or set KAFKA_BOOTSTRAP"):
+    folder = r"run: mastodon-assets up, in the folder of your data \(or set "
+    with pytest.raises(SettingsError, match=f"{folder}KAFKA_BOOTSTRAP"):
         _ = load_settings().kafka_servers
-    with pytest.raises(SettingsError, match=r"run: mastodon-assets up \(or set DATABASE_URL"):
+    with pytest.raises(SettingsError, match=f"{folder}DATABASE_URL"):
         _ = load_settings().postgres_url
 
 
