@@ -126,8 +126,8 @@ def retention_sensor(
         rows = remove_old_rows(loaded, now, seconds=_SECONDS_TO_REMOVE_ROWS)
         done.append(
             f"{rows.posts} posts, {rows.windows} windows, {rows.rejected} dead letters,"
-            f" {rows.alerts} closed incidents and {rows.deletes} deletes of unknown posts"
-            + ("" if rows.is_complete else "; the next tick continues")
+            f" {rows.alerts} closed incidents, {rows.gaps} gaps and {rows.deletes} deletes of"
+            " unknown posts" + ("" if rows.is_complete else "; the next tick continues")
         )
 
     # The space that one of them frees must not wait until another works again.

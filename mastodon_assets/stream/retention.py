@@ -34,6 +34,7 @@ from mastodon_assets.warehouse.tables import (
     ALERTS,
     HOME_IDS,
     HOME_QUESTIONS,
+    STREAM_GAPS,
     TOOT_ALIASES,
     TOOT_METRICS_WINDOWED,
     TOOTS_DELETED,
@@ -67,6 +68,7 @@ class RemovedRows:
         deletes: Rows of `toots_deleted`, for posts that were never stored.
         is_complete: Whether all that is too old is gone.
         alerts: Closed incidents of `alerts`.
+        gaps: Rows of `stream_gaps`.
     """
 
     posts: int
@@ -75,6 +77,7 @@ class RemovedRows:
     is_complete: bool
     alerts: int = 0
     deletes: int = 0
+    gaps: int = 0
 
 
 def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> RemovedRows:
@@ -106,16 +109,18 @@ def remove_old_rows(settings: Settings, now: datetime, *, seconds: float) -> Rem
         rejected = _remove_before(connection, TOOTS_REJECTED, "rejected_at", before, until)
         before = now - timedelta(days=settings.alerts_keep_days)
         alerts = _remove_before(connection, ALERTS, "closed_at", before, until)
+        gaps = _remove_gaps(connection, before, until)
         before = now - timedelta(days=settings.unknown_deletes_keep_days)
         deletes = _remove_unknown_deletes(connection, before, until)
         # Servers that are not read any more will not answer.
         _remove_before(connection, HOME_QUESTIONS, "since", before, until)
-    others = (*windows, rejected, alerts, deletes)
+    others = (*windows, rejected, alerts, gaps, deletes)
     return RemovedRows(
         posts=posts,
         windows=sum(removed for removed, _ in windows),
         rejected=rejected[0],
         alerts=alerts[0],
+        gaps=gaps[0],
         deletes=deletes[0],
         is_complete=is_frozen and are_posts_gone and all(is_whole for _, is_whole in others),
     )
@@ -127,6 +132,19 @@ def _remove_before(
     """Remove the rows of a time before `before`; return their number and whether all are gone."""
     condition = sql.SQL("{} < {}").format(sql.Identifier(column), sql.Literal(before))
     return delete_rows(connection, table, condition, oldest_by=column, until=until)
+
+
+def _remove_gaps(connection: Connection[Any], before: datetime, until: float) -> tuple[int, bool]:
+    """Remove gaps without missing posts that ended before `before`, and those before the windows.
+
+    A gap with missing posts says of the counts of its time that they are too low. It stays as long
+    as the windows of that time.
+    """
+    condition = with_horizons(
+        "ended_at < {windows_since} OR (status = 'recovered' AND ended_at < {before})",
+        before=sql.Literal(before),
+    )
+    return delete_rows(connection, STREAM_GAPS, condition, oldest_by="ended_at", until=until)
 
 
 def _remove_unknown_deletes(

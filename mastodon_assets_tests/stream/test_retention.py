@@ -257,3 +257,33 @@ def test_of_days_before_the_horizon_none_is_compared(sink: Sink, database_url: S
     assert compared is not None
     assert min(compared) == date(2026, 10, 11)
     assert_all_agree(sink)
+
+
+def test_filled_gaps_go_after_their_days_and_others_with_their_windows(
+    sink: Sink, database_url: SecretStr
+) -> None:
+    old, new = NOW - timedelta(days=100), NOW - timedelta(days=80)
+    gaps = [
+        ("filled", old, old, "recovered"),
+        ("filled lately", old, new, "recovered"),
+        ("missing", old, old, "partial"),
+        ("lost", old, old, "unrecoverable"),
+        ("open", old, None, "open"),
+    ]
+    with sink.connection.transaction():
+        sink.connection.execute("TRUNCATE masto.stream_gaps")
+        for instance, started_at, ended_at, status in gaps:
+            sink.connection.execute(
+                "INSERT INTO masto.stream_gaps VALUES (%s, 'public', %s, %s, NULL, NULL, 'x', 0,"
+                " %s)",
+                (instance, started_at, ended_at, status),
+            )
+
+    def left() -> set[str]:
+        return {row[0] for row in sink.rows("SELECT instance FROM masto.stream_gaps")}
+
+    assert remove(database_url).gaps == 1
+    assert left() == {"filled lately", "missing", "lost", "open"}
+    assert remove(database_url, windows_keep_days=90).gaps == 2
+    assert left() == {"filled lately", "open"}
+    assert remove(database_url, windows_keep_days=90).gaps == 0
