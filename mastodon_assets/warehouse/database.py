@@ -16,6 +16,7 @@ FEED_SECONDS = 2.0
 PERSON_SECONDS = 10.0
 # A large batch holds the write lock for seconds.
 WRITE_LOCK_SECONDS = 30.0
+_UNACKNOWLEDGED_MS = 60_000
 
 
 class MissingTablesError(PlatformError):
@@ -43,6 +44,9 @@ def connect(postgres_url: SecretStr) -> psycopg.Connection[Any]:
             keepalives_idle=15,
             keepalives_interval=5,
             keepalives_count=3,
+            # Keepalives are not sent while sent data waits to be acknowledged. A long query is not
+            # ended: its request was acknowledged.
+            tcp_user_timeout=_UNACKNOWLEDGED_MS,
             application_name="mastodon_assets",
             # The server also notices a client that is gone, and releases its locks.
             options="-c timezone=UTC -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5"
