@@ -141,7 +141,8 @@ def _remove_gaps(connection: Connection[Any], before: datetime, until: float) ->
     as the windows of that time.
     """
     condition = with_horizons(
-        "ended_at < {windows_since} OR (status = 'recovered' AND ended_at < {before})",
+        "status <> 'open' AND ended_at < {windows_since}"
+        " OR status = 'recovered' AND ended_at < {before}",
         before=sql.Literal(before),
     )
     return delete_rows(connection, STREAM_GAPS, condition, oldest_by="ended_at", until=until)

@@ -16,7 +16,8 @@ FEED_SECONDS = 2.0
 PERSON_SECONDS = 10.0
 # A large batch holds the write lock for seconds.
 WRITE_LOCK_SECONDS = 30.0
-_UNACKNOWLEDGED_MS = 60_000
+# As long as the keepalives, which it limits too.
+_UNACKNOWLEDGED_MS = 30_000
 
 
 class MissingTablesError(PlatformError):
