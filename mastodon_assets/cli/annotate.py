@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from mastodon_assets.cli.common import MOST_DAYS, AsJson, flag
+from mastodon_assets.cli.common import AsJson, flag
 from mastodon_assets.cli.console import print_json, print_line, print_table, print_text, report
-from mastodon_assets.config.settings import Settings, load_settings
+from mastodon_assets.config.settings import MOST_DAYS, Settings, load_settings
 
 if TYPE_CHECKING:
     from mastodon_assets.sentiment.annotation.agreement import Agreement

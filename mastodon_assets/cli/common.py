@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mastodon_assets.config.settings import MOST_DAYS
 from mastodon_assets.errors import SettingsError
 from mastodon_assets.ports import is_free
 
@@ -15,8 +16,6 @@ def flag(name: str, description: str, **options: Any) -> Any:
 
 AsJson = Annotated[bool, flag("--json", "Print JSON for a program to read.")]
 Toots = Annotated[int, typer.Option(min=1, metavar="N", help="Number of synthetic posts.")]
-# A calendar ends somewhere.
-MOST_DAYS = 36_500
 Days = Annotated[
     int,
     typer.Option(min=1, max=MOST_DAYS, metavar="N", help="Days of history to spread them over."),

@@ -42,7 +42,7 @@ _OWNERS_PATTERN = rf"^({_OWNER}(,{_OWNER})*)?$"
 _TAGS_PATTERN = r"^( *#?[^\s,#]+ *(, *#?[^\s,#]+ *)*)?$"
 
 # A hundred years. Much longer spans reach out of the calendar.
-_MOST_DAYS = 36_500
+MOST_DAYS = 36_500
 
 # Pydantic's messages for programmers, reworded for whoever sets the variable.
 _ALLOWED = {
@@ -144,31 +144,31 @@ class Settings(BaseSettings):
     exports_dir: Path = Path("data")
     activity_min_toots: int = Field(default=5, ge=1)
     asset_owners: str = Field(default="", pattern=_OWNERS_PATTERN)
-    refresh_min_seconds: int = Field(default=60, ge=0, le=86_400 * _MOST_DAYS)
-    kafka_keep_days: int = Field(default=7, ge=1, le=_MOST_DAYS)
-    kafka_errors_keep_days: int = Field(default=90, ge=1, le=_MOST_DAYS)
-    posts_keep_days: int | None = Field(default=None, ge=1, le=_MOST_DAYS)
-    windows_keep_days: int | None = Field(default=None, ge=1, le=_MOST_DAYS)
-    rejected_keep_days: int = Field(default=90, ge=1, le=_MOST_DAYS)
-    alerts_keep_days: int = Field(default=90, ge=1, le=_MOST_DAYS)
-    unknown_deletes_keep_days: int = Field(default=30, ge=1, le=_MOST_DAYS)
-    dagster_keep_days: int = Field(default=30, ge=1, le=_MOST_DAYS)
+    refresh_min_seconds: int = Field(default=60, ge=0, le=86_400 * MOST_DAYS)
+    kafka_keep_days: int = Field(default=7, ge=1, le=MOST_DAYS)
+    kafka_errors_keep_days: int = Field(default=90, ge=1, le=MOST_DAYS)
+    posts_keep_days: int | None = Field(default=None, ge=1, le=MOST_DAYS)
+    windows_keep_days: int | None = Field(default=None, ge=1, le=MOST_DAYS)
+    rejected_keep_days: int = Field(default=90, ge=1, le=MOST_DAYS)
+    alerts_keep_days: int = Field(default=90, ge=1, le=MOST_DAYS)
+    unknown_deletes_keep_days: int = Field(default=30, ge=1, le=MOST_DAYS)
+    dagster_keep_days: int = Field(default=30, ge=1, le=MOST_DAYS)
     dagster_keep_refreshes: int = Field(default=20, ge=1)
 
     alert_webhook_url: SecretStr | None = None
     alert_urls: SecretStr | None = None
     alert_file: Path | None = None
-    alert_clear_seconds: int = Field(default=300, ge=0, le=86_400 * _MOST_DAYS)
-    alert_reminder_hours: int = Field(default=24, ge=1, le=24 * _MOST_DAYS)
+    alert_clear_seconds: int = Field(default=300, ge=0, le=86_400 * MOST_DAYS)
+    alert_reminder_hours: int = Field(default=24, ge=1, le=24 * MOST_DAYS)
     alert_lag_messages: int = Field(default=100_000, ge=1)
-    alert_stall_minutes: int = Field(default=10, ge=1, le=1_440 * _MOST_DAYS)
-    alert_gap_minutes: int = Field(default=30, ge=1, le=1_440 * _MOST_DAYS)
+    alert_stall_minutes: int = Field(default=10, ge=1, le=1_440 * MOST_DAYS)
+    alert_gap_minutes: int = Field(default=30, ge=1, le=1_440 * MOST_DAYS)
     alert_reject_share: float = Field(default=0.05, ge=0, le=1)
     alert_disk_gib: float = Field(default=5, ge=0)
 
     backup_dir: Path | None = None
     backup_every_hours: int | None = Field(default=None, ge=1, le=8_784)
-    backup_keep_days: int = Field(default=14, ge=1, le=_MOST_DAYS)
+    backup_keep_days: int = Field(default=14, ge=1, le=MOST_DAYS)
     metrics_host: str = "127.0.0.1"
     dashboard_port: int = Field(default=3300, ge=1, le=65535)
     dashboard_host: str = "127.0.0.1"

@@ -69,9 +69,14 @@ class ClassArchive:
         """Wait until a JVM that is ending has written the file, if it can."""
         assert self._partial is not None, "the JVM needs the options to write it"
         with suppress(TimeoutExpired):
-            if jvm.wait(_SECONDS_TO_WRITE) == 0 and self._partial.exists():
-                self._partial.replace(self._file)
+            if jvm.wait(_SECONDS_TO_WRITE) == 0:
+                self.keep()
         self.give_up()
+
+    def keep(self) -> None:
+        """Use from now on what a JVM that has ended has written, if anything."""
+        if self._partial is not None and self._partial.exists():
+            self._partial.replace(self._file)
 
     def give_up(self) -> None:
         """Remove the unfinished file of a JVM that is not waited for."""

@@ -29,6 +29,7 @@ from mastodon_assets.orchestration.run_liveness import end_dead_runs
 
 if TYPE_CHECKING:
     from mastodon_assets.kafka.topics import TopicState
+    from mastodon_assets.stream.retention import RemovedRows
 
 # Read back from failed runs to count the attempts for the same data.
 TARGET_TAG = "mastodon_assets/target"
@@ -114,42 +115,36 @@ def retention_sensor(
         loaded = settings.load()
     except PlatformError as error:
         return dg.SkipReason(str(error))
-    done: list[str] = []
-
-    def remove_runs() -> None:
-        done.append(f"{remove_old_runs(instance, loaded, _assets(context), now)} runs")
-
-    def remove_messages() -> None:
-        done.append(f"{remove_old_messages(loaded, now)} messages")
-
-    def remove_rows() -> None:
-        rows = remove_old_rows(loaded, now, seconds=_SECONDS_TO_REMOVE_ROWS)
-        done.append(
-            f"{rows.posts} posts, {rows.windows} windows, {rows.rejected} dead letters,"
-            f" {rows.alerts} closed incidents, {rows.gaps} gaps and {rows.deletes} deletes of"
-            " unknown posts" + ("" if rows.is_complete else "; the next tick continues")
-        )
-
     # The space that one of them frees must not wait until another works again.
-    problems = _try_each(
-        remove_runs,
+    done, problems = _try_each(
+        lambda: f"{remove_old_runs(instance, loaded, _assets(context), now)} runs",
         lambda: remove_old_events(instance, now),
-        remove_messages,
-        remove_rows,
+        lambda: f"{remove_old_messages(loaded, now)} messages",
+        lambda: _text_of_rows(remove_old_rows(loaded, now, seconds=_SECONDS_TO_REMOVE_ROWS)),
         lambda: take_sample(loaded, now),
     )
     return dg.SkipReason("; ".join([f"removed {', '.join(done) or 'nothing'}", *problems]))
 
 
-def _try_each(*steps: Callable[[], None]) -> list[str]:
-    """Take all steps, whichever fail; return why, one line each."""
-    problems = []
+def _try_each(*steps: Callable[[], str | None]) -> tuple[list[str], list[str]]:
+    """Take all steps, whichever fail; return what they report, and why some failed."""
+    done, problems = [], []
     for step in steps:
         try:
-            step()
+            report = step()
         except (PlatformError, OSError, SQLAlchemyError) as error:
             problems.append(str(error).partition("\n")[0])
-    return problems
+        else:
+            done += [report] if report else []
+    return done, problems
+
+
+def _text_of_rows(rows: "RemovedRows") -> str:
+    return (
+        f"{rows.posts} posts, {rows.windows} windows, {rows.rejected} dead letters,"
+        f" {rows.alerts} closed incidents, {rows.gaps} gaps and {rows.deletes} deletes of"
+        " unknown posts" + ("" if rows.is_complete else "; the next tick continues")
+    )
 
 
 @dg.sensor(

@@ -40,9 +40,10 @@ from mastodon_assets.orchestration.web_server import DEFINITIONS
 from mastodon_assets.simulator.server import running, synthetic_source
 from mastodon_assets.warehouse.database import transaction
 from mastodon_assets_tests.benchmarks.refresh import run_dagster
+from mastodon_assets_tests.support.commands import PROGRAM
 from mastodon_assets_tests.support.ports import free_port
 from mastodon_assets_tests.support.records import as_value, upsert
-from mastodon_assets_tests.support.running_platform import PROGRAM, platform_running
+from mastodon_assets_tests.support.running_platform import platform_running
 
 _CHART = "part5_toots_per_day.png"
 _PARTS = ("row", "requested", "started", "chart", "all")

@@ -29,8 +29,9 @@ from mastodon_assets.ingest.policy.consent import withheld_reason
 from mastodon_assets.simulator.chaos import ChaosServer
 from mastodon_assets.simulator.server import running
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.support.commands import PROGRAM
 from mastodon_assets_tests.support.ports import free_port
-from mastodon_assets_tests.support.running_platform import PROGRAM, platform_running
+from mastodon_assets_tests.support.running_platform import platform_running
 
 # What the command line of each process has in it.
 PARTS = {

@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -14,6 +12,7 @@ from pydantic import SecretStr
 from mastodon_assets.config.settings import as_environment, load_settings
 from mastodon_assets.dashboard.server import DashboardPortError, serve
 from mastodon_assets.errors import SettingsError
+from mastodon_assets_tests.support.commands import PROGRAM, logged
 from mastodon_assets_tests.support.ports import free_port
 from mastodon_assets_tests.support.web_server import wait_until_up
 
@@ -23,30 +22,22 @@ def test_it_serves_metrics_to_this_machine_and_ends_at_a_signal_although_somebod
 ) -> None:
     settings = load_settings(database_url=database_url, mastodon_assets_home=tmp_path)
     port, log = free_port(), tmp_path / "log"
-    command = [sys.executable, "-m", "mastodon_assets.cli.main", "dashboard", "--port", str(port)]
+    command = [*PROGRAM, "dashboard", "--port", str(port)]
     environment = {**os.environ, **as_environment(settings)}
     url = f"http://127.0.0.1:{port}"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=output, stderr=output
-        ) as process,
-    ):
-        try:
-            wait_until_up(url, process, log, path="/health")
-            served = httpx.get(f"{url}/metrics", timeout=60)
-            assert served.headers["content-type"].startswith("text/plain; version=0.0.4")
-            assert "mastodon_assets_database_up 1.0\n" in served.text
-            assert "mastodon_assets_open_gaps 0.0\n" in served.text
-            forwarded = httpx.get(f"{url}/metrics", headers={"X-Forwarded-For": "192.0.2.1"})
-            assert forwarded.status_code == 404
-            with httpx.stream("GET", f"{url}/events", timeout=60) as events:
-                lines = events.iter_lines()
-                assert next(lines).startswith("retry: ")
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
-        finally:
-            process.kill()
+    with logged(command, tmp_path, environment, log) as process:
+        wait_until_up(url, process, log, path="/health")
+        served = httpx.get(f"{url}/metrics", timeout=60)
+        assert served.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert "mastodon_assets_database_up 1.0\n" in served.text
+        assert "mastodon_assets_open_gaps 0.0\n" in served.text
+        forwarded = httpx.get(f"{url}/metrics", headers={"X-Forwarded-For": "192.0.2.1"})
+        assert forwarded.status_code == 404
+        with httpx.stream("GET", f"{url}/events", timeout=60) as events:
+            lines = events.iter_lines()
+            assert next(lines).startswith("retry: ")
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
     assert process.returncode == 130
     assert "Traceback" not in log.read_text()
     assert f"the dashboard is at {url}; Ctrl-C ends it" in log.read_text()

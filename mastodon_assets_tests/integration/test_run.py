@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from mastodon_assets.config.settings import Settings, as_environment
 from mastodon_assets.kafka.topics import create_topics
 from mastodon_assets.simulator.server import SimulatorServer, running, synthetic_source
 from mastodon_assets.warehouse.database import transaction
+from mastodon_assets_tests.support.commands import PROGRAM, logged
 from mastodon_assets_tests.support.ports import free_port
 from mastodon_assets_tests.support.records import upsert
 from mastodon_assets_tests.support.web_server import wait_until_up
@@ -87,33 +86,25 @@ def test_posts_reach_the_tables_and_alerts_their_file_also_after_every_process_w
         "DASHBOARD_PORT": str(dashboard_port),
     }
     _set_state(settings, "refused")
-    command = [sys.executable, "-m", "mastodon_assets.cli.main", "run", "--port", str(port)]
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=output, stderr=output
-        ) as process,
-    ):
-        try:
-            wait_until_up(f"http://127.0.0.1:{port}", process, log)
-            produce([upsert("1", uri="https://other.example/1")])
-            _wait_until(lambda: _rows(settings) >= 1, log)
-            _wait_until(lambda: bool(_alerts(alerts)), log)
-            before = psutil.Process(process.pid).children()
-            assert len(before) == 5
-            for child in before:
-                child.kill()
-            _set_state(settings, "stopped")
-            produce([upsert("2", uri="https://other.example/2")])
-            _wait_until(lambda: _rows(settings) >= 2, log)
-            wait_until_up(f"http://127.0.0.1:{port}", process, log)
-            _wait_until(lambda: _answers(dashboard), log)
-            _wait_until(lambda: "OVER" in _alerts(alerts), log)
-            children = psutil.Process(process.pid).children(recursive=True)
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-        finally:
-            process.kill()
+    command = [*PROGRAM, "run", "--port", str(port)]
+    with logged(command, tmp_path, environment, log) as process:
+        wait_until_up(f"http://127.0.0.1:{port}", process, log)
+        produce([upsert("1", uri="https://other.example/1")])
+        _wait_until(lambda: _rows(settings) >= 1, log)
+        _wait_until(lambda: bool(_alerts(alerts)), log)
+        before = psutil.Process(process.pid).children()
+        assert len(before) == 5
+        for child in before:
+            child.kill()
+        _set_state(settings, "stopped")
+        produce([upsert("2", uri="https://other.example/2")])
+        _wait_until(lambda: _rows(settings) >= 2, log)
+        wait_until_up(f"http://127.0.0.1:{port}", process, log)
+        _wait_until(lambda: _answers(dashboard), log)
+        _wait_until(lambda: "OVER" in _alerts(alerts), log)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
     assert process.returncode == 130
     assert psutil.wait_procs(children, timeout=5)[1] == []
     assert _alerts(alerts) == ["PROBLEM", "OVER"]

@@ -38,9 +38,9 @@ def _write_kafkas() -> None:
         broker = kafka.find(home)
         assert broker is not None
         kafka.stop_server(broker)
-    assert archive._partial is not None
-    archive._partial.replace(archive._file)
+    archive.keep()
     archive.give_up()
+    assert archive.options_to_read(), "the broker has written no archive"
 
 
 def _write_sparks() -> None:

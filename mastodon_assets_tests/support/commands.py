@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -91,6 +92,23 @@ def _started(
         watchdog.cancel()
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def logged(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """The command with all its output in `log` while the block runs; killed at its end."""
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def read_until(stream: IO[str] | None, *wanted: str) -> str:

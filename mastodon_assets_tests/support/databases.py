@@ -31,8 +31,7 @@ def new_database(stack: embedded.Connection) -> Iterator[SecretStr]:
 def left_database(stack: embedded.Connection) -> Iterator[SecretStr]:
     """The same, and leave it to the server's end, which removes all files at once.
 
-    To drop a database costs a checkpoint. And a file system without a journal looks at each of its
-    500 files again for minutes, whenever it creates a file.
+    To drop a database costs a checkpoint.
     """
     name = _create(stack, _template(stack))
     yield _url(stack, name)

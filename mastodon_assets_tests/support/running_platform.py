@@ -2,16 +2,14 @@
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 
+from mastodon_assets_tests.support.commands import PROGRAM, logged
 from mastodon_assets_tests.support.ports import free_port
-
-PROGRAM = (sys.executable, "-m", "mastodon_assets.cli.main")
 
 
 @contextmanager
@@ -19,12 +17,7 @@ def platform_running(folder: Path, environment: Mapping[str, str]) -> Iterator[N
     """Run the platform in `folder`; print the end of its log if the block fails."""
     log = folder / "run.log"
     command = [*PROGRAM, "run", "--port", str(free_port())]
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=output, stderr=output
-        ) as process,
-    ):
+    with logged(command, folder, environment, log) as process:
         try:
             yield
         except BaseException:
@@ -32,7 +25,5 @@ def platform_running(folder: Path, environment: Mapping[str, str]) -> Iterator[N
             raise
         finally:
             process.send_signal(signal.SIGTERM)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
